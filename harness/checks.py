@@ -1,0 +1,491 @@
+"""The checks: each one promise about a scheduler, in plain torch.
+
+A *resume check* is one way of resuming. It rebuilds the optimizer and the
+scheduler from a checkpoint and returns them, and the run goes on with these; it
+is broken where the run then differs from the uninterrupted one. A *state check*
+is about the checkpoint itself: it returns what must be and what is.
+
+A check takes what it needs by the names of its parameters:
+
+==================  =======================================================
+``new_optimizer``   makes a new optimizer, with the parameters' first values
+``build``           ``build(optimizer)`` or ``build(optimizer, last_epoch=n)``
+``checkpoint``      what the check's save function returned at the save
+``optimizer``       the live optimizer
+``scheduler``       the live scheduler
+==================  =======================================================
+
+A function of one's own becomes a check by the same decorators:
+
+>>> @resume_check
+... def resume_without_optimizer(new_optimizer, build, checkpoint):
+...     '''Build both, and load the scheduler alone.'''
+...     optimizer = new_optimizer()
+...     scheduler = build(optimizer)
+...     scheduler.load_state_dict(checkpoint["scheduler"])
+...     return optimizer, scheduler
+>>> as_check(resume_without_optimizer).doc
+'Build both, and load the scheduler alone.'
+
+The parameters (the weights of the model) are given their saved values by the
+harness after a resume, as loading the model does.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import inspect
+import io
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import torch
+
+from harness.errors import CheckError
+from harness.loop import snapshot
+from harness.subject import import_attribute
+
+__all__ = ["CHECKS", "MIXED", "Check", "as_check", "resume_check", "select_checks", "state_check"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
+
+
+def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the state of both, as a file would hold it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "scheduler": snapshot(scheduler.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the optimizer's state, and the epoch: the scheduler is not saved."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the state of both by ``torch.save``."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
+    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+
+
+def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the pair itself by ``copy.deepcopy``."""
+    return {"pair": copy.deepcopy((optimizer, scheduler))}
+
+
+def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Pickle the pair itself."""
+    return {"pickle": pickle.dumps((optimizer, scheduler))}
+
+
+def save_live_and_copy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of it."""
+    state = scheduler.state_dict()
+    return {"kept": state, "copy": snapshot(state)}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check, as its decorator describes it; see `resume_check` and `state_check`."""
+
+    function: Callable[..., Any]
+    kind: str
+    at: str
+    compares: str
+    save: Callable[..., dict[str, Any]]
+    default: bool
+    needs: tuple[str, ...]
+    about: str
+    from_epoch: int = 0
+    weights: bool = True
+    same_dict: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self.function.__name__
+
+    @property
+    def doc(self) -> str:
+        """The promise: the first line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """What the function takes."""
+        return tuple(inspect.signature(self.function).parameters)
+
+
+def _decorate(function: Function, check: Check) -> Function:
+    if not check.doc:
+        raise CheckError(f"check {check.name} needs a docstring: its first line is the promise")
+    unknown = [name for name in check.parameters if name not in PARAMETERS]
+    if unknown:
+        raise CheckError(
+            f"check {check.name} has a parameter {unknown[0]!r}; "
+            f"a check can take {', '.join(PARAMETERS)}"
+        )
+    function.__check__ = check  # type: ignore[attr-defined]
+    return function
+
+
+@overload
+def resume_check(function: Function, /) -> Function: ...
+@overload
+def resume_check(
+    *,
+    at: str = ...,
+    save: Callable[..., dict[str, Any]] = ...,
+    default: bool = ...,
+    needs: tuple[str, ...] = ...,
+    about: str = ...,
+    from_epoch: int = ...,
+    weights: bool = ...,
+    same_dict: bool = ...,
+) -> Callable[[Function], Function]: ...
+def resume_check(
+    function: Any = None,
+    /,
+    *,
+    at: str = "resume",
+    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    default: bool = True,
+    needs: tuple[str, ...] = ("state_dict",),
+    about: str = "the scheduler's state",
+    from_epoch: int = 0,
+    weights: bool = True,
+    same_dict: bool = False,
+) -> Any:
+    """Make a function that returns ``(optimizer, scheduler)`` a resume check.
+
+    Parameters
+    ----------
+    at : str
+        The operation that calls it: ``resume`` (from a slot), ``load`` (into
+        the live objects) or ``save`` (right after every save).
+    save : callable
+        ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict.
+    default : bool
+        Whether it is on where no checks are named.
+    needs : tuple of str
+        What the scheduler must have, ``state_dict``, ``get_last_lr`` or
+        ``last_epoch``; one that lacks it declines the check.
+    about : str
+        Whose state it is about.
+    from_epoch : int
+        The first epoch (scheduler steps made) that it can resume at.
+    weights : bool
+        Whether the weights of the model must go on as well: not where the
+        optimizer's own state is not restored.
+    same_dict : bool
+        Whether every resume from a slot is given one and the same dict, where
+        otherwise each is given its own copy.
+
+    Raises `CheckError` for a function without a docstring, or with a parameter
+    that no check can take.
+    """
+    if at not in ("resume", "load", "save"):
+        raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
+
+    def decorate(function: Function) -> Function:
+        return _decorate(
+            function,
+            Check(
+                function, "resume", at, "trajectory", save, default, needs, about,
+                from_epoch, weights, same_dict,
+            ),
+        )  # fmt: skip
+
+    return decorate if function is None else decorate(function)
+
+
+def state_check(
+    *,
+    at: str,
+    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    default: bool = True,
+    needs: tuple[str, ...] = ("state_dict",),
+    about: str = "the scheduler's state",
+    compares: str = "values",
+) -> Callable[[Function], Function]:
+    """Make a function that returns ``(expected, actual)`` a state check.
+
+    `at` is ``save`` (right after every save) or ``step`` (at the start and after
+    every step). With ``compares="trajectory"`` the function returns
+    ``(optimizer, scheduler)`` instead, as that of a resume check does. The other
+    parameters, and the errors, are those of `resume_check`.
+    """
+    if at not in ("save", "step"):
+        raise CheckError(f"a state check's 'at' must be save or step (got {at!r})")
+    if compares not in ("values", "trajectory"):
+        raise CheckError(f"'compares' must be values or trajectory (got {compares!r})")
+
+    def decorate(function: Function) -> Function:
+        return _decorate(
+            function, Check(function, "state", at, compares, save, default, needs, about)
+        )
+
+    return decorate
+
+
+# ---------------------------------------------------------------- documented ways of resuming
+
+
+@resume_check
+def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, load the optimizer's state, then the scheduler's."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check
+def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, load the scheduler's state, then the optimizer's."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer, scheduler
+
+
+@resume_check(save=save_file)
+def resume_from_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load what torch.save wrote with torch.load(weights_only=True), into both built anew."""
+    loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(loaded["optimizer"])
+    scheduler.load_state_dict(loaded["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(at="load")
+def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
+    """Load the states into the live optimizer and scheduler, to go back in time."""
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(same_dict=True)
+def resume_twice_from_one_dict(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load one scheduler state, the same dict each time, into two runs.
+
+    The optimizer gets a copy: its ``load_state_dict`` goes on using the tensors
+    that it is given, which is no matter of the scheduler.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(at="save")
+def resume_at_every_save(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Stop at every save, and go on from it in a new process, in a chain."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(save=save_deepcopy, needs=(), about="the scheduler and the optimizer together")
+def resume_by_deepcopy(checkpoint: Any) -> Any:
+    """Go on with a copy.deepcopy of optimizer and scheduler, made at the save."""
+    optimizer, scheduler = checkpoint["pair"]
+    return optimizer, scheduler
+
+
+@resume_check(save=save_pickle, needs=(), about="the scheduler and the optimizer together")
+def resume_by_pickle(checkpoint: Any) -> Any:
+    """Go on with optimizer and scheduler out of a pickle that was made at the save."""
+    optimizer, scheduler = pickle.loads(checkpoint["pickle"])
+    return optimizer, scheduler
+
+
+@resume_check(
+    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch stands for"
+)
+def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
+
+    The constructor makes a step of its own, so ``last_epoch=k-1`` is what makes
+    the new scheduler's ``last_epoch`` that of the uninterrupted run, k. There is
+    nothing to resume at k=0: ``last_epoch=-1`` is a new start.
+    """
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+    return optimizer, scheduler
+
+
+# ------------------------------------------- ways that many schedulers cannot serve: opt-in
+
+
+@resume_check(default=False)
+def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load the optimizer's state, build the scheduler after it, load the scheduler's state."""
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(
+    default=False, save=save_optimizer, needs=("last_epoch",), from_epoch=1, weights=False,
+    about="what initial_lr and last_epoch stand for",
+)  # fmt: skip
+def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
+
+    After k scheduler steps, as in `resume_by_last_epoch`; the optimizer's own
+    state is lost, so the weights are not compared.
+    """
+    optimizer = new_optimizer()
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+    return optimizer, scheduler
+
+
+@resume_check(default=False, weights=False)
+def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, and load the scheduler's state without the optimizer's.
+
+    The optimizer's own state is lost, so the weights are not compared.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+# --------------------------------------------------------------------------- state checks
+
+
+@state_check(at="save", compares="trajectory")
+def saving_changes_nothing(optimizer: Any, scheduler: Any) -> Any:
+    """Taking the states of both leaves the run as it was."""
+    return optimizer, scheduler
+
+
+@state_check(at="step", save=save_live_and_copy)
+def saved_state_is_a_snapshot(checkpoint: Any) -> Any:
+    """A state once taken is not touched by further training."""
+    return checkpoint["copy"], checkpoint["kept"]
+
+
+@state_check(at="save")
+def loading_leaves_its_argument_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Loading a state leaves the given dict as it was."""
+    given = snapshot(checkpoint["scheduler"])
+    build(new_optimizer()).load_state_dict(given)
+    return checkpoint["scheduler"], given
+
+
+@state_check(at="save")
+def saving_after_loading_is_the_same(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """A state that was loaded is saved again as it was."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(snapshot(checkpoint["scheduler"]))
+    return checkpoint["scheduler"], scheduler.state_dict()
+
+
+@state_check(at="save")
+def state_loads_with_weights_only(scheduler: Any) -> Any:
+    """The state comes back whole from torch.save and torch.load(weights_only=True)."""
+    state = scheduler.state_dict()
+    file = io.BytesIO()
+    torch.save(state, file)
+    return state, torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@state_check(at="step", needs=("get_last_lr",), about="what the scheduler reports")
+def last_lr_is_the_groups_lr(optimizer: Any, scheduler: Any) -> Any:
+    """What get_last_lr() returns is the LR in the optimizer's groups."""
+    return [group["lr"] for group in optimizer.param_groups], scheduler.get_last_lr()
+
+
+@state_check(at="step", needs=(), about="the schedule itself")
+def lr_is_never_negative(optimizer: Any) -> Any:
+    """No group's LR is below 0, which no optimizer of torch would accept at its construction."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return [max(rate, 0.0) for rate in rates], rates
+
+
+@resume_check
+def resumes_mixed() -> Any:
+    """All resume checks that hold alone, mixed in one run."""
+
+
+CHECKS: tuple[Check, ...] = tuple(
+    value.__check__ for value in list(globals().values()) if hasattr(value, "__check__")
+)
+"""Every check of the harness, in the order of reports."""
+
+MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
+"""The check that has no way of its own: each resume of its traces names one."""
+
+
+def as_check(value: Any) -> Check:
+    """`value` as a check: a `Check`, a decorated function, or the name of one.
+
+    A name is one of the harness's own or ``module:attribute``. Raises
+    `CheckError` for anything else.
+    """
+    if isinstance(value, Check):
+        return value
+    if isinstance(value, str):
+        named = {check.name: check for check in CHECKS}
+        if value in named:
+            return named[value]
+        if ":" not in value:
+            close = difflib.get_close_matches(value, named, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see them by: python -m harness list"
+            raise CheckError(
+                f"no check is called {value!r}; {hint} Your own is given as module:attribute"
+            )
+        value = import_attribute(value)
+    check = getattr(value, "__check__", None)
+    if not isinstance(check, Check):
+        raise CheckError(
+            f"{value!r} is no check: decorate it with harness.resume_check or harness.state_check"
+        )
+    return check
+
+
+def select_checks(names: Iterable[Any] = (), *, all_checks: bool = False) -> list[Check]:
+    """The checks called `names`, in that order; without names the default ones.
+
+    `all_checks` adds the opt-in ones. Raises `CheckError` for an unknown name.
+    """
+    chosen = [as_check(name) for name in names]
+    if chosen and not all_checks:
+        return list(dict.fromkeys(chosen))
+    own = [check for check in CHECKS if check.default or all_checks]
+    return list(dict.fromkeys([*own, *chosen]))

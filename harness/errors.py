@@ -1,0 +1,50 @@
+"""What can go wrong that is not a broken scheduler."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckError",
+    "HarnessError",
+    "OutputError",
+    "ScriptError",
+    "SubjectError",
+    "TimeLimit",
+    "TraceError",
+    "UndecidedError",
+]
+
+
+class HarnessError(Exception):
+    """Something the user can mend, said in one sentence; exit status 2."""
+
+
+class TraceError(HarnessError):
+    """A trace that does not parse, or asks for what cannot be done."""
+
+
+class SubjectError(HarnessError):
+    """A subject that cannot be found, built or stepped."""
+
+
+class CheckError(HarnessError):
+    """A check that cannot be found, or is not written as a check."""
+
+
+class ScriptError(HarnessError):
+    """A script that cannot be written, for example of a lambda."""
+
+
+class OutputError(HarnessError):
+    """An output path that cannot be written."""
+
+
+class UndecidedError(HarnessError):
+    """Some verdict is UNKNOWN, so nothing was proven."""
+
+
+class TimeLimit(BaseException):
+    """The time limit of a pair ran out.
+
+    A `BaseException`, so that an ``except Exception`` in the code of a
+    scheduler cannot swallow it.
+    """

@@ -1,0 +1,157 @@
+"""The training loop that every run goes through, in plain torch.
+
+What is written here is also what a reproduction script is made of: each
+function is pasted into it as it stands, so each needs nothing but torch, the
+standard library and the other functions of this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+__all__ = [
+    "Stateful",
+    "new_sgd",
+    "observe",
+    "optimizer_step",
+    "plain",
+    "restore_parameters",
+    "same",
+    "snapshot",
+    "step_scheduler",
+    "step_with_metric",
+]
+
+
+def new_sgd() -> torch.optim.Optimizer:
+    """A new SGD optimizer: momentum, weight decay, two groups with different LRs."""
+    first = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    second = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+    groups = [{"params": [first]}, {"params": [second], "lr": 0.01}]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.001)
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
+    """Step the optimizer, with gradients that depend on the step index alone."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, math.cos(index))
+    optimizer.step()
+
+
+def step_scheduler(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler, as at the end of an epoch."""
+    scheduler.step()
+
+
+def step_with_metric(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler with a metric that falls, stands still and rises by turns."""
+    scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
+
+
+def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
+    """What the optimizer will use at its next step, and what the scheduler says of it."""
+    seen: dict[str, Any] = {}
+    for name in ("lr", "momentum", "betas", "weight_decay"):
+        values = [plain(group[name]) for group in optimizer.param_groups if name in group]
+        if values:
+            seen[name] = values
+    if hasattr(scheduler, "get_last_lr"):
+        try:
+            seen["get_last_lr"] = plain(scheduler.get_last_lr())
+        except Exception as error:  # before the first step, in some versions
+            seen["get_last_lr"] = f"raises {type(error).__name__}"
+    seen["weights"] = [
+        parameter.tolist() for group in optimizer.param_groups for parameter in group["params"]
+    ]
+    return seen
+
+
+def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """`value` in numbers, strings, lists and dicts, to be compared and shown."""
+    kind = type(value)
+    if value is None or kind in (float, int, bool, str, bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value.tolist(), "dtype": str(value.dtype)}
+    if id(value) in inside:
+        return "(seen above)"
+    inside = (*inside, id(value))
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, (str, int)) else repr(plain(key)): plain(item, inside)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [plain(item, inside) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item, inside) for item in value), key=repr)
+    if isinstance(value, functools.partial):
+        return {"partial": plain([value.func, value.args, value.keywords], inside)}
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, types.MethodType):
+        return {"method": value.__name__, "of": plain(value.__self__, inside)}
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers
+        return {"numpy": value.tolist(), "dtype": str(value.dtype)}
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"object": name, "state": plain(getattr(value, "__dict__", {}), inside)}
+
+
+def same(expected: Any, actual: Any) -> bool:
+    """Whether two plain values are exactly equal; nan equals nan."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(
+            same(item, actual[key]) for key, item in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(same, expected, actual))
+    return bool(expected == actual or (expected != expected and actual != actual))
+
+
+def snapshot(value: Any) -> Any:
+    """A copy of `value` that shares nothing with it, as a file would hold it."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a lock, a generator: kept as it is, and so is nothing beside it
+        return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
+
+
+def restore_parameters(optimizer: torch.optim.Optimizer, values: list[torch.Tensor]) -> None:
+    """Give the optimizer's parameters the values of a checkpoint, as loading the model does."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+class Stateful:
+    """A scheduler whose state is saved and loaded by two functions.
+
+    It stands for the scheduler wherever ``state_dict`` and ``load_state_dict``
+    are called; everything else goes to the scheduler itself.
+    """
+
+    def __init__(self, scheduler: Any, state_dict: Any, load_state_dict: Any) -> None:
+        self.scheduler = scheduler
+        self.functions = (state_dict, load_state_dict)
+
+    def state_dict(self) -> Any:
+        """The state, by the first function."""
+        return self.functions[0](self.scheduler)
+
+    def load_state_dict(self, state: Any) -> None:
+        """Load the state, by the second function."""
+        self.functions[1](self.scheduler, state)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("scheduler", "functions") or name.startswith("__"):
+            raise AttributeError(name)  # a copy in the making has no attributes yet
+        return getattr(self.scheduler, name)

@@ -1,0 +1,456 @@
+"""Runs a trace, and compares every step with the uninterrupted run, the oracle.
+
+A *path* is what the uninterrupted run does, one letter a step: ``t`` for an
+optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone. Going
+back to a slot cuts the path where the slot was saved, so the path to the present
+is always that of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.checks import MIXED, Check, as_check
+from harness.errors import CheckError, SubjectError, TraceError, UndecidedError
+from harness.loop import observe, optimizer_step, plain, restore_parameters, same, snapshot
+from harness.subject import Bound
+from harness.trace import BACK, STEPS, Operation, Trace
+
+__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally", "branches", "describe"]
+
+LETTER = {"train": "t", "optimizer": "o", "scheduler": "s"}
+MAX_REFERENCES = 200
+
+
+@dataclass
+class Tally:
+    """How much was tried."""
+
+    traces: int = 0
+    steps: int = 0
+    resumes: int = 0
+    comparisons: int = 0
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where a run first differed from what it must be.
+
+    `operation` is the index of the operation in the trace, `step` how many of its
+    steps were made; `expected` and `actual` hold what differs.
+    """
+
+    operation: int
+    step: int
+    expected: dict[str, Any]
+    actual: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of one trace showed; `ended` says why it could not be run to its end."""
+
+    broken: Break | None = None
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The observations of an uninterrupted run, at its start and after every step."""
+
+    path: str
+    observations: Sequence[dict[str, Any]]
+    error: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """How many scheduler steps it made."""
+        return epochs(self.path[: len(self.observations) - 1])
+
+
+def epochs(path: str) -> int:
+    """How many scheduler steps a path has."""
+    return len(path) - path.count("o")
+
+
+def branches(operations: Sequence[Operation]) -> list[str]:
+    """For every operation, the whole path of the branch that it belongs to.
+
+    >>> branches(Trace.parse("train:1 save:a train:2 resume:a scheduler:1").operations)
+    ['ttt', 'ttt', 'ttt', 'ts', 'ts']
+    """
+    whole: list[str] = []
+    waiting = 0
+    path = ""
+    slots: dict[str, str] = {}
+    for operation in operations:
+        if operation.kind in BACK:
+            whole += [path] * waiting
+            waiting = 0
+            path = slots[operation.slot]
+        elif operation.kind == "save":
+            slots[operation.slot] = path
+        else:
+            path += LETTER[operation.kind] * operation.count
+        waiting += 1
+    return whole + [path] * waiting
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs between two plain values, by key where both are dicts."""
+    if not isinstance(expected, dict) or not isinstance(actual, dict):
+        return {"value": expected}, {"value": actual}
+    keys = [
+        key
+        for key in [*expected, *(key for key in actual if key not in expected)]
+        if key not in expected or key not in actual or not same(expected[key], actual[key])
+    ]
+    if len(keys) > 1 and "weights" in keys:
+        keys.remove("weights")  # they follow from the rest
+    left = {str(key): expected.get(key, "(missing)") for key in keys}
+    right = {str(key): actual.get(key, "(missing)") for key in keys}
+    return left, right
+
+
+@dataclass
+class _Slot:
+    path: str
+    saved: dict[Callable[..., Any], dict[str, Any]]
+    shared: dict[Callable[..., Any], dict[str, Any]] = field(default_factory=dict)
+
+
+class Runner:
+    """Runs traces of one bound subject, and keeps its uninterrupted runs.
+
+    `deadline` is a reading of ``time.monotonic()`` after which a run ends with
+    `UndecidedError`; `weights` says whether weights are compared at all.
+    """
+
+    def __init__(self, bound: Bound, *, deadline: float = math.inf, weights: bool = True) -> None:
+        self.bound = bound
+        self.deadline = deadline
+        self.weights = weights
+        self.tally = Tally()
+        self._references: dict[str, Reference] = {}
+
+    # -------------------------------------------------------------- the uninterrupted run
+
+    def start(self) -> tuple[Any, Any]:
+        """A new optimizer and a new scheduler.
+
+        Raises `SubjectError` where they can't be made, or are not what they must be.
+        """
+        name = self.bound.subject.name
+        optimizer = self._make("optimizer", self.bound.subject.optimizer)
+        if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
+            raise SubjectError(
+                f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
+            )
+        scheduler = self._make("build", self.bound.build, optimizer)
+        if scheduler is None:
+            raise SubjectError(f"subject {name}: build must return a scheduler (got None)")
+        return optimizer, scheduler
+
+    def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise SubjectError(
+                f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
+            ) from error
+
+    def reference(self, path: str) -> Reference:
+        """The uninterrupted run along `path`, from scratch unless it was run before."""
+        for known in self._references.values():
+            if known.path.startswith(path):
+                return known
+        if len(self._references) >= MAX_REFERENCES:
+            self._references.clear()
+        reference = self._references[path] = self._uninterrupted(path)
+        return reference
+
+    def _uninterrupted(self, path: str) -> Reference:
+        self.check_time()
+        optimizer, scheduler = self.start()
+        step = self.bound.step
+        seen = [observe(optimizer, scheduler)]
+        index = epoch = 0
+        try:
+            for letter in path:
+                if letter != "s":
+                    optimizer_step(optimizer, index)
+                    index += 1
+                if letter != "o":
+                    step(scheduler, epoch)
+                    epoch += 1
+                seen.append(observe(optimizer, scheduler))
+        except (Exception, SystemExit) as error:
+            return Reference(path, seen, f"the uninterrupted run raises {describe(error)}")
+        return Reference(path, seen)
+
+    # ---------------------------------------------------------------- the interrupted run
+
+    def run(self, check: Check, trace: Trace) -> Outcome:
+        """Run `trace`, and say where it first breaks `check`, if it does.
+
+        Raises `TraceError` for a trace that the check can't run.
+        """
+        routes = _routes(check, trace)
+        references = self._references_for(trace)
+        return _Run(self, check, trace, routes, references).go()
+
+    def _references_for(self, trace: Trace) -> list[Reference]:
+        paths = branches(trace.operations)
+        by_path = {path: self.reference(path) for path in sorted(set(paths), key=len, reverse=True)}
+        return [by_path[path] for path in paths]
+
+    def check_time(self) -> None:
+        """Raise `UndecidedError` after the deadline."""
+        if time.monotonic() > self.deadline:
+            raise UndecidedError("the time limit ran out")
+
+
+def _routes(check: Check, trace: Trace) -> list[Check]:
+    """For every operation of `trace`, the check that a resume or load goes by."""
+    routes: list[Check] = []
+    epoch = 0
+    slots: dict[str, int] = {}
+    for operation in trace.operations:
+        route = check
+        if operation.kind in BACK:
+            if check is MIXED:
+                if not operation.check:
+                    raise TraceError(
+                        f"'{operation}' in the trace: {check.name} needs to know by which check: "
+                        f"write {operation}@CHECK"
+                    )
+                route = as_check(operation.check)
+            elif operation.check not in ("", check.name):
+                raise TraceError(
+                    f"'{operation}' in the trace: only {MIXED.name} mixes checks; "
+                    f"leave out @{operation.check}"
+                )
+            if route is MIXED or route.kind != "resume" or route.at != operation.kind:
+                raise TraceError(
+                    f"'{operation}' in the trace: {route.name} is not done by {operation.kind}"
+                    + (f", but at every {route.at}" if route.at in ("save", "step") else "")
+                    + (f", but by {route.at}:{operation.slot}" if route.at in BACK else "")
+                )
+            epoch = slots[operation.slot]
+            if epoch < route.from_epoch:
+                raise TraceError(
+                    f"'{operation}' in the trace goes back to epoch {epoch}, and {route.name} "
+                    f"resumes from epoch {route.from_epoch} on: put train:1 before the save"
+                )
+        elif operation.kind == "save":
+            slots[operation.slot] = epoch
+        elif operation.kind != "optimizer":
+            epoch += operation.count
+        routes.append(route)
+    return routes
+
+
+class _Stop(Exception):
+    """Ends a run with an outcome."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+class _Run:
+    """One run of one trace."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        check: Check,
+        trace: Trace,
+        routes: list[Check],
+        references: list[Reference],
+    ) -> None:
+        self.runner = runner
+        self.bound = runner.bound
+        self.tally = runner.tally
+        self.check = check
+        self.trace = trace
+        self.routes = routes
+        self.references = references
+        self.weights = runner.weights
+        self.operation = 0
+        self.made = 0
+        self.index = 0
+        self.epoch = 0
+        self.path = ""
+        self.slots: dict[str, _Slot] = {}
+        self.latest: dict[str, Any] | None = None
+
+    def go(self) -> Outcome:
+        self.tally.traces += 1
+        try:
+            self.optimizer, self.scheduler = self.runner.start()
+            self._look(self.references[0].observations[0])
+            for number, operation in enumerate(self.trace.operations):
+                self.operation = number
+                self.runner.check_time()
+                self.made = 0
+                if operation.kind in STEPS:
+                    self._steps(LETTER[operation.kind], operation.count)
+                elif operation.kind == "save":
+                    self._save(operation.slot)
+                else:
+                    self._go_back(self.slots[operation.slot], self.routes[self.operation])
+        except _Stop as stop:
+            return stop.outcome
+        return Outcome()
+
+    def _steps(self, letter: str, count: int) -> None:
+        reference = self.references[self.operation]
+        observations = reference.observations
+        position = len(self.path)
+        step = self.bound.step
+        at_step = self.check.at == "step"
+        for _ in range(count):
+            position += 1
+            if position >= len(observations):
+                raise _Stop(Outcome(ended=reference.error))
+            self.tally.steps += 1
+            try:
+                if letter != "s":
+                    optimizer_step(self.optimizer, self.index)
+                    self.index += 1
+                if letter != "o":
+                    step(self.scheduler, self.epoch)
+                    self.epoch += 1
+                seen = observe(self.optimizer, self.scheduler)
+            except (Exception, SystemExit) as error:
+                self.made += 1
+                self._raised(error, observations[position])
+            self.made += 1
+            expected = observations[position]
+            if seen != expected:
+                self._differs(expected, seen)
+            if at_step:
+                self._values()
+        self.path += letter * count
+
+    def _look(self, expected: dict[str, Any]) -> None:
+        """Compare what the optimizer will use now."""
+        try:
+            seen = observe(self.optimizer, self.scheduler)
+        except (Exception, SystemExit) as error:
+            self._raised(error, expected)
+        if seen != expected:
+            self._differs(expected, seen)
+        if self.check.at == "step":
+            self._values()
+
+    def _save(self, slot: str) -> None:
+        expected = self._expected()
+        saved: dict[Callable[..., Any], dict[str, Any]] = {}
+        try:
+            for save in self._saves(slot):
+                saved[save] = save(self.optimizer, self.scheduler, self.epoch)
+        except (Exception, SystemExit) as error:
+            self._raised(error, expected)
+        self.slots[slot] = _Slot(self.path, saved)
+        self.latest = saved.get(self.check.save)
+        if self.check.at == "save":
+            if self.check.compares == "values":
+                self._values()
+            else:
+                self._call_for_pair(self.check, saved[self.check.save])
+                self.tally.resumes += 1
+        self._look(expected)
+
+    def _saves(self, slot: str) -> list[Callable[..., dict[str, Any]]]:
+        """The save functions of the checks that go back to what is saved now."""
+        if self.check is not MIXED:
+            return [self.check.save]
+        saves: dict[Callable[..., dict[str, Any]], None] = {}
+        for number in range(self.operation + 1, len(self.trace.operations)):
+            later = self.trace.operations[number]
+            if later.slot == slot and later.kind == "save":
+                break
+            if later.slot == slot:
+                saves[self.routes[number].save] = None
+        return list(saves)
+
+    def _go_back(self, slot: _Slot, route: Check) -> None:
+        self.path = slot.path
+        self.index = len(self.path) - self.path.count("s")
+        self.epoch = epochs(self.path)
+        self.weights = self.weights and route.weights
+        saved = slot.saved[route.save]
+        if route.same_dict:
+            checkpoint = slot.shared.setdefault(route.save, snapshot(saved))
+        else:
+            checkpoint = snapshot(saved)
+        self.tally.resumes += 1
+        self._call_for_pair(route, checkpoint)
+        self._look(self._expected())
+
+    def _call_for_pair(self, check: Check, checkpoint: dict[str, Any]) -> None:
+        try:
+            pair = self._call(check, checkpoint)
+        except (Exception, SystemExit) as error:
+            self._raised(error, self._expected())
+        if not isinstance(pair, tuple) or len(pair) != 2 or not hasattr(pair[0], "param_groups"):
+            raise CheckError(
+                f"check {check.name} must return (optimizer, scheduler) (got {pair!r:.80})"
+            )
+        self.optimizer, self.scheduler = pair
+        if check.kind == "resume" and "parameters" in checkpoint:
+            restore_parameters(self.optimizer, checkpoint["parameters"])
+
+    def _values(self) -> None:
+        """Compare what a state check says must be and is."""
+        if "checkpoint" in self.check.parameters and self.latest is None:
+            return
+        self.tally.comparisons += 1
+        try:
+            pair = self._call(self.check, self.latest)
+        except (Exception, SystemExit) as error:
+            self._raised(error, {"raises": "nothing"})
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise CheckError(
+                f"check {self.check.name} must return (expected, actual) (got {pair!r:.80})"
+            )
+        expected, actual = map(plain, pair)
+        if not same(expected, actual):
+            raise _Stop(Outcome(Break(self.operation, self.made, *differences(expected, actual))))
+
+    def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
+        has = {
+            "new_optimizer": self.bound.subject.optimizer,
+            "build": self.bound.build,
+            "checkpoint": checkpoint,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+        }
+        return check.function(**{name: has[name] for name in check.parameters})
+
+    def _expected(self) -> dict[str, Any]:
+        return self.references[self.operation].observations[len(self.path)]
+
+    def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
+        """Stop at a real difference: of weights only where they are compared; nan equals nan."""
+        if not self.weights:
+            expected, seen = dict(expected), dict(seen)
+            del expected["weights"], seen["weights"]
+        if not same(expected, seen):
+            raise _Stop(Outcome(Break(self.operation, self.made, *differences(expected, seen))))
+
+    def _raised(self, error: BaseException, expected: dict[str, Any]) -> None:
+        expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
+        actual = {"raises": describe(error)}
+        raise _Stop(Outcome(Break(self.operation, self.made, expected, actual))) from error

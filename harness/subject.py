@@ -1,0 +1,275 @@
+"""Subjects: a scheduler under test, with what is needed to build and step it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import SubjectError, TraceError
+from harness.loop import Stateful, new_sgd, step_scheduler
+from harness.trace import format_literal
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+MAX_LENGTH = 1000
+
+__all__ = ["Bound", "Subject", "as_subject", "find_subjects", "import_attribute", "select_subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scheduler under test, with what is needed to build and step it.
+
+    Parameters
+    ----------
+    name : str
+        How reports and the command line call it.
+    build : callable
+        ``build(optimizer, last_epoch=-1, **options)`` returns a scheduler. A
+        scheduler class is such a function. Where it takes no ``last_epoch``,
+        the checks that need it are declined.
+    options : mapping
+        Keyword arguments of `build`: each a value, or a Hypothesis strategy
+        that draws numbers, strings, None, lists, tuples and dicts of them.
+    optimizer : callable
+        Makes a new optimizer over new parameters, always with the same values.
+        By default SGD with momentum and two groups with different LRs.
+    step : callable
+        ``step(scheduler, epoch)`` steps the scheduler; `epoch` counts its
+        steps from 0. By default ``scheduler.step()``;
+        `harness.step_with_metric` passes a metric.
+    state_dict, load_state_dict : callable, optional
+        ``state_dict(scheduler)`` and ``load_state_dict(scheduler, state)``,
+        for a scheduler without methods of these names. Both or neither.
+    declines : mapping
+        Names of checks that it does not promise, each with the reason.
+    length : int
+        Epochs of the plain run whose every epoch is tried as a save point;
+        what the scheduler does should happen within them.
+    standalone : bool
+        Whether a reproduction script may paste the source of these functions
+        rather than import their modules.
+
+    >>> from torch.optim.lr_scheduler import StepLR
+    >>> Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5}).name
+    'decays'
+
+    Raises
+    ------
+    SubjectError
+        For a field that is not what it must be; the message says which.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    _: KW_ONLY
+    options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Callable[[], Any] = new_sgd
+    step: Callable[[Any, int], None] = step_scheduler
+    state_dict: Callable[[Any], Any] | None = None
+    load_state_dict: Callable[[Any, Any], None] | None = None
+    declines: Mapping[str, str] = field(default_factory=dict)
+    length: int = 12
+    standalone: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or self.name.split() != [self.name]:
+            raise SubjectError(
+                f"a subject's name must be a word without spaces (got {self.name!r})"
+            )
+        for what in ("build", "optimizer", "step"):
+            if not callable(getattr(self, what)):
+                raise SubjectError(
+                    f"subject {self.name}: {what!r} must be callable (got {getattr(self, what)!r})"
+                )
+        if (self.state_dict is None) != (self.load_state_dict is None):
+            raise SubjectError(
+                f"subject {self.name}: give both state_dict and load_state_dict, or neither"
+            )
+        if type(self.length) is not int or not 1 <= self.length <= MAX_LENGTH:
+            raise SubjectError(
+                f"subject {self.name}: 'length' must be a whole number of epochs from 1 to "
+                f"{MAX_LENGTH} (got {self.length!r})"
+            )
+        if "last_epoch" in self.options:
+            raise SubjectError(
+                f"subject {self.name}: 'last_epoch' is no option, the checks give it: leave it out"
+            )
+        for what in ("options", "declines"):
+            object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
+
+    @property
+    def drawn(self) -> dict[str, SearchStrategy[Any]]:
+        """The options that Hypothesis draws."""
+        return {name: value for name, value in self.options.items() if _is_strategy(value)}
+
+    def bind(self, options: Mapping[str, Any]) -> Bound:
+        """The subject with a value for every option; `options` come before its own.
+
+        Raises `SubjectError` where `build` does not take them.
+        """
+        values = {**self.options, **options}
+        open_ = [name for name, value in values.items() if _is_strategy(value)]
+        if open_:
+            raise SubjectError(
+                f"subject {self.name}: the trace must begin with a value for the drawn option "
+                f"{open_[0]!r}: write {open_[0]}=VALUE"
+            )
+        signature = _signature(self.build)
+        if signature is not None:
+            try:
+                signature.bind(None, **values)
+            except TypeError as error:
+                raise SubjectError(
+                    f"subject {self.name}: build cannot be called with the options "
+                    f"{sorted(values)}: {error}; its signature is {signature}"
+                ) from None
+        return Bound(self, values)
+
+    def with_options(self, options: Mapping[str, Any]) -> Subject:
+        """The same subject, with `options` in place of its own of these names."""
+        return replace(self, options={**self.options, **options}) if options else self
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A subject with a value for every option."""
+
+    subject: Subject
+    options: dict[str, Any]
+
+    @property
+    def literals(self) -> tuple[tuple[str, Any], ...]:
+        """The options that a trace can say; the others are the subject's own, such as functions."""
+        said = []
+        for name, value in self.options.items():
+            try:
+                format_literal(value)
+            except TraceError as error:
+                if name in self.subject.drawn:
+                    raise SubjectError(
+                        f"subject {self.subject.name}: the drawn option {name!r} has a value that "
+                        f"no trace can say: {error}"
+                    ) from None
+            else:
+                said.append((name, value))
+        return tuple(said)
+
+    @property
+    def takes_last_epoch(self) -> bool:
+        """Whether `build` has a parameter for ``last_epoch``."""
+        signature = _signature(self.subject.build)
+        if signature is None:
+            return True
+        return any(
+            parameter.name == "last_epoch" or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in signature.parameters.values()
+        )
+
+    def build(self, optimizer: Any, **last_epoch: int) -> Any:
+        """A new scheduler; what a check calls as ``build(optimizer)`` or with ``last_epoch``."""
+        scheduler = self.subject.build(optimizer, **last_epoch, **self.options)
+        if self.subject.state_dict is None:
+            return scheduler
+        return Stateful(scheduler, self.subject.state_dict, self.subject.load_state_dict)
+
+    def step(self, scheduler: Any, epoch: int) -> None:
+        """Step a scheduler that `build` made."""
+        if self.subject.state_dict is not None:
+            scheduler = scheduler.scheduler
+        self.subject.step(scheduler, epoch)
+
+
+def _is_strategy(value: Any) -> bool:
+    # Without importing Hypothesis: what is no strategy must not pay for it.
+    module = sys.modules.get("hypothesis.strategies")
+    return module is not None and isinstance(value, module.SearchStrategy)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def import_attribute(reference: str) -> Any:
+    """What ``module:attribute`` names.
+
+    Raises `SubjectError` where it can't be imported.
+    """
+    module_name, _, path = reference.partition(":")
+    try:
+        value = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise SubjectError(
+            f"cannot import module {module_name!r} of {reference!r} "
+            f"({type(error).__name__}: {error}): check the name, and that it is installed "
+            "or in the current folder"
+        ) from None
+    for name in path.split("."):
+        if not hasattr(value, name):
+            raise SubjectError(f"{reference!r}: module {module_name!r} has no attribute {path!r}")
+        value = getattr(value, name)
+    return value
+
+
+def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
+    """`value` as a subject: a `Subject`, or a scheduler class or ``build`` function.
+
+    Raises `SubjectError` for anything else.
+    """
+    if isinstance(value, Subject):
+        return value.with_options(options or {})
+    if not callable(value):
+        raise SubjectError(
+            f"{name or repr(value)} must be a Subject, a scheduler class or a function "
+            f"build(optimizer, last_epoch=-1) (got {value!r})"
+        )
+    function = value.func if isinstance(value, functools.partial) else value
+    name = name or getattr(function, "__name__", type(function).__name__)
+    return Subject(name.replace(" ", "_"), value, options=options or {})
+
+
+def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
+    """The subjects that ``module:attribute`` names, one or a sequence of them."""
+    value = import_attribute(reference)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not all(isinstance(item, Subject) for item in value) or not value:
+            raise SubjectError(f"{reference!r} must hold Subjects only, and at least one")
+        return [subject.with_options(options or {}) for subject in value]
+    name = reference.partition(":")[2]
+    return [as_subject(value, name="" if isinstance(value, Subject) else name, options=options)]
+
+
+def select_subjects(
+    names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
+) -> list[Subject]:
+    """The subjects called `names`: a name in the catalogue, or ``module:attribute``.
+
+    Raises `SubjectError` for a name that is neither.
+    """
+    listed = {subject.name: subject for subject in catalogue}
+    chosen: list[Subject] = []
+    for name in names:
+        if ":" in name:
+            chosen += find_subjects(name, options)
+        elif name in listed:
+            chosen.append(listed[name].with_options(options or {}))
+        else:
+            close = difflib.get_close_matches(name, listed, n=1)
+            hint = (
+                f"did you mean {close[0]}?" if close else "see the names by: python -m harness list"
+            )
+            raise SubjectError(
+                f"no subject is called {name!r}; {hint} Your own is given as module:attribute"
+            )
+    return chosen

@@ -1,0 +1,222 @@
+"""Traces: what was done to a scheduler, as data that prints and parses back.
+
+>>> trace = Trace.parse("step_size=3 gamma=0.5 train:3 save:a resume:a train:1")
+>>> trace.operations[0]
+Operation(kind='train', count=3, slot='', check='')
+>>> trace.options
+(('step_size', 3), ('gamma', 0.5))
+>>> str(trace)
+'step_size=3 gamma=0.5 train:3 save:a resume:a train:1'
+
+Options come first, as Python literals without spaces. Then the operations:
+
+===================  ==================================================
+``train:n``          n times: an optimizer step, then a scheduler step
+``optimizer:n``      n optimizer steps alone
+``scheduler:n``      n scheduler steps alone
+``save:a``           save a checkpoint to slot a
+``resume:a``         go on from slot a, with a new optimizer and scheduler
+``load:a``           load slot a into the live optimizer and scheduler
+``resume:a@check``   the same by the named check, where several are mixed
+===================  ==================================================
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import TraceError
+
+__all__ = ["MAX_STEPS", "Operation", "Trace", "format_literal", "parse_options"]
+
+MAX_STEPS = 10_000
+"""The most unit steps (optimizer or scheduler, `train` counts one) in a trace."""
+
+STEPS = ("train", "optimizer", "scheduler")
+BACK = ("resume", "load")
+
+_OPTION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_COUNT = re.compile(r"[0-9]{1,9}")
+_SLOT = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a trace.
+
+    `kind` is ``train``, ``optimizer`` or ``scheduler``, with a `count` of at
+    least 1; or ``save``, ``resume`` or ``load``, with a `slot`. `check` names
+    the resume check that a ``resume`` or ``load`` goes by, where a trace
+    mixes several.
+
+    >>> str(Operation("train", count=3)), str(Operation("save", slot="a"))
+    ('train:3', 'save:a')
+    """
+
+    kind: str
+    count: int = 0
+    slot: str = ""
+    check: str = ""
+
+    def __str__(self) -> str:
+        if self.kind in STEPS:
+            return f"{self.kind}:{self.count}"
+        return f"{self.kind}:{self.slot}" + (f"@{self.check}" if self.check else "")
+
+    @classmethod
+    def parse(cls, token: str) -> Operation:
+        """The operation that `token` says; `TraceError` names the token otherwise."""
+        kind, colon, rest = token.partition(":")
+        if not colon or kind not in (*STEPS, "save", *BACK):
+            raise TraceError(
+                f"{token!r} in the trace is no operation: write train:N, optimizer:N, "
+                "scheduler:N, save:SLOT, resume:SLOT or load:SLOT, or name=value for an option"
+            )
+        if kind in STEPS:
+            if not _COUNT.fullmatch(rest) or int(rest) < 1:
+                raise TraceError(
+                    f"{token!r} in the trace needs a whole number of steps, 1 or more, "
+                    "after the colon"
+                )
+            return cls(kind, count=int(rest))
+        slot, at, check = rest.partition("@")
+        if not _SLOT.fullmatch(slot):
+            raise TraceError(
+                f"{token!r} in the trace needs the name of a slot, such as a, after the colon"
+            )
+        if at and (kind == "save" or not _NAME.fullmatch(check)):
+            raise TraceError(
+                f"{token!r} in the trace: @ is followed by the name of a check, "
+                "and only in resume:SLOT@CHECK and load:SLOT@CHECK"
+            )
+        return cls(kind, slot=slot, check=check)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Operations in their order, and the options that the subject is built with.
+
+    Raises `TraceError` where an operation goes back to a slot that no earlier
+    operation saved, or the steps add up to more than `MAX_STEPS`.
+    """
+
+    operations: tuple[Operation, ...]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        saved: set[str] = set()
+        for operation in self.operations:
+            if operation.kind == "save":
+                saved.add(operation.slot)
+            elif operation.kind in BACK and operation.slot not in saved:
+                raise TraceError(
+                    f"'{operation}' in the trace goes back to slot {operation.slot}, "
+                    f"which was not saved before: put save:{operation.slot} earlier"
+                )
+        if self.steps > MAX_STEPS:
+            raise TraceError(
+                f"the trace has {self.steps} steps; at most {MAX_STEPS} are allowed: shorten it"
+            )
+
+    def __str__(self) -> str:
+        options = [f"{name}={format_literal(value)}" for name, value in self.options]
+        return " ".join(options + [str(operation) for operation in self.operations])
+
+    @property
+    def steps(self) -> int:
+        """How many unit steps the trace makes."""
+        return sum(operation.count for operation in self.operations)
+
+    @property
+    def resumes(self) -> int:
+        """How often the trace goes back to a slot."""
+        return sum(operation.kind in BACK for operation in self.operations)
+
+    @classmethod
+    def parse(cls, text: str) -> Trace:
+        """The trace that `text` says; the inverse of ``str``.
+
+        Raises `TraceError`, which names the token at fault.
+        """
+        tokens = text.split()
+        first = next((i for i, token in enumerate(tokens) if not _OPTION.fullmatch(token)), None)
+        if first is None:
+            raise TraceError(f"the trace {text!r} has no operations: write for example train:3")
+        for token in tokens[first:]:
+            if _OPTION.fullmatch(token):
+                raise TraceError(
+                    f"{token!r} in the trace is an option: put it before {tokens[first]!r}"
+                )
+        operations = tuple(Operation.parse(token) for token in tokens[first:])
+        return cls(operations, tuple(parse_options(" ".join(tokens[:first])).items()))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Options written as ``step_size=3 gamma=0.5``, values being Python literals.
+
+    >>> parse_options("milestones=[2,5] verbose=False")
+    {'milestones': [2, 5], 'verbose': False}
+
+    Raises `TraceError`, which names the token at fault.
+    """
+    options: dict[str, Any] = {}
+    for token in text.split():
+        match = _OPTION.fullmatch(token)
+        if match is None:
+            raise TraceError(
+                f"{token!r} is no option: write name=value, with no spaces inside the value"
+            )
+        name, literal = match.groups()
+        if name in options:
+            raise TraceError(f"{token!r} gives option {name!r} a second time: keep one of them")
+        try:
+            options[name] = _parse_literal(literal)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise TraceError(
+                f"{token!r}: the value must be a Python literal without spaces, such as "
+                f"3, 0.5, [1,2] or 'text' (got {literal!r})"
+            ) from None
+    return options
+
+
+class _Names(ast.NodeTransformer):
+    """Gives ``inf`` and ``nan`` their values: Python has no literals for them."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in ("inf", "nan"):
+            return ast.Constant(math.inf if node.id == "inf" else math.nan)
+        return node
+
+
+def _parse_literal(text: str) -> Any:
+    return ast.literal_eval(_Names().visit(ast.parse(text, mode="eval")))
+
+
+def format_literal(value: Any) -> str:
+    """`value` as a Python literal without spaces; the inverse of parsing one.
+
+    >>> format_literal([1, 2.5, "a b"])
+    "[1,2.5,'a\\\\x20b']"
+
+    Raises `TraceError` for a value that has no literal.
+    """
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)
+    if type(value) in (str, bytes):
+        return repr(value).replace(" ", r"\x20")
+    if type(value) is list:
+        return "[" + ",".join(map(format_literal, value)) + "]"
+    if type(value) is tuple:
+        return "(" + "".join(format_literal(item) + "," for item in value) + ")"
+    if type(value) is dict:
+        items = (f"{format_literal(key)}:{format_literal(item)}" for key, item in value.items())
+        return "{" + ",".join(items) + "}"
+    raise TraceError(
+        f"{value!r} cannot be written in a trace: use numbers, strings, None, lists, "
+        "tuples and dicts of them"
+    )
