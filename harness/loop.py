@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import math
+import pickle
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +26,12 @@ __all__ = [
     "plain",
     "restore_parameters",
     "same",
+    "save_checkpoint",
+    "save_deepcopy",
+    "save_file",
+    "save_live_and_copy",
+    "save_optimizer",
+    "save_pickle",
     "snapshot",
     "step_scheduler",
     "step_with_metric",
@@ -34,7 +42,7 @@ def new_sgd() -> torch.optim.Optimizer:
     """A new SGD optimizer: momentum, weight decay, two groups with different LRs."""
     first = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     second = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
-    groups = [{"params": [first]}, {"params": [second], "lr": 0.01}]
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.01}]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.001)
 
 
@@ -122,6 +130,51 @@ def snapshot(value: Any) -> Any:
         return copy.deepcopy(value)
     except Exception:  # a lock, a generator: kept as it is, and so is nothing beside it
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
+
+
+def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the state of both, as a file would hold it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "scheduler": snapshot(scheduler.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the optimizer's state, and the epoch: the scheduler is not saved."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the state of both by ``torch.save``."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
+    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+
+
+def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the pair itself by ``copy.deepcopy``."""
+    return {"pair": copy.deepcopy((optimizer, scheduler))}
+
+
+def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Pickle the pair itself."""
+    return {"pickle": pickle.dumps((optimizer, scheduler))}
+
+
+def save_live_and_copy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of it."""
+    state = scheduler.state_dict()
+    return {"kept": state, "copy": snapshot(state)}
 
 
 def restore_parameters(optimizer: torch.optim.Optimizer, values: list[torch.Tensor]) -> None:

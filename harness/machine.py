@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.trace import Operation, Trace
+from harness.trace import BACK, Operation, Trace
 
 __all__ = ["Plan", "draw_options", "search"]
 
@@ -68,6 +68,10 @@ class _Draft:
     def left(self) -> int:
         return self.plan.epochs - self.epoch
 
+    def twice(self, *kinds: str) -> bool:
+        """Whether the last two operations were of these kinds."""
+        return [operation.kind in kinds for operation in self.operations[-2:]] == [True, True]
+
     def add(self, kind: str, count: int) -> None:
         if kind != "optimizer":
             count = min(count, self.left)
@@ -77,6 +81,16 @@ class _Draft:
     def save(self, slot: str) -> None:
         self.slots[slot] = self.epoch
         self.operations.append(Operation("save", slot=slot))
+
+    def save_halfway(self, first: int) -> None:
+        """Save in the middle of what was done, if that is at epoch `first` or later."""
+        half = len(self.operations) // 2
+        epoch = sum(op.count for op in self.operations[:half] if op.kind != "optimizer")
+        if self.slots or epoch < first:
+            self.save("a")
+        else:
+            self.slots["a"] = epoch
+            self.operations.insert(half, Operation("save", slot="a"))
 
     def ways_back(self) -> list[tuple[str, str, str]]:
         return [
@@ -103,7 +117,7 @@ class _Draft:
             if self.epoch < first:
                 self.add("train", first - self.epoch)
             if not self.ways_back():
-                self.save("a")
+                self.save_halfway(first)
             self.go_back(0)
         # A difference may show late: go on for as long as the plain run goes.
         if self.left:
@@ -137,13 +151,14 @@ def _machine(
         def alone(self, kind: str, count: int) -> None:
             self.draft.add(kind if self.draft.left else "optimizer", count)
 
+        @precondition(lambda self: not self.draft.twice("save"))
         @rule(slot=st.sampled_from(SLOTS))
         def save(self, slot: str) -> None:
             self.draft.save(slot)
 
         if plan.ways:
 
-            @precondition(lambda self: bool(self.draft.ways_back()))
+            @precondition(lambda self: not self.draft.twice(*BACK) and bool(self.draft.ways_back()))
             @rule(pick=st.integers(0, 2 * len(plan.ways) - 1))
             def go_back(self, pick: int) -> None:
                 self.draft.go_back(pick)

@@ -1,10 +1,4 @@
-"""Runs a trace, and compares every step with the uninterrupted run, the oracle.
-
-A *path* is what the uninterrupted run does, one letter a step: ``t`` for an
-optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone. Going
-back to a slot cuts the path where the slot was saved, so the path to the present
-is always that of a run that was never interrupted.
-"""
+"""Runs a trace, and compares every step with the uninterrupted run, the oracle."""
 
 from __future__ import annotations
 
@@ -14,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.checks import MIXED, Check, as_check
-from harness.errors import CheckError, SubjectError, TraceError, UndecidedError
+from harness.checks import MIXED
+from harness.decorators import Check
+from harness.errors import CheckError, SubjectError, UndecidedError
 from harness.loop import observe, optimizer_step, plain, restore_parameters, same, snapshot
+from harness.paths import LETTER, branches, epochs, routes
 from harness.subject import Bound
-from harness.trace import BACK, STEPS, Operation, Trace
+from harness.trace import STEPS, Trace
 
-__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally", "branches", "describe"]
+__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally", "describe"]
 
-LETTER = {"train": "t", "optimizer": "o", "scheduler": "s"}
 MAX_REFERENCES = 200
 
 
@@ -70,34 +65,6 @@ class Reference:
     def epochs(self) -> int:
         """How many scheduler steps it made."""
         return epochs(self.path[: len(self.observations) - 1])
-
-
-def epochs(path: str) -> int:
-    """How many scheduler steps a path has."""
-    return len(path) - path.count("o")
-
-
-def branches(operations: Sequence[Operation]) -> list[str]:
-    """For every operation, the whole path of the branch that it belongs to.
-
-    >>> branches(Trace.parse("train:1 save:a train:2 resume:a scheduler:1").operations)
-    ['ttt', 'ttt', 'ttt', 'ts', 'ts']
-    """
-    whole: list[str] = []
-    waiting = 0
-    path = ""
-    slots: dict[str, str] = {}
-    for operation in operations:
-        if operation.kind in BACK:
-            whole += [path] * waiting
-            waiting = 0
-            path = slots[operation.slot]
-        elif operation.kind == "save":
-            slots[operation.slot] = path
-        else:
-            path += LETTER[operation.kind] * operation.count
-        waiting += 1
-    return whole + [path] * waiting
 
 
 def describe(error: BaseException) -> str:
@@ -205,9 +172,8 @@ class Runner:
 
         Raises `TraceError` for a trace that the check can't run.
         """
-        routes = _routes(check, trace)
-        references = self._references_for(trace)
-        return _Run(self, check, trace, routes, references).go()
+        ways = routes(check, trace)
+        return _Run(self, check, trace, ways, self._references_for(trace)).go()
 
     def _references_for(self, trace: Trace) -> list[Reference]:
         paths = branches(trace.operations)
@@ -218,46 +184,6 @@ class Runner:
         """Raise `UndecidedError` after the deadline."""
         if time.monotonic() > self.deadline:
             raise UndecidedError("the time limit ran out")
-
-
-def _routes(check: Check, trace: Trace) -> list[Check]:
-    """For every operation of `trace`, the check that a resume or load goes by."""
-    routes: list[Check] = []
-    epoch = 0
-    slots: dict[str, int] = {}
-    for operation in trace.operations:
-        route = check
-        if operation.kind in BACK:
-            if check is MIXED:
-                if not operation.check:
-                    raise TraceError(
-                        f"'{operation}' in the trace: {check.name} needs to know by which check: "
-                        f"write {operation}@CHECK"
-                    )
-                route = as_check(operation.check)
-            elif operation.check not in ("", check.name):
-                raise TraceError(
-                    f"'{operation}' in the trace: only {MIXED.name} mixes checks; "
-                    f"leave out @{operation.check}"
-                )
-            if route is MIXED or route.kind != "resume" or route.at != operation.kind:
-                raise TraceError(
-                    f"'{operation}' in the trace: {route.name} is not done by {operation.kind}"
-                    + (f", but at every {route.at}" if route.at in ("save", "step") else "")
-                    + (f", but by {route.at}:{operation.slot}" if route.at in BACK else "")
-                )
-            epoch = slots[operation.slot]
-            if epoch < route.from_epoch:
-                raise TraceError(
-                    f"'{operation}' in the trace goes back to epoch {epoch}, and {route.name} "
-                    f"resumes from epoch {route.from_epoch} on: put train:1 before the save"
-                )
-        elif operation.kind == "save":
-            slots[operation.slot] = epoch
-        elif operation.kind != "optimizer":
-            epoch += operation.count
-        routes.append(route)
-    return routes
 
 
 class _Stop(Exception):
@@ -336,9 +262,8 @@ class _Run:
                 self.made += 1
                 self._raised(error, observations[position])
             self.made += 1
-            expected = observations[position]
-            if seen != expected:
-                self._differs(expected, seen)
+            if seen != observations[position]:
+                self._differs(observations[position], seen)
             if at_step:
                 self._values()
         self.path += letter * count
@@ -443,7 +368,12 @@ class _Run:
         return self.references[self.operation].observations[len(self.path)]
 
     def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
-        """Stop at a real difference: of weights only where they are compared; nan equals nan."""
+        """Stop at a real difference: of weights only where they are compared; nan equals nan.
+
+        A check that compares values does not look at the trajectory.
+        """
+        if self.check.compares == "values":
+            return
         if not self.weights:
             expected, seen = dict(expected), dict(seen)
             del expected["weights"], seen["weights"]

@@ -101,7 +101,7 @@ class Operation:
 class Trace:
     """Operations in their order, and the options that the subject is built with.
 
-    Raises `TraceError` where an operation goes back to a slot that no earlier
+    Raises `TraceError` where there is no operation, where one goes back to a slot that no earlier
     operation saved, or the steps add up to more than `MAX_STEPS`.
     """
 
@@ -109,6 +109,8 @@ class Trace:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.operations:
+            raise TraceError("a trace needs operations: write for example train:3")
         saved: set[str] = set()
         for operation in self.operations:
             if operation.kind == "save":

@@ -1,0 +1,115 @@
+"""What a trace means: the uninterrupted runs behind it, and how each resume is made.
+
+A *path* is what an uninterrupted run does, one letter a step: ``t`` for an
+optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone. Going
+back to a slot cuts the path where the slot was saved, so the path to the present
+is always that of a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from harness.checks import MIXED, as_check
+from harness.decorators import Check
+from harness.errors import TraceError
+from harness.trace import BACK, Operation, Trace
+
+__all__ = ["LETTER", "branches", "epochs", "path_text", "routes", "walk"]
+
+LETTER = {"train": "t", "optimizer": "o", "scheduler": "s"}
+
+
+def epochs(path: str) -> int:
+    """How many scheduler steps a path has."""
+    return len(path) - path.count("o")
+
+
+def branches(operations: Sequence[Operation]) -> list[str]:
+    """For every operation, the whole path of the branch that it belongs to.
+
+    >>> branches(Trace.parse("train:1 save:a train:2 resume:a scheduler:1").operations)
+    ['ttt', 'ttt', 'ttt', 'ts', 'ts']
+    """
+    whole: list[str] = []
+    waiting = 0
+    path = ""
+    slots: dict[str, str] = {}
+    for operation in operations:
+        if operation.kind in BACK:
+            whole += [path] * waiting
+            waiting = 0
+            path = slots[operation.slot]
+        elif operation.kind == "save":
+            slots[operation.slot] = path
+        else:
+            path += LETTER[operation.kind] * operation.count
+        waiting += 1
+    return whole + [path] * waiting
+
+
+def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
+    """Every operation, with the path before it and after it."""
+    path = ""
+    slots: dict[str, str] = {}
+    for operation in operations:
+        before = path
+        if operation.kind in BACK:
+            path = slots[operation.slot]
+        elif operation.kind == "save":
+            slots[operation.slot] = path
+        else:
+            path += LETTER[operation.kind] * operation.count
+        yield operation, before, path
+
+
+def path_text(path: str) -> str:
+    """A path as the operations of a trace.
+
+    >>> path_text("ttto")
+    'train:3 optimizer:1'
+    """
+    kinds = {letter: kind for kind, letter in LETTER.items()}
+    groups = ((letter, len(list(run))) for letter, run in itertools.groupby(path))
+    return " ".join(f"{kinds[letter]}:{count}" for letter, count in groups)
+
+
+def routes(check: Check, trace: Trace) -> list[Check]:
+    """For every operation of `trace`, the check that a resume or load goes by."""
+    found: list[Check] = []
+    epoch = 0
+    slots: dict[str, int] = {}
+    for operation in trace.operations:
+        route = check
+        if operation.kind in BACK:
+            if check is MIXED:
+                if not operation.check:
+                    raise TraceError(
+                        f"'{operation}' in the trace: {check.name} needs to know by which check: "
+                        f"write {operation}@CHECK"
+                    )
+                route = as_check(operation.check)
+            elif operation.check not in ("", check.name):
+                raise TraceError(
+                    f"'{operation}' in the trace: only {MIXED.name} mixes checks; "
+                    f"leave out @{operation.check}"
+                )
+            if route is MIXED or route.kind != "resume" or route.at != operation.kind:
+                raise TraceError(
+                    f"'{operation}' in the trace: {route.name} is not done by {operation.kind}"
+                    + (f", but at every {route.at}" if route.at in ("save", "step") else "")
+                    + (f", but by {route.at}:{operation.slot}" if route.at in BACK else "")
+                )
+            epoch = slots[operation.slot]
+            if epoch < route.from_epoch:
+                raise TraceError(
+                    f"'{operation}' in the trace goes back to epoch {epoch}, and {route.name} "
+                    f"resumes from epoch {route.from_epoch} on: put train:1 before the save"
+                )
+        elif operation.kind == "save":
+            slots[operation.slot] = epoch
+        elif operation.kind != "optimizer":
+            epoch += operation.count
+        found.append(route)
+    return found

@@ -1,0 +1,74 @@
+"""Verdicts, and what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from harness.run import Tally
+from harness.trace import Trace
+
+__all__ = [
+    "BROKEN",
+    "DECLINED",
+    "HOLDS",
+    "UNKNOWN",
+    "BrokenSchedule",
+    "Budget",
+    "Counterexample",
+    "Result",
+]
+
+HOLDS = "HOLDS"
+BROKEN = "BROKEN"
+DECLINED = "DECLINED"
+UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to try: traces of the search per pair, its seed, and seconds per pair."""
+
+    max_examples: int = 25
+    seed: int = 0
+    time_limit: float = 30.0
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """A minimal trace that breaks a check.
+
+    `operation` is the index of the operation at which it shows, after `step` of
+    its steps; `expected` and `actual` hold what differs, in plain values.
+    """
+
+    trace: Trace
+    operation: int
+    step: int
+    expected: dict[str, Any]
+    actual: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict on one pair of subject and check, with what was tried for it."""
+
+    subject: str
+    check: str
+    verdict: str
+    reason: str = ""
+    counterexample: Counterexample | None = None
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+    torch: str = torch.__version__
+
+
+class BrokenSchedule(AssertionError):
+    """A check is broken; `results` holds every result."""
+
+    def __init__(self, text: str, results: Sequence[Result]) -> None:
+        super().__init__(text)
+        self.results = list(results)
