@@ -239,14 +239,15 @@ def state_loads_with_weights_only(scheduler: Any) -> Any:
 @state_check(at="step", needs=("get_last_lr",), about="what the scheduler reports")
 def last_lr_is_the_groups_lr(optimizer: Any, scheduler: Any) -> Any:
     """What get_last_lr() returns is the LR in the optimizer's groups."""
-    return [group["lr"] for group in optimizer.param_groups], scheduler.get_last_lr()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return {"get_last_lr": rates}, {"get_last_lr": scheduler.get_last_lr()}
 
 
 @state_check(at="step", needs=(), about="the schedule itself")
 def lr_is_never_negative(optimizer: Any) -> Any:
     """No group's LR is below 0, which no optimizer of torch would accept at its construction."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return [max(rate, 0.0) for rate in rates], rates
+    return {"lr": [max(rate, 0.0) for rate in rates]}, {"lr": rates}
 
 
 @resume_check

@@ -35,16 +35,10 @@ def branches(operations: Sequence[Operation]) -> list[str]:
     whole: list[str] = []
     waiting = 0
     path = ""
-    slots: dict[str, str] = {}
-    for operation in operations:
+    for operation, before, path in walk(operations):
         if operation.kind in BACK:
-            whole += [path] * waiting
+            whole += [before] * waiting
             waiting = 0
-            path = slots[operation.slot]
-        elif operation.kind == "save":
-            slots[operation.slot] = path
-        else:
-            path += LETTER[operation.kind] * operation.count
         waiting += 1
     return whole + [path] * waiting
 
@@ -78,38 +72,40 @@ def path_text(path: str) -> str:
 def routes(check: Check, trace: Trace) -> list[Check]:
     """For every operation of `trace`, the check that a resume or load goes by."""
     found: list[Check] = []
-    epoch = 0
-    slots: dict[str, int] = {}
-    for operation in trace.operations:
+    for operation, _, path in walk(trace.operations):
         route = check
         if operation.kind in BACK:
-            if check is MIXED:
-                if not operation.check:
-                    raise TraceError(
-                        f"'{operation}' in the trace: {check.name} needs to know by which check: "
-                        f"write {operation}@CHECK"
-                    )
-                route = as_check(operation.check)
-            elif operation.check not in ("", check.name):
+            route = _route(check, operation)
+            if epochs(path) < route.from_epoch:
                 raise TraceError(
-                    f"'{operation}' in the trace: only {MIXED.name} mixes checks; "
-                    f"leave out @{operation.check}"
+                    f"'{operation}' in the trace goes back to epoch {epochs(path)}, and "
+                    f"{route.name} resumes from epoch {route.from_epoch} on: put train:1 "
+                    "before the save"
                 )
-            if route is MIXED or route.kind != "resume" or route.at != operation.kind:
-                raise TraceError(
-                    f"'{operation}' in the trace: {route.name} is not done by {operation.kind}"
-                    + (f", but at every {route.at}" if route.at in ("save", "step") else "")
-                    + (f", but by {route.at}:{operation.slot}" if route.at in BACK else "")
-                )
-            epoch = slots[operation.slot]
-            if epoch < route.from_epoch:
-                raise TraceError(
-                    f"'{operation}' in the trace goes back to epoch {epoch}, and {route.name} "
-                    f"resumes from epoch {route.from_epoch} on: put train:1 before the save"
-                )
-        elif operation.kind == "save":
-            slots[operation.slot] = epoch
-        elif operation.kind != "optimizer":
-            epoch += operation.count
         found.append(route)
     return found
+
+
+def _route(check: Check, operation: Operation) -> Check:
+    """The check that one resume or load goes by."""
+    route = check
+    if check is MIXED:
+        if not operation.check:
+            raise TraceError(
+                f"'{operation}' in the trace: {check.name} needs to know by which check: "
+                f"write {operation}@CHECK"
+            )
+        route = as_check(operation.check)
+    elif operation.check not in ("", check.name):
+        raise TraceError(
+            f"'{operation}' in the trace: only {MIXED.name} mixes checks; "
+            f"leave out @{operation.check}"
+        )
+    if route is MIXED or route.kind != "resume" or route.at != operation.kind:
+        how = {"save": "but at every save", "step": "but after every step"}
+        how |= {kind: f"but by {kind}:{operation.slot}" for kind in BACK}
+        raise TraceError(
+            f"'{operation}' in the trace: {route.name} is not done by {operation.kind}, "
+            f"{how[route.at]}"
+        )
+    return route

@@ -1,0 +1,85 @@
+"""Checks that a learning-rate schedule survives a checkpoint.
+
+from harness import check_scheduler
+
+def test_resume():
+    check_scheduler(MyScheduler, num_steps=7)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.check import check_scheduler, check_subject
+    from harness.checks import CHECKS
+    from harness.decorators import Check, resume_check, state_check
+    from harness.errors import (
+        CheckError,
+        HarnessError,
+        OutputError,
+        ScriptError,
+        SubjectError,
+        TraceError,
+        UndecidedError,
+    )
+    from harness.loop import step_with_metric
+    from harness.results import BrokenSchedule, Budget, Counterexample, Result
+    from harness.subject import Subject
+    from harness.trace import Operation, Trace
+
+_HOME = {
+    "CHECKS": "checks",
+    "BrokenSchedule": "results",
+    "Budget": "results",
+    "Check": "decorators",
+    "CheckError": "errors",
+    "Counterexample": "results",
+    "HarnessError": "errors",
+    "Operation": "trace",
+    "OutputError": "errors",
+    "Result": "results",
+    "ScriptError": "errors",
+    "Subject": "subject",
+    "SubjectError": "errors",
+    "Trace": "trace",
+    "TraceError": "errors",
+    "UndecidedError": "errors",
+    "check_scheduler": "check",
+    "check_subject": "check",
+    "resume_check": "decorators",
+    "state_check": "decorators",
+    "step_with_metric": "loop",
+}
+
+__all__ = [
+    "CHECKS",
+    "BrokenSchedule",
+    "Budget",
+    "Check",
+    "CheckError",
+    "Counterexample",
+    "HarnessError",
+    "Operation",
+    "OutputError",
+    "Result",
+    "ScriptError",
+    "Subject",
+    "SubjectError",
+    "Trace",
+    "TraceError",
+    "UndecidedError",
+    "check_scheduler",
+    "check_subject",
+    "resume_check",
+    "state_check",
+    "step_with_metric",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``--help`` must not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"harness.{_HOME[name]}"), name)
