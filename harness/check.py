@@ -7,14 +7,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from harness.checks import CHECKS, MIXED, select_checks
 from harness.decorators import Check
 from harness.errors import CheckError, HarnessError, TimeLimit, TraceError, UndecidedError
 from harness.limit import time_limit
-from harness.loop import plain, same
+from harness.loop import describe, plain, same
 from harness.minimise import minimise
 from harness.results import (
     BROKEN,
@@ -26,7 +25,7 @@ from harness.results import (
     Counterexample,
     Result,
 )
-from harness.run import Outcome, Runner, Tally, describe
+from harness.run import Outcome, Runner, Tally
 from harness.subject import Bound, Subject, as_subject
 from harness.sweep import sweep
 from harness.trace import BACK, MAX_STEPS, Trace
@@ -283,11 +282,7 @@ class _SubjectCheck:
     def cut(self, check: Check, trace: Trace) -> Trace:
         """`trace` without what comes after the step where it breaks."""
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
-        assert broken is not None
-        last = trace.operations[broken.operation]
-        if broken.step:
-            last = replace(last, count=broken.step)
-        return Trace((*trace.operations[: broken.operation], last), trace.options)
+        return trace if broken is None else trace.until(broken.operation, broken.step)
 
 
 def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:

@@ -20,7 +20,10 @@ import torch
 
 __all__ = [
     "Stateful",
+    "describe",
+    "differences",
     "new_sgd",
+    "numbers",
     "observe",
     "optimizer_step",
     "plain",
@@ -68,12 +71,12 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
     """What the optimizer will use at its next step, and what the scheduler says of it."""
     seen: dict[str, Any] = {}
     for name in ("lr", "momentum", "betas", "weight_decay"):
-        values = [plain(group[name]) for group in optimizer.param_groups if name in group]
+        values = [numbers(group[name]) for group in optimizer.param_groups if name in group]
         if values:
             seen[name] = values
     if hasattr(scheduler, "get_last_lr"):
         try:
-            seen["get_last_lr"] = plain(scheduler.get_last_lr())
+            seen["get_last_lr"] = numbers(scheduler.get_last_lr())
         except Exception as error:  # before the first step, in some versions
             seen["get_last_lr"] = f"raises {type(error).__name__}"
     seen["weights"] = [
@@ -82,13 +85,23 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
     return seen
 
 
-def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
-    """`value` in numbers, strings, lists and dicts, to be compared and shown."""
-    kind = type(value)
-    if value is None or kind in (float, int, bool, str, bytes):
-        return value
+def numbers(value: Any) -> Any:
+    """A hyperparameter as numbers and lists, to be compared and shown."""
     if isinstance(value, torch.Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, (list, tuple)):
+        return [numbers(item) for item in value]
+    if hasattr(value, "tolist"):
+        return {"numpy": value.tolist(), "dtype": str(value.dtype)}
+    return value
+
+
+def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """A state in numbers, strings, lists and dicts, to be compared and shown."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return value
+    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
+        return numbers(value)
     if id(value) in inside:
         return "(seen above)"
     inside = (*inside, id(value))
@@ -107,9 +120,7 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, types.MethodType):
         return {"method": value.__name__, "of": plain(value.__self__, inside)}
-    if hasattr(value, "tolist"):  # numpy's arrays and numbers
-        return {"numpy": value.tolist(), "dtype": str(value.dtype)}
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
     return {"object": name, "state": plain(getattr(value, "__dict__", {}), inside)}
 
 
@@ -124,11 +135,35 @@ def same(expected: Any, actual: Any) -> bool:
     return bool(expected == actual or (expected != expected and actual != actual))
 
 
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs between two plain values, by key where both are dicts."""
+    if same(expected, actual):
+        return {}, {}
+    if not isinstance(expected, dict) or not isinstance(actual, dict):
+        return {"value": expected}, {"value": actual}
+    keys = [
+        key
+        for key in [*expected, *(key for key in actual if key not in expected)]
+        if key not in expected or key not in actual or not same(expected[key], actual[key])
+    ]
+    if len(keys) > 1 and "weights" in keys:
+        keys.remove("weights")  # they follow from the rest
+    left = {str(key): expected.get(key, "(missing)") for key in keys}
+    right = {str(key): actual.get(key, "(missing)") for key in keys}
+    return left, right
+
+
 def snapshot(value: Any) -> Any:
     """A copy of `value` that shares nothing with it, as a file would hold it."""
     try:
         return copy.deepcopy(value)
-    except Exception:  # a lock, a generator: kept as it is, and so is nothing beside it
+    except Exception:  # a lock, a generator: kept as it is; the rest is copied
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
 
 
@@ -177,11 +212,11 @@ def save_live_and_copy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, 
     return {"kept": state, "copy": snapshot(state)}
 
 
-def restore_parameters(optimizer: torch.optim.Optimizer, values: list[torch.Tensor]) -> None:
-    """Give the optimizer's parameters the values of a checkpoint, as loading the model does."""
+def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
+    """Give the parameters the values of a checkpoint, if it has any, as loading the model does."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
+        for parameter, value in zip(parameters, checkpoint.get("parameters", [])):  # noqa: B905
             parameter.copy_(value)
 
 

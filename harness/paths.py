@@ -16,7 +16,7 @@ from harness.decorators import Check
 from harness.errors import TraceError
 from harness.trace import BACK, Operation, Trace
 
-__all__ = ["LETTER", "branches", "epochs", "path_text", "routes", "walk"]
+__all__ = ["LETTER", "branches", "epochs", "routes", "unpath", "walk"]
 
 LETTER = {"train": "t", "optimizer": "o", "scheduler": "s"}
 
@@ -35,11 +35,12 @@ def branches(operations: Sequence[Operation]) -> list[str]:
     whole: list[str] = []
     waiting = 0
     path = ""
-    for operation, before, path in walk(operations):
+    for operation, before, after in walk(operations):
         if operation.kind in BACK:
             whole += [before] * waiting
             waiting = 0
         waiting += 1
+        path = after
     return whole + [path] * waiting
 
 
@@ -58,15 +59,15 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
         yield operation, before, path
 
 
-def path_text(path: str) -> str:
-    """A path as the operations of a trace.
+def unpath(path: str) -> list[Operation]:
+    """A path as operations.
 
-    >>> path_text("ttto")
+    >>> " ".join(map(str, unpath("ttto")))
     'train:3 optimizer:1'
     """
     kinds = {letter: kind for kind, letter in LETTER.items()}
     groups = ((letter, len(list(run))) for letter, run in itertools.groupby(path))
-    return " ".join(f"{kinds[letter]}:{count}" for letter, count in groups)
+    return [Operation(kinds[letter], count=count) for letter, count in groups]
 
 
 def routes(check: Check, trace: Trace) -> list[Check]:

@@ -20,6 +20,7 @@ __all__ = [
     "Budget",
     "Counterexample",
     "Result",
+    "shorten",
 ]
 
 HOLDS = "HOLDS"
@@ -65,6 +66,11 @@ class Result:
     seconds: float = 0.0
     torch: str = torch.__version__
 
+    @property
+    def note(self) -> str:
+        """What the verdict leaves out, where it is one on the promise."""
+        return self.reason if self.verdict in (HOLDS, BROKEN) else ""
+
 
 class BrokenSchedule(AssertionError):
     """A check is broken; `results` holds every result."""
@@ -72,3 +78,9 @@ class BrokenSchedule(AssertionError):
     def __init__(self, text: str, results: Sequence[Result]) -> None:
         super().__init__(text)
         self.results = list(results)
+
+
+def shorten(value: Any, longest: int = 200) -> str:
+    """A value as text of at most about `longest` characters."""
+    text = str(value)
+    return text if len(text) <= longest else text[:longest] + " ..."

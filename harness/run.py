@@ -11,12 +11,21 @@ from typing import Any
 from harness.checks import MIXED
 from harness.decorators import Check
 from harness.errors import CheckError, SubjectError, UndecidedError
-from harness.loop import observe, optimizer_step, plain, restore_parameters, same, snapshot
+from harness.loop import (
+    describe,
+    differences,
+    observe,
+    optimizer_step,
+    plain,
+    restore_parameters,
+    same,
+    snapshot,
+)
 from harness.paths import LETTER, branches, epochs, routes
 from harness.subject import Bound
 from harness.trace import STEPS, Trace
 
-__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally", "describe"]
+__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally"]
 
 MAX_REFERENCES = 200
 
@@ -65,28 +74,6 @@ class Reference:
     def epochs(self) -> int:
         """How many scheduler steps it made."""
         return epochs(self.path[: len(self.observations) - 1])
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs between two plain values, by key where both are dicts."""
-    if not isinstance(expected, dict) or not isinstance(actual, dict):
-        return {"value": expected}, {"value": actual}
-    keys = [
-        key
-        for key in [*expected, *(key for key in actual if key not in expected)]
-        if key not in expected or key not in actual or not same(expected[key], actual[key])
-    ]
-    if len(keys) > 1 and "weights" in keys:
-        keys.remove("weights")  # they follow from the rest
-    left = {str(key): expected.get(key, "(missing)") for key in keys}
-    right = {str(key): actual.get(key, "(missing)") for key in keys}
-    return left, right
 
 
 @dataclass
@@ -334,8 +321,8 @@ class _Run:
                 f"check {check.name} must return (optimizer, scheduler) (got {pair!r:.80})"
             )
         self.optimizer, self.scheduler = pair
-        if check.kind == "resume" and "parameters" in checkpoint:
-            restore_parameters(self.optimizer, checkpoint["parameters"])
+        if check.kind == "resume":
+            restore_parameters(self.optimizer, checkpoint)
 
     def _values(self) -> None:
         """Compare what a state check says must be and is."""

@@ -26,7 +26,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import TraceError
@@ -138,6 +138,19 @@ class Trace:
     def resumes(self) -> int:
         """How often the trace goes back to a slot."""
         return sum(operation.kind in BACK for operation in self.operations)
+
+    def until(self, operation: int, step: int) -> Trace:
+        """The trace cut after `step` steps of the operation with the index `operation`.
+
+        >>> str(Trace.parse("train:3 save:a train:4 resume:a").until(2, 1))
+        'train:3 save:a train:1'
+
+        0 steps stand for the whole operation, as saves and resumes have none.
+        """
+        last = self.operations[operation]
+        if step:
+            last = replace(last, count=step)
+        return Trace((*self.operations[:operation], last), self.options)
 
     @classmethod
     def parse(cls, text: str) -> Trace:

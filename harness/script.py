@@ -1,0 +1,287 @@
+"""Writes a reproduction script: a counterexample as a program that needs torch alone.
+
+It is put together from the source of the very functions that the search ran; only
+the trace is unrolled into plain statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness import loop, side_by_side
+from harness.checks import MIXED
+from harness.decorators import Check
+from harness.paths import branches, epochs, routes, unpath, walk
+from harness.results import Result, shorten
+from harness.source import Source
+from harness.subject import Subject
+from harness.trace import BACK, STEPS, Operation, Trace
+
+__all__ = ["write_script"]
+
+
+def write_script(subject: Subject, check: Check, trace: Trace, result: Result) -> str:
+    """The text of a script that replays `trace`; `result` says what that showed here.
+
+    Raises `ScriptError` where the source of a function can't be had.
+    """
+    broken = result.counterexample
+    if broken is not None:
+        trace = trace.until(broken.operation, broken.step)
+    writer = _Writer(subject, check, trace)
+    body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.note))
+    source = writer.source
+    head = _head(subject, check, trace, result, list(source.modules))
+    imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
+    imports = [line for line in imports if line != "import sys"]
+    definitions = "\n\n\n".join(source.definitions.values())
+    return f'''"""{head}
+"""
+
+import sys
+import warnings
+
+try:
+    {
+        """
+    """.join(imports)
+    }
+except Exception as error:
+    print(f"This Python can't run it: {{type(error).__name__}}: {{error}}")
+    sys.exit(125)
+
+warnings.simplefilter("ignore")  # of the order of steps, which the trace sets
+
+
+{definitions}
+
+
+{body}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+
+
+def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules: list[str]) -> str:
+    needs = "Needs torch alone."
+    if modules:
+        named = " and ".join(modules)
+        needs = f"Needs torch, and {named} with what that imports: installed, or beside this file."
+    lines = [f"{subject.name}: {check.name}", "", needs, ""]
+    lines += [f"The promise: {check.doc}", f"The trace: {trace}"]
+    if result.counterexample is not None:
+        lines.append(f"With torch {result.torch}:")
+        expected, actual = result.counterexample.expected, result.counterexample.actual
+        lines += [f"    {name} must be {shorten(value)}" for name, value in expected.items()]
+        lines += [
+            f"    it raises {value}" if name == "raises" else f"    {name} is {shorten(value)}"
+            for name, value in actual.items()
+        ]
+    lines += [
+        "",
+        "Exit status: 1 while the bug is there, 0 when it is gone, 125 when this torch",
+        "can't run it; so `git bisect run` can use it.",
+    ]
+    return "\n".join(lines).replace("\\", r"\\").replace('"""', r"\"\"\"")
+
+
+class _Writer:
+    """The part of a script that is the trace."""
+
+    def __init__(self, subject: Subject, check: Check, trace: Trace) -> None:
+        self.subject = subject
+        self.check = check
+        self.trace = trace
+        self.bound = subject.bind(dict(trace.options))
+        self.routes = routes(check, trace)
+        self.source = Source(subject.name, paste_all=subject.standalone)
+        self.source.imports["import torch"] = None
+        self.new_optimizer = self.source.name(subject.optimizer)
+        self.step = self.source.name(subject.step)
+        self.scheduler = "scheduler"
+        if subject.state_dict is not None:
+            self.scheduler = "scheduler.scheduler"  # the one that `Stateful` stands for
+        self.source.name(loop.observe)
+        self.source.name(loop.optimizer_step)
+        self._build()
+
+    def _build(self) -> None:
+        subject, source = self.subject, self.source
+        build = source.expression(subject.build)
+        if self.bound.options:
+            source.imports["import functools"] = None
+            options = {name: source.expression(v) for name, v in self.bound.options.items()}
+            given = ", ".join(f"{name}={value}" for name, value in options.items())
+            build = f"functools.partial({build}, {given})"
+        if subject.state_dict is None:
+            source.definitions["build"] = f"build = {build}"
+            return
+        wrapper = source.name(loop.Stateful)
+        functions = ", ".join(
+            source.name(function) for function in (subject.state_dict, subject.load_state_dict)
+        )
+        source.definitions["build"] = (
+            f"make = {build}\n\n\n"
+            "def build(optimizer, **last_epoch):\n"
+            f"    return {wrapper}(make(optimizer, **last_epoch), {functions})"
+        )
+
+    def runs(self, note: str) -> list[str]:
+        """The script of a check that compares runs."""
+        ignored = ["weights"] if note else []
+        backs = zip(self.routes, self.trace.operations, strict=True)
+        if any(operation.kind in BACK and not way.weights for way, operation in backs):
+            ignored = ["weights"]
+        for function in (loop.describe, loop.restore_parameters, side_by_side.show_runs):
+            self.source.name(function)
+        return [
+            "def uninterrupted(seen):",
+            *self._statements(unpath(branches(self.trace.operations)[-1])),
+            "",
+            "",
+            "def interrupted(seen):",
+            *self._statements(self.trace.operations),
+            "",
+            "",
+            "def main():",
+            '    print("torch", torch.__version__)',
+            '    expected, seen, error = [], [], ""',
+            "    try:",
+            "        uninterrupted(expected)",
+            "    except Exception as raised:",
+            '        print("The uninterrupted run raises", describe(raised))',
+            "        return 125",
+            "    try:",
+            "        interrupted(seen)",
+            "    except (Exception, SystemExit) as raised:",
+            "        error = describe(raised)",
+            f"    return show_runs(expected, seen, error, {ignored})",
+        ]
+
+    def _start(self) -> list[str]:
+        return [
+            f"    optimizer = {self.new_optimizer}()",
+            "    scheduler = build(optimizer)",
+        ]
+
+    def _loop(self, operation: Operation, path: str) -> list[str]:
+        """A loop over the steps of one operation, without what follows each step."""
+        index, epoch, count = len(path) - path.count("s"), epochs(path), operation.count
+        optimizer = "    optimizer_step(optimizer, {})"
+        scheduler = "    " + self.step + f"({self.scheduler}, {{}})"
+        if operation.kind == "optimizer":
+            return [f"for i in range({index}, {index + count}):", optimizer.format("i")]
+        if operation.kind == "scheduler":
+            return [f"for i in range({epoch}, {epoch + count}):", scheduler.format("i")]
+        shift = epoch - index
+        later = "i" if shift == 0 else f"i + {shift}" if shift > 0 else f"i - {-shift}"
+        return [
+            f"for i in range({index}, {index + count}):",
+            optimizer.format("i"),
+            scheduler.format(later),
+        ]
+
+    def _statements(self, operations: Sequence[Operation]) -> list[str]:
+        """The statements of a run whose observations are compared."""
+        look = "seen.append(observe(optimizer, scheduler))"
+        lines = [*self._start(), f"    {look}"]
+        for number, (operation, before, after) in enumerate(walk(operations)):
+            if operation.kind in STEPS:
+                loop_lines = [*self._loop(operation, before), f"    {look}"]
+                lines += [f"    {line}" for line in loop_lines]
+                continue
+            lines.append(f"    # {operation}, at epoch {epochs(after)}")
+            if operation.kind == "save":
+                lines += [f"    {line}" for line in self._save(number, after)]
+            if operation.kind in BACK:
+                way = self.routes[number]
+                checkpoint = self._slot(operation.slot, way)
+                if not way.same_dict:
+                    checkpoint = f"{self.source.name(loop.snapshot)}({checkpoint})"
+                lines += [f"    {line}" for line in self._pair(way, checkpoint)]
+            elif self.check.at == "save":
+                pair = self._pair(self.check, self._slot(operation.slot, self.check))
+                lines += [f"    {line}" for line in pair]
+            lines.append(f"    seen[{len(after)}:] = [observe(optimizer, scheduler)]")
+        return lines
+
+    def _save(self, number: int, path: str) -> list[str]:
+        """One statement for each save function of the checks that go back to this save."""
+        slot = self.trace.operations[number].slot
+        ways = {self._slot(slot, self.check): self.check}
+        if self.check is MIXED:
+            ways = {}
+            for way, later in zip(
+                self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
+            ):
+                if later.slot == slot and later.kind == "save":
+                    break
+                if later.slot == slot:
+                    ways.setdefault(self._slot(slot, way), way)
+        return [
+            f"{variable} = {self.source.name(way.save)}(optimizer, scheduler, {epochs(path)})"
+            for variable, way in ways.items()
+        ]
+
+    def _slot(self, slot: str, way: Check) -> str:
+        """The variable that holds a checkpoint."""
+        if self.check is not MIXED:
+            return f"checkpoint_{slot}"
+        shared = "_shared" if way.same_dict else ""
+        return f"checkpoint_{slot}_{way.save.__name__.removeprefix('save_')}{shared}"
+
+    def _pair(self, check: Check, checkpoint: str) -> list[str]:
+        lines = [f"checkpoint = {checkpoint}"] if "checkpoint" in check.parameters else []
+        lines.append(f"optimizer, scheduler = {self._call(check)}")
+        if check.kind == "resume" and lines[:-1]:
+            lines.append("restore_parameters(optimizer, checkpoint)")
+        return lines
+
+    def _call(self, check: Check) -> str:
+        given = {"new_optimizer": self.new_optimizer}
+        arguments = ", ".join(given.get(name, name) for name in check.parameters)
+        self.source.paste(check.function)
+        return f"{check.name}({arguments})"
+
+    def values(self) -> list[str]:
+        """The script of a check that compares values."""
+        for function in (loop.describe, side_by_side.attempt, side_by_side.examine):
+            self.source.name(function)
+        call = self._call(self.check).replace("(", ", ", 1).removesuffix(")").removesuffix(", ")
+        needs = "checkpoint" in self.check.parameters
+        at_step = self.check.at == "step"
+        lines = self._start()
+        saved = not needs
+        if at_step and saved:
+            lines.append(f'    examine("at the start", {call})')
+        for operation, before, after in walk(self.trace.operations):
+            if operation.kind in STEPS:
+                part = self._loop(operation, before)
+                if at_step and saved:
+                    part.append(f'    examine(f"after step {{i + 1}}", {call})')
+                lines += [f"    {line}" for line in part]
+            else:
+                save = self.source.name(self.check.save)
+                lines.append(
+                    f'    checkpoint = attempt("{operation}", {save}, optimizer, scheduler, '
+                    f"{epochs(after)})"
+                )
+                saved = True
+                lines.append(f'    examine("{operation} at epoch {epochs(after)}", {call})')
+        return [
+            "def run():",
+            *lines,
+            "",
+            "",
+            "def main():",
+            '    print("torch", torch.__version__)',
+            "    try:",
+            "        run()",
+            "    except Exception as raised:",
+            '        print("The run itself raises", describe(raised))',
+            "        return 125",
+            '    print("Everything is as it must be: the bug is gone.")',
+            "    return 0",
+        ]

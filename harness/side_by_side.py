@@ -1,0 +1,66 @@
+"""How a reproduction script shows what it finds; pasted into it as it stands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from harness.loop import describe, differences, plain
+
+__all__ = ["attempt", "examine", "show_runs"]
+
+
+def show_runs(
+    expected: list[dict[str, Any]], seen: list[dict[str, Any]], error: str, ignored: list[str]
+) -> int:
+    """Print both runs step by step, up to where they differ; 1 if they do, 0 if not."""
+    rows = []
+    left: dict[str, Any] = {}
+    right: dict[str, Any] = {}
+    for before, after in zip(expected, seen):  # noqa: B905 (one may have raised)
+        before = {name: value for name, value in before.items() if name not in ignored}
+        after = {name: value for name, value in after.items() if name not in ignored}
+        rows.append((before, after))
+        left, right = differences(before, after)
+        if left:
+            break
+    column = next(iter(left), "lr")
+    cells = [(str(before.get(column)), str(after.get(column))) for before, after in rows]
+    width = max(len(cell) for cell, _ in [*cells, ("uninterrupted run", "")])
+    print(f"{column} of every group after each step:\n")
+    print(f"step  {'uninterrupted run':{width}}  interrupted run")
+    for step, (before_cell, after_cell) in enumerate(cells):
+        mark = "  <- differs" if left and step == len(cells) - 1 else ""
+        print(f"{step:4}  {before_cell:{width}}  {after_cell}{mark}")
+    print()
+    for name in left:
+        print(f"{name} must be {left[name]}, and is {right[name]}")
+    if error and not left:
+        print(f"The interrupted run raises {error}")
+    if left or error:
+        print("The bug is there.")
+        return 1
+    print("The runs are the same: the bug is gone.")
+    return 0
+
+
+def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what must not raise; if it does, that is the bug."""
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as error:
+        print(f"{where}: {function.__name__} raises {describe(error)}\nThe bug is there.")
+        sys.exit(1)
+
+
+def examine(where: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a check, and print what it says must be and is, where these differ."""
+    expected, actual = map(plain, attempt(where, function, *arguments))
+    left, right = differences(expected, actual)
+    for name in left:
+        print(f"{where}: {name} must be {left[name]}, and is {right[name]}")
+    if left:
+        print("The bug is there.")
+        sys.exit(1)
+    print(f"{where}: as it must be")
