@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.check import check_scheduler, check_subject
+    from harness.check import check_scheduler, check_subject, replay
     from harness.checks import CHECKS
     from harness.decorators import Check, resume_check, state_check
     from harness.errors import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from harness.loop import step_with_metric
     from harness.results import BrokenSchedule, Budget, Counterexample, Result
+    from harness.script import write_script
     from harness.subject import Subject
     from harness.trace import Operation, Trace
 
@@ -48,9 +49,11 @@ _HOME = {
     "UndecidedError": "errors",
     "check_scheduler": "check",
     "check_subject": "check",
+    "replay": "check",
     "resume_check": "decorators",
     "state_check": "decorators",
     "step_with_metric": "loop",
+    "write_script": "script",
 }
 
 __all__ = [
@@ -72,9 +75,11 @@ __all__ = [
     "UndecidedError",
     "check_scheduler",
     "check_subject",
+    "replay",
     "resume_check",
     "state_check",
     "step_with_metric",
+    "write_script",
 ]
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.checks import CHECKS, MIXED, select_checks
+from harness.checks import CHECKS, MIXED, as_check, select_checks
 from harness.decorators import Check
 from harness.errors import CheckError, HarnessError, TimeLimit, TraceError, UndecidedError
 from harness.limit import time_limit
@@ -156,9 +156,22 @@ class _SubjectCheck:
                 f"error of the harness itself, please report it: {describe(error)} "
                 f"({where.name}, line {where.lineno}){self.so_far()}"
             )
+        return self.result(check, verdict, reason, counterexample, started)
+
+    def result(
+        self,
+        check: Check,
+        verdict: str,
+        reason: str,
+        counterexample: Counterexample | None,
+        started: float,
+    ) -> Result:
+        """The verdict with what was tried, and the time since `started`."""
+        seconds = round(time.perf_counter() - started, 4)
+        references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
-            round(time.perf_counter() - started, 4),
+            seconds, references,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -319,7 +332,7 @@ def check_subject(
         work.prepare()
     except HarnessError as error:
         for check in checks:
-            yield Result(subject.name, check.name, UNKNOWN, str(error))
+            yield work.result(check, UNKNOWN, str(error), None, time.perf_counter())
         return
     ways = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
     ways.remove(MIXED)
@@ -336,16 +349,25 @@ def check_subject(
         yield results[check.name]
 
 
-def replay(subject: Subject, check: Check, trace: Trace, budget: Budget | None = None) -> Result:
-    """Run exactly `trace`, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
+def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) -> Result:
+    """Run exactly one trace, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
 
-    Raises `HarnessError` for a trace that the subject or the check can't run.
+    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
+    its text, `time_limit` is in seconds. Raises `HarnessError` for a trace that the
+    subject or the check can't run.
+
+    >>> from torch.optim.lr_scheduler import ExponentialLR
+    >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
+    'HOLDS'
     """
-    work = _SubjectCheck(subject, budget or Budget())
+    subject, check = as_subject(subject), as_check(check)
+    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
+    work = _SubjectCheck(subject, Budget(time_limit=time_limit))
     started = time.perf_counter()
     verdict, reason, counterexample = UNKNOWN, "", None
     try:
         with work.limited():
+            work.current = trace
             outcome, work.tally = work.twice(check, trace)
             if outcome.broken and work.blame(check, trace):
                 outcome, work.tally = work.twice(check, trace)
@@ -360,8 +382,7 @@ def replay(subject: Subject, check: Check, trace: Trace, budget: Budget | None =
         reason = f"the trace does nothing that {check.name} looks at"
     else:
         verdict, reason = HOLDS, work.note
-    seconds = round(time.perf_counter() - started, 4)
-    return Result(subject.name, check.name, verdict, reason, counterexample, work.tally, seconds)
+    return work.result(check, verdict, reason, counterexample, started)
 
 
 def check_scheduler(
@@ -413,10 +434,13 @@ def check_scheduler(
     selected = select_checks(checks, all_checks=all_checks)
     chosen.bind(dict.fromkeys(chosen.drawn))  # says at once what build does not take
     results = list(check_subject(chosen, selected, Budget(max_examples, seed, time_limit)))
-    broken = [result for result in results if result.verdict == BROKEN]
+    broken = [
+        broken_text(result, check)
+        for result, check in zip(results, selected, strict=True)
+        if result.verdict == BROKEN
+    ]
     if broken:
-        text = "\n\n".join(broken_text(result) for result in broken)
-        raise BrokenSchedule(text, results)
+        raise BrokenSchedule("\n\n".join(broken), results)
     if any(result.verdict == UNKNOWN for result in results):
         raise UndecidedError(unknown_text(results))
     return results

@@ -40,6 +40,16 @@ class Check:
         return self.function.__name__
 
     @property
+    def reference(self) -> str:
+        """How the command line names it: its name, or ``module:attribute`` for a user's own."""
+        function = self.function
+        if function.__module__.partition(".")[0] == __package__:
+            return self.name
+        if function.__module__ == "__main__" or "<" in function.__qualname__:
+            return ""
+        return f"{function.__module__}:{function.__qualname__}"
+
+    @property
     def doc(self) -> str:
         """The promise: the first line of the docstring."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]

@@ -55,7 +55,11 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one pair of subject and check, with what was tried for it."""
+    """The verdict on one pair of subject and check, with what was tried for it.
+
+    `subject` and `check` are their names; `references` are how the command line
+    names them, empty where it can't.
+    """
 
     subject: str
     check: str
@@ -64,6 +68,7 @@ class Result:
     counterexample: Counterexample | None = None
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
+    references: tuple[str, str] = ("", "")
     torch: str = torch.__version__
 
     @property

@@ -7,24 +7,33 @@ the trace is unrolled into plain statements.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness import loop, side_by_side
-from harness.checks import MIXED
+from harness.check import replay
+from harness.checks import MIXED, as_check
 from harness.decorators import Check
 from harness.paths import branches, epochs, routes, unpath, walk
 from harness.results import Result, shorten
 from harness.source import Source
-from harness.subject import Subject
+from harness.subject import Subject, as_subject
 from harness.trace import BACK, STEPS, Operation, Trace
 
-__all__ = ["write_script"]
+__all__ = ["script_of", "write_script"]
 
 
-def write_script(subject: Subject, check: Check, trace: Trace, result: Result) -> str:
-    """The text of a script that replays `trace`; `result` says what that showed here.
+def write_script(subject: Any, check: Any, trace: Any) -> str:
+    """The text of a script that runs one trace with torch alone, and says what it shows.
 
-    Raises `ScriptError` where the source of a function can't be had.
+    The arguments are those of `harness.replay`. Raises `ScriptError` where the
+    source of a function can't be had, and what `harness.replay` raises.
     """
+    return script_of(as_subject(subject), as_check(check), replay(subject, check, trace), trace)
+
+
+def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str:
+    """The same, where `result` says what a replay of the trace showed."""
+    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
     broken = result.counterexample
     if broken is not None:
         trace = trace.until(broken.operation, broken.step)

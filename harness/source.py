@@ -13,7 +13,7 @@ import inspect
 import sys
 import textwrap
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.errors import ScriptError, TraceError
 from harness.trace import format_literal
@@ -93,7 +93,7 @@ class Source:
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
         return f"{function}({', '.join(given)})"
 
-    def _refuse(self, value: Any, what: str) -> None:
+    def _refuse(self, value: Any, what: str) -> NoReturn:
         raise ScriptError(
             f"subject {self.subject}: a script needs the source of {value!r:.80}, which is {what}: "
             "define it by def or class at the top of a module"

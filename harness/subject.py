@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
 from harness.loop import Stateful, new_sgd, step_scheduler
@@ -57,6 +57,9 @@ class Subject:
     standalone : bool
         Whether a reproduction script may paste the source of these functions
         rather than import their modules.
+    reference : str
+        How the command line names it: a listed name or ``module:attribute``.
+        Set where a subject is found by one.
 
     >>> from torch.optim.lr_scheduler import StepLR
     >>> Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5}).name
@@ -79,6 +82,7 @@ class Subject:
     declines: Mapping[str, str] = field(default_factory=dict)
     length: int = 12
     standalone: bool = False
+    reference: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or self.name.split() != [self.name]:
@@ -202,7 +206,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def import_attribute(reference: str) -> Any:
-    """What ``module:attribute`` names.
+    """What ``module:attribute`` names; in a sequence of subjects ``module:attribute.name``.
 
     Raises `SubjectError` where it can't be imported.
     """
@@ -216,10 +220,21 @@ def import_attribute(reference: str) -> Any:
             "or in the current folder"
         ) from None
     for name in path.split("."):
-        if not hasattr(value, name):
+        if hasattr(value, name):
+            value = getattr(value, name)
+        elif _holds_subjects(value) and name in (named := {s.name: s for s in value}):
+            value = named[name]
+        else:
             raise SubjectError(f"{reference!r}: module {module_name!r} has no attribute {path!r}")
-        value = getattr(value, name)
     return value
+
+
+def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
+    return (
+        isinstance(value, Sequence)
+        and len(value) > 0
+        and all(isinstance(item, Subject) for item in value)
+    )
 
 
 def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
@@ -232,22 +247,26 @@ def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None 
     if not callable(value):
         raise SubjectError(
             f"{name or repr(value)} must be a Subject, a scheduler class or a function "
-            f"build(optimizer, last_epoch=-1) (got {value!r})"
+            f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
         )
     function = value.func if isinstance(value, functools.partial) else value
     name = name or getattr(function, "__name__", type(function).__name__)
-    return Subject(name.replace(" ", "_"), value, options=options or {})
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
+    return Subject(name.replace(" ", "_"), value, options=options or {}, reference=reference)
 
 
 def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
     """The subjects that ``module:attribute`` names, one or a sequence of them."""
     value = import_attribute(reference)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if not all(isinstance(item, Subject) for item in value) or not value:
-            raise SubjectError(f"{reference!r} must hold Subjects only, and at least one")
-        return [subject.with_options(options or {}) for subject in value]
+    if _holds_subjects(value):
+        return [
+            replace(subject.with_options(options or {}), reference=f"{reference}.{subject.name}")
+            for subject in value
+        ]
     name = reference.partition(":")[2]
-    return [as_subject(value, name="" if isinstance(value, Subject) else name, options=options)]
+    subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
+    return [replace(subject, reference=reference)]
 
 
 def select_subjects(
@@ -263,7 +282,7 @@ def select_subjects(
         if ":" in name:
             chosen += find_subjects(name, options)
         elif name in listed:
-            chosen.append(listed[name].with_options(options or {}))
+            chosen.append(replace(listed[name].with_options(options or {}), reference=name))
         else:
             close = difflib.get_close_matches(name, listed, n=1)
             hint = (

@@ -1,0 +1,378 @@
+"""The command line: ``check``, ``list``, ``replay`` and ``script``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import HarnessError, ScriptError, TraceError
+
+if TYPE_CHECKING:
+    from harness.decorators import Check
+    from harness.results import Budget, Result
+    from harness.subject import Subject
+
+__all__ = ["main"]
+
+CATALOGUE = "lr_schedules.subjects:SUBJECTS"
+"""The subjects that are checked where none is named."""
+
+OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Run the command line; the exit status is 0, 1 (broken), 2 (error or unknown) or 130."""
+    if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
+        sys.path.insert(0, os.getcwd())
+    try:
+        status = cli.main(standalone_mode=False)
+    except HarnessError as error:
+        click.echo(f"error: {error}", err=True)
+        status = FAILED
+    except click.Abort:
+        status = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        status = FAILED
+    except BrokenPipeError:  # the reader of the pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lr-resume-harness")
+def cli() -> None:
+    """Check that a PyTorch learning-rate schedule survives a checkpoint.
+
+    A SUBJECT is a listed name, or module:attribute: a harness.Subject, or a
+    scheduler class or function build(optimizer, last_epoch=-1). A CHECK is a
+    listed name, or module:attribute. See both by: python -m harness list
+    """
+
+
+def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo("\n".join(_check_lines()))
+        context.exit()
+
+
+@cli.command()
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option(
+    "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
+)
+@click.option("--all-checks", is_flag=True, help="The opt-in checks too.")
+@click.option(
+    "--kwargs",
+    metavar="OPTIONS",
+    default="",
+    help="Options for the SUBJECTs, such as 'step_size=3 gamma=0.5'.",
+)
+@click.option(
+    "--max-examples",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=25,
+    show_default=True,
+    help="Traces of the search for each pair, after the sweep; 0 for the sweep alone.",
+)
+@click.option(
+    "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
+)
+@click.option(
+    "--time-limit",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="For each pair of subject and check.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the results as data.",
+)
+@click.option(
+    "--scripts",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write a reproduction script for every counterexample.",
+)
+@click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
+              callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
+def check(
+    subjects: tuple[str, ...],
+    checks: tuple[str, ...],
+    all_checks: bool,
+    kwargs: str,
+    max_examples: int,
+    seed: int,
+    time_limit: float,
+    json_file: Path | None,
+    scripts: Path | None,
+) -> int:
+    """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
+
+    Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
+    argument is wrong, 130 after Ctrl-C.
+    """
+    from harness.checks import select_checks
+    from harness.output import check_folder, check_writable
+    from harness.results import Budget
+
+    if kwargs and not subjects:
+        raise click.UsageError("--kwargs needs a SUBJECT to give them to")
+    options = _options(kwargs)
+    chosen = _subjects(subjects, options)
+    selected = select_checks(checks, all_checks=all_checks)
+    if json_file is not None:
+        check_writable(json_file)
+    if scripts is not None:
+        check_folder(scripts)
+    budget = Budget(max_examples, seed, time_limit)
+    results: list[Result] = []
+    complete = True
+    try:
+        with _progress(len(chosen) * len(selected), chosen) as note:
+            _run(chosen, selected, budget, results, note)
+    except KeyboardInterrupt:
+        complete = False
+        click.echo("interrupted: this is what was found so far", err=True)
+    status = _report(results, chosen, selected, scripts)
+    if json_file is not None:
+        from harness.output import write_text
+        from harness.report import to_json
+
+        data = to_json(results, budget, complete=complete)
+        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    return status if complete else INTERRUPTED
+
+
+def _run(
+    subjects: Sequence[Subject],
+    checks: Sequence[Check],
+    budget: Budget,
+    results: list[Result],
+    note: Callable[[Result], None],
+) -> None:
+    from harness.check import check_subject
+
+    for subject in subjects:
+        for result in check_subject(subject, checks, budget):
+            results.append(result)
+            note(result)
+
+
+@contextlib.contextmanager
+def _progress(total: int, subjects: Sequence[Subject]) -> Iterator[Callable[[Result], None]]:
+    """What to call with every result: a bar on a terminal, a line per subject elsewhere."""
+    from harness.report import tried_text
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("pairs", total=total)
+
+            def advance(result: Result) -> None:
+                bar.update(task, advance=1, description=f"{result.subject} {result.check}")
+
+            yield advance
+        return
+    done: list[Result] = []
+    per_subject = total // len(subjects)
+
+    def line(result: Result) -> None:
+        done.append(result)
+        if len(done) == per_subject:
+            click.echo(f"{result.subject}: {tried_text(done)}", err=True)
+            done.clear()
+
+    yield line
+
+
+def _report(
+    results: Sequence[Result],
+    subjects: Sequence[Subject],
+    checks: Sequence[Check],
+    scripts: Path | None,
+) -> int:
+    """Print everything that was found, write the scripts, and return the exit status."""
+    from rich.console import Console
+
+    from harness import report
+    from harness.results import BROKEN, UNKNOWN
+
+    if not results:
+        return FAILED
+    reasons = {result.reason for result in results}
+    if len(reasons) == 1 and all(result.verdict == UNKNOWN for result in results):
+        click.echo(f"error: {reasons.pop()}", err=True)
+        return FAILED
+    pairs = [(subject, check) for subject in subjects for check in checks]
+    broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
+    for result, (subject, chosen) in broken:
+        click.echo(report.broken_text(result, chosen))
+        if scripts is not None:
+            click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
+        click.echo()
+    for text in (report.declined_text(results), report.unknown_text(results)):
+        if text:
+            click.echo(text + "\n")
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 100, highlight=False).print(report.table(results))
+    click.echo()
+    click.echo(report.legend(results))
+    click.echo()
+    click.echo(report.summary(results))
+    if broken:
+        return BROKEN_FOUND
+    return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
+
+
+def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
+    """Write the script of one counterexample, and say where it is."""
+    from harness.output import write_text
+    from harness.script import script_of
+
+    assert result.counterexample is not None
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in subject.name)
+    path = folder / f"{name}-{chosen.name}.py"
+    try:
+        write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
+    except ScriptError as error:
+        return f"No script: {error}"
+    return f"Script: {path}"
+
+
+@cli.command("list")
+def list_() -> int:
+    """Show the subjects and the checks, a line each."""
+    from harness.trace import Trace  # noqa: F401 (keeps torch out of --help)
+
+    subjects = _subjects((), {})
+    width = max(len(subject.name) for subject in subjects)
+    click.echo("Subjects:")
+    for subject in subjects:
+        click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
+    click.echo("\nChecks:")
+    click.echo("\n".join(f"  {line}" for line in _check_lines()))
+    return OK
+
+
+def _built_by(subject: Subject) -> str:
+    from harness.trace import format_literal
+
+    said = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
+    for name, value in subject.options.items():
+        try:
+            said.append(f"{name}={format_literal(value)}")
+        except TraceError:
+            said.append(f"{name}=...")
+    return " ".join(said)
+
+
+def _check_lines() -> list[str]:
+    from harness.checks import CHECKS
+
+    width = max(len(check.name) for check in CHECKS)
+    return [
+        f"{check.name:{width}}  {'' if check.default else '(opt-in) '}{check.doc}"
+        for check in CHECKS
+    ]
+
+
+@cli.command()
+@click.argument("subject")
+@click.argument("check_name", metavar="CHECK")
+@click.argument("trace")
+def replay(subject: str, check_name: str, trace: str) -> int:
+    """Run exactly TRACE, and say: still broken, holds, or cannot tell.
+
+    Exit status: 1 still broken, 0 holds, 2 cannot tell.
+    """
+    from harness import report
+    from harness.check import replay
+    from harness.checks import as_check
+    from harness.results import BROKEN, HOLDS
+
+    chosen = as_check(check_name)
+    result = replay(_one_subject(subject), chosen, trace)
+    if result.verdict == BROKEN:
+        click.echo("still broken\n" + report.broken_text(result, chosen))
+        return BROKEN_FOUND
+    if result.verdict == HOLDS:
+        click.echo(f"holds ({report.tried_text([result])}, torch {result.torch})")
+        return OK
+    click.echo(f"cannot tell: {result.reason}")
+    return FAILED
+
+
+@cli.command()
+@click.argument("subject")
+@click.argument("check_name", metavar="CHECK")
+@click.argument("trace")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write to FILE rather than to standard output.")  # fmt: skip
+def script(subject: str, check_name: str, trace: str, output: Path | None) -> int:
+    """Write a script that shows TRACE with torch alone."""
+    from harness.check import replay
+    from harness.checks import as_check
+    from harness.output import check_writable, write_text
+    from harness.results import BROKEN
+    from harness.script import script_of
+
+    chosen, found = as_check(check_name), _one_subject(subject)
+    if output is not None:
+        check_writable(output)
+    result = replay(found, chosen, trace)
+    text = script_of(found, chosen, result, trace)
+    if result.verdict != BROKEN:
+        why = f": {result.reason}" if result.reason else ""
+        click.echo(f"note: this trace is not broken on torch {result.torch}{why}", err=True)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(output, text)
+        click.echo(f"wrote {output}")
+    return OK
+
+
+def _options(kwargs: str) -> dict[str, Any]:
+    from harness.trace import parse_options
+
+    return parse_options(kwargs)
+
+
+def _subjects(names: Sequence[str], options: dict[str, Any]) -> list[Subject]:
+    """The subjects of these names, or all that are listed; each takes the options."""
+    from harness.subject import find_subjects, select_subjects
+
+    catalogue = find_subjects(CATALOGUE)
+    names = names or [subject.name for subject in catalogue]
+    chosen = select_subjects(names, catalogue, options)
+    for subject in chosen:
+        subject.bind(dict.fromkeys(subject.drawn))
+    return chosen
+
+
+def _one_subject(name: str) -> Subject:
+    from harness.subject import find_subjects, select_subjects
+
+    found = select_subjects([name], find_subjects(CATALOGUE))
+    if len(found) > 1:
+        names = ", ".join(subject.reference for subject in found)
+        raise click.UsageError(f"{name} holds several subjects; name one of: {names}")
+    return found[0]

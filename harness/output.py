@@ -1,0 +1,67 @@
+"""Writes files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from harness.errors import OutputError
+
+__all__ = ["check_folder", "check_writable", "write_text"]
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OutputError` if `path` can't be written, without writing it."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: permission denied; give another name")
+    if not path.exists() or path.is_file():
+        _try_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder `path` if it is missing; raise `OutputError` if it can't be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+    _try_folder(path)
+
+
+def _try_folder(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the folder {folder}: {error.strerror}; give another one"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all; raises `OutputError`."""
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe has no other name
+            path.write_text(text)
+            return
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
