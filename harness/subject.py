@@ -211,6 +211,7 @@ def import_attribute(reference: str) -> Any:
     Raises `SubjectError` where it can't be imported.
     """
     module_name, _, path = reference.partition(":")
+    value: Any
     try:
         value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:

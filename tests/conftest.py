@@ -1,0 +1,54 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Timing on a busy machine says nothing about the code, so it fails no test.
+hypothesis.settings.register_profile(
+    "unhurried",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("unhurried")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def harness_command(tmp_path):
+    """Runs ``python -m harness`` in an empty folder; returns the completed process."""
+
+    def run(*arguments, timeout=120, cwd=tmp_path, module="harness"):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"])),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs the text of a script by ``python -I`` in an empty folder."""
+
+    def run(text, *, isolated=True, beside=()):
+        folder = tmp_path / "empty"
+        folder.mkdir(exist_ok=True)
+        for file in beside:
+            (folder / file.name).write_text(file.read_text())
+        (folder / "script.py").write_text(text)
+        flags = ["-I"] if isolated else []
+        return subprocess.run(
+            [sys.executable, *flags, "script.py"],
+            cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return run

@@ -1,0 +1,99 @@
+import inspect
+
+import pytest
+import torch
+from torch.optim import lr_scheduler, swa_utils
+
+from harness import check_subject
+from harness.checks import select_checks
+from harness.run import Runner
+from lr_schedules import LinearAnnealingLR
+from lr_schedules.subjects import SUBJECTS
+
+BY_NAME = {subject.name: subject for subject in SUBJECTS}
+BASE = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
+
+FOUND_ON_2_13_0 = {
+    "StepLR": {"resume_by_last_epoch": "step_size=3 gamma=0.5 train:3 save:a resume:a"},
+    "MultiStepLR": {
+        "resume_by_last_epoch": "milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a"
+    },
+    "ConstantLR": {"resume_by_last_epoch": "factor=0.25 total_iters=4 train:4 save:a resume:a"},
+    "CosineAnnealingWarmRestarts": {
+        "resume_by_last_epoch": "T_0=2 T_mult=2 eta_min=0.001 train:4 save:a resume:a"
+    },
+    "CyclicLR": {
+        "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 step_size_down=3 "
+        "mode='triangular2' save:a resume:a resume:a",
+        "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
+        "step_size_down=3 mode='triangular2' save:a",
+    },
+    "CyclicLR-scale_fn": {
+        "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
+        "save:a resume:a resume:a",
+        "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 save:a",
+    },
+    "OneCycleLR-three_phase": {
+        "lr_is_never_negative": "max_lr=0.1 total_steps=10 three_phase=True "
+        "anneal_strategy='linear' train:10"
+    },
+    "SequentialLR": {"resume_by_last_epoch": "train:1 save:a resume:a"},
+    "SWALR": {
+        "resume_by_last_epoch": "swa_lr=0.05 anneal_epochs=4 train:1 save:a resume:a train:1"
+    },
+    "PublishedLinearAnnealingLR": {
+        "resume_by_last_epoch": "num_annealing_steps=4 num_total_steps=9 train:1 save:a resume:a",
+        "lr_is_never_negative": "num_annealing_steps=4 num_total_steps=9 train:9",
+    },
+}
+
+
+def public_schedulers():
+    """The schedulers that the installed torch shows, by what their modules hold."""
+    found = set()
+    for module in (lr_scheduler, swa_utils):
+        for name, value in vars(module).items():
+            if inspect.isclass(value) and not name.startswith("_") and value is not BASE:
+                steps = issubclass(value, BASE) or name == "ReduceLROnPlateau"
+                if steps and value.__module__.startswith("torch."):
+                    found.add(value)
+    return found
+
+
+def test_every_public_scheduler_of_this_torch_has_a_subject():
+    covered = {type(Runner(subject.bind({})).start()[1]) for subject in SUBJECTS}
+    assert public_schedulers() - covered == set()
+    assert LinearAnnealingLR in covered
+    assert len(public_schedulers()) >= 16
+
+
+def test_a_scheduler_that_torch_adds_is_seen(monkeypatch):
+    new = type("NewLR", (BASE,), {"__module__": "torch.optim.lr_scheduler"})
+    monkeypatch.setattr(lr_scheduler, "NewLR", new, raising=False)
+    assert new in public_schedulers()
+
+
+def test_names_are_unique():
+    assert len(BY_NAME) == len(SUBJECTS)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_something_happens_within_the_plain_run(name):
+    subject = BY_NAME[name]
+    reference = Runner(subject.bind({})).reference("t" * subject.length)
+    rates = [tuple(map(str, seen["lr"])) for seen in reference.observations]
+    assert len(set(rates)) > 2 or name in ("ConstantLR", "ReduceLROnPlateau")
+    assert len(set(rates)) > 1
+
+
+@pytest.mark.skipif(
+    not torch.__version__.startswith("2.13.0"), reason="what is broken differs between releases"
+)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_the_main_job_finds_on_torch_2_13_0(name):
+    results = list(check_subject(BY_NAME[name], select_checks()))
+    broken = {r.check: str(r.counterexample.trace) for r in results if r.verdict == "BROKEN"}
+    assert broken == FOUND_ON_2_13_0.get(name, {})
+    declined = {r.check for r in results if r.verdict == "DECLINED"}
+    assert declined == ({"resume_by_last_epoch"} if name == "ReduceLROnPlateau" else set())
+    assert {r.verdict for r in results} <= {"HOLDS", "BROKEN", "DECLINED"}

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import Operation, Trace, TraceError
+from harness.trace import MAX_STEPS, format_literal, parse_options
+
+COUNTS = st.integers(1, 500)
+SLOTS = st.sampled_from(["a", "b", "slot_2"])
+NAMES = st.sampled_from(["", "resume_by_pickle"])
+LITERALS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@st.composite
+def traces(draw):
+    operations, saved = [], []
+    for _ in range(draw(st.integers(1, 12))):
+        kind = draw(st.sampled_from(["train", "optimizer", "scheduler", "save", "resume", "load"]))
+        if kind in ("resume", "load"):
+            if not saved:
+                continue
+            operations.append(Operation(kind, slot=draw(st.sampled_from(saved)), check=draw(NAMES)))
+        elif kind == "save":
+            saved.append(draw(SLOTS))
+            operations.append(Operation("save", slot=saved[-1]))
+        else:
+            operations.append(Operation(kind, count=draw(COUNTS)))
+    options = draw(st.dictionaries(st.sampled_from(["gamma", "steps", "_x1"]), LITERALS))
+    return Trace(tuple(operations) or (Operation("train", count=1),), tuple(options.items()))
+
+
+@given(traces())
+def test_printing_and_parsing_are_inverse(trace):
+    text = str(trace)
+    parsed = Trace.parse(text)
+    assert parsed.operations == trace.operations
+    assert repr(parsed.options) == repr(trace.options)  # repr: nan is not itself
+    assert str(parsed) == text
+    assert "\n" not in text
+
+
+def test_options_come_first_without_spaces():
+    trace = Trace.parse("milestones=[2,5] mode='a\\x20b' train:3")
+    assert dict(trace.options) == {"milestones": [2, 5], "mode": "a b"}
+    assert str(trace) == "milestones=[2,5] mode='a\\x20b' train:3"
+
+
+def test_numbers_without_a_literal_have_names():
+    assert parse_options("x=-inf y=[nan]")["x"] == -math.inf
+    assert format_literal([math.inf, -math.inf]) == "[inf,-inf]"
+
+
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [
+        ("train:0", "'train:0'"),
+        ("train:-3", "'train:-3'"),
+        ("train:3.5", "'train:3.5'"),
+        ("train", "'train'"),
+        ("jump:3", "'jump:3'"),
+        ("train:1 save:A", "'save:A'"),
+        ("save:a save:a@resume", "'save:a@resume'"),
+        ("save:a resume:a@", "'resume:a@'"),
+        ("save:a train:1 resume:b", "'resume:b'"),
+        ("load:a", "'load:a'"),
+        ("gamma=[1 train:1", "'gamma=[1'"),
+        ("gamma=os.sep train:1", "'gamma=os.sep'"),
+        ("train:1 gamma=2", "'gamma=2'"),
+        ("gamma=1 gamma=2 train:1", "'gamma=2'"),
+    ],
+)
+def test_what_does_not_parse_is_named(text, token):
+    with pytest.raises(TraceError) as caught:
+        Trace.parse(text)
+    assert token in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "gamma=2", "   "])
+def test_a_trace_without_operations_is_refused(text):
+    with pytest.raises(TraceError, match="no operations"):
+        Trace.parse(text)
+
+
+def test_the_limit_is_on_all_steps_together():
+    half = MAX_STEPS // 2
+    assert Trace.parse(f"train:{half} save:a resume:a optimizer:{half}").steps == MAX_STEPS
+    with pytest.raises(TraceError, match=str(MAX_STEPS)):
+        Trace.parse(f"train:{half} save:a resume:a optimizer:{half + 1}")
+
+
+@pytest.mark.parametrize("value", [object(), len, {1, 2}, 1j])
+def test_what_has_no_literal_is_refused(value):
+    with pytest.raises(TraceError, match="cannot be written in a trace"):
+        format_literal(value)
+
+
+def test_until_cuts_inside_an_operation():
+    trace = Trace.parse("gamma=2 train:3 save:a train:4 resume:a")
+    assert str(trace.until(2, 2)) == "gamma=2 train:3 save:a train:2"
+    assert str(trace.until(1, 0)) == "gamma=2 train:3 save:a"
