@@ -27,7 +27,7 @@ from harness.results import (
 )
 from harness.run import Outcome, Runner, Tally
 from harness.subject import Bound, Subject, as_subject
-from harness.sweep import sweep
+from harness.sweep import sweep, sweep_pairs
 from harness.trace import BACK, MAX_STEPS, Trace
 
 __all__ = ["check_scheduler", "check_subject", "replay"]
@@ -256,13 +256,13 @@ class _SubjectCheck:
 
     def find(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
-        if check is not MIXED:
-            for bound, horizon in zip(self.bounds, self.horizons, strict=True):
-                epochs = min(horizon, self.subject.length)
-                for operations in sweep(check, epochs):
-                    trace = Trace(operations, bound.literals)
-                    if self.breaks(check, trace):
-                        return self.cut(check, trace)
+        for bound, horizon in zip(self.bounds, self.horizons, strict=True):
+            epochs = min(horizon, self.subject.length)
+            traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
+            for operations in traces:
+                trace = Trace(operations, bound.literals)
+                if self.breaks(check, trace):
+                    return self.cut(check, trace)
         if check.kind == "resume" and self.budget.max_examples:
             return self.search(check, holding)
         return None

@@ -221,3 +221,8 @@ def raises(optimizer, last_epoch=-1):
 halve = lambda optimizer, last_epoch=-1: Counter(optimizer, last_epoch)  # noqa: E731
 SUBJECTS = (COUNTER, WITH_FUNCTIONS)
 NOT_ONE = 3
+
+
+def decay_named(optimizer, last_epoch=-1, *, name=""):
+    """A factory with an option that is text."""
+    return Counter(optimizer, last_epoch)

@@ -1,0 +1,453 @@
+import math
+import threading
+import warnings
+
+import faulty
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, ReduceLROnPlateau, StepLR
+
+import harness
+from harness import (
+    CHECKS,
+    BrokenSchedule,
+    Budget,
+    CheckError,
+    HarnessError,
+    Subject,
+    SubjectError,
+    TraceError,
+    UndecidedError,
+    check_scheduler,
+    check_subject,
+    replay,
+    resume_check,
+    state_check,
+    step_with_metric,
+)
+from harness.checks import MIXED, as_check, select_checks
+
+DEFAULT = [check.name for check in select_checks()]
+
+
+def verdicts(subject, checks=CHECKS, **budget):
+    results = check_subject(subject, [as_check(check) for check in checks], Budget(**budget))
+    return {result.check: result for result in results}
+
+
+def broken(subject, **budget):
+    found = verdicts(subject, **budget)
+    return {name for name, result in found.items() if result.verdict == "BROKEN"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_correct_schedulers_raise_no_alarm(seed):
+    """What a scheduler that does not write the LR on load can't serve is opt-in."""
+    opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
+    for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
+        found = verdicts(subject, seed=seed, max_examples=60)
+        assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
+        assert {r.check for r in found.values() if r.verdict == "BROKEN"} <= opt_in
+
+
+STATE_DICT_RESUMES = {
+    "resume_optimizer_then_scheduler",
+    "resume_scheduler_then_optimizer",
+    "resume_from_file",
+    "resume_twice_from_one_dict",
+    "resume_at_every_save",
+    "resume_built_on_loaded_optimizer",
+    "resume_scheduler_alone",
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "caught_by"),
+    [
+        ("Forgets", STATE_DICT_RESUMES | {"roll_back_in_place"}),
+        ("RaisesOnLoad", {*STATE_DICT_RESUMES, "roll_back_in_place",
+                          "loading_leaves_its_argument_alone", "saving_after_loading_is_the_same"}),
+        ("Drains", {"resume_twice_from_one_dict", "loading_leaves_its_argument_alone"}),
+        ("Aliases", {"saved_state_is_a_snapshot"}),
+        ("SecondGroup", {*STATE_DICT_RESUMES, "roll_back_in_place"}),
+        ("StaleReport", {"last_lr_is_the_groups_lr"}),
+        ("LateFault", {"resume_from_file", "resume_at_every_save"}),
+        ("NotOneToOne", {"resume_from_file"}),
+    ],
+)  # fmt: skip
+def test_a_fault_is_caught_by_its_checks(fault, caught_by):
+    found = broken(Subject(fault, getattr(faulty, fault)))
+    opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
+    if fault in ("Drains", "Aliases"):
+        assert found - opt_in == caught_by
+    else:
+        assert caught_by <= found
+
+
+def test_the_search_finds_what_the_sweep_cannot():
+    """Optimizer steps and scheduler steps that are not one to one are only in drawn traces."""
+    subject = Subject("NotOneToOne", faulty.NotOneToOne)
+
+    def verdict(**budget):
+        return verdicts(subject, ["resume_from_file"], **budget)["resume_from_file"].verdict
+
+    assert verdict(max_examples=0) == "HOLDS"
+    assert [verdict(seed=seed) for seed in range(5)] == ["BROKEN"] * 5
+
+
+def test_a_fault_of_the_second_resume_is_found_by_the_sweep():
+    subject = Subject("LateFault", faulty.LateFault)
+    found = verdicts(subject, ["resume_from_file"], max_examples=0)["resume_from_file"]
+    trace = found.counterexample.trace
+    assert trace.resumes == 2
+    assert trace.operations[0].count == 8
+
+
+def test_a_hold_says_what_was_tried():
+    for result in verdicts(faulty.COUNTER, DEFAULT).values():
+        assert result.verdict == "HOLDS"
+        assert result.tally.traces
+        assert result.tally.steps
+        assert result.tally.resumes or result.tally.comparisons
+
+
+@pytest.mark.parametrize("check", ["resume_by_last_epoch", "resume_by_initial_lr"])
+def test_nothing_tried_is_no_hold(check):
+    @resume_check(from_epoch=500)
+    def resume_much_later(new_optimizer, build, checkpoint):
+        """Resumes where the plain run has long ended."""
+        raise AssertionError("never called")
+
+    result = verdicts(faulty.COUNTER, [resume_much_later], max_examples=0)["resume_much_later"]
+    assert result.verdict == "UNKNOWN"
+    assert "nothing was tried" in result.reason
+    assert verdicts(faulty.COUNTER, [check])[check].verdict == "HOLDS"
+
+
+def test_declined_checks_have_their_reason():
+    subject = Subject("x", faulty.NoStateDict, declines={"lr_is_never_negative": "it may be"})
+    found = verdicts(subject)
+    reasons = {name: r.reason for name, r in found.items() if r.verdict == "DECLINED"}
+    assert reasons["lr_is_never_negative"] == "it may be"
+    assert reasons["resume_from_file"] == "it has no state_dict and load_state_dict"
+    assert reasons["last_lr_is_the_groups_lr"] == "it has no get_last_lr"
+    assert reasons["resume_by_last_epoch"] == "its build takes no last_epoch"
+    assert found["resume_by_deepcopy"].verdict == "HOLDS"
+    assert found["resumes_mixed"].verdict == "HOLDS"
+
+
+def test_a_build_that_only_passes_keywords_on_declines_too():
+    def build(optimizer, **options):
+        return ReduceLROnPlateau(optimizer, **options)
+
+    subject = Subject("x", build, step=step_with_metric)
+    assert verdicts(subject, ["resume_by_last_epoch"])["resume_by_last_epoch"].verdict == "DECLINED"
+
+
+def test_what_does_not_depend_on_the_steps_alone_is_unknown():
+    found = verdicts(Subject("Random", faulty.Random))
+    assert {result.verdict for result in found.values()} == {"UNKNOWN"}
+    assert "two uninterrupted runs differ" in found["resume_from_file"].reason
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        (Subject("x", faulty.raises), "ValueError: no such luck"),
+        (Subject("x", faulty.returns_none), "must return a scheduler"),
+        (Subject("x", lambda optimizer, last_epoch=-1: 7), "has no attribute 'step'"),
+    ],
+)
+def test_a_subject_that_cannot_run_is_unknown(subject, reason):
+    found = verdicts(subject, DEFAULT)
+    assert {result.verdict for result in found.values()} == {"UNKNOWN"}
+    assert reason in found["resume_from_file"].reason
+
+
+def test_a_hang_is_unknown_in_time():
+    found = verdicts(Subject("Hangs", faulty.Hangs), ["resume_from_file"], time_limit=0.3)
+    assert found["resume_from_file"].verdict == "UNKNOWN"
+    assert "time limit of 0.3 s" in found["resume_from_file"].reason
+
+
+def test_a_hang_after_a_resume_is_unknown_with_its_trace():
+    class HangsOnLoad(faulty.Counter):
+        def load_state_dict(self, state):
+            threading.Event().wait()
+
+    found = verdicts(Subject("x", HangsOnLoad), ["resume_from_file"], time_limit=0.3)
+    assert found["resume_from_file"].reason.endswith(
+        "in the trace save:a resume:a save:b resume:b train:12 resume:a train:12"
+    )
+
+
+def test_without_signals_the_clock_is_read_between_operations():
+    class Slow(faulty.Counter):
+        def step(self):
+            super().step()
+            threading.Event().wait(0.02)
+
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(verdicts(Subject("x", Slow), DEFAULT, time_limit=0.1))
+    )
+    thread.start()
+    thread.join()
+    assert "time limit" in found[0]["resume_from_file"].reason
+
+
+def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
+    def fail(*arguments):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("harness.check.sweep", fail)
+    result = verdicts(faulty.COUNTER, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "UNKNOWN"
+    assert "error of the harness itself" in result.reason
+    assert "ZeroDivisionError: ours (fail, line" in result.reason
+
+
+class Amnesiac(torch.optim.SGD):
+    """An optimizer that loses its momentum buffers."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({"state": {}, "param_groups": state["param_groups"]})
+
+
+def amnesiac():
+    return Amnesiac([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+
+
+def test_what_the_optimizer_loses_is_not_charged_to_the_scheduler():
+    right = Subject("right", faulty.Counter, optimizer=amnesiac)
+    result = verdicts(right, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "HOLDS"
+    assert "the weights are not compared" in result.reason
+    wrong = Subject("wrong", faulty.Forgets, optimizer=amnesiac)
+    result = verdicts(wrong, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "BROKEN"
+    assert "lr" in result.counterexample.actual
+
+
+class Unloadable(torch.optim.SGD):
+    """An optimizer that loads nothing."""
+
+    def load_state_dict(self, state):
+        raise RuntimeError("not me")
+
+
+def test_what_the_optimizer_raises_is_not_charged_to_the_scheduler():
+    subject = Subject(
+        "x",
+        faulty.Counter,
+        optimizer=lambda: Unloadable([torch.nn.Parameter(torch.ones(1))], lr=1.0),
+    )
+    result = verdicts(subject, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "UNKNOWN"
+    assert "the optimizer's or the check's fault" in result.reason
+
+
+def test_a_check_that_raises_is_not_charged_to_the_scheduler():
+    @resume_check
+    def resume_wrongly(new_optimizer, build, checkpoint):
+        """Asks for what no checkpoint has."""
+        return checkpoint["nothing"]
+
+    result = verdicts(faulty.COUNTER, [resume_wrongly])["resume_wrongly"]
+    assert result.verdict == "UNKNOWN"
+    assert "KeyError: 'nothing'" in result.reason
+
+
+def test_mixed_interleaves_what_holds_alone():
+    subject = Subject("Drains", faulty.Drains)
+    found = verdicts(subject, [*DEFAULT])
+    assert found["resume_twice_from_one_dict"].verdict == "BROKEN"
+    assert found["resumes_mixed"].verdict == "HOLDS"
+    assert found["resumes_mixed"].tally.resumes > 20
+    alone = verdicts(subject, [MIXED])["resumes_mixed"]
+    assert (alone.verdict, alone.tally.steps) == ("HOLDS", found["resumes_mixed"].tally.steps)
+
+
+class OnlyMixed(faulty.Counter):
+    """Is right by every way alone; loading in place after a pickle was loaded is wrong."""
+
+    unpickled = False
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, unpickled=True)
+
+    def load_state_dict(self, state):
+        self.count = state["count"] - self.unpickled
+
+
+def test_mixed_finds_what_no_way_finds_alone():
+    found = broken(Subject("OnlyMixed", OnlyMixed))
+    assert found - {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"} == {MIXED.name}
+
+
+def test_drawn_options_are_drawn_and_said():
+    subject = Subject("decays", StepLR, options={"step_size": st.integers(2, 4), "gamma": 0.5})
+    found = verdicts(subject, DEFAULT)
+    trace = found["resume_by_last_epoch"].counterexample.trace
+    assert dict(trace.options)["gamma"] == 0.5
+    assert trace.operations[0].count == dict(trace.options)["step_size"]
+    assert replay(subject, "resume_by_last_epoch", str(trace)).verdict == "BROKEN"
+    with pytest.raises(SubjectError, match="drawn option 'step_size'"):
+        replay(subject, "resume_by_last_epoch", "train:3 save:a resume:a")
+
+
+def test_a_drawn_option_that_no_trace_can_say_is_refused():
+    subject = Subject("x", LambdaLR, options={"lr_lambda": st.just(math.sqrt)})
+    result = verdicts(subject, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "UNKNOWN"
+
+
+def test_options_of_functions_are_used_and_not_said():
+    subject = Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5**epoch})
+    assert verdicts(subject, ["resume_from_file"])["resume_from_file"].verdict == "HOLDS"
+    pickled = verdicts(subject, ["resume_by_pickle"])["resume_by_pickle"]
+    assert str(pickled.counterexample.trace) == "save:a"
+
+
+SOME = ["resume_from_file", "resume_at_every_save", "last_lr_is_the_groups_lr"]
+
+
+def test_the_same_seed_gives_the_same_results():
+    runs = [
+        [
+            (r.check, r.verdict, r.counterexample, vars(r.tally))
+            for r in check_subject(
+                Subject("x", faulty.NotOneToOne), select_checks(SOME), Budget(seed=7)
+            )
+        ]
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+
+
+# ------------------------------------------------------------------------- the Python API
+
+
+def test_check_scheduler_returns_what_holds():
+    results = check_scheduler(ExponentialLR, gamma=0.9)
+    assert [result.check for result in results] == DEFAULT
+    assert {result.verdict for result in results} == {"HOLDS"}
+
+
+def test_check_scheduler_raises_an_assertion_with_the_report():
+    with pytest.raises(AssertionError) as caught:
+        check_scheduler(StepLR, step_size=3, gamma=0.5)
+    assert isinstance(caught.value, BrokenSchedule)
+    assert len(caught.value.results) == len(DEFAULT)
+    text = str(caught.value)
+    assert "BROKEN StepLR: resume_by_last_epoch" in text
+    assert "step_size=3 gamma=0.5 train:3 save:a resume:a" in text
+    assert text.splitlines()[-3:] == [
+        "  Reproduce with:",
+        "    python -m harness replay torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
+        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
+        "    python -m harness script torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
+        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
+    ]
+
+
+def test_a_subject_without_a_name_on_the_command_line_is_reproduced_in_python():
+    subject = Subject("mine", faulty.Drains)
+    with pytest.raises(BrokenSchedule) as caught:
+        check_scheduler(subject, checks=["resume_twice_from_one_dict"])
+    line = str(caught.value).splitlines()[-2].strip()
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr("builtins.print", seen.append)
+        eval(line, {"harness": harness, "subject": subject, "print": print})
+    assert seen == ["BROKEN"]
+
+
+def test_check_scheduler_says_what_it_could_not_decide():
+    with pytest.raises(UndecidedError, match="two uninterrupted runs differ"):
+        check_scheduler(Subject("Random", faulty.Random))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3,), {}, "must be a Subject"),
+        ((StepLR,), {"gamma": 0.5}, "'step_size'"),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama'"),
+        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is no option"),
+        (
+            (StepLR,),
+            {"step_size": 3, "checks": ["resume_from_fil"]},
+            "did you mean resume_from_file",
+        ),
+        ((StepLR,), {"step_size": 3, "checks": [len]}, "is no check"),
+        ((StepLR,), {"step_size": 3, "max_examples": -1}, "got -1"),
+        ((StepLR,), {"step_size": 3, "time_limit": 0}, "got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, options, message):
+    with pytest.raises(HarnessError, match=message):
+        check_scheduler(*arguments, **options)
+
+
+def test_a_users_own_check_is_used():
+    @state_check(at="step")
+    def rate_is_below_one(optimizer):
+        """No LR reaches 1."""
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return {"lr": [min(rate, 0.99) for rate in rates]}, {"lr": rates}
+
+    assert rate_is_below_one.__name__ == "rate_is_below_one"
+    [result] = check_scheduler(ExponentialLR, gamma=0.9, checks=[rate_is_below_one])
+    assert result.verdict == "HOLDS"
+    with pytest.raises(BrokenSchedule, match="No LR reaches 1"):
+        check_scheduler(ExponentialLR, gamma=2.0, checks=[rate_is_below_one])
+
+
+@pytest.mark.parametrize(
+    ("decorate", "message"),
+    [
+        (lambda: resume_check(lambda optimizer: None), "needs a docstring"),
+        (lambda: resume_check(at="never"), "got 'never'"),
+        (lambda: state_check(at="resume"), "got 'resume'"),
+        (lambda: state_check(at="save", compares="all"), "got 'all'"),
+    ],
+)
+def test_what_is_no_check_is_refused(decorate, message):
+    with pytest.raises(CheckError, match=message):
+        decorate()
+
+
+def test_a_parameter_that_no_check_can_take_is_refused():
+    def resume(model):
+        """Restores the model."""
+
+    with pytest.raises(CheckError, match="'model'"):
+        resume_check(resume)
+
+
+@pytest.mark.parametrize(
+    ("trace", "verdict", "reason"),
+    [
+        ("step_size=3 gamma=0.5 train:3 save:a resume:a", "BROKEN", ""),
+        ("step_size=3 gamma=0.5 train:4 save:a resume:a", "HOLDS", ""),
+        ("step_size=3 gamma=0.5 train:4 save:a", "UNKNOWN", "does nothing that"),
+        ("step_size=0 train:4 save:a resume:a", "UNKNOWN", "ZeroDivisionError"),
+    ],
+)
+def test_replay_runs_exactly_one_trace(trace, verdict, reason):
+    result = replay(StepLR, "resume_by_last_epoch", trace)
+    assert result.verdict == verdict
+    assert reason in result.reason
+
+
+def test_replay_refuses_what_is_no_trace():
+    with pytest.raises(TraceError):
+        replay(StepLR, "resume_by_last_epoch", "train:3 resume:a")
+
+
+def test_warnings_of_the_run_are_not_shown():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])

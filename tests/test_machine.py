@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import strategies as st
+
+from harness.machine import Plan, draw_options, search
+from harness.trace import MAX_STEPS
+
+RESUME = Plan([("resume", "", 0)], epochs=24, length=12, options={})
+MIXED = Plan(
+    [("resume", "one", 1), ("load", "two", 0)],
+    epochs=24,
+    length=12,
+    options={"gamma": st.sampled_from([0.1, 0.5])},
+)
+
+
+def drawn(plan, max_examples=40, seed=0, options=None):
+    traces = []
+    found = search(
+        plan, options or {}, lambda trace: bool(traces.append(trace)),
+        max_examples=max_examples, seed_number=seed,
+    )  # fmt: skip
+    assert found is None
+    return traces
+
+
+def test_the_same_seed_draws_the_same_traces():
+    assert list(map(str, drawn(RESUME))) == list(map(str, drawn(RESUME)))
+    assert list(map(str, drawn(RESUME, seed=1))) != list(map(str, drawn(RESUME, seed=0)))
+
+
+@pytest.mark.parametrize("plan", [RESUME, MIXED])
+def test_every_trace_goes_back_and_stays_within_the_uninterrupted_run(plan):
+    for trace in drawn(plan):
+        assert trace.resumes
+        assert trace.steps <= MAX_STEPS
+        epoch, slots = 0, {}
+        for operation in trace.operations:
+            if operation.kind == "save":
+                slots[operation.slot] = epoch
+            elif operation.slot:
+                epoch = slots[operation.slot]
+                assert epoch >= (operation.check == "one")
+            elif operation.kind != "optimizer":
+                epoch += operation.count
+            assert epoch <= plan.epochs
+
+
+def test_all_kinds_of_operations_are_interleaved():
+    traces = drawn(MIXED)
+    kinds = {(op.kind, op.check) for trace in traces for op in trace.operations}
+    assert kinds == {
+        ("train", ""), ("optimizer", ""), ("scheduler", ""), ("save", ""),
+        ("resume", "one"), ("load", "two"),
+    }  # fmt: skip
+    assert {op.slot for trace in traces for op in trace.operations} == {"", "a", "b"}
+    assert {dict(trace.options)["gamma"] for trace in traces} == {0.1, 0.5}
+    assert any(trace.resumes > 2 for trace in traces)
+
+
+def test_without_a_way_back_there_is_still_a_save():
+    for trace in drawn(Plan([], epochs=24, length=12, options={})):
+        assert not trace.resumes
+        assert any(operation.kind == "save" for operation in trace.operations)
+
+
+def test_fixed_options_stand_in_every_trace():
+    assert {str(trace).split()[0] for trace in drawn(RESUME, options={"gamma": 2})} == {"gamma=2"}
+
+
+def test_what_is_found_comes_back_shrunk():
+    breaking = []
+
+    def breaks(trace):
+        broken = trace.resumes > 1 and trace.steps > 20
+        if broken:
+            breaking.append(trace)
+        return broken
+
+    found = search(RESUME, {}, breaks, max_examples=100, seed_number=0)
+    assert len(found.operations) < len(breaking[0].operations)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_an_error_comes_out_as_it_is(error):
+    def breaks(trace):
+        raise error
+
+    with pytest.raises(error):
+        search(RESUME, {}, breaks, max_examples=5, seed_number=0)
+
+
+def test_drawn_options_come_the_simplest_first():
+    sets = draw_options({"gamma": st.integers(2, 9)}, 3, 0)
+    assert sets[0] == {"gamma": 2}
+    assert 1 < len(sets) <= 3

@@ -1,0 +1,240 @@
+import functools
+import math
+
+import faulty
+import own_schedule
+import pytest
+from hypothesis import given, settings
+from test_trace import traces
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
+
+from harness import (
+    CHECKS,
+    Budget,
+    ScriptError,
+    Subject,
+    Trace,
+    TraceError,
+    check_subject,
+    replay,
+    resume_check,
+    write_script,
+)
+from harness.checks import MIXED
+from harness.script import script_of
+from lr_schedules.subjects import SUBJECTS
+
+STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
+    """With torch alone, and with the numbers of the report."""
+    results = check_subject(subject, CHECKS, Budget(max_examples=0))
+    broken = [result for result in results if result.verdict == "BROKEN"]
+    for result in broken:
+        check = next(check for check in CHECKS if check.name == result.check)
+        text = script_of(subject, check, result, result.counterexample.trace)
+        done = run_script(text)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"torch {result.torch}" in done.stdout
+        assert "Needs torch alone" in text
+        for name, value in result.counterexample.actual.items():
+            assert str(value) in done.stdout
+            assert (
+                name == "raises"
+                or f"{name} must be {result.counterexample.expected[name]}" in done.stdout
+            )
+
+
+def test_a_script_shows_both_runs_side_by_side(run_script):
+    done = run_script(write_script(StepLR, "resume_by_last_epoch", STEP_BUG))
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    assert [row[1] for row in rows if row and row[0].isdigit()] == [
+        "[0.1, 0.01]        [0.1, 0.01]",
+        "[0.1, 0.01]        [0.1, 0.01]",
+        "[0.1, 0.01]        [0.1, 0.01]",
+        "[0.05, 0.005]      [0.025, 0.0025]  <- differs",
+    ]
+
+
+def test_repeated_steps_are_loops():
+    text = write_script(StepLR, "resume_by_last_epoch", "step_size=30 train:200 save:a resume:a")
+    assert text.count("range(0, 200)") == 2
+    assert text.count("optimizer_step(optimizer, i)") == 2
+
+
+def test_a_script_of_a_repaired_scheduler_exits_0(run_script):
+    text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
+    repaired = text.replace("import StepLR", "import ExponentialLR").replace(
+        "functools.partial(StepLR, step_size=3, gamma=0.5)",
+        "functools.partial(ExponentialLR, gamma=0.5)",
+    )
+    done = run_script(repaired)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the bug is gone" in done.stdout
+
+
+def test_a_script_that_this_torch_cannot_run_exits_125(run_script):
+    text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
+    done = run_script(text.replace("import StepLR", "import NoSuchLR"))
+    assert (done.returncode, done.stderr) == (125, "")
+    assert "NoSuchLR" in done.stdout
+    done = run_script(text.replace("gamma=0.5)", "gama=0.5)"))
+    assert (done.returncode, done.stderr) == (125, "")
+    assert "The uninterrupted run raises TypeError" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("subject", "check", "trace", "status"),
+    [
+        (ExponentialLR, "resume_from_file", "gamma=0.9 train:2 save:a train:1 resume:a train:3", 0),
+        (ExponentialLR, "saving_after_loading_is_the_same", "gamma=0.9 train:2 save:a", 0),
+        (ExponentialLR, "last_lr_is_the_groups_lr", "gamma=0.9 train:2 scheduler:2", 0),
+        (
+            ExponentialLR,
+            MIXED.name,
+            "gamma=0.9 optimizer:2 save:a train:2 resume:a@resume_by_pickle train:1 save:b "
+            "scheduler:2 load:b@roll_back_in_place train:2 resume:a@resume_twice_from_one_dict "
+            "optimizer:1 resume:b@resume_from_file scheduler:2 train:1",
+            0,
+        ),
+    ],
+)
+def test_a_script_of_what_holds_exits_0(subject, check, trace, status, run_script):
+    done = run_script(write_script(subject, check, trace))
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def run_in_process(text):
+    """The status and the output of a script, without a new process."""
+    printed = []
+    scope = {
+        "__name__": "script",
+        "print": lambda *words: printed.append(" ".join(map(str, words))),
+    }
+    exec(compile(text, "script.py", "exec"), scope)
+    try:
+        return scope["main"](), printed
+    except SystemExit as stop:
+        return stop.code, printed
+
+
+@given(traces().filter(lambda trace: trace.steps < 400))
+@settings(max_examples=40)
+def test_scripts_and_replays_agree_on_any_trace(trace):
+    """Of a right scheduler and of a wrong one."""
+    operations = [str(op).partition("@")[0] for op in trace.operations if op.kind != "load"]
+    for subject, options in (
+        (ExponentialLR, "gamma=0.9"),
+        (ConstantLR, "factor=0.5 total_iters=3"),
+    ):
+        text = " ".join([options, *operations]) if operations else f"{options} train:1"
+        for check in ("resume_from_file", "resume_by_last_epoch"):
+            try:
+                result = replay(subject, check, text)
+            except TraceError:  # a resume at epoch 0
+                continue
+            status, printed = run_in_process(write_script(subject, check, text))
+            assert status == (result.verdict == "BROKEN"), printed
+
+
+def test_a_subject_that_is_no_lr_scheduler_has_a_script(run_script):
+    subject = Subject(
+        "x", faulty.Drains, standalone=True
+    )  # fmt: skip
+    done = run_script(
+        write_script(subject, "resume_twice_from_one_dict", "save:a resume:a resume:a")
+    )
+    assert done.returncode == 1
+    assert "KeyError: 'count'" in done.stdout
+    subject = Subject(
+        "x", faulty.NoStateDict, standalone=True,
+        state_dict=faulty.take_count, load_state_dict=faulty.give_count,
+    )  # fmt: skip
+    done = run_script(write_script(subject, "resume_from_file", "train:2 save:a resume:a train:1"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_users_module_is_imported_and_named_first(run_script, tmp_path):
+    text = write_script(
+        own_schedule.Halves, "resume_by_last_epoch", "every=2 train:2 save:a resume:a"
+    )
+    assert "own_schedule" in "\n".join(text.splitlines()[:3])
+    assert "from own_schedule import Halves" in text
+    from pathlib import Path
+
+    beside = [Path(own_schedule.__file__)]
+    done = run_script(text, isolated=False, beside=beside)
+    assert (done.returncode, done.stderr) == (1, "")
+    (tmp_path / "empty" / "own_schedule.py").unlink()
+    done = run_script(text)
+    assert (done.returncode, done.stderr) == (125, "")
+    assert "No module named 'own_schedule'" in done.stdout
+
+
+def test_functions_among_the_options_are_brought_along(run_script):
+    subject = Subject(
+        "x",
+        LambdaLR,
+        options={"lr_lambda": [math.cos, functools.partial(pow, 0.5)]},
+        standalone=True,
+    )
+    text = write_script(subject, "resume_scheduler_alone", "train:1 save:a resume:a")
+    assert "functools.partial(pow, 0.5)" in text
+    assert run_script(text).returncode == 1
+
+
+@resume_check
+def resume_from_the_start(new_optimizer, build):
+    """Start again."""
+    optimizer = new_optimizer()
+    return optimizer, build(optimizer)
+
+
+def test_a_users_own_check_is_pasted(run_script):
+    text = write_script(ExponentialLR, resume_from_the_start, "gamma=0.5 train:1 save:a resume:a")
+    assert "Start again." in text
+    assert "resume_check" not in text
+    assert run_script(text).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "what"),
+    [
+        (Subject("x", lambda optimizer, last_epoch=-1: ExponentialLR(optimizer, 0.9)), "a lambda"),
+        (Subject("x", faulty.halve, standalone=True), "a lambda"),
+        (Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5}), "a lambda"),
+        (
+            Subject("x", ExponentialLR, options={"gamma": 0.9}, step=lambda s, e: s.step()),
+            "a lambda",
+        ),
+    ],
+)
+def test_what_has_no_source_is_refused_with_what_to_do(subject, what):
+    with pytest.raises(ScriptError) as caught:
+        write_script(subject, "resume_from_file", "train:1 save:a resume:a")
+    assert what in str(caught.value)
+    assert "at the top of a module" in str(caught.value)
+
+
+def test_a_local_function_is_refused():
+    def build(optimizer, last_epoch=-1):
+        return ExponentialLR(optimizer, 0.9)
+
+    with pytest.raises(ScriptError, match="defined inside a function"):
+        write_script(build, "resume_from_file", "train:1 save:a resume:a")
+
+
+def test_the_trace_in_the_head_parses_back():
+    text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
+    [line] = [line for line in text.splitlines() if line.startswith("The trace: ")]
+    assert str(Trace.parse(line.removeprefix("The trace: "))) == STEP_BUG
+
+
+def test_quotes_and_backslashes_do_not_break_the_head(run_script):
+    subject = Subject("x", faulty.decay_named, standalone=True)
+    text = write_script(
+        subject, "resume_from_file", 'name=\'"""\\\\n\\x20\' train:1 save:a resume:a'
+    )
+    assert run_script(text).returncode == 0
