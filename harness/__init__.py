@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from harness.subject import Subject
     from harness.trace import Operation, Trace
 
+__version__ = "0.1.0"
+
 _HOME = {
     "CHECKS": "checks",
     "BrokenSchedule": "results",

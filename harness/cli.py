@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness import __version__
 from harness.errors import HarnessError, ScriptError, TraceError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="lr-resume-harness")
+@click.version_option(__version__)
 def cli() -> None:
     """Check that a PyTorch learning-rate schedule survives a checkpoint.
 

@@ -1,0 +1,352 @@
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+import torch
+from conftest import ROOT
+
+import harness
+from harness import CHECKS, cli
+from harness.checks import select_checks
+from lr_schedules.subjects import SUBJECTS
+
+STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed, errors = capfd.readouterr()
+        return stop.value.code, printed, errors
+
+    return run
+
+
+def test_help_does_not_import_torch(harness_command):
+    done = harness_command("--help")
+    assert done.returncode == 0
+    assert "replay" in done.stdout
+    code = "import harness.cli, sys; print('torch' in sys.modules, 'hypothesis' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+def test_a_broken_check_exits_1_with_all_that_is_needed(command):
+    status, printed, errors = command("check", "StepLR", "--check", "resume_by_last_epoch")
+    assert status == 1
+    lines = printed.splitlines()
+    assert lines[0].startswith("BROKEN StepLR: resume_by_last_epoch (torch ")
+    rows = dict(line.strip().split("  ", 1) for line in lines[1:7])
+    assert rows["counterexample"].strip() == STEP_BUG
+    assert rows["at"].strip() == "resume:a (operation 3 of 3), epoch 3"
+    assert rows["expected"].strip() == (
+        "lr [0.05, 0.005], get_last_lr [0.05, 0.005], "
+        "because the uninterrupted run (train:3) has it there"
+    )
+    assert rows["got"].strip() == (
+        "lr [0.025, 0.0025], get_last_lr [0.025, 0.0025], "
+        "however this run was resumed by resume_by_last_epoch"
+    )
+    assert lines[7:10] == [
+        "  Reproduce with:",
+        f'    python -m harness replay StepLR resume_by_last_epoch "{STEP_BUG}"',
+        f'    python -m harness script StepLR resume_by_last_epoch "{STEP_BUG}"',
+    ]
+    assert re.search(r"^StepLR\s+B$", printed, re.MULTILINE)
+    assert lines[-1].startswith(
+        f"torch {torch.__version__}: 1 subjects, 1 checks: 0 HOLDS, 1 BROKEN"
+    )
+    assert errors.startswith("StepLR: 1 BROKEN (")
+
+
+def test_the_commands_of_a_report_reproduce_it(command, run_script):
+    _, printed, _ = command("check", "CyclicLR", "--check", "resume_twice_from_one_dict")
+    replay, script = (
+        shlex.split(line)[3:] for line in printed.splitlines() if "python -m harness" in line
+    )
+    status, again, _ = command(*replay)
+    assert status == 1
+    assert again.startswith("still broken\nBROKEN CyclicLR: resume_twice_from_one_dict")
+    status, text, errors = command(*script)
+    assert (status, errors) == (0, "")
+    assert run_script(text).returncode == 1
+
+
+def test_what_holds_exits_0(command):
+    status, printed, _ = command("check", "ExponentialLR", "--max-examples", 0)
+    assert status == 0
+    assert "BROKEN" not in printed.replace("0 BROKEN", "")
+    assert f"{len(select_checks())} HOLDS" in printed
+
+
+def test_several_subjects_are_a_table_in_80_columns(command):
+    status, printed, errors = command(
+        "check",
+        "CosineAnnealingWarmRestarts",
+        "ReduceLROnPlateau",
+        "--all-checks",
+        "--max-examples",
+        0,
+    )
+    assert status == 1
+    table = printed[printed.index("\nsubject") + 1 :].split("\n\n")[0].splitlines()
+    assert len(table) == 3
+    assert all(len(line.rstrip()) <= 80 for line in table)
+    letters = table[0].split()[1:]
+    assert len(letters) == len(CHECKS)
+    for letter, check in zip(letters, CHECKS, strict=True):
+        assert f"\n{letter} {check.name}\n" in printed
+    assert "DECLINED ReduceLROnPlateau: resume_by_last_epoch, resume_by_initial_lr\n" in printed
+    assert "  its build takes no last_epoch\n" in printed
+    assert len(errors.splitlines()) == 2
+
+
+def test_json_holds_the_same(command, tmp_path):
+    file = tmp_path / "out.json"
+    status, printed, _ = command(
+        "check", "StepLR", "ReduceLROnPlateau", "--json", file, "--max-examples", 5, "--seed", 3
+    )
+    data = json.loads(file.read_text())
+    assert status == 1
+    assert list(tmp_path.iterdir()) == [file]
+    assert (data["schema"], data["seed"], data["max_examples"], data["complete"]) == (1, 3, 5, True)
+    assert data["torch"] == torch.__version__
+    rows = {(row["subject"], row["check"]): row for row in data["results"]}
+    assert len(rows) == 2 * len(select_checks())
+    row = rows["StepLR", "resume_by_last_epoch"]
+    assert (row["verdict"], row["trace"], row["operation"], row["step"]) == (
+        "BROKEN",
+        STEP_BUG,
+        2,
+        0,
+    )
+    assert row["expected"] == {"lr": [0.05, 0.005], "get_last_lr": [0.05, 0.005]}
+    assert row["actual"] == {"lr": [0.025, 0.0025], "get_last_lr": [0.025, 0.0025]}
+    held = rows["StepLR", "resume_from_file"]
+    assert held["verdict"] == "HOLDS"
+    assert min(held["traces"], held["steps"], held["resumes"]) > 0
+    assert "trace" not in held
+    assert rows["ReduceLROnPlateau", "resume_by_last_epoch"]["reason"]
+    counts = re.search(r"(\d+) HOLDS, (\d+) BROKEN, (\d+) DECLINED, (\d+) UNKNOWN", printed)
+    verdicts = [row["verdict"] for row in data["results"]]
+    assert [int(count) for count in counts.groups()] == [
+        verdicts.count(verdict) for verdict in ("HOLDS", "BROKEN", "DECLINED", "UNKNOWN")
+    ]
+
+
+def test_scripts_are_written_one_for_each_counterexample(command, tmp_path):
+    status, printed, _ = command(
+        "check", "CyclicLR", "--scripts", tmp_path / "new" / "scripts", "--max-examples", 0
+    )
+    assert status == 1
+    written = sorted(path.name for path in (tmp_path / "new" / "scripts").iterdir())
+    assert len(written) == printed.count("\nBROKEN ") + printed.startswith("BROKEN ")
+    assert written[0] == "CyclicLR-loading_leaves_its_argument_alone.py"
+    assert all(name in printed for name in written)
+
+
+def test_a_subject_of_a_users_module(command, tmp_path, run_script):
+    (tmp_path / "mine.py").write_text("from own_schedule import *\nfrom faulty import *\n")
+    status, printed, _ = command("check", "mine:Halves", "--kwargs", "every=2", "--max-examples", 0)
+    assert status == 1
+    assert 'replay mine:Halves resume_by_last_epoch "every=2 train:2 save:a resume:a"' in printed
+    status, printed, _ = command(
+        "replay", "mine:Halves", "resume_by_last_epoch", "every=3 train:3 save:a resume:a"
+    )
+    assert (status, printed.splitlines()[0]) == (1, "still broken")
+    status, printed, _ = command("check", "faulty:SUBJECTS", "--max-examples", 0)
+    assert status == 0
+    assert re.search(r"^WithFunctions .*$", printed, re.MULTILINE)
+    status, printed, _ = command(
+        "replay", "faulty:SUBJECTS.Counter", "resume_from_file", "save:a resume:a"
+    )
+    assert (status, printed.startswith("holds (1 HOLDS (1 traces")) == (0, True)
+
+
+def test_a_check_of_a_users_module(command):
+    status, printed, _ = command(
+        "check", "ExponentialLR", "--check", "test_script:resume_from_the_start"
+    )
+    assert status == 1
+    assert "replay ExponentialLR test_script:resume_from_the_start" in printed
+
+
+def test_list_shows_every_subject_and_check(command):
+    status, printed, _ = command("list")
+    assert status == 0
+    for subject in SUBJECTS:
+        assert re.search(rf"^  {re.escape(subject.name)} ", printed, re.MULTILINE)
+    for check in CHECKS:
+        assert re.search(rf"^  {check.name} .*{re.escape(check.doc)}$", printed, re.MULTILINE)
+    status, checks, _ = command("check", "--list-checks")
+    assert status == 0
+    assert all(check.name in checks for check in CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "NoSuchLR"], "no subject is called 'NoSuchLR'"),
+        (["check", "StepLr"], "did you mean StepLR?"),
+        (["check", "StepLR", "--check", "resume_from_fil"], "did you mean resume_from_file?"),
+        (["check", "no_such_module:x"], "cannot import module 'no_such_module'"),
+        (["check", "math:no_such_name"], "has no attribute 'no_such_name'"),
+        (["check", "faulty:NOT_ONE"], "must be a Subject, a scheduler class or a function"),
+        (["check", "faulty:Counter", "--kwargs", "every=2"], "every"),
+        (["check", "StepLR", "--kwargs", "step_size"], "'step_size' is no option"),
+        (["check", "StepLR", "--kwargs", "step_size=x"], "must be a Python literal"),
+        (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is no option"),
+        (["check", "--kwargs", "gamma=1"], "--kwargs needs a SUBJECT"),
+        (["check", "torch.optim.lr_scheduler:StepLR"], "missing a required argument: 'step_size'"),
+        (["check", "faulty:returns_none"], "build must return a scheduler (got None)"),
+        (["check", "faulty:raises"], "build raised ValueError: no such luck"),
+        (["check", "faulty:Hangs", "--time-limit", "0.2"], "time limit of 0.2 s ran out"),
+        (["check", "StepLR", "--max-examples", "-1"], "-1 is not in the range"),
+        (["check", "StepLR", "--time-limit", "0"], "0.0 is not in the range"),
+        (["check", "StepLR", "--nonsense"], "No such option"),
+        (["check", "StepLR", "--json", "no/such/folder/x.json"], "No such file or directory"),
+        (["check", "StepLR", "--json", "."], "it is a folder"),
+        (["check", "StepLR", "--scripts", "/dev/null/x"], "cannot make the folder"),
+        (["replay", "StepLR", "resume_by_last_epoch", "train:3 jump:a"], "'jump:a' in the trace"),
+        (
+            ["replay", "StepLR", "resume_by_last_epoch", "resume:a"],
+            "'resume:a' in the trace goes back",
+        ),
+        (["replay", "StepLR", "resume_by_last_epoch", "train:20000"], "at most 10000 are allowed"),
+        (["replay", "StepLR", "resume_by_last_epoch", "gama=1 train:1"], "'gama'"),
+        (["replay", "StepLR", "no_such_check", "train:1"], "no check is called 'no_such_check'"),
+        (["replay", "faulty:SUBJECTS", "resume_from_file", "train:1"], "faulty:SUBJECTS.Counter"),
+        (["script", "faulty:halve", "resume_from_file", "save:a resume:a"], "which is a lambda"),
+        (
+            ["script", "StepLR", "resume_from_file", "save:a resume:a", "-o", "no/x.py"],
+            "No such file",
+        ),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exits_2(arguments, message, command, tmp_path):
+    status, printed, errors = command(*arguments)
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors + printed
+    assert printed == ""
+    assert len([line for line in errors.splitlines() if line.lower().startswith("error")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_path_is_said_before_the_search(command, monkeypatch):
+    monkeypatch.setattr("harness.check.check_subject", pytest.fail)
+    assert command("check", "StepLR", "--json", "no/x.json")[0] == 2
+
+
+def test_a_lambda_is_checked_and_has_no_script(command, tmp_path):
+    status, printed, _ = command(
+        "check", "faulty:halve", "--all-checks", "--max-examples", 0, "--scripts", tmp_path / "s"
+    )
+    assert status == 1
+    assert "No script: subject halve: a script needs the source of" in printed
+
+
+@pytest.mark.parametrize(
+    ("trace", "status", "answer"),
+    [
+        (STEP_BUG, 1, "still broken"),
+        ("step_size=3 gamma=0.5 train:2 save:a resume:a", 0, "holds"),
+        ("step_size=3 gamma=0.5 train:2 save:a", 2, "cannot tell: the trace does nothing that"),
+        ("step_size=0 train:2 save:a resume:a", 2, "cannot tell: the uninterrupted run raises"),
+    ],
+)
+def test_replay_says_which(trace, status, answer, command):
+    found, printed, errors = command("replay", "StepLR", "resume_by_last_epoch", trace)
+    assert (found, errors) == (status, "")
+    assert printed.startswith(answer)
+
+
+def test_a_script_goes_to_a_file(command, tmp_path):
+    status, printed, _ = command(
+        "script", "StepLR", "resume_by_last_epoch", STEP_BUG, "-o", "bug.py"
+    )
+    assert (status, printed) == (0, "wrote bug.py\n")
+    assert (tmp_path / "bug.py").read_text().startswith('"""StepLR: resume_by_last_epoch')
+    _, _, errors = command("script", "ExponentialLR", "resume_from_file", "save:a resume:a")
+    assert errors.startswith("note: this trace is not broken on torch")
+
+
+def test_unknown_exits_2_and_broken_comes_first(command):
+    status, printed, _ = command("check", "faulty:Random", "StepLR", "--max-examples", 0)
+    assert status == 1
+    assert "UNKNOWN Random: every check\n  two uninterrupted runs differ" in printed
+    status, printed, _ = command("check", "faulty:Random", "ExponentialLR", "--max-examples", 0)
+    assert status == 2
+    assert "HOLDS" in printed
+
+
+def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
+    file = tmp_path / "out.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "check", "StepLR", "faulty:Hangs", "--json", file,
+         "--max-examples", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    line = process.stderr.readline()
+    assert line.startswith("StepLR: ")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert "BROKEN StepLR: resume_by_last_epoch" in printed
+    data = json.loads(file.read_text())
+    assert data["complete"] is False
+    assert {row["subject"] for row in data["results"]} == {"StepLR"}
+
+
+def test_a_terminal_sees_a_live_bar(tmp_path):
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "check", "ExponentialLR", "--max-examples", "0"],
+        stdout=subprocess.PIPE, stderr=follower, env={**environment, "TERM": "xterm"},
+    )  # fmt: skip
+    seen = b""
+    with process:
+        while process.poll() is None:
+            if select.select([leader], [], [], 0.1)[0]:
+                seen += os.read(leader, 65536)
+        printed = process.stdout.read()
+    os.close(follower)
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"ExponentialLR" in seen
+    assert f"/{len(select_checks())}".encode() in seen
+    assert b"\x1b[" not in printed
+
+
+def test_the_version_is_that_of_the_package(command):
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["project"]["dynamic"] == ["version"]
+    status, printed, _ = command("--version")
+    assert (status, printed.split()[-1]) == (0, harness.__version__)
+
+
+def test_the_console_script_is_the_same_program():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["project"]["scripts"] == {"lr-resume-harness": "harness.cli:main"}
+    assert callable(cli.main)
