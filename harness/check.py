@@ -92,8 +92,8 @@ class _SubjectCheck:
             self.horizons = [self._horizon(bound) for bound in self.bounds]
 
     def _horizon(self, bound: Bound) -> int:
-        """How many epochs the uninterrupted run has, up to twice the subject's length."""
-        path = "t" * min(2 * self.subject.length, MAX_STEPS)
+        """How many epochs the uninterrupted run has, up to three times the subject's length."""
+        path = "t" * min(3 * self.subject.length, MAX_STEPS)
         runner = self.runner(bound)
         first = runner.reference(path)
         again = Runner(bound, deadline=self.deadline).reference(path)
@@ -271,22 +271,14 @@ class _SubjectCheck:
         from harness.machine import Plan, search
 
         if check is MIXED:
-            ways = [(way.at, way.name, way.from_epoch) for way in holding]
+            ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
         else:
-            ways = [(check.at, "", check.from_epoch)] if check.at in BACK else []
-        plan = Plan(ways, min(self.horizons), self.subject.length, self.subject.drawn)
-        known: dict[str, bool] = {}
-
-        def breaks(trace: Trace) -> bool:
-            text = str(trace)
-            if text not in known:
-                known[text] = self.breaks(check, trace)
-            return known[text]
-
+            ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
+        options = tuple(self.subject.drawn.items())
         trace = search(
-            plan,
+            Plan(ways, min(self.horizons), self.subject.length, options),
             dict(self.bounds[0].literals),
-            breaks,
+            lambda trace: self.breaks(check, trace),
             max_examples=self.budget.max_examples,
             seed_number=self.budget.seed,
         )

@@ -4,12 +4,12 @@ from hypothesis import strategies as st
 from harness.machine import Plan, draw_options, search
 from harness.trace import MAX_STEPS
 
-RESUME = Plan([("resume", "", 0)], epochs=24, length=12, options={})
+RESUME = Plan((("resume", "", 0),), epochs=24, length=12)
 MIXED = Plan(
-    [("resume", "one", 1), ("load", "two", 0)],
+    (("resume", "one", 1), ("load", "two", 0)),
     epochs=24,
     length=12,
-    options={"gamma": st.sampled_from([0.1, 0.5])},
+    options=(("gamma", st.sampled_from([0.1, 0.5])),),
 )
 
 
@@ -58,7 +58,7 @@ def test_all_kinds_of_operations_are_interleaved():
 
 
 def test_without_a_way_back_there_is_still_a_save():
-    for trace in drawn(Plan([], epochs=24, length=12, options={})):
+    for trace in drawn(Plan((), epochs=24, length=12)):
         assert not trace.resumes
         assert any(operation.kind == "save" for operation in trace.operations)
 

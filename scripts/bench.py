@@ -1,0 +1,210 @@
+"""Measures what the harness costs, as ratios within one run.
+
+    python scripts/bench.py
+
+(a) CPU time of a check of one subject, divided by that of a bare torch loop that
+    makes the same torch calls: the same optimizers and schedulers built, the same
+    gradients, steps, saves and resumes, with nothing observed, copied or compared;
+(b) time to the first counterexample of StepLR's bug, from the import of the
+    harness on, that of torch apart;
+(c) how (a) grows with the length of the traces and the number of param groups.
+
+Each ratio is the median of paired runs, the bare loop right after the check.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import click
+import torch
+from torch.optim.lr_scheduler import StepLR
+
+from harness import Budget, Check, Subject, Trace, loop
+from harness.check import _SubjectCheck
+from harness.checks import MIXED, select_checks
+from harness.loop import new_sgd, optimizer_step
+from harness.machine import _draw
+from harness.paths import routes, unpath
+from harness.run import Runner
+from harness.trace import BACK
+
+SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
+HOLDING = [
+    check
+    for check in select_checks()
+    if check.kind == "resume" and check.name != "resume_by_last_epoch"
+]
+WAYS = [check for check in HOLDING if check.at in BACK and check is not MIXED]
+PLAIN = "resume_optimizer_then_scheduler"
+
+FIRST_COUNTEREXAMPLE = """
+import time, torch
+from torch.optim.lr_scheduler import StepLR
+torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)  # imports the rest of torch
+start = time.perf_counter()
+from harness import BrokenSchedule, check_scheduler
+try:
+    check_scheduler(StepLR, step_size=3, gamma=0.5, checks=["resume_by_last_epoch"])
+except BrokenSchedule as found:
+    print(time.perf_counter() - start, found.results[0].counterexample.trace)
+"""
+
+
+class Recorder:
+    """Notes every run that a check makes, to be made again without the harness."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[Check | None, Trace]] = []
+        self.run, self.uninterrupted = Runner.run, Runner._uninterrupted
+
+    def __enter__(self) -> Recorder:
+        def run(runner: Runner, check: Check, trace: Trace) -> Any:
+            outcome = self.run(runner, check, trace)
+            self.runs.append((check, trace))
+            return outcome
+
+        def uninterrupted(runner: Runner, path: str) -> Any:
+            self.runs.append((None, Trace(tuple(unpath(path)))))
+            return self.uninterrupted(runner, path)
+
+        Runner.run, Runner._uninterrupted = run, uninterrupted  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        Runner.run, Runner._uninterrupted = self.run, self.uninterrupted  # type: ignore[method-assign]
+
+
+def bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
+    """The torch calls of these runs, and nothing else: checkpoints are not copied either."""
+    with mock.patch.object(loop, "snapshot", lambda state: state):
+        _bare(runs, subject)
+
+
+def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
+    build = functools.partial(subject.build, **subject.options)
+    for check, trace in runs:
+        ways = routes(check, trace) if check is not None else [None] * len(trace.operations)
+        optimizer = subject.optimizer()
+        scheduler = build(optimizer)
+        slots: dict[str, Any] = {}
+        index = epoch = 0
+        for operation, way in zip(trace.operations, ways, strict=True):
+            if operation.kind == "save":
+                saves = {check.save} if check is not MIXED else {w.save for w in ways}
+                slots[operation.slot] = (
+                    index, epoch, {save: save(optimizer, scheduler, epoch) for save in saves}
+                )  # fmt: skip
+            if operation.kind in BACK or (operation.kind == "save" and check.at == "save"):
+                index, epoch, checkpoints = slots[operation.slot]
+                has = {
+                    "new_optimizer": subject.optimizer,
+                    "build": build,
+                    "checkpoint": checkpoints[way.save],
+                    "optimizer": optimizer,
+                    "scheduler": scheduler,
+                }
+                optimizer, scheduler = way.function(**{name: has[name] for name in way.parameters})
+            for _ in range(operation.count):
+                if operation.kind != "scheduler":
+                    optimizer_step(optimizer, index)
+                    index += 1
+                if operation.kind != "optimizer":
+                    subject.step(scheduler, epoch)
+                    epoch += 1
+
+
+def cpu(function: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -> tuple[float, int]:
+    """CPU time of a phase of checks to that of the bare loop; and the steps made."""
+    budget = Budget(max_examples=0 if phase == "sweep" else 25, time_limit=600)
+
+    def work() -> None:
+        _draw.cache_clear()
+        pair = _SubjectCheck(subject, budget)
+        pair.prepare()
+        for check in checks:
+            with pair.limited():
+                find = pair.search if phase == "search" else pair.find
+                found = find(check, WAYS)
+            if found is not None:
+                raise SystemExit(f"{check.name} is broken by {found}: nothing to measure")
+
+    with Recorder() as recorder:
+        work()
+    ratios = []
+    for _ in range(repeats):
+        checked = cpu(work)
+        ratios.append(checked / cpu(lambda: bare(recorder.runs, subject)))
+    return statistics.median(ratios), sum(trace.steps for _, trace in recorder.runs)
+
+
+def groups_of(count: int) -> Callable[[], torch.optim.Optimizer]:
+    """An optimizer with `count` param groups."""
+
+    def optimizer() -> torch.optim.Optimizer:
+        made = new_sgd()
+        for number in range(count - 2):
+            parameter = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+            made.add_param_group({"params": [parameter], "lr": 0.1 / (number + 1)})
+        return made
+
+    return optimizer
+
+
+@click.command()
+@click.option("--repeats", default=5, show_default=True, help="Paired runs for each ratio.")
+def main(repeats: int) -> None:
+    """Print the ratios."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, Python {sys.version.split()[0]}")
+    print("\n(a) CPU time of a check / CPU time of a bare loop with the same torch calls")
+    print(f"{'':34} sweep  search")
+    for checks in [*([check] for check in HOLDING), HOLDING]:
+        sweep, _ = ratio(SUBJECT, checks, "sweep", repeats)
+        search, _ = ratio(SUBJECT, checks, "search", repeats)
+        name = checks[0].name if len(checks) == 1 else "all of these, one after the other"
+        print(f"{name:34} {sweep:5.2f}  {search:6.2f}")
+
+    print("\n(b) time to the first counterexample, import of torch apart")
+    for _ in range(repeats):
+        command = [sys.executable, "-W", "ignore", "-c", FIRST_COUNTEREXAMPLE]
+        print(
+            "   ",
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
+        )
+
+    [check] = [check for check in HOLDING if check.name == PLAIN]
+    print(f"\n(c) growth of (a), for {check.name}")
+    print("epochs of the plain run   steps made   sweep  search")
+    for length in (6, 12, 24, 48):
+        longer = replace(SUBJECT, length=length)
+        sweep, steps = ratio(longer, [check], "sweep", repeats)
+        search, more = ratio(longer, [check], "search", repeats)
+        print(f"{length:23}   {steps + more:10}   {sweep:5.2f}  {search:6.2f}")
+    print("param groups              steps made   sweep  search")
+    for groups in (2, 4, 8, 16, 32):
+        wider = replace(SUBJECT, optimizer=groups_of(groups))
+        sweep, steps = ratio(wider, [check], "sweep", repeats)
+        search, more = ratio(wider, [check], "search", repeats)
+        print(f"{groups:23}   {steps + more:10}   {sweep:5.2f}  {search:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
