@@ -155,13 +155,17 @@ def tried_text(results: Sequence[Result]) -> str:
 def _totals(results: Sequence[Result]) -> str:
     tallies = [result.tally for result in results]
     parts = [
-        (sum(tally.traces for tally in tallies), "traces"),
-        (sum(tally.steps for tally in tallies), "steps"),
-        (sum(tally.resumes for tally in tallies), "resumes"),
-        (sum(tally.comparisons for tally in tallies), "state comparisons"),
+        (sum(tally.traces for tally in tallies), "trace"),
+        (sum(tally.steps for tally in tallies), "step"),
+        (sum(tally.resumes for tally in tallies), "resume"),
+        (sum(tally.comparisons for tally in tallies), "state comparison"),
     ]
     seconds = sum(result.seconds for result in results)
-    return ", ".join(f"{count} {what}" for count, what in parts if count) + f", {seconds:.1f} s"
+    return ", ".join(_count(*part) for part in parts if part[0]) + f", {seconds:.1f} s"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _columns(results: Sequence[Result]) -> dict[str, str]:
@@ -205,7 +209,8 @@ def summary(results: Sequence[Result]) -> str:
     checks = len({result.check for result in results})
     verdicts = ", ".join(f"{counts[v]} {v}" for v in (HOLDS, BROKEN, DECLINED, UNKNOWN))
     version = results[0].torch if results else ""
-    return f"torch {version}: {subjects} subjects, {checks} checks: {verdicts} ({_totals(results)})"
+    tried = f"{_count(subjects, 'subject')}, {_count(checks, 'check')}"
+    return f"torch {version}: {tried}: {verdicts} ({_totals(results)})"
 
 
 def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dict[str, Any]:

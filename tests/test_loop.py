@@ -130,6 +130,9 @@ def test_differences_are_told_by_key():
         {"a": "(missing)", "b": 2},
     )
     assert differences([1], [1]) == ({}, {})
+    told = {"lr": [1], "get_last_lr": [1]}
+    assert differences(told, {"lr": [2], "get_last_lr": [2]}) == ({"lr": [1]}, {"lr": [2]})
+    assert differences(told, {"lr": [2], "get_last_lr": [3]})[1] == {"lr": [2], "get_last_lr": [3]}
     assert differences([1], [2]) == ({"value": [1]}, {"value": [2]})
 
 
