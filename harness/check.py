@@ -46,7 +46,7 @@ class _Constant:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass

@@ -32,7 +32,7 @@ __all__ = [
     "save_checkpoint",
     "save_deepcopy",
     "save_file",
-    "save_live_and_copy",
+    "save_live",
     "save_optimizer",
     "save_pickle",
     "snapshot",
@@ -119,7 +119,7 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, types.MethodType):
-        return {"method": value.__name__, "of": plain(value.__self__, inside)}
+        return f"{type(value.__self__).__qualname__}().{value.__name__}"
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     return {"object": name, "state": plain(getattr(value, "__dict__", {}), inside)}
 
@@ -208,10 +208,10 @@ def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     return {"pickle": pickle.dumps((optimizer, scheduler))}
 
 
-def save_live_and_copy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of it."""
+def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Keep what ``scheduler.state_dict()`` returns, and what it holds now."""
     state = scheduler.state_dict()
-    return {"kept": state, "copy": snapshot(state)}
+    return {"kept": state, "then": plain(state)}
 
 
 def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
