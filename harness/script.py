@@ -204,6 +204,7 @@ class _Writer:
             lines.append(f"    # {operation}, at epoch {epochs(after)}")
             if operation.kind == "save":
                 lines += [f"    {line}" for line in self._save(number, after)]
+                lines.append(f"    seen_{operation.slot} = seen[:{len(after)}]")
             if operation.kind in BACK:
                 way = self.routes[number]
                 checkpoint = self._slot(operation.slot, way)
@@ -213,7 +214,8 @@ class _Writer:
             elif self.check.at == "save":
                 pair = self._pair(self.check, self._slot(operation.slot, self.check))
                 lines += [f"    {line}" for line in pair]
-            lines.append(f"    seen[{len(after)}:] = [observe(optimizer, scheduler)]")
+            # What was seen on the way to a slot comes back with it: it may be of another branch.
+            lines.append(f"    seen[:] = [*seen_{operation.slot}, observe(optimizer, scheduler)]")
         return lines
 
     def _save(self, number: int, path: str) -> list[str]:

@@ -117,6 +117,12 @@ def test_a_script_that_this_torch_cannot_run_exits_125(run_script):
             "optimizer:1 resume:b@resume_from_file scheduler:2 train:1",
             0,
         ),
+        (
+            ExponentialLR,
+            "resume_from_file",
+            "gamma=0.9 save:a train:2 save:b resume:a resume:b train:1",
+            0,
+        ),
     ],
 )
 def test_a_script_of_what_holds_exits_0(subject, check, trace, status, run_script):
