@@ -412,7 +412,7 @@ def check_scheduler(
     `CheckError` or `SubjectError` for arguments that are not what they must be.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_by_last_epoch"])
+    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
     >>> results[0].verdict
     'HOLDS'
     """

@@ -27,6 +27,7 @@ from harness import (
     step_with_metric,
 )
 from harness.checks import MIXED, as_check, select_checks
+from lr_schedules import LinearAnnealingLR
 
 DEFAULT = [check.name for check in select_checks()]
 
@@ -330,7 +331,7 @@ def test_the_same_seed_gives_the_same_results():
 
 
 def test_check_scheduler_returns_what_holds():
-    results = check_scheduler(ExponentialLR, gamma=0.9)
+    results = check_scheduler(LinearAnnealingLR, num_annealing_steps=4, num_total_steps=9)
     assert [result.check for result in results] == DEFAULT
     assert {result.verdict for result in results} == {"HOLDS"}
 

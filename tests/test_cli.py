@@ -84,7 +84,7 @@ def test_the_commands_of_a_report_reproduce_it(command, run_script):
 
 
 def test_what_holds_exits_0(command):
-    status, printed, _ = command("check", "ExponentialLR", "--max-examples", 0)
+    status, printed, _ = command("check", "LinearAnnealingLR", "--max-examples", 0)
     assert status == 0
     assert "BROKEN" not in printed.replace("0 BROKEN", "")
     assert f"{len(select_checks())} HOLDS" in printed
@@ -287,7 +287,7 @@ def test_unknown_exits_2_and_broken_comes_first(command):
     status, printed, _ = command("check", "faulty:Random", "StepLR", "--max-examples", 0)
     assert status == 1
     assert "UNKNOWN Random: every check\n  two uninterrupted runs differ" in printed
-    status, printed, _ = command("check", "faulty:Random", "ExponentialLR", "--max-examples", 0)
+    status, printed, _ = command("check", "faulty:Random", "LinearAnnealingLR", "--max-examples", 0)
     assert status == 2
     assert "HOLDS" in printed
 
@@ -318,7 +318,7 @@ def test_a_terminal_sees_a_live_bar(tmp_path):
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "check", "ExponentialLR", "--max-examples", "0"],
+        [sys.executable, "-m", "harness", "check", "LinearAnnealingLR", "--max-examples", "0"],
         stdout=subprocess.PIPE, stderr=follower, env={**environment, "TERM": "xterm"},
     )  # fmt: skip
     seen = b""
@@ -330,7 +330,7 @@ def test_a_terminal_sees_a_live_bar(tmp_path):
     os.close(follower)
     os.close(leader)
     assert process.returncode == 0
-    assert b"ExponentialLR" in seen
+    assert b"LinearAnnealingLR" in seen
     assert f"/{len(select_checks())}".encode() in seen
     assert b"\x1b[" not in printed
 

@@ -84,9 +84,9 @@ def test_repeated_steps_are_loops():
 
 def test_a_script_of_a_repaired_scheduler_exits_0(run_script):
     text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
-    repaired = text.replace("import StepLR", "import ExponentialLR").replace(
+    repaired = text.replace("import StepLR", "import LambdaLR").replace(
         "functools.partial(StepLR, step_size=3, gamma=0.5)",
-        "functools.partial(ExponentialLR, gamma=0.5)",
+        "functools.partial(LambdaLR, lr_lambda=math.cos)",
     )
     done = run_script(repaired)
     assert (done.returncode, done.stderr) == (0, "")
