@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -452,3 +455,19 @@ def test_warnings_of_the_run_are_not_shown():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+
+
+def test_a_time_limit_does_not_cut_the_import_of_torch_short():
+    code = (
+        "import faulty; from harness import *; from torch.optim.lr_scheduler import StepLR\n"
+        "subject = Subject('Hangs', faulty.Hangs)\n"
+        "print(replay(subject, 'resume_from_file', 'train:9', time_limit=0.2).reason)\n"
+        "print(replay(StepLR, 'resume_from_file', 'step_size=1 save:a resume:a').verdict)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    reason, verdict = done.stdout.splitlines()
+    assert "time limit of 0.2 s" in reason
+    assert verdict == "HOLDS"
