@@ -204,7 +204,7 @@ class _SubjectCheck:
                 f"the trace {trace} broke the check once and not again: "
                 "what the scheduler does depends on more than the trace"
             )
-        return BROKEN, self.note, Counterexample(trace, **vars(broken))
+        return BROKEN, self.note, Counterexample(**vars(broken), trace=trace)
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
@@ -370,7 +370,7 @@ def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) ->
         outcome = Outcome(ended=str(error))
     if outcome.broken is not None:
         verdict, reason = BROKEN, work.note
-        counterexample = Counterexample(trace, **vars(outcome.broken))
+        counterexample = Counterexample(**vars(outcome.broken), trace=trace)
     elif outcome.ended:
         reason = outcome.ended
     elif not work.tried(check):

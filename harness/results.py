@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.run import Tally
+from harness.run import Break, Tally
 from harness.trace import Trace
 
 __all__ = [
@@ -39,18 +39,10 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Counterexample:
-    """A minimal trace that breaks a check.
-
-    `operation` is the index of the operation at which it shows, after `step` of
-    its steps; `expected` and `actual` hold what differs, in plain values.
-    """
+class Counterexample(Break):
+    """A minimal trace that breaks a check, and where and how it does."""
 
     trace: Trace
-    operation: int
-    step: int
-    expected: dict[str, Any]
-    actual: dict[str, Any]
 
 
 @dataclass(frozen=True)

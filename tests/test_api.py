@@ -1,0 +1,147 @@
+import warnings
+
+import faulty
+import pytest
+from torch.optim.lr_scheduler import ExponentialLR, StepLR
+
+import harness
+from harness import (
+    BrokenSchedule,
+    CheckError,
+    HarnessError,
+    Subject,
+    TraceError,
+    UndecidedError,
+    check_scheduler,
+    replay,
+    resume_check,
+    state_check,
+)
+from harness.checks import select_checks
+from lr_schedules import LinearAnnealingLR
+
+DEFAULT = [check.name for check in select_checks()]
+
+
+def test_check_scheduler_returns_what_holds():
+    results = check_scheduler(LinearAnnealingLR, num_annealing_steps=4, num_total_steps=9)
+    assert [result.check for result in results] == DEFAULT
+    assert {result.verdict for result in results} == {"HOLDS"}
+
+
+def test_check_scheduler_raises_an_assertion_with_the_report():
+    with pytest.raises(AssertionError) as caught:
+        check_scheduler(StepLR, step_size=3, gamma=0.5)
+    assert isinstance(caught.value, BrokenSchedule)
+    assert len(caught.value.results) == len(DEFAULT)
+    text = str(caught.value)
+    assert "BROKEN StepLR: resume_by_last_epoch" in text
+    assert "step_size=3 gamma=0.5 train:3 save:a resume:a" in text
+    assert text.splitlines()[-3:] == [
+        "  Reproduce with:",
+        "    python -m harness replay torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
+        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
+        "    python -m harness script torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
+        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
+    ]
+
+
+def test_a_subject_without_a_name_on_the_command_line_is_reproduced_in_python():
+    subject = Subject("mine", faulty.Drains)
+    with pytest.raises(BrokenSchedule) as caught:
+        check_scheduler(subject, checks=["resume_twice_from_one_dict"])
+    line = str(caught.value).splitlines()[-2].strip()
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr("builtins.print", seen.append)
+        eval(line, {"harness": harness, "subject": subject, "print": print})
+    assert seen == ["BROKEN"]
+
+
+def test_check_scheduler_says_what_it_could_not_decide():
+    with pytest.raises(UndecidedError, match="two uninterrupted runs differ"):
+        check_scheduler(Subject("Random", faulty.Random))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3,), {}, "must be a Subject"),
+        ((StepLR,), {"gamma": 0.5}, "'step_size'"),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama'"),
+        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is no option"),
+        (
+            (StepLR,),
+            {"step_size": 3, "checks": ["resume_from_fil"]},
+            "did you mean resume_from_file",
+        ),
+        ((StepLR,), {"step_size": 3, "checks": [len]}, "is no check"),
+        ((StepLR,), {"step_size": 3, "max_examples": -1}, "got -1"),
+        ((StepLR,), {"step_size": 3, "time_limit": 0}, "got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, options, message):
+    with pytest.raises(HarnessError, match=message):
+        check_scheduler(*arguments, **options)
+
+
+def test_a_users_own_check_is_used():
+    @state_check(at="step")
+    def rate_is_below_one(optimizer):
+        """No LR reaches 1."""
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return {"lr": [min(rate, 0.99) for rate in rates]}, {"lr": rates}
+
+    assert rate_is_below_one.__name__ == "rate_is_below_one"
+    [result] = check_scheduler(ExponentialLR, gamma=0.9, checks=[rate_is_below_one])
+    assert result.verdict == "HOLDS"
+    with pytest.raises(BrokenSchedule, match="No LR reaches 1"):
+        check_scheduler(ExponentialLR, gamma=2.0, checks=[rate_is_below_one])
+
+
+@pytest.mark.parametrize(
+    ("decorate", "message"),
+    [
+        (lambda: resume_check(lambda optimizer: None), "needs a docstring"),
+        (lambda: resume_check(at="never"), "got 'never'"),
+        (lambda: state_check(at="resume"), "got 'resume'"),
+        (lambda: state_check(at="save", compares="all"), "got 'all'"),
+    ],
+)
+def test_what_is_no_check_is_refused(decorate, message):
+    with pytest.raises(CheckError, match=message):
+        decorate()
+
+
+def test_a_parameter_that_no_check_can_take_is_refused():
+    def resume(model):
+        """Restores the model."""
+
+    with pytest.raises(CheckError, match="'model'"):
+        resume_check(resume)
+
+
+@pytest.mark.parametrize(
+    ("trace", "verdict", "reason"),
+    [
+        ("step_size=3 gamma=0.5 train:3 save:a resume:a", "BROKEN", ""),
+        ("step_size=3 gamma=0.5 train:4 save:a resume:a", "HOLDS", ""),
+        ("step_size=3 gamma=0.5 train:4 save:a", "UNKNOWN", "does nothing that"),
+        ("step_size=0 train:4 save:a resume:a", "UNKNOWN", "ZeroDivisionError"),
+    ],
+)
+def test_replay_runs_exactly_one_trace(trace, verdict, reason):
+    result = replay(StepLR, "resume_by_last_epoch", trace)
+    assert result.verdict == verdict
+    assert reason in result.reason
+
+
+def test_replay_refuses_what_is_no_trace():
+    with pytest.raises(TraceError):
+        replay(StepLR, "resume_by_last_epoch", "train:3 resume:a")
+
+
+def test_warnings_of_the_run_are_not_shown():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
