@@ -151,15 +151,19 @@ class _SubjectCheck:
             else:
                 with self.limited():
                     verdict, reason, counterexample = self.decide(check, holding)
-        except HarnessError as error:
-            reason = str(error)
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = (
-                f"error of the harness itself, please report it: {describe(error)} "
-                f"({where.name}, line {where.lineno}){self.so_far()}"
-            )
+            reason = self.why(error)
         return self.result(check, verdict, reason, counterexample, started)
+
+    def why(self, error: Exception) -> str:
+        """What an exception that kept a check from being made says: ours is said to be ours."""
+        if isinstance(error, HarnessError):
+            return str(error)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"error of the harness itself, please report it: {describe(error)} "
+            f"({where.name}, line {where.lineno}){self.so_far()}"
+        )
 
     def result(
         self,
@@ -325,9 +329,10 @@ def check_subject(
     work = _SubjectCheck(subject, budget)
     try:
         work.prepare()
-    except HarnessError as error:
+    except Exception as error:
+        reason = work.why(error)
         for check in checks:
-            yield work.result(check, UNKNOWN, str(error), None, time.perf_counter())
+            yield work.result(check, UNKNOWN, reason, None, time.perf_counter())
         return
     ways = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
     ways.remove(MIXED)

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.checks import MIXED
 from harness.decorators import Check
-from harness.errors import CheckError, SubjectError, UndecidedError
+from harness.errors import CheckError, SubjectError, TimeLimit
 from harness.loop import (
     describe,
     differences,
@@ -87,7 +87,7 @@ class Runner:
     """Runs traces of one bound subject, and keeps its uninterrupted runs.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `UndecidedError`; `weights` says whether weights are compared at all.
+    `TimeLimit`; `weights` says whether weights are compared at all.
     """
 
     def __init__(self, bound: Bound, *, deadline: float = math.inf, weights: bool = True) -> None:
@@ -168,9 +168,9 @@ class Runner:
         return [by_path[path] for path in paths]
 
     def check_time(self) -> None:
-        """Raise `UndecidedError` after the deadline."""
+        """Raise `TimeLimit` after the deadline."""
         if time.monotonic() > self.deadline:
-            raise UndecidedError("the time limit ran out")
+            raise TimeLimit
 
 
 class _Stop(Exception):

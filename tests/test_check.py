@@ -188,7 +188,7 @@ def test_without_signals_the_clock_is_read_between_operations():
     )
     thread.start()
     thread.join()
-    assert "time limit" in found[0]["resume_from_file"].reason
+    assert "time limit of 0.1 s" in found[0]["resume_from_file"].reason
 
 
 def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
@@ -200,6 +200,13 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself" in result.reason
     assert "ZeroDivisionError: ours (fail, line" in result.reason
+
+
+def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypatch):
+    monkeypatch.setattr("harness.check._lacks", lambda *arguments: 1 / 0)
+    result = verdicts(faulty.COUNTER, ["resume_from_file"])["resume_from_file"]
+    assert result.verdict == "UNKNOWN"
+    assert "error of the harness itself, please report it: ZeroDivisionError" in result.reason
 
 
 class Amnesiac(torch.optim.SGD):

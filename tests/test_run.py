@@ -12,11 +12,11 @@ from harness import (
     SubjectError,
     Trace,
     TraceError,
-    UndecidedError,
     resume_check,
     state_check,
 )
 from harness.checks import CHECKS, as_check
+from harness.errors import TimeLimit
 from harness.paths import branches, unpath
 from harness.run import Runner
 
@@ -234,7 +234,7 @@ def test_a_check_that_returns_no_pair_is_refused(check, trace):
 
 
 def test_a_run_stops_at_the_deadline():
-    with pytest.raises(UndecidedError, match="time limit"):
+    with pytest.raises(TimeLimit):
         run(faulty.COUNTER, "resume_from_file", "save:a resume:a", deadline=time.monotonic() - 1)
 
 
