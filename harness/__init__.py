@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.check import check_scheduler, check_subject, replay
+    from harness.api import check_scheduler, replay
+    from harness.check import check_subject
     from harness.checks import CHECKS
     from harness.decorators import Check, resume_check, state_check
     from harness.errors import (
@@ -49,9 +50,9 @@ _HOME = {
     "Trace": "trace",
     "TraceError": "errors",
     "UndecidedError": "errors",
-    "check_scheduler": "check",
+    "check_scheduler": "api",
     "check_subject": "check",
-    "replay": "check",
+    "replay": "api",
     "resume_check": "decorators",
     "state_check": "decorators",
     "step_with_metric": "loop",

@@ -6,12 +6,18 @@ import contextlib
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.checks import CHECKS, MIXED, as_check, select_checks
+from harness.checks import CHECKS, MIXED
 from harness.decorators import Check
-from harness.errors import CheckError, HarnessError, TimeLimit, TraceError, UndecidedError
+from harness.errors import (
+    HarnessError,
+    SubjectError,
+    TimeLimit,
+    TraceError,
+    UndecidedError,
+)
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
@@ -20,17 +26,16 @@ from harness.results import (
     DECLINED,
     HOLDS,
     UNKNOWN,
-    BrokenSchedule,
     Budget,
     Counterexample,
     Result,
 )
-from harness.run import Outcome, Runner, Tally
-from harness.subject import Bound, Subject, as_subject
+from harness.run import Break, Outcome, Runner, Tally
+from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
 from harness.trace import BACK, MAX_STEPS, Trace
 
-__all__ = ["check_scheduler", "check_subject", "replay"]
+__all__ = ["SubjectCheck", "check_subject"]
 
 DRAWN_OPTIONS = 3
 """How many sets of drawn options the sweep goes over."""
@@ -59,7 +64,7 @@ def _do_nothing(scheduler: Any, epoch: int) -> None:
     pass
 
 
-class _SubjectCheck:
+class SubjectCheck:
     """One subject through all its checks; its uninterrupted runs are shared among them."""
 
     def __init__(self, subject: Subject, budget: Budget) -> None:
@@ -70,15 +75,22 @@ class _SubjectCheck:
         self.tally = Tally()
         self.deadline = 0.0
         self.current: Trace | None = None
+        self.ends: list[str] = []
 
     # ---------------------------------------------------------------------- preparation
 
-    def prepare(self) -> None:
+    def prepare(self, known: Collection[str]) -> None:
         """Make the plain runs, and see what the scheduler can do.
 
-        Raises `HarnessError` where no check can be made, with the reason.
+        `known` are the names of checks. Raises `HarnessError` where no check can be
+        made, with the reason.
         """
         subject = self.subject
+        for name in subject.declines:
+            if name not in known:
+                raise SubjectError(
+                    f"subject {subject.name} declines {name!r}, and no check is called so"
+                )
         with self.limited():
             if subject.drawn:
                 from harness.machine import draw_options
@@ -104,9 +116,12 @@ class _SubjectCheck:
                 "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
                 "so there is nothing to compare a resumed run with"
             )
+        if first.error:
+            self.ends.append(f"{first.error} at epoch {first.epochs + 1}: nothing later is tried")
         return first.epochs
 
     def runner(self, bound: Bound) -> Runner:
+        """The runner that keeps the uninterrupted runs of these options."""
         key = (repr(bound.options), self.weights)
         if key not in self.runners:
             self.runners[key] = Runner(bound, weights=self.weights)
@@ -134,6 +149,7 @@ class _SubjectCheck:
             ) from None
 
     def so_far(self) -> str:
+        """The trace that is being run, for a message."""
         return f" in the trace {self.current}" if self.current is not None else ""
 
     # -------------------------------------------------------------------------- one pair
@@ -178,7 +194,7 @@ class _SubjectCheck:
         references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
-            seconds, references,
+            seconds, references, self.weights,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -192,6 +208,7 @@ class _SubjectCheck:
     def decide(
         self, check: Check, holding: Sequence[Check]
     ) -> tuple[str, str, Counterexample | None]:
+        """Verdict, reason and counterexample of a check that is not declined."""
         trace = self.find(check, holding)
         if trace is not None and self.blame(check, trace):
             trace = self.find(check, holding)
@@ -216,9 +233,13 @@ class _SubjectCheck:
 
     @property
     def note(self) -> str:
-        if self.weights:
-            return ""
-        return "the weights are not compared: this way the optimizer itself loses its state"
+        """What a verdict leaves out."""
+        notes = (
+            []
+            if self.weights
+            else ["the weights are not compared: this way the optimizer itself loses its state"]
+        )
+        return "; ".join([*notes, *self.ends])
 
     def twice(self, check: Check, trace: Trace) -> tuple[Outcome, Tally]:
         """What `trace` shows, from scratch and twice, with the same outcome or `UndecidedError`."""
@@ -239,15 +260,18 @@ class _SubjectCheck:
         """
         subject = Subject("control", _Constant, optimizer=self.subject.optimizer, step=_do_nothing)
         runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
-        broken = runner.run(check, Trace(trace.operations)).broken
-        if broken is None:
+        control = runner.run(check, Trace(trace.operations)).broken
+        if control is None:
             return False
-        if set(broken.actual) == {"weights"} and self.weights:
+        if set(control.actual) == {"weights"} and self.weights:
             self.weights = False
             return True
+        broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
+        if broken is not None and not _excuses(control, broken, check):
+            return False
         raise UndecidedError(
             "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
-            f"the check's fault: {broken.actual} in the trace {trace}"
+            f"the check's fault: {control.actual} in the trace {trace}"
         )
 
     def breaks(self, check: Check, trace: Trace) -> bool:
@@ -275,6 +299,7 @@ class _SubjectCheck:
         return None
 
     def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
+        """A drawn trace that breaks the check, cut as that of `find`, or None."""
         from harness.machine import Plan, search
 
         if check is MIXED:
@@ -297,11 +322,27 @@ class _SubjectCheck:
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
 
+def _excuses(control: Break, broken: Break, check: Check) -> bool:
+    """Whether what the control shows is the reason of what the subject shows.
+
+    A value says nothing: a check may promise what a constant schedule does not
+    keep, or ask for what only the subject has. The same exception does.
+    """
+    raised = broken.actual.get("raises")
+    if raised is not None or "raises" in control.actual or check.compares == "values":
+        return raised is not None and raised == control.actual.get("raises")
+    return True
+
+
 def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
     """What checks may need and the scheduler does not have, each with the reason to give."""
-    lacks = {}
     if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        lacks["state_dict"] = "it has no state_dict and load_state_dict"
+        raise SubjectError(
+            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
+            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
+            "two functions in their place"
+        )
+    lacks = {}
     if not hasattr(scheduler, "get_last_lr"):
         lacks["get_last_lr"] = "it has no get_last_lr"
     takes = bound.takes_last_epoch
@@ -326,9 +367,9 @@ def check_subject(
     """
     budget = budget or Budget()
     checks = list(checks)
-    work = _SubjectCheck(subject, budget)
+    work = SubjectCheck(subject, budget)
     try:
-        work.prepare()
+        work.prepare({check.name for check in (*CHECKS, *checks)})
     except Exception as error:
         reason = work.why(error)
         for check in checks:
@@ -347,100 +388,3 @@ def check_subject(
         ]
         results[check.name] = work.check(check, holding)
         yield results[check.name]
-
-
-def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) -> Result:
-    """Run exactly one trace, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
-
-    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
-    its text, `time_limit` is in seconds. Raises `HarnessError` for a trace that the
-    subject or the check can't run.
-
-    >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
-    'HOLDS'
-    """
-    subject, check = as_subject(subject), as_check(check)
-    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    work = _SubjectCheck(subject, Budget(time_limit=time_limit))
-    started = time.perf_counter()
-    verdict, reason, counterexample = UNKNOWN, "", None
-    try:
-        with work.limited():
-            work.current = trace
-            outcome, work.tally = work.twice(check, trace)
-            if outcome.broken and work.blame(check, trace):
-                outcome, work.tally = work.twice(check, trace)
-    except UndecidedError as error:
-        outcome = Outcome(ended=str(error))
-    if outcome.broken is not None:
-        verdict, reason = BROKEN, work.note
-        counterexample = Counterexample(**vars(outcome.broken), trace=trace)
-    elif outcome.ended:
-        reason = outcome.ended
-    elif not work.tried(check):
-        reason = f"the trace does nothing that {check.name} looks at"
-    else:
-        verdict, reason = HOLDS, work.note
-    return work.result(check, verdict, reason, counterexample, started)
-
-
-def check_scheduler(
-    subject: Any,
-    *,
-    checks: Iterable[Any] = (),
-    all_checks: bool = False,
-    max_examples: int = 25,
-    seed: int = 0,
-    time_limit: float = 30.0,
-    **options: Any,
-) -> list[Result]:
-    """Check that a scheduler survives a checkpoint, in any test.
-
-    Parameters
-    ----------
-    subject : Subject, class or callable
-        The scheduler: a `Subject`, or a class or function that is called as
-        ``build(optimizer, last_epoch=-1, **options)``.
-    checks : iterable
-        Names of checks, or functions decorated as such; the default ones if empty.
-    all_checks : bool
-        Whether to add the opt-in checks.
-    max_examples : int
-        Traces of the search for each check, after the sweep; 0 for the sweep alone.
-    seed : int
-        Seed of the search: the same one draws the same traces.
-    time_limit : float
-        Seconds for each check.
-    **options
-        Keyword arguments of `build`, values or Hypothesis strategies.
-
-    Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`,
-    if a check is broken; else `UndecidedError` if one is UNKNOWN;
-    `CheckError` or `SubjectError` for arguments that are not what they must be.
-
-    >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
-    >>> results[0].verdict
-    'HOLDS'
-    """
-    from harness.report import broken_text, unknown_text
-
-    if max_examples < 0:
-        raise CheckError(f"'max_examples' must be 0 or more (got {max_examples!r})")
-    if not time_limit > 0:
-        raise CheckError(f"'time_limit' must be a number of seconds above 0 (got {time_limit!r})")
-    chosen = as_subject(subject, options=options)
-    selected = select_checks(checks, all_checks=all_checks)
-    chosen.bind(dict.fromkeys(chosen.drawn))  # says at once what build does not take
-    results = list(check_subject(chosen, selected, Budget(max_examples, seed, time_limit)))
-    broken = [
-        broken_text(result, check)
-        for result, check in zip(results, selected, strict=True)
-        if result.verdict == BROKEN
-    ]
-    if broken:
-        raise BrokenSchedule("\n\n".join(broken), results)
-    if any(result.verdict == UNKNOWN for result in results):
-        raise UndecidedError(unknown_text(results))
-    return results

@@ -115,7 +115,7 @@ def resume_twice_from_one_dict(new_optimizer: Any, build: Any, checkpoint: Any) 
 
 @resume_check(at="save")
 def resume_at_every_save(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Stop at every save, and go on from it in a new process, in a chain."""
+    """Stop at every save, and go on from it with both built anew, in a chain."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -123,14 +123,14 @@ def resume_at_every_save(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
     return optimizer, scheduler
 
 
-@resume_check(save=save_deepcopy, needs=(), about="the scheduler and the optimizer together")
+@resume_check(save=save_deepcopy, about="the scheduler and the optimizer together")
 def resume_by_deepcopy(checkpoint: Any) -> Any:
     """Go on with a copy.deepcopy of optimizer and scheduler, made at the save."""
     optimizer, scheduler = checkpoint["pair"]
     return optimizer, scheduler
 
 
-@resume_check(save=save_pickle, needs=(), about="the scheduler and the optimizer together")
+@resume_check(save=save_pickle, about="the scheduler and the optimizer together")
 def resume_by_pickle(checkpoint: Any) -> Any:
     """Go on with optimizer and scheduler out of a pickle that was made at the save."""
     optimizer, scheduler = pickle.loads(checkpoint["pickle"])
@@ -245,7 +245,7 @@ def last_lr_is_the_groups_lr(optimizer: Any, scheduler: Any) -> Any:
     return {"get_last_lr": rates}, {"get_last_lr": scheduler.get_last_lr()}
 
 
-@state_check(at="step", needs=(), about="the schedule itself")
+@state_check(at="step", about="the schedule itself")
 def lr_is_never_negative(optimizer: Any) -> Any:
     """No group's LR is below 0, which no optimizer of torch would accept at its construction."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -280,9 +280,9 @@ def as_check(value: Any) -> Check:
             return named[value]
         if ":" not in value:
             close = difflib.get_close_matches(value, named, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see them by: python -m harness list"
+            hint = f"did you mean {close[0]}" if close else "see python -m harness list"
             raise CheckError(
-                f"no check is called {value!r}; {hint} Your own is given as module:attribute"
+                f"no check is called {value!r}: {hint}? One of your own is module:attribute"
             )
         value = import_attribute(value)
     check = getattr(value, "__check__", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +31,14 @@ OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """Run the command line; the exit status is 0, 1 (broken), 2 (error or unknown) or 130."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
     if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
         sys.path.insert(0, os.getcwd())
     try:
         status = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         status = FAILED
@@ -43,7 +48,11 @@ def main() -> None:
         error.show()
         status = FAILED
     except BrokenPipeError:  # the reader of the pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _no_more_output()
+        status = FAILED
+    except OSError as error:
+        _no_more_output()
+        click.echo(f"error: cannot write the output: {error.strerror}", err=True)
         status = FAILED
     sys.exit(status)
 
@@ -57,6 +66,11 @@ def cli() -> None:
     scheduler class or function build(optimizer, last_epoch=-1). A CHECK is a
     listed name, or module:attribute. See both by: python -m harness list
     """
+
+
+def _no_more_output() -> None:
+    """Give what is still buffered nowhere to fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -91,7 +105,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.option(
     "--time-limit",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=86400, min_open=True),
     default=30.0,
     show_default=True,
     help="For each pair of subject and check.",
@@ -140,6 +154,8 @@ def check(
         check_writable(json_file)
     if scripts is not None:
         check_folder(scripts)
+    if math.isnan(time_limit):
+        raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     budget = Budget(max_examples, seed, time_limit)
     results: list[Result] = []
     complete = True
@@ -229,7 +245,11 @@ def _report(
         if scripts is not None:
             click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
         click.echo()
-    for text in (report.declined_text(results), report.unknown_text(results)):
+    for text in (
+        report.note_text(results),
+        report.declined_text(results),
+        report.unknown_text(results),
+    ):
         if text:
             click.echo(text + "\n")
     terminal = sys.stdout.isatty()
@@ -305,7 +325,7 @@ def replay(subject: str, check_name: str, trace: str) -> int:
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
     """
     from harness import report
-    from harness.check import replay
+    from harness.api import replay
     from harness.checks import as_check
     from harness.results import BROKEN, HOLDS
 
@@ -315,7 +335,7 @@ def replay(subject: str, check_name: str, trace: str) -> int:
         click.echo("still broken\n" + report.broken_text(result, chosen))
         return BROKEN_FOUND
     if result.verdict == HOLDS:
-        click.echo(f"holds ({report.tried_text([result])}, torch {result.torch})")
+        click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
         return OK
     click.echo(f"cannot tell: {result.reason}")
     return FAILED
@@ -329,7 +349,7 @@ def replay(subject: str, check_name: str, trace: str) -> int:
               help="Write to FILE rather than to standard output.")  # fmt: skip
 def script(subject: str, check_name: str, trace: str, output: Path | None) -> int:
     """Write a script that shows TRACE with torch alone."""
-    from harness.check import replay
+    from harness.api import replay
     from harness.checks import as_check
     from harness.output import check_writable, write_text
     from harness.results import BROKEN
@@ -370,10 +390,8 @@ def _subjects(names: Sequence[str], options: dict[str, Any]) -> list[Subject]:
 
 
 def _one_subject(name: str) -> Subject:
-    from harness.subject import find_subjects, select_subjects
+    from harness.subject import find_subject, find_subjects, select_subjects
 
-    found = select_subjects([name], find_subjects(CATALOGUE))
-    if len(found) > 1:
-        names = ", ".join(subject.reference for subject in found)
-        raise click.UsageError(f"{name} holds several subjects; name one of: {names}")
-    return found[0]
+    return (
+        find_subject(name) if ":" in name else select_subjects([name], find_subjects(CATALOGUE))[0]
+    )

@@ -94,7 +94,7 @@ def resume_check(
     at: str = "resume",
     save: Callable[..., dict[str, Any]] = save_checkpoint,
     default: bool = True,
-    needs: tuple[str, ...] = ("state_dict",),
+    needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
     from_epoch: int = 0,
     weights: bool = True,
@@ -112,7 +112,7 @@ def resume_check(
     default : bool
         Whether it is on where no checks are named.
     needs : tuple of str
-        What the scheduler must have, ``state_dict``, ``get_last_lr`` or
+        What not every scheduler has, ``get_last_lr`` or (a build that takes)
         ``last_epoch``; one that lacks it declines the check.
     about : str
         Whose state it is about.
@@ -148,7 +148,7 @@ def state_check(
     at: str,
     save: Callable[..., dict[str, Any]] = save_checkpoint,
     default: bool = True,
-    needs: tuple[str, ...] = ("state_dict",),
+    needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
     compares: str = "values",
 ) -> Callable[[Function], Function]:

@@ -12,6 +12,7 @@ import functools
 import io
 import math
 import pickle
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -136,9 +137,11 @@ def same(expected: Any, actual: Any) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    """An exception in one line, without colours, and without its middle where it is long."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    if len(text) > 400:
+        text = f"{text[:200]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import providers
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -203,6 +206,25 @@ def _settings(max_examples: int) -> settings:
     )
 
 
+@contextlib.contextmanager
+def _same_everywhere() -> Iterator[None]:
+    """Keep Hypothesis from drawing numbers that it finds in the modules at hand.
+
+    With them a seed draws other traces wherever other modules are imported, and
+    the folder ``.hypothesis`` is left behind. There is no setting for it; where
+    Hypothesis has no such thing under these names, nothing is done.
+    """
+    with contextlib.ExitStack() as stack:
+        names = ("_get_local_constants", "_local_constants", "CONSTANTS_CACHE")
+        if all(hasattr(providers, name) for name in names):
+            none = type(providers._local_constants)()
+            patch = mock.patch.multiple(
+                providers, _get_local_constants=lambda: none, CONSTANTS_CACHE={}
+            )
+            stack.enter_context(patch)
+        yield
+
+
 def _run(
     plan: Plan, see: Callable[[Trace], bool], max_examples: int, seed_number: int
 ) -> Trace | None:
@@ -212,7 +234,8 @@ def _run(
         machine: Any = functools.partial(_machine(plan, see))
         few = _settings(min(ROUND, max_examples - done))
         try:
-            run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
+            with _same_everywhere():
+                run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
         except _Found as found:
             return found.trace
         except _Leave as leave:
@@ -278,5 +301,6 @@ def draw_options(
     def draw(values: dict[str, Any]) -> None:
         seen.setdefault(repr(values), values)
 
-    draw()
+    with _same_everywhere():
+        draw()
     return list(seen.values())

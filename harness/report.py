@@ -8,6 +8,7 @@ import platform
 import shlex
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.decorators import Check
@@ -32,6 +33,7 @@ __all__ = [
     "broken_text",
     "declined_text",
     "legend",
+    "note_text",
     "summary",
     "table",
     "to_json",
@@ -137,6 +139,12 @@ def declined_text(results: Sequence[Result]) -> str:
     return "\n".join(_grouped(results, DECLINED))
 
 
+def note_text(results: Sequence[Result]) -> str:
+    """What the verdicts on a promise leave out."""
+    notes = [replace(result, verdict="NOTE") for result in results if result.note]
+    return "\n".join(_grouped(notes, "NOTE"))
+
+
 def unknown_text(results: Sequence[Result]) -> str:
     """What could not be decided, and why."""
     return "\n".join(_grouped(results, UNKNOWN))
@@ -161,7 +169,7 @@ def _totals(results: Sequence[Result]) -> str:
         (sum(tally.comparisons for tally in tallies), "state comparison"),
     ]
     seconds = sum(result.seconds for result in results)
-    return ", ".join(_count(*part) for part in parts if part[0]) + f", {seconds:.1f} s"
+    return ", ".join([*(_count(*part) for part in parts if part[0]), f"{seconds:.1f} s"])
 
 
 def _count(number: int, what: str) -> str:

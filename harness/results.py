@@ -50,7 +50,7 @@ class Result:
     """The verdict on one pair of subject and check, with what was tried for it.
 
     `subject` and `check` are their names; `references` are how the command line
-    names them, empty where it can't.
+    names them, empty where it can't; `weights` says whether weights were compared.
     """
 
     subject: str
@@ -61,6 +61,7 @@ class Result:
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
     references: tuple[str, str] = ("", "")
+    weights: bool = True
     torch: str = torch.__version__
 
     @property

@@ -20,6 +20,7 @@ from harness.loop import (
     restore_parameters,
     same,
     snapshot,
+    step_scheduler,
 )
 from harness.paths import LETTER, branches, epochs, routes
 from harness.subject import Bound
@@ -111,8 +112,11 @@ class Runner:
                 f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
             )
         scheduler = self._make("build", self.bound.build, optimizer)
-        if scheduler is None:
-            raise SubjectError(f"subject {name}: build must return a scheduler (got None)")
+        if self.bound.subject.step is step_scheduler and not hasattr(scheduler, "step"):
+            raise SubjectError(
+                f"subject {name}: build must return a scheduler, with a step() "
+                f"(got {scheduler!r:.80})"
+            )
         return optimizer, scheduler
 
     def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import loop, side_by_side
-from harness.check import replay
+from harness.api import replay
 from harness.checks import MIXED, as_check
 from harness.decorators import Check
 from harness.paths import branches, epochs, routes, unpath, walk
@@ -38,7 +38,7 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
     if broken is not None:
         trace = trace.until(broken.operation, broken.step)
     writer = _Writer(subject, check, trace)
-    body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.note))
+    body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.weights))
     source = writer.source
     head = _head(subject, check, trace, result, list(source.modules))
     imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
@@ -137,9 +137,9 @@ class _Writer:
             f"    return {wrapper}(make(optimizer, **last_epoch), {functions})"
         )
 
-    def runs(self, note: str) -> list[str]:
+    def runs(self, weights: bool) -> list[str]:
         """The script of a check that compares runs."""
-        ignored = ["weights"] if note else []
+        ignored = [] if weights else ["weights"]
         backs = zip(self.routes, self.trace.operations, strict=True)
         if any(operation.kind in BACK and not way.weights for way, operation in backs):
             ignored = ["weights"]

@@ -11,9 +11,7 @@ from harness.loop import describe, differences, plain
 __all__ = ["attempt", "examine", "show_runs"]
 
 
-def show_runs(
-    expected: list[dict[str, Any]], seen: list[dict[str, Any]], error: str, ignored: list[str]
-) -> int:
+def show_runs(expected: list[Any], seen: list[Any], error: str, ignored: list[str]) -> int:
     """Print both runs step by step, up to where they differ; 1 if they do, 0 if not."""
     rows = []
     left: dict[str, Any] = {}

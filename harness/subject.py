@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
-from harness.loop import Stateful, new_sgd, step_scheduler
+from harness.loop import Stateful, describe, new_sgd, step_scheduler
 from harness.trace import format_literal
 
 if TYPE_CHECKING:
@@ -103,6 +103,9 @@ class Subject:
                 f"subject {self.name}: 'length' must be a whole number of epochs from 1 to "
                 f"{MAX_LENGTH} (got {self.length!r})"
             )
+        for what, value in (("options", self.options), ("declines", self.declines)):
+            if not isinstance(value, Mapping):
+                raise SubjectError(f"subject {self.name}: {what!r} must be a dict (got {value!r})")
         if "last_epoch" in self.options:
             raise SubjectError(
                 f"subject {self.name}: 'last_epoch' is no option, the checks give it: leave it out"
@@ -215,11 +218,10 @@ def import_attribute(reference: str) -> Any:
     try:
         value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise SubjectError(
-            f"cannot import module {module_name!r} of {reference!r} "
-            f"({type(error).__name__}: {error}): check the name, and that it is installed "
-            "or in the current folder"
-        ) from None
+        what = f"cannot import module {module_name!r} of {reference!r} ({describe(error)})"
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+            what += ": check the name, and that it is installed or in the current folder"
+        raise SubjectError(what) from None
     for name in path.split("."):
         if hasattr(value, name):
             value = getattr(value, name)
@@ -239,15 +241,22 @@ def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
 
 
 def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
-    """`value` as a subject: a `Subject`, or a scheduler class or ``build`` function.
+    """`value` as a subject: a `Subject`, a scheduler class or ``build`` function, or its place.
 
     Raises `SubjectError` for anything else.
     """
     if isinstance(value, Subject):
         return value.with_options(options or {})
+    if isinstance(value, str):
+        if ":" not in value:
+            raise SubjectError(
+                f"a subject in a string is module:attribute (got {value!r}): "
+                "or give the Subject, scheduler class or function itself"
+            )
+        return find_subject(value, options)
     if not callable(value):
         raise SubjectError(
-            f"{name or repr(value)} must be a Subject, a scheduler class or a function "
+            f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
             f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
         )
     function = value.func if isinstance(value, functools.partial) else value
@@ -270,6 +279,15 @@ def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> l
     return [replace(subject, reference=reference)]
 
 
+def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Subject:
+    """The one subject that ``module:attribute`` names."""
+    found = find_subjects(reference, options)
+    if len(found) > 1:
+        names = ", ".join(subject.reference for subject in found)
+        raise SubjectError(f"{reference} holds several subjects: name one of {names}")
+    return found[0]
+
+
 def select_subjects(
     names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
 ) -> list[Subject]:
@@ -286,10 +304,8 @@ def select_subjects(
             chosen.append(replace(listed[name].with_options(options or {}), reference=name))
         else:
             close = difflib.get_close_matches(name, listed, n=1)
-            hint = (
-                f"did you mean {close[0]}?" if close else "see the names by: python -m harness list"
-            )
+            hint = f"did you mean {close[0]}" if close else "see python -m harness list"
             raise SubjectError(
-                f"no subject is called {name!r}; {hint} Your own is given as module:attribute"
+                f"no subject is called {name!r}: {hint}? One of your own is module:attribute"
             )
-    return chosen
+    return list({subject.reference: subject for subject in chosen}.values())

@@ -30,7 +30,8 @@ def sweep(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
             yield (*_train(k), *save, *rest)
     if check.at == "save":
         for every in (1, 2, 3, 5):
-            yield (*_train(every), *save) * (epochs // every)
+            if every <= epochs:
+                yield (*_train(every), *save) * (epochs // every)
 
 
 def sweep_pairs(ways: Sequence[Check], epochs: int) -> Iterator[tuple[Operation, ...]]:

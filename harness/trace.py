@@ -80,7 +80,7 @@ class Operation:
         if kind in STEPS:
             if not _COUNT.fullmatch(rest) or int(rest) < 1:
                 raise TraceError(
-                    f"{token!r} in the trace needs a whole number of steps, 1 or more, "
+                    f"{token!r} in the trace needs a whole number of steps, from 1 to {MAX_STEPS}, "
                     "after the colon"
                 )
             return cls(kind, count=int(rest))

@@ -30,7 +30,7 @@ import torch
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace, loop
-from harness.check import _SubjectCheck
+from harness.check import SubjectCheck
 from harness.checks import MIXED, select_checks
 from harness.loop import new_sgd, optimizer_step
 from harness.machine import _draw
@@ -136,8 +136,8 @@ def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -
 
     def work() -> None:
         _draw.cache_clear()
-        pair = _SubjectCheck(subject, budget)
-        pair.prepare()
+        pair = SubjectCheck(subject, budget)
+        pair.prepare(())
         for check in checks:
             with pair.limited():
                 find = pair.search if phase == "search" else pair.find

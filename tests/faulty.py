@@ -219,6 +219,7 @@ def raises(optimizer, last_epoch=-1):
 
 
 halve = lambda optimizer, last_epoch=-1: Counter(optimizer, last_epoch)  # noqa: E731
+UNKNOWN_DECLINE = Subject("x", Counter, declines={"resume_by_last_epoc": "a slip"})
 SUBJECTS = (COUNTER, WITH_FUNCTIONS)
 NOT_ONE = 3
 

@@ -10,6 +10,7 @@ from harness import (
     CheckError,
     HarnessError,
     Subject,
+    SubjectError,
     TraceError,
     UndecidedError,
     check_scheduler,
@@ -145,3 +146,10 @@ def test_warnings_of_the_run_are_not_shown():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+
+
+def test_a_subject_may_be_named_by_its_place():
+    [result] = check_scheduler("faulty:Counter", checks=["resume_from_file"])
+    assert (result.subject, result.verdict) == ("Counter", "HOLDS")
+    with pytest.raises(SubjectError, match="module:attribute"):
+        check_scheduler("StepLR")

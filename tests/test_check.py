@@ -8,7 +8,7 @@ import faulty
 import pytest
 import torch
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from harness import (
     CHECKS,
@@ -18,6 +18,7 @@ from harness import (
     check_subject,
     replay,
     resume_check,
+    state_check,
     step_with_metric,
 )
 from harness.checks import MIXED, as_check, select_checks
@@ -120,15 +121,57 @@ def test_nothing_tried_is_no_hold(check):
 
 
 def test_declined_checks_have_their_reason():
-    subject = Subject("x", faulty.NoStateDict, declines={"lr_is_never_negative": "it may be"})
+    subject = Subject(
+        "x", faulty.NoStateDict, state_dict=faulty.take_count, load_state_dict=faulty.give_count,
+        declines={"lr_is_never_negative": "it may be"},
+    )  # fmt: skip
     found = verdicts(subject)
     reasons = {name: r.reason for name, r in found.items() if r.verdict == "DECLINED"}
-    assert reasons["lr_is_never_negative"] == "it may be"
-    assert reasons["resume_from_file"] == "it has no state_dict and load_state_dict"
-    assert reasons["last_lr_is_the_groups_lr"] == "it has no get_last_lr"
-    assert reasons["resume_by_last_epoch"] == "its build takes no last_epoch"
-    assert found["resume_by_deepcopy"].verdict == "HOLDS"
-    assert found["resumes_mixed"].verdict == "HOLDS"
+    assert reasons == {
+        "lr_is_never_negative": "it may be",
+        "last_lr_is_the_groups_lr": "it has no get_last_lr",
+        "resume_by_last_epoch": "its build takes no last_epoch",
+        "resume_by_initial_lr": "its build takes no last_epoch",
+    }
+
+
+def test_a_scheduler_without_a_state_is_refused():
+    found = verdicts(Subject("x", faulty.NoStateDict), DEFAULT)
+    assert {result.verdict for result in found.values()} == {"UNKNOWN"}
+    assert "two functions in their place" in found["resume_from_file"].reason
+
+
+def test_a_declined_check_that_does_not_exist_is_refused():
+    found = verdicts(faulty.UNKNOWN_DECLINE, DEFAULT)
+    assert {result.verdict for result in found.values()} == {"UNKNOWN"}
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 7])
+def test_a_short_uninterrupted_run_is_checked_to_its_end(total):
+    subject = Subject("x", OneCycleLR, options={"max_lr": 0.1, "total_steps": total})
+    found = verdicts(subject, DEFAULT)
+    assert {result.verdict for result in found.values()} == {"HOLDS"}
+    assert f"at epoch {total + 1}: nothing later is tried" in found["resume_from_file"].reason
+
+
+@state_check(at="step")
+def last_epoch_is_never_five(scheduler):
+    """Asks for an attribute that a scheduler need not have."""
+    return {"five": False}, {"five": scheduler.last_epoch == 5}
+
+
+@state_check(at="step")
+def rate_is_at_most_a_twentieth(optimizer):
+    """A promise that a constant schedule breaks."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return [min(rate, 0.05) for rate in rates], rates
+
+
+@pytest.mark.parametrize("check", [last_epoch_is_never_five, rate_is_at_most_a_twentieth])
+def test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks(check):
+    subject = Subject("x", ExponentialLR, options={"gamma": 0.9})
+    [result] = verdicts(subject, [check]).values()
+    assert result.verdict == "BROKEN"
 
 
 def test_a_build_that_only_passes_keywords_on_declines_too():
@@ -150,7 +193,7 @@ def test_what_does_not_depend_on_the_steps_alone_is_unknown():
     [
         (Subject("x", faulty.raises), "ValueError: no such luck"),
         (Subject("x", faulty.returns_none), "must return a scheduler"),
-        (Subject("x", lambda optimizer, last_epoch=-1: 7), "has no attribute 'step'"),
+        (Subject("x", lambda optimizer, last_epoch=-1: 7), "with a step() (got 7)"),
     ],
 )
 def test_a_subject_that_cannot_run_is_unknown(subject, reason):

@@ -171,7 +171,7 @@ def test_a_subject_of_a_users_module(command, tmp_path, run_script):
     status, printed, _ = command(
         "replay", "faulty:SUBJECTS.Counter", "resume_from_file", "save:a resume:a"
     )
-    assert (status, printed.startswith("holds (1 HOLDS (1 trace")) == (0, True)
+    assert (status, printed.startswith("holds on torch ")) == (0, True)
 
 
 def test_a_check_of_a_users_module(command):
@@ -209,7 +209,14 @@ def test_list_shows_every_subject_and_check(command):
         (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is no option"),
         (["check", "--kwargs", "gamma=1"], "--kwargs needs a SUBJECT"),
         (["check", "torch.optim.lr_scheduler:StepLR"], "missing a required argument: 'step_size'"),
-        (["check", "faulty:returns_none"], "build must return a scheduler (got None)"),
+        (
+            ["check", "faulty:returns_none"],
+            "with a step() (got None)",
+        ),
+        (["check", "faulty:NoStateDict"], "has no state_dict and load_state_dict"),
+        (["check", "StepLR", "--time-limit", "nan"], "must be a number of seconds"),
+        (["check", "StepLR", "--time-limit", "inf"], "is not in the range"),
+        (["check", "faulty:UNKNOWN_DECLINE"], "declines 'resume_by_last_epoc'"),
         (["check", "faulty:raises"], "build raised ValueError: no such luck"),
         (["check", "faulty:Hangs", "--time-limit", "0.2"], "time limit of 0.2 s ran out"),
         (["check", "StepLR", "--max-examples", "-1"], "-1 is not in the range"),
@@ -290,6 +297,30 @@ def test_unknown_exits_2_and_broken_comes_first(command):
     status, printed, _ = command("check", "faulty:Random", "LinearAnnealingLR", "--max-examples", 0)
     assert status == 2
     assert "HOLDS" in printed
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["check", "StepLR", "--max-examples", "0"]])
+def test_output_that_cannot_be_written_is_said(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *arguments], cwd=ROOT, stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: cannot write the output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_subject_named_twice_is_checked_once(command):
+    _, printed, _ = command("check", "StepLR", "StepLR", "--check", "resume_by_pickle")
+    assert "1 subject, 1 check: 1 HOLDS" in printed
+
+
+def test_what_an_uninterrupted_run_does_not_reach_is_said(command):
+    status, printed, _ = command("check", "OneCycleLR", "--max-examples", 0)
+    assert status == 0
+    assert "NOTE OneCycleLR: every check\n  the uninterrupted run raises ValueError: " in printed
+    assert "at epoch 11: nothing later is tried" in printed
 
 
 def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import strategies as st
 
@@ -93,3 +97,23 @@ def test_drawn_options_come_the_simplest_first():
     sets = draw_options({"gamma": st.integers(2, 9)}, 3, 0)
     assert sets[0] == {"gamma": 2}
     assert 1 < len(sets) <= 3
+
+
+def test_the_same_seed_draws_the_same_traces_whatever_is_imported(tmp_path):
+    """Hypothesis would draw the numbers of local modules, and leave a folder behind."""
+    (tmp_path / "numbers_at_hand.py").write_text("LIST = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n")
+    code = (
+        "{}import hashlib; from harness.machine import Plan, _draw\n"
+        "plan = Plan((('resume', '', 0),), epochs=24, length=12)\n"
+        "print(hashlib.sha256(' '.join(map(str, _draw(plan, 90, 0))).encode()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    drawn = {
+        subprocess.run(
+            [sys.executable, "-c", code.format(first)], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for first in ("", "import numbers_at_hand; ")
+    }  # fmt: skip
+    assert len(drawn) == 1
+    assert not (tmp_path / ".hypothesis").exists()

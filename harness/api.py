@@ -1,0 +1,124 @@
+"""What a test or a script calls: `check_scheduler` and `replay`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from harness.check import SubjectCheck, check_subject
+from harness.checks import as_check, select_checks
+from harness.errors import CheckError, UndecidedError
+from harness.report import broken_text, unknown_text
+from harness.results import (
+    BROKEN,
+    HOLDS,
+    UNKNOWN,
+    BrokenSchedule,
+    Budget,
+    Counterexample,
+    Result,
+)
+from harness.run import Outcome
+from harness.subject import as_subject
+from harness.trace import Trace
+
+__all__ = ["check_scheduler", "replay"]
+
+
+def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) -> Result:
+    """Run exactly one trace, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
+
+    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
+    its text, `time_limit` is in seconds. Raises `HarnessError` for a trace that the
+    subject or the check can't run.
+
+    >>> from torch.optim.lr_scheduler import ExponentialLR
+    >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
+    'HOLDS'
+    """
+    subject, check = as_subject(subject), as_check(check)
+    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
+    work = SubjectCheck(subject, Budget(time_limit=time_limit))
+    started = time.perf_counter()
+    verdict, reason, counterexample = UNKNOWN, "", None
+    try:
+        with work.limited():
+            work.current = trace
+            outcome, work.tally = work.twice(check, trace)
+            if outcome.broken and work.blame(check, trace):
+                outcome, work.tally = work.twice(check, trace)
+    except UndecidedError as error:
+        outcome = Outcome(ended=str(error))
+    if outcome.broken is not None:
+        verdict, reason = BROKEN, work.note
+        counterexample = Counterexample(**vars(outcome.broken), trace=trace)
+    elif outcome.ended:
+        reason = outcome.ended
+    elif not work.tried(check):
+        reason = f"the trace does nothing that {check.name} looks at"
+    else:
+        verdict, reason = HOLDS, work.note
+    return work.result(check, verdict, reason, counterexample, started)
+
+
+def check_scheduler(
+    subject: Any,
+    *,
+    checks: Iterable[Any] = (),
+    all_checks: bool = False,
+    max_examples: int = 25,
+    seed: int = 0,
+    time_limit: float = 30.0,
+    **options: Any,
+) -> list[Result]:
+    """Check that a scheduler survives a checkpoint, in any test.
+
+    Parameters
+    ----------
+    subject : Subject, class or callable
+        The scheduler: a `Subject`, a class or function that is called as
+        ``build(optimizer, last_epoch=-1, **options)``, or ``"module:attribute"``.
+    checks : iterable
+        Names of checks, or functions decorated as such; the default ones if empty.
+    all_checks : bool
+        Whether to add the opt-in checks.
+    max_examples : int
+        Traces of the search for each check, after the sweep; 0 for the sweep alone.
+    seed : int
+        Seed of the search: the same one draws the same traces.
+    time_limit : float
+        Seconds for each check.
+    **options
+        Keyword arguments of `build`, values or Hypothesis strategies.
+
+    Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`,
+    if a check is broken; else `UndecidedError` if one is UNKNOWN;
+    `CheckError` or `SubjectError` for arguments that are not what they must be.
+
+    >>> from torch.optim.lr_scheduler import ExponentialLR
+    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+    >>> results[0].verdict
+    'HOLDS'
+    """
+    __tracebackhide__ = True  # pytest shows the report, not this function
+    if max_examples < 0:
+        raise CheckError(f"'max_examples' must be 0 or more (got {max_examples!r})")
+    if not 0 < time_limit <= 86400:
+        raise CheckError(
+            f"'time_limit' must be seconds, above 0 and within a day (got {time_limit!r})"
+        )
+    chosen = as_subject(subject, options=options)
+    selected = select_checks(checks, all_checks=all_checks)
+    chosen.bind(dict.fromkeys(chosen.drawn))  # says at once what build does not take
+    results = list(check_subject(chosen, selected, Budget(max_examples, seed, time_limit)))
+    broken = [
+        broken_text(result, check)
+        for result, check in zip(results, selected, strict=True)
+        if result.verdict == BROKEN
+    ]
+    if broken:
+        raise BrokenSchedule("\n\n".join(broken), results)
+    if any(result.verdict == UNKNOWN for result in results):
+        raise UndecidedError(unknown_text(results))
+    return results
