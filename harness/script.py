@@ -13,8 +13,9 @@ from harness import loop, side_by_side
 from harness.api import replay
 from harness.checks import MIXED, as_check
 from harness.decorators import Check
+from harness.errors import ScriptError
 from harness.paths import branches, epochs, routes, unpath, walk
-from harness.results import Result, shorten
+from harness.results import BROKEN, Result, shorten
 from harness.source import Source
 from harness.subject import Subject, as_subject
 from harness.trace import BACK, STEPS, Operation, Trace
@@ -36,7 +37,14 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
     broken = result.counterexample
     if broken is not None:
-        trace = trace.until(broken.operation, broken.step)
+        shorter = trace.until(broken.operation, broken.step)
+        if shorter != trace and replay(subject, check, shorter).verdict != BROKEN:
+            # In a mixed trace a save makes what later resumes need, so it may do less now.
+            raise ScriptError(
+                f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
+                "cut off there, so saving itself changes the run: see saving_changes_nothing"
+            )
+        trace = shorter
     writer = _Writer(subject, check, trace)
     body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.weights))
     source = writer.source

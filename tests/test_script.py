@@ -246,3 +246,19 @@ def test_quotes_and_backslashes_do_not_break_the_head(run_script):
         subject, "resume_from_file", 'name=\'"""\\\\n\\x20\' train:1 save:a resume:a'
     )
     assert run_script(text).returncode == 0
+
+
+def test_a_trace_that_breaks_by_saving_for_what_comes_later_is_refused():
+    subject = Subject("x", faulty.SavingSteps, standalone=True)
+    trace = (
+        "train:6 save:a optimizer:2 scheduler:2 load:a@roll_back_in_place scheduler:1 train:2 "
+        "resume:a@resume_by_last_epoch train:6"
+    )
+    assert replay(subject, MIXED, trace).verdict == "BROKEN"
+    with pytest.raises(ScriptError, match="see saving_changes_nothing"):
+        write_script(subject, MIXED, trace)
+
+
+def test_a_trace_is_cut_where_it_breaks():
+    text = write_script(StepLR, "resume_by_last_epoch", f"{STEP_BUG} train:4 save:b resume:b")
+    assert f"The trace: {STEP_BUG}\n" in text
