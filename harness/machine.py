@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from unittest import mock
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture import providers
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -215,6 +215,7 @@ def _same_everywhere() -> Iterator[None]:
     Hypothesis has no such thing under these names, nothing is done.
     """
     with contextlib.ExitStack() as stack:
+        providers: Any = sys.modules.get("hypothesis.internal.conjecture.providers")
         names = ("_get_local_constants", "_local_constants", "CONSTANTS_CACHE")
         if all(hasattr(providers, name) for name in names):
             none = type(providers._local_constants)()
