@@ -281,8 +281,6 @@ def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) 
 @cli.command("list")
 def list_() -> int:
     """Show the subjects and the checks, a line each."""
-    from harness.trace import Trace  # noqa: F401 (keeps torch out of --help)
-
     subjects = _subjects((), {})
     width = max(len(subject.name) for subject in subjects)
     click.echo("Subjects:")
