@@ -178,7 +178,7 @@ def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
     """
     optimizer = new_optimizer()
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = copy.deepcopy(group["lr"])  # a tensor may be written in place
     scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
     return optimizer, scheduler
 

@@ -1,0 +1,97 @@
+"""Planted faults: schedulers with one known defect, and what must catch it.
+
+They are to the harness what the harness is to schedulers: the proof that each check
+catches what it is for, and nothing else. `harness.selftest` runs them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from harness.checks import as_check
+from harness.errors import CheckError, SubjectError
+from harness.subject import Subject, import_attribute
+from harness.trace import Trace
+
+__all__ = ["Fault", "find_faults", "planted", "planted_in"]
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A subject with one planted defect, with the record of what it proves.
+
+    `control` is the same subject without the defect, so building that instead is the
+    repair. `wrong` says what is wrong; `real` where a real bug of the same
+    shape was reported, or nothing. `caught_by` names the checks that must be broken,
+    in the order of `harness.CHECKS`: they and no others. `trace` is a minimal
+    counterexample to the first of them.
+    """
+
+    subject: Subject
+    control: Subject
+    wrong: str
+    real: str
+    caught_by: tuple[str, ...]
+    trace: Trace
+
+    @property
+    def name(self) -> str:
+        """The name of its subject."""
+        return self.subject.name
+
+
+def planted(
+    control: Subject, trace: str, *, caught_by: Iterable[str], real: str = ""
+) -> Callable[[Class], Class]:
+    """Make a class a planted fault of the subject `control`: a correct class with one defect.
+
+    The first line of the class's docstring says what is wrong. The other arguments are
+    those of `Fault`. Raises `CheckError` for the name of no check, or none at all,
+    `SubjectError` for a class without a docstring, and `TraceError` for a bad `trace`.
+    """
+
+    def plant(defect: Class) -> Class:
+        wrong = (inspect.getdoc(defect) or "").partition("\n")[0]
+        if not wrong:
+            raise SubjectError(f"fault {defect.__name__} needs a docstring: what is wrong with it")
+        named = [as_check(name) for name in caught_by]
+        if not named:
+            raise CheckError(f"fault {defect.__name__} must be caught by a check: name one")
+        subject = replace(control, name=defect.__name__, build=defect)
+        names = tuple(check.name for check in named)
+        defect.__fault__ = Fault(  # type: ignore[attr-defined]
+            subject, control, wrong, real, names, Trace.parse(trace)
+        )
+        return defect
+
+    return plant
+
+
+def planted_in(namespace: Mapping[str, Any]) -> tuple[Fault, ...]:
+    """The faults planted in a module, given its ``globals()``, in their order."""
+    own = (vars(value) for value in list(namespace.values()) if isinstance(value, type))
+    return tuple(
+        attributes["__fault__"]
+        for attributes in own
+        if attributes.get("__module__") == namespace["__name__"] and "__fault__" in attributes
+    )
+
+
+def find_faults(reference: str) -> list[Fault]:
+    """The faults that ``module:attribute`` names, each subject with its reference.
+
+    Raises `SubjectError` where it can't be imported, or is no sequence of faults.
+    """
+    value = import_attribute(reference)
+    if (
+        not isinstance(value, Sequence)
+        or not value
+        or not all(isinstance(item, Fault) for item in value)
+    ):
+        raise SubjectError(f"{reference} must be a sequence of harness.faults.Fault")
+    return list(value)

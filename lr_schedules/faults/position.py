@@ -1,0 +1,333 @@
+"""Faults of what is restored: the position, the base rates, the options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.faults import planted, planted_in
+from lr_schedules.controls import (
+    CLOSED_FORM,
+    HALVING,
+    MILESTONES,
+    MULTIPLIES,
+    NOISE,
+    PER_GROUP,
+    PLATEAU,
+    RESTARTS,
+)
+from lr_schedules.correct import (
+    ClosedForm,
+    Halving,
+    Milestones,
+    Multiplies,
+    Noise,
+    PerGroup,
+    Plateau,
+    Restarts,
+    thirds,
+)
+from lr_schedules.faults.routes import EVERY_LOAD
+
+__all__ = ["FAULTS"]
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a train:2",
+    caught_by=EVERY_LOAD,
+    real="Lightning-AI/pytorch-lightning#11188",
+)
+class SavesNoPosition(Halving):
+    """Does not save its position."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.write()
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a train:2",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="verl-project/verl#7953",
+)
+class LoadsNothing(Halving):
+    """Saves its position and does not load it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.write()
+
+
+@planted(
+    HALVING,
+    "save:a train:3 load:a",
+    caught_by=["roll_back_in_place"],
+    real="NovaSky-AI/SkyRL#2214",
+)
+class LoadsADelta(Halving):
+    """Adds the saved position to its own, so that a second load into it doubles it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch += state["epoch"]
+        self.write()
+
+
+@planted(
+    HALVING,
+    "save:a resume:a save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="Lightning-AI/pytorch-lightning#1772",
+)
+class OffByOne(Halving):
+    """Goes on from the epoch after the saved one, as if loading were a step."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state["epoch"] + 1})
+
+
+@planted(
+    HALVING,
+    "save:a resume:a save:a resume:a",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class OffByOneNext(Halving):
+    """Goes on from the epoch before the saved one, and shows it a step later."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.epoch -= 1
+
+
+@planted(
+    HALVING,
+    "train:3 save:a resume:a",
+    caught_by=[
+        "resume_optimizer_then_scheduler",
+        "resume_from_file",
+        "roll_back_in_place",
+        "resume_twice_from_one_dict",
+        "resume_at_every_save",
+    ],
+    real="huggingface/nanotron#256",
+)
+class BaseFromDecayed(Halving):
+    """Takes the LR in the groups, decayed already, for the base LR when it is loaded."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.base = [group["lr"] for group in self.optimizer.param_groups]
+        super().load_state_dict(state)
+
+
+@planted(
+    HALVING,
+    "train:3 save:a resume:a train:1",
+    caught_by=[
+        "resume_scheduler_then_optimizer",
+        "resume_built_on_loaded_optimizer",
+        "resume_scheduler_alone",
+    ],
+)
+class BaseFromFactor(Halving):
+    """Divides the LR in the groups by the saved factor: right once the optimizer is loaded."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.base = [rate / thirds(state["epoch"]) for rate in rates]
+        super().load_state_dict(state)
+
+
+@planted(
+    PER_GROUP,
+    "save:a resume:a",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="deepspeedai/DeepSpeed#7969",
+)
+class FirstGroupForAll(PerGroup):
+    """Loads the first group's base LR for all groups."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "base": state["base"][:1] * len(self.base)})
+
+
+@planted(
+    PER_GROUP,
+    "save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class AnotherGroups(PerGroup):
+    """Loads the decays in the order of their size, so that a group gets another's."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
+
+
+@planted(
+    HALVING,
+    "train:3 save:a resume:a",
+    caught_by=["resume_by_last_epoch"],
+)
+class IgnoresInitialLR(Halving):
+    """Takes the LR in the groups for the base LR when it is built with ``last_epoch``."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        if last_epoch >= 0:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        super().__init__(optimizer, last_epoch)
+
+
+@planted(
+    HALVING,
+    "train:3 save:a resume:a",
+    caught_by=["resume_built_on_loaded_optimizer"],
+    real="huggingface/nanotron#256",
+)
+class OverwritesInitialLR(Halving):
+    """Writes ``initial_lr`` anew when it is built on an optimizer that was loaded."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        if last_epoch < 0:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        super().__init__(optimizer, last_epoch)
+
+
+@planted(
+    MULTIPLIES,
+    "train:1 save:a resume:a",
+    caught_by=["resume_by_last_epoch"],
+    real="pytorch/pytorch#102261",
+)
+class AppliesAgain(Multiplies):
+    """Applies the last factor again when it is built with ``last_epoch``."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch)
+        if last_epoch >= 0:
+            self.epoch -= 1
+            self.step()
+
+
+@planted(
+    CLOSED_FORM,
+    "train:1 save:a resume:a",
+    caught_by=["resume_by_last_epoch", "resume_by_initial_lr"],
+)
+class CountsItsSteps(ClosedForm):
+    """Reads ``_step_count``, which starts anew where ``last_epoch`` goes on."""
+
+    def get_lr(self) -> list[Any]:
+        return [base * self._step_count**-0.5 for base in self.base_lrs]
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a train:2",
+    caught_by=["resume_by_last_epoch", "resume_by_initial_lr"],
+)
+class StartsAnew(Halving):
+    """Takes ``last_epoch`` and does nothing with it."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        super().__init__(optimizer)
+
+
+@planted(
+    RESTARTS,
+    "train:2 save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="pytorch/pytorch#52911",
+)
+class OptionNotRefreshed(Restarts):
+    """Does not load the length of the cycle, which it changes as it goes."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "length": self.length})
+
+
+@planted(
+    RESTARTS,
+    "train:2 save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class OptionReset(Restarts):
+    """Sets the length of the cycle back to its first one when it is loaded."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "length": 2})
+
+
+@planted(
+    MILESTONES,
+    "train:2 save:a resume:a",
+    caught_by=EVERY_LOAD,
+)
+class MilestonesUsedUp(Milestones):
+    """Does not save which milestones are left, and finds the others again after a resume."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "left": self.left})
+
+
+@planted(
+    PLATEAU,
+    "train:2 save:a resume:a train:2",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="facebookresearch/fairseq#4071",
+)
+class BestLost(Plateau):
+    """Does not load the best metric."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "best": self.best})
+
+
+@planted(
+    PLATEAU,
+    "train:3 save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    real="huggingface/pytorch-image-models#2756",
+)
+class PatienceLost(Plateau):
+    """Begins to count bad metrics anew when it is loaded."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "bad": 0})
+
+
+@planted(
+    PLATEAU,
+    "train:8 save:a resume:a train:2",
+    caught_by=EVERY_LOAD,
+    real="huggingface/pytorch-image-models#2756",
+)
+class CooldownLost(Plateau):
+    """Does not save how long it still has to cool down."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        del state["cooldown"]
+        return state
+
+
+@planted(
+    NOISE,
+    "train:1 save:a resume:a train:1",
+    caught_by=EVERY_LOAD,
+)
+class GeneratorNotSaved(Noise):
+    """Does not save the state of its random generator."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "random": self.random.getstate()})
+
+
+FAULTS = planted_in(globals())

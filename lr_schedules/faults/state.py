@@ -1,0 +1,235 @@
+"""Faults of the checkpoint itself: its dict, what that shares and holds, and copies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy
+
+from harness.faults import planted, planted_in
+from lr_schedules.controls import (
+    FROM_CALLABLE,
+    HALVING,
+    LOGS,
+    TAGGED,
+)
+from lr_schedules.correct import (
+    Cooling,
+    FromCallable,
+    Halving,
+    Logs,
+)
+from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
+
+__all__ = ["FAULTS"]
+
+
+@planted(
+    LOGS,
+    "save:a train:1",
+    caught_by=["saved_state_is_a_snapshot"],
+)
+class AliasesItsList(Logs):
+    """Hands out its live list as part of its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "log": self.log}
+
+
+@planted(
+    LOGS,
+    "save:a train:1",
+    caught_by=["saved_state_is_a_snapshot"],
+    real="pytorch/pytorch#196083",
+)
+class AliasesItsTensor(Logs):
+    """Hands out its live tensor as part of its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "sum": self.sum}
+
+
+@planted(
+    HALVING,
+    "save:a train:1",
+    caught_by=["saved_state_is_a_snapshot", "saving_after_loading_is_the_same"],
+)
+class AliasesTheOptimizer(Halving):
+    """Hands out the optimizer's own groups as part of its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "groups": self.optimizer.param_groups}
+
+
+@planted(
+    LOGS,
+    "save:a resume:a train:1 resume:a scheduler:2",
+    caught_by=["resume_twice_from_one_dict"],
+)
+class KeepsTheGivenList(Logs):
+    """Goes on writing into the list of the dict that it was given."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.log = state["log"]
+
+
+@planted(
+    HALVING,
+    "save:a resume:a resume:a",
+    caught_by=["resume_twice_from_one_dict", "loading_leaves_its_argument_alone"],
+    real="pytorch/pytorch#32756",
+)
+class EmptiesTheDict(Halving):
+    """Takes its position out of the dict that it is given."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state.pop("epoch")})
+
+
+@planted(
+    HALVING,
+    "save:a",
+    caught_by=["loading_leaves_its_argument_alone"],
+)
+class MarksTheDict(Halving):
+    """Adds a version to the dict that it is given."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        state.setdefault("version", 2)
+        super().load_state_dict(state)
+
+
+@planted(
+    HALVING,
+    "save:a train:2",
+    caught_by=[*IN_A_NEW_PROCESS, "roll_back_in_place", "saving_changes_nothing"],
+    real="pytorch/pytorch#164929",
+)
+class SavingIsAStep(Halving):
+    """Counts a save as a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        self.epoch += 1
+        return {"epoch": self.epoch - 1}
+
+
+@planted(
+    replace(HALVING, length=16),
+    "train:3" + 16 * " save:a",
+    caught_by=["saving_changes_nothing"],
+)
+class ManySavesWrong(Halving):
+    """Starts anew at its sixteenth save, when the room that it has for them is full."""
+
+    saves = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        self.saves += 1
+        if self.saves == 16:
+            self.epoch = self.saves = 0
+            self.write()
+        return state
+
+
+@planted(
+    LOGS,
+    "train:1 save:a",
+    caught_by=["saving_after_loading_is_the_same"],
+)
+class DropsTheSum(Logs):
+    """Does not load its sum, which the LR does not depend on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "sum": self.sum})
+
+
+@planted(
+    FROM_CALLABLE,
+    "train:1 save:a resume:a",
+    caught_by=EVERY_LOAD,
+    real="pytorch/pytorch#9927",
+)
+class CallableNotSaved(FromCallable):
+    """Does not save the state of the callable that it takes its factor from."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "cooling": {}}
+
+
+@planted(
+    FROM_CALLABLE,
+    "save:a resume:a",
+    caught_by=["resume_from_file", "state_loads_with_weights_only"],
+    real="pytorch/pytorch#98921",
+)
+class SavesAnObject(FromCallable):
+    """Saves the callable itself, which ``weights_only`` refuses."""
+
+    def state_dict(self) -> dict[str, Any]:
+        cooling = Cooling()
+        vars(cooling).update(vars(self.cooling))
+        return {"epoch": self.epoch, "cooling": cooling}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "cooling": vars(state["cooling"])})
+
+
+@planted(
+    TAGGED,
+    "save:a",
+    caught_by=["state_loads_with_weights_only"],
+)
+class SavesARange(Halving):
+    """Saves a range, which ``weights_only`` refuses; so does its optimizer's state, anyway."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "past": range(self.epoch)}
+
+
+@planted(
+    HALVING,
+    "save:a resume:a",
+    caught_by=["resume_from_file"],
+)
+class NumPyRate(Halving):
+    """Writes NumPy numbers into the groups, which ``weights_only`` then refuses to load."""
+
+    def factor(self) -> Any:
+        return numpy.float64(super().factor())
+
+
+@planted(
+    HALVING,
+    "save:a",
+    caught_by=["resume_by_pickle"],
+    real="pytorch/pytorch#88684",
+)
+class HoldsALambda(Halving):
+    """Holds a lambda, which pickle refuses."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        self.decay: Any = lambda epoch: 0.5 ** (epoch // 3)
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        return float(self.decay(self.epoch))
+
+
+@planted(
+    HALVING,
+    "save:a resume:a train:3",
+    caught_by=["resume_by_deepcopy"],
+)
+class CopySharesTheOptimizer(Halving):
+    """Gives its copy the optimizer that it has itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
+
+FAULTS = planted_in(globals())

@@ -1,0 +1,288 @@
+"""Faults that show only at a certain time, or by certain ways of resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from harness.faults import planted, planted_in
+from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
+from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
+from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
+
+__all__ = ["FAULTS"]
+
+LONG = replace(HALVING, length=16)
+
+
+@planted(
+    HALVING,
+    "train:8 save:a resume:a train:1",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class WrongFromTheEighth(Halving):
+    """Loads an epoch too few, from the eighth on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state["epoch"] - (state["epoch"] >= 8)})
+
+
+@planted(
+    HALVING,
+    "train:6 save:a resume:a",
+    caught_by=EVERY_LOAD,
+)
+class WrongAtAMilestone(Halving):
+    """Drops the decay that it was saved at, where that is the one at epoch 6."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.epoch == 6:
+            self.base = [base * 2 for base in self.base]
+            self.write()
+
+
+@planted(
+    RAMP,
+    "train:9 save:a resume:a",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class WrongAtTheEnd(Ramp):
+    """Begins anew when it is resumed at the very end of its schedule."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": 0 if state["epoch"] == 9 else state["epoch"]})
+
+
+@planted(
+    RAMP,
+    "train:10 save:a resume:a",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class WrongAfterTheEnd(Ramp):
+    """Goes round again when it is resumed after the end of its schedule."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        epoch = state["epoch"]
+        super().load_state_dict({"epoch": epoch % 9 if epoch > 9 else epoch})
+
+
+@planted(
+    RAMP,
+    "train:10",
+    caught_by=["lr_is_never_negative"],
+    real="huggingface/transformers#132",
+)
+class NegativePastTheEnd(Ramp):
+    """Falls on, below 0, after the end of its schedule."""
+
+    def factor(self) -> float:
+        return 1 - self.epoch / 9
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a save:a resume:a train:2",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class SecondResumeWrong(Halving):
+    """Starts anew when it is resumed a second time."""
+
+    resumed = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "resumed": self.resumed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": 0 if state["resumed"] else state["epoch"]})
+        self.resumed = 1
+
+
+@planted(
+    LONG,
+    15 * "train:1 save:a ",
+    caught_by=["resume_at_every_save"],
+)
+class ManyResumesWrong(Halving):
+    """Keeps the lengths of its last 14 runs, and takes their sum for its position."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        self.runs: list[int] = []
+        super().__init__(optimizer, last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        length = self.epoch - sum(self.runs)
+        return {"runs": [*self.runs, length] if length else list(self.runs)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.runs = state["runs"][-14:]
+        super().load_state_dict({"epoch": sum(self.runs)})
+
+
+@planted(
+    HALVING,
+    "save:a train:3 load:a",
+    caught_by=["roll_back_in_place"],
+)
+class OnlyForward(Halving):
+    """Keeps the greater of its own position and the saved one, so it can't go back in time."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": max(self.epoch, state["epoch"])})
+
+
+@planted(
+    UPDATES,
+    "train:1 optimizer:1 save:a resume:a scheduler:1 train:1",
+    caught_by=EVERY_LOAD,
+)
+class PendingNotLoaded(Updates):
+    """Does not load that an optimizer step waits to be counted."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "pending": 0})
+
+
+@planted(
+    UPDATES,
+    "scheduler:3 save:a resume:a",
+    caught_by=EVERY_LOAD,
+    real="starVLA/starVLA#210",
+)
+class StepsForUpdates(Updates):
+    """Loads the number of its own steps, counted or not, for its position."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "epoch": state["steps"]})
+
+
+@planted(
+    UPDATES,
+    "train:1 save:a optimizer:1 load:a scheduler:1 train:1",
+    caught_by=["roll_back_in_place"],
+)
+class PendingKept(Updates):
+    """Keeps what waits to be counted where nothing waited at the save: an ``or`` too many."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({**state, "pending": state["pending"] or self.pending})
+
+
+@planted(
+    RESTARTS,
+    "train:1 save:a resume:a",
+    caught_by=[
+        *EVERY_LOAD,
+        "loading_leaves_its_argument_alone",
+        "saving_after_loading_is_the_same",
+    ],
+)
+class RaisesMidCycle(Restarts):
+    """Can be loaded only at the start of a cycle, and raises elsewhere."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.at:
+            raise ValueError(f"no cycle begins {self.at} epochs after the last one")
+
+
+@planted(
+    HALVING,
+    "save:a scheduler:1 save:b resume:a train:2",
+    caught_by=[*IN_A_NEW_PROCESS, "roll_back_in_place"],
+)
+class LastSaveOnly(Halving):
+    """Leaves its position in a class attribute at a save, where the next save overwrites it."""
+
+    saved: ClassVar[int] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        type(self).saved = self.epoch
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": self.saved})
+
+
+@planted(
+    HALVING,
+    "save:a train:2 resume:a train:1",
+    caught_by=["resume_by_deepcopy", "resume_by_pickle"],
+)
+class ClassAttribute(Halving):
+    """Counts in a class attribute, which a copy shares with the run that goes on."""
+
+    count: ClassVar[dict[str, int]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        (self.count if name == "epoch" else vars(self))[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "epoch":
+            return self.count[name]
+        raise AttributeError(name)
+
+
+WARM = {"steps": 0}
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a",
+    caught_by=[*EVERY_LOAD, "resume_by_deepcopy", "resume_by_pickle"],
+)
+class ModuleGlobal(Halving):
+    """Counts in a module global the warm-up, which starts anew with every scheduler built."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        WARM["steps"] = last_epoch + 1
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        return super().factor() * min((1 + WARM["steps"]) / 4, 1.0)
+
+    def step(self) -> None:
+        WARM["steps"] += 1
+        super().step()
+
+
+@planted(
+    HALVING,
+    "train:2 save:a resume:a@resume_by_deepcopy train:1 save:a load:a@roll_back_in_place",
+    caught_by=["resumes_mixed"],
+)
+class AnyLoadAfterACopy(Halving):
+    """Is right by every way alone; after it was copied it loads an epoch too few."""
+
+    copied = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, copied=True)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state["epoch"] - self.copied})
+
+
+@planted(
+    HANDOVER,
+    "save:a train:3 resume:a",
+    caught_by=[
+        "resume_optimizer_then_scheduler",
+        "resume_built_on_loaded_optimizer",
+        "resume_scheduler_alone",
+    ],
+)
+class WritesForAnother(Handover):
+    """Saves a function of the live scheduler, and writes the LR by it when it is loaded."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "rates": lambda: self.rates()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rates = state.pop("rates")
+        super().load_state_dict(state)
+        for group, rate in zip(self.optimizer.param_groups, rates(), strict=True):
+            group["lr"] = rate
+
+
+FAULTS = planted_in(globals())
