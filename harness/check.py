@@ -6,7 +6,7 @@ import contextlib
 import time
 import traceback
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.checks import CHECKS, MIXED
@@ -28,6 +28,7 @@ from harness.results import (
     UNKNOWN,
     Budget,
     Counterexample,
+    Found,
     Result,
 )
 from harness.run import Break, Outcome, Runner, Tally
@@ -35,7 +36,7 @@ from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
 from harness.trace import BACK, MAX_STEPS, Trace
 
-__all__ = ["SubjectCheck", "check_subject"]
+__all__ = ["SubjectCheck", "check_subject", "do_nothing"]
 
 DRAWN_OPTIONS = 3
 """How many sets of drawn options the sweep goes over."""
@@ -60,8 +61,13 @@ class _Constant:
         return [group["lr"] for group in self.optimizer.param_groups]
 
 
-def _do_nothing(scheduler: Any, epoch: int) -> None:
+def _no_step(scheduler: Any, epoch: int) -> None:
     pass
+
+
+def do_nothing(optimizer: Callable[[], Any]) -> Subject:
+    """A scheduler that does nothing, on a subject's optimizer."""
+    return Subject("do-nothing", _Constant, optimizer=optimizer, step=_no_step)
 
 
 class SubjectCheck:
@@ -76,6 +82,9 @@ class SubjectCheck:
         self.deadline = 0.0
         self.current: Trace | None = None
         self.ends: list[str] = []
+        self.by = ""
+        self.traces = 0
+        self.started = time.process_time()
 
     # ---------------------------------------------------------------------- preparation
 
@@ -191,6 +200,7 @@ class SubjectCheck:
     ) -> Result:
         """The verdict with what was tried, and the time since `started`."""
         seconds = round(time.perf_counter() - started, 4)
+        self.traces += self.tally.traces
         references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
@@ -218,6 +228,7 @@ class SubjectCheck:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
                 raise UndecidedError("nothing was tried: the uninterrupted run is too short")
             return HOLDS, self.note, None
+        found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
         trace = minimise(trace, lambda candidate: self.breaks(check, candidate))
         broken = self.twice(check, trace)[0].broken
         if broken is None:
@@ -225,7 +236,7 @@ class SubjectCheck:
                 f"the trace {trace} broke the check once and not again: "
                 "what the scheduler does depends on more than the trace"
             )
-        return BROKEN, self.note, Counterexample(**vars(broken), trace=trace)
+        return BROKEN, self.note, Counterexample(**vars(broken), trace=trace, found=found)
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
@@ -258,7 +269,7 @@ class SubjectCheck:
         They are not compared from then on. Raises `UndecidedError` where the
         trace breaks with a scheduler that does nothing as well, in any other way.
         """
-        subject = Subject("control", _Constant, optimizer=self.subject.optimizer, step=_do_nothing)
+        subject = do_nothing(self.subject.optimizer)
         runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
         control = runner.run(check, Trace(trace.operations)).broken
         if control is None:
@@ -287,6 +298,7 @@ class SubjectCheck:
 
     def find(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
+        self.by = "sweep"
         for bound, horizon in zip(self.bounds, self.horizons, strict=True):
             epochs = min(horizon, self.subject.length)
             traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
@@ -302,6 +314,7 @@ class SubjectCheck:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
         from harness.machine import Plan, search
 
+        self.by = "search"
         if check is MIXED:
             ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
         else:

@@ -1,13 +1,12 @@
-"""The command line: ``check``, ``list``, ``replay`` and ``script``."""
+"""The command line: ``check``, ``list``, ``replay``, ``script`` and ``selftest``."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import click
 
 from harness import __version__
 from harness.errors import HarnessError, ScriptError, TraceError
+from harness.progress import progress
 
 if TYPE_CHECKING:
     from harness.decorators import Check
@@ -160,8 +160,8 @@ def check(
     results: list[Result] = []
     complete = True
     try:
-        with _progress(len(chosen) * len(selected), chosen) as note:
-            _run(chosen, selected, budget, results, note)
+        with progress(len(chosen) * len(selected)) as show:
+            _run(chosen, selected, budget, results, show)
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
@@ -180,44 +180,19 @@ def _run(
     checks: Sequence[Check],
     budget: Budget,
     results: list[Result],
-    note: Callable[[Result], None],
+    show: Callable[[str, str], None],
 ) -> None:
+    """Add the results one by one, and show each, with a line for every subject."""
     from harness.check import check_subject
-
-    for subject in subjects:
-        for result in check_subject(subject, checks, budget):
-            results.append(result)
-            note(result)
-
-
-@contextlib.contextmanager
-def _progress(total: int, subjects: Sequence[Subject]) -> Iterator[Callable[[Result], None]]:
-    """What to call with every result: a bar on a terminal, a line per subject elsewhere."""
     from harness.report import tried_text
 
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("pairs", total=total)
-
-            def advance(result: Result) -> None:
-                bar.update(task, advance=1, description=f"{result.subject} {result.check}")
-
-            yield advance
-        return
-    done: list[Result] = []
-    per_subject = total // len(subjects)
-
-    def line(result: Result) -> None:
-        done.append(result)
-        if len(done) == per_subject:
-            click.echo(f"{result.subject}: {tried_text(done)}", err=True)
-            done.clear()
-
-    yield line
+    for subject in subjects:
+        done: list[Result] = []
+        for result in check_subject(subject, checks, budget):
+            results.append(result)
+            done.append(result)
+            line = f"{subject.name}: {tried_text(done)}" if len(done) == len(checks) else ""
+            show(f"{result.subject} {result.check}", line)
 
 
 def _report(
@@ -393,3 +368,48 @@ def _one_subject(name: str) -> Subject:
     return (
         find_subject(name) if ":" in name else select_subjects([name], find_subjects(CATALOGUE))[0]
     )
+
+
+@cli.command()
+@click.option("--quick", is_flag=True,
+              help="Each fault by one of its checks, the controls by the sweep alone.")  # fmt: skip
+@click.option(
+    "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
+)
+@click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Repeat it with so many seeds: a fault must be caught by 19 of 20.")  # fmt: skip
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=os.cpu_count() or 1,
+              show_default="all cores", help="Processes.")  # fmt: skip
+@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the trials as data.")  # fmt: skip
+def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | None) -> int:
+    """Prove the harness on this machine and this PyTorch.
+
+    Planted faults, schedulers with one known defect, must each be caught by exactly
+    the checks of its record; controls, correct schedulers, by none.
+
+    Exit status: 0 all is as it must be, 1 it is not, 2 something is unknown,
+    130 after Ctrl-C.
+    """
+    from harness import selftest, selftest_report
+    from harness.output import check_writable, write_text
+    from harness.results import Budget
+
+    if json_file is not None:
+        check_writable(json_file)
+    aside = selftest.set_aside()
+    budgets = [Budget(seed=number) for number in range(seed, seed + seeds)]
+    planned = selftest.all_jobs(budgets, quick=quick, aside=tuple(aside))
+    trials: list[selftest.Trial] = []
+    try:
+        with progress(len(planned)) as show:
+            for trial in selftest.run_jobs(planned, jobs):
+                trials.append(trial)
+                show(trial.name, selftest_report.line(trial))
+    except KeyboardInterrupt:
+        click.echo("interrupted: nothing is proven", err=True)
+        return INTERRUPTED
+    selftest_report.show(trials, aside, quick=quick)
+    if json_file is not None:
+        write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
+    return selftest_report.status(trials)

@@ -230,8 +230,8 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
     ``reason``, ``torch``, ``traces``, ``steps``, ``resumes``, ``comparisons``,
     ``seconds``; for a broken pair also ``trace``, ``operation`` (its index in the
     trace), ``step`` (of that operation, from 1; 0 for saves and resumes),
-    ``expected`` and ``actual``. Numbers that JSON lacks are the strings ``nan``,
-    ``inf`` and ``-inf``.
+    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers
+    that JSON lacks are the strings ``nan``, ``inf`` and ``-inf``.
     """
     return {
         "schema": SCHEMA,
@@ -260,6 +260,7 @@ def _row(result: Result) -> dict[str, Any]:
             "trace": str(found.trace),
             "operation": found.operation,
             "step": found.step,
+            "found_by": found.found.by if found.found else "",
             "expected": _finite(found.expected),
             "actual": _finite(found.actual),
         }

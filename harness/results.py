@@ -19,6 +19,7 @@ __all__ = [
     "BrokenSchedule",
     "Budget",
     "Counterexample",
+    "Found",
     "Result",
     "shorten",
 ]
@@ -39,10 +40,27 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Found:
+    """How a counterexample was found.
+
+    `by` is ``sweep`` or ``search``; `traces` and `seconds` (of CPU) are what had
+    been spent on the subject until then, with all checks made before.
+    """
+
+    by: str
+    traces: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Counterexample(Break):
-    """A minimal trace that breaks a check, and where and how it does."""
+    """A minimal trace that breaks a check, and where and how it does.
+
+    `found` says how it was found, where it was not given; it does not make two differ.
+    """
 
     trace: Trace
+    found: Found | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

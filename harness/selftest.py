@@ -1,0 +1,260 @@
+"""The selftest: does every check catch the faults planted for it, and alarm at nothing else?
+
+A *trial* is a planted fault, or a control, through all checks with one seed. It is
+exact where the broken checks are those of the fault's record and no others; of a
+control none must be.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import multiprocessing
+import signal
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.api import replay
+from harness.check import check_subject, do_nothing
+from harness.checks import CHECKS, MIXED, as_check
+from harness.decorators import Check
+from harness.faults import Fault, find_faults
+from harness.loop import new_sgd
+from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
+from harness.subject import Subject, find_subjects
+
+__all__ = ["Job", "Trial", "run_jobs", "set_aside", "try_control", "try_fault"]
+
+CONTROLS = "lr_schedules.controls:CONTROLS"
+FAULTS = "lr_schedules.faults:FAULTS"
+
+FOR_CONTROLS = 2
+"""How many times the traces of a fault's search a control gets: it must hold for longer."""
+
+REQUIRED = 0.95
+"""Of several seeds, the share whose trials must be exact for a fault: 19 of 20."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the checks said of one fault or control with one seed.
+
+    `expected` are the checks that must be broken. `problems` says what else is
+    wrong: with the fault's record, for instance.
+    """
+
+    name: str
+    seed: int
+    expected: tuple[str, ...]
+    results: Sequence[Result] = field(repr=False)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def caught_by(self) -> tuple[str, ...]:
+        """The checks that are broken."""
+        return tuple(result.check for result in self.results if result.verdict == BROKEN)
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The checks that must be broken and are not."""
+        return tuple(name for name in self.expected if name not in self.caught_by)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """The checks that are broken and must not be."""
+        return tuple(name for name in self.caught_by if name not in self.expected)
+
+    @property
+    def unknown(self) -> tuple[Result, ...]:
+        """The results that decide nothing."""
+        return tuple(result for result in self.results if result.verdict == UNKNOWN)
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything is as it must be."""
+        return not (self.missed or self.alarms or self.unknown or self.problems)
+
+    @property
+    def first(self) -> Result | None:
+        """The first result that is BROKEN."""
+        return next((result for result in self.results if result.verdict == BROKEN), None)
+
+    @property
+    def found(self) -> Found | None:
+        """How the first counterexample was found."""
+        if self.first is None or self.first.counterexample is None:
+            return None
+        return self.first.counterexample.found
+
+    def complaints(self) -> list[str]:
+        """What is not as it must be, a sentence each."""
+        said = [f"not caught by {name}" for name in self.missed]
+        said += [f"false alarm of {name}: {self._trace(name)}" for name in self.alarms]
+        said += [f"{result.check} is UNKNOWN: {result.reason}" for result in self.unknown]
+        return [f"{self.name} (seed {self.seed}): {what}" for what in (*said, *self.problems)]
+
+    def _trace(self, check: str) -> str:
+        [result] = [result for result in self.results if result.check == check]
+        return "" if result.counterexample is None else str(result.counterexample.trace)
+
+
+def set_aside() -> dict[str, str]:
+    """The checks that this torch itself can't do, each with the reason.
+
+    They are UNKNOWN with a scheduler that does nothing.
+    """
+    results = check_subject(do_nothing(new_sgd), CHECKS, Budget(max_examples=0))
+    return {result.check: result.reason for result in results if result.verdict == UNKNOWN}
+
+
+def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick: bool) -> Trial:
+    """A fault through all checks but those set aside; `quick`: through the first of its own."""
+    expected = tuple(name for name in fault.caught_by if name not in aside)
+    if quick:
+        expected = expected[:1]
+    names = expected if quick else tuple(c.name for c in CHECKS if c.name not in aside)
+    results = _results(fault.subject, [as_check(name) for name in names], budget, aside)
+    problems = [] if fault.caught_by[0] in aside else _record_problems(fault)
+    return Trial(fault.name, budget.seed, expected, results, tuple(problems))
+
+
+def _record_problems(fault: Fault) -> list[str]:
+    """What is wrong with the counterexample of a fault's record."""
+    check = fault.caught_by[0]
+    problems = []
+    if replay(fault.subject, check, fault.trace).verdict != BROKEN:
+        problems.append(f"the counterexample of its record does not break {check}: {fault.trace}")
+    if replay(fault.control, check, fault.trace).verdict == BROKEN:
+        problems.append(f"its repair breaks {check}, too: {fault.trace}")
+    return problems
+
+
+def try_control(
+    control: Subject, budget: Budget, aside: Sequence[str] = (), *, quick: bool
+) -> Trial:
+    """A control through all checks but those set aside; `quick`: with the sweep alone."""
+    examples = 0 if quick else FOR_CONTROLS * budget.max_examples
+    more = Budget(examples, budget.seed, budget.time_limit)
+    checks = [check for check in CHECKS if check.name not in aside]
+    return Trial(control.name, budget.seed, (), _results(control, checks, more, aside))
+
+
+def _results(
+    subject: Subject, checks: Sequence[Check], budget: Budget, aside: Sequence[str]
+) -> list[Result]:
+    """The results, without what is UNKNOWN only because checks are set aside."""
+    results = list(check_subject(subject, checks, budget))
+    if aside:
+        results = [r for r in results if r.check != MIXED.name or r.verdict != UNKNOWN]
+    return results
+
+
+# ------------------------------------------------------------------------------- all of them
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to make: the place of a fault or control in its list, and how to try it."""
+
+    index: int
+    is_fault: bool
+    budget: Budget
+    quick: bool
+    aside: tuple[str, ...]
+
+    def run(self) -> Trial:
+        """Make the trial."""
+        if self.is_fault:
+            fault = find_faults(FAULTS)[self.index]
+            return try_fault(fault, self.budget, self.aside, quick=self.quick)
+        control = find_subjects(CONTROLS)[self.index]
+        return try_control(control, self.budget, self.aside, quick=self.quick)
+
+
+def all_jobs(budgets: Sequence[Budget], *, quick: bool, aside: Sequence[str]) -> list[Job]:
+    """The controls and the faults, with each budget."""
+    counts = ((False, len(find_subjects(CONTROLS))), (True, len(find_faults(FAULTS))))
+    return [
+        Job(index, is_fault, budget, quick, tuple(aside))
+        for budget in budgets
+        for is_fault, count in counts
+        for index in range(count)
+    ]
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and import all of torch before any clock runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    new_sgd()
+
+
+def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Trial]:
+    """The trials in the order of their jobs, made by as many processes."""
+    if processes == 1:
+        new_sgd()
+        yield from (job.run() for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _begin)
+    try:
+        yield from pool.map(Job.run, jobs)
+    except BaseException:
+        for process in list(getattr(pool, "_processes", {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------------ totals
+
+
+def by_name(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The trials of every fault or control."""
+    named: dict[str, list[Trial]] = collections.defaultdict(list)
+    for trial in trials:
+        named[trial.name].append(trial)
+    return named
+
+
+def enough(trials: Sequence[Trial]) -> bool:
+    """Whether the trials of one fault or control are exact as often as is required.
+
+    A control never alarms; a fault is caught exactly by `REQUIRED` of the seeds,
+    and never raises a false alarm.
+    """
+    if any(trial.alarms or trial.unknown or trial.problems for trial in trials):
+        return False
+    return sum(trial.exact for trial in trials) >= REQUIRED * len(trials)
+
+
+def median_seconds(trials: Sequence[Trial]) -> float:
+    """The median CPU time in which a fault was first caught, in seconds."""
+    return statistics.median(trial.found.seconds for trial in trials if trial.found)
+
+
+def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:
+    """The trials as data for JSON."""
+    return {
+        "schema": 1,
+        "torch": trials[0].results[0].torch,
+        "set_aside": aside,
+        "trials": [
+            {
+                "name": trial.name,
+                "seed": trial.seed,
+                "expected": trial.expected,
+                "caught_by": trial.caught_by,
+                "complaints": trial.complaints(),
+                "counterexamples": {
+                    result.check: str(result.counterexample.trace)
+                    for result in trial.results
+                    if result.counterexample is not None
+                },
+                "found": vars(trial.found) if trial.found else None,
+            }
+            for trial in trials
+        ],
+    }
