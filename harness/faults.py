@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from harness.checks import as_check
+from harness.checks import CHECKS, as_check
 from harness.errors import CheckError, SubjectError
 from harness.subject import Subject, import_attribute
 from harness.trace import Trace
@@ -28,7 +28,7 @@ class Fault:
     `control` is the same subject without the defect, so building that instead is the
     repair. `wrong` says what is wrong; `real` where a real bug of the same
     shape was reported, or nothing. `caught_by` names the checks that must be broken,
-    in the order of `harness.CHECKS`: they and no others. `trace` is a minimal
+    in the order of `harness.CHECKS`: they, and no others. `trace` is a minimal
     counterexample to the first of them.
     """
 
@@ -63,7 +63,8 @@ def planted(
         if not named:
             raise CheckError(f"fault {defect.__name__} must be caught by a check: name one")
         subject = replace(control, name=defect.__name__, build=defect)
-        names = tuple(check.name for check in named)
+        ordered = [check for check in CHECKS if check in named]
+        names = tuple(check.name for check in dict.fromkeys([*ordered, *named]))
         defect.__fault__ = Fault(  # type: ignore[attr-defined]
             subject, control, wrong, real, names, Trace.parse(trace)
         )

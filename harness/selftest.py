@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import math
 import multiprocessing
 import signal
 import statistics
@@ -231,8 +232,9 @@ def enough(trials: Sequence[Trial]) -> bool:
 
 
 def median_seconds(trials: Sequence[Trial]) -> float:
-    """The median CPU time in which a fault was first caught, in seconds."""
-    return statistics.median(trial.found.seconds for trial in trials if trial.found)
+    """The median CPU time in which a fault was first caught, in seconds; nan if none was."""
+    seconds = [trial.found.seconds for trial in trials if trial.found]
+    return statistics.median(seconds) if seconds else math.nan
 
 
 def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:

@@ -1,0 +1,51 @@
+"""A small selftest: one fault with a right record, and some whose record is wrong."""
+
+from harness import Subject
+from harness.faults import planted, planted_in
+from lr_schedules.controls import HALVING
+from lr_schedules.correct import Halving
+
+CONTROLS = (HALVING,)
+
+
+@planted(HALVING, "train:10", caught_by=["lr_is_never_negative"])
+class Right(Halving):
+    """Is negative from the tenth epoch on, as its record says."""
+
+    def factor(self):
+        return 1.0 if self.epoch < 10 else -1.0
+
+
+RIGHT = planted_in(globals())
+
+
+@planted(HALVING, "train:3", caught_by=["lr_is_never_negative"])
+class Missed(Halving):
+    """Is nowhere negative, as its record says it is."""
+
+
+MISSED = (Missed.__fault__,)
+
+
+@planted(HALVING, "train:3", caught_by=["last_lr_is_the_groups_lr"])
+class Alarms(Halving):
+    """Reports the LR rounded, and is negative, too, which its record does not say."""
+
+    def factor(self):
+        return -super().factor()
+
+    def get_last_lr(self):
+        return [round(rate, 2) for rate in super().get_last_lr()]
+
+
+ALARMS = (Alarms.__fault__,)
+WRONG_CONTROLS = (Subject("wrong", Alarms),)
+
+
+def raises(optimizer, last_epoch=-1):
+    """A build that fails."""
+    raise ValueError("no such luck")
+
+
+UNKNOWN_CONTROLS = (Subject("raises", raises),)
+NO_FAULTS = ("a word",)

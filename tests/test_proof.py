@@ -1,0 +1,194 @@
+"""What takes minutes to prove: minima by brute force, every script, what each part is there for.
+
+``python -m tox run -e proof`` runs this; the default run leaves it out.
+"""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from test_minimise import smaller, still_breaks
+
+from harness import CHECKS, Budget, Trace, check, check_subject, machine
+from harness.check import SubjectCheck
+from harness.checks import as_check
+from harness.script import script_of
+from lr_schedules.faults import FAULTS
+from lr_schedules.subjects import SUBJECTS
+
+pytestmark = pytest.mark.slow
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+FAULT = pytest.mark.parametrize("name", BY_NAME)
+SEEDS = range(20)
+
+
+@functools.cache
+def broken(name, seed=0):
+    """The broken results of a fault."""
+    results = check_subject(BY_NAME[name].subject, CHECKS, Budget(seed=seed))
+    return [result for result in results if result.verdict == "BROKEN"]
+
+
+# ----------------------------------------------------------------------------------- minimal
+
+
+@FAULT
+def test_nothing_smaller_breaks_the_same_check(name):
+    """By brute force over the neighbours of every counterexample, that of the record too."""
+    fault = BY_NAME[name]
+    found = [(result.check, result.counterexample.trace) for result in broken(name)]
+    assert found
+    for name_of_check, trace in {*found, (fault.caught_by[0], fault.trace)}:
+        chosen = as_check(name_of_check)
+        assert still_breaks(fault.subject, chosen, trace)
+        assert [str(t) for t in smaller(trace) if still_breaks(fault.subject, chosen, t)] == []
+
+
+COUNTEREXAMPLES = """
+import json, sys
+from harness import CHECKS, Budget, check_subject
+from lr_schedules.faults import SUBJECTS
+[subject] = [subject for subject in SUBJECTS if subject.name == sys.argv[1]]
+results = check_subject(subject, CHECKS, Budget(seed=5))
+print(json.dumps({r.check: str(r.counterexample.trace) for r in results if r.counterexample}))
+"""
+
+
+@FAULT
+def test_the_counterexamples_are_the_same_in_another_process(name, tmp_path):
+    """And so in every worker of pytest-xdist, which runs this test."""
+    environment = {
+        **os.environ, "PYTHONHASHSEED": "7",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTEREXAMPLES, name], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    here = {result.check: str(result.counterexample.trace) for result in broken(name, 5)}
+    assert json.loads(done.stdout) == here
+
+
+# ----------------------------------------------------------------------------------- scripts
+
+
+def assert_tells_the_truth(done, result):
+    """It exits with 1, and prints the numbers of the report."""
+    assert (done.returncode, done.stderr) == (1, "")
+    expected, actual = result.counterexample.expected, result.counterexample.actual
+    for key, value in actual.items():
+        assert str(value) in done.stdout
+        assert key == "raises" or f"{key} must be {expected[key]}" in done.stdout
+
+
+@FAULT
+def test_the_scripts_of_a_fault_tell_the_truth(name, run_script):
+    """Each exits with 1 and the report's numbers; with the fault repaired, with 0."""
+    fault = BY_NAME[name]
+    for result in broken(name):
+        chosen = as_check(result.check)
+        text = script_of(fault.subject, chosen, result, result.counterexample.trace)
+        assert_tells_the_truth(run_script(text), result)
+        repaired, count = re.subn(
+            rf"^build = {name}$", f"build = {fault.control.build.__name__}", text, flags=re.M
+        )
+        assert count == 1
+        done = run_script(repaired)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_the_scripts_of_what_is_broken_on_this_torch_tell_the_truth(subject, run_script):
+    for result in check_subject(subject, CHECKS):
+        if result.verdict == "BROKEN":
+            chosen = as_check(result.check)
+            text = script_of(subject, chosen, result, result.counterexample.trace)
+            assert_tells_the_truth(run_script(text), result)
+
+
+# ---------------------------------------------------------------------------------- ablation
+
+
+def at_present(draft):
+    """Ways back that are no way back in time: to what was saved just now."""
+    return [way for way in all_ways(draft) if draft.last_is("save")
+            and way[2] == draft.operations[-1].slot]  # fmt: skip
+
+
+all_ways = machine._Draft.ways_back
+search = SubjectCheck.search
+
+
+def go_back_at_once(draft, pick):
+    """As the machine's, with a save before it wherever there is none."""
+    if not draft.last_is("save"):
+        first = min(first for _, _, first in draft.plan.ways)
+        draft.add("train", max(first - draft.epoch, 0))
+        draft.slots["a"] = draft.epoch
+        draft.operations.append(machine.Operation("save", slot="a"))
+    kind, check_name, slot = at_present(draft)[0]
+    draft.operations.append(machine.Operation(kind, slot=slot, check=check_name))
+    draft.went_back = True
+
+
+def no_search_in_place(work, chosen, holding):
+    return None if chosen.at == "load" else search(work, chosen, holding)
+
+
+WITHOUT = {
+    "optimizer steps alone": (machine, "STEPS", ("train", "scheduler")),
+    "scheduler steps alone": (machine, "STEPS", ("train", "optimizer")),
+    "going back in time": (machine._Draft, "go_back", go_back_at_once),
+    "loading in place": (SubjectCheck, "search", no_search_in_place),
+    "the second slot": (machine, "SLOTS", ("a",)),
+    "the sweep": (check, "sweep", lambda *arguments: iter(())),
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        ("optimizer steps alone", "PendingNotLoaded"),
+        ("scheduler steps alone", "StepsForUpdates"),
+        ("going back in time", "WritesForAnother"),
+        ("loading in place", "PendingKept"),
+        ("the second slot", "LastSaveOnly"),
+        ("the sweep", "ManyResumesWrong"),
+        ("the sweep", "AliasesItsList"),
+    ],
+)
+def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch):
+    """With it, the fault is caught with 19 of 20 seeds at least."""
+
+    def caught():
+        machine._draw.cache_clear()
+        chosen = [as_check(BY_NAME[fault].caught_by[0])]
+        return sum(
+            result.verdict == "BROKEN"
+            for seed in SEEDS
+            for result in check_subject(BY_NAME[fault].subject, chosen, Budget(seed=seed))
+        )
+
+    before = caught()
+    monkeypatch.setattr(*WITHOUT[part])
+    without = caught()
+    monkeypatch.undo()
+    machine._draw.cache_clear()
+    assert before >= 19, (
+        f"Expected {fault} to be caught with at least 19 of {len(SEEDS)} seeds, "
+        f"but it was with {before}"
+    )
+    assert without == 0
+
+
+def test_traces_of_the_ablation_are_traces():
+    """What stands in for going back leaves the machine's other rules as they are."""
+    plan = machine.Plan((("resume", "", 1),), epochs=24, length=12)
+    draft = machine._Draft(plan)
+    go_back_at_once(draft, 3)
+    assert str(Trace(draft.finish())) == "train:1 save:a resume:a train:11"
