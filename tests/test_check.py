@@ -43,6 +43,7 @@ def test_correct_schedulers_raise_no_alarm(seed):
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
         found = verdicts(subject, seed=seed, max_examples=60)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
+        assert all(r.weights for r in found.values())
         assert {r.check for r in found.values() if r.verdict == "BROKEN"} <= opt_in
 
 

@@ -54,6 +54,16 @@ def test_an_observation_holds_what_the_optimizer_will_use():
     }
 
 
+def test_an_observation_holds_every_group():
+    seen = observe(new_sgd(), object())
+    assert seen == {
+        "lr": [0.1, 0.01],
+        "momentum": [0.9, 0.9],
+        "weight_decay": [0.001, 0.001],
+        "weights": [[1.0, -2.0], [0.5]],
+    }
+
+
 def test_a_report_that_fails_is_an_observation_too():
     class Early:
         def get_last_lr(self):

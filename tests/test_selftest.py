@@ -40,7 +40,7 @@ def test_a_fault_is_its_control_with_one_thing_wrong(name):
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_counterexample_of_a_record_breaks_its_check_and_not_the_repair(name):
+def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     fault = BY_NAME[name]
     assert replay(fault.subject, fault.caught_by[0], fault.trace).verdict == "BROKEN"
     assert replay(fault.control, fault.caught_by[0], fault.trace).verdict != "BROKEN"
@@ -127,6 +127,7 @@ def test_a_false_alarm_is_said(run):
     status, text, _ = run("ALARMS")
     assert status == 1
     assert "Alarms (seed 0): false alarm of lr_is_never_negative: train:1" in text
+    assert re.search("^Alarms .* 0/1$", text, re.MULTILINE)
     status, text, _ = run("RIGHT", "WRONG_CONTROLS")
     assert status == 1
     assert "wrong (seed 0): false alarm of last_lr_is_the_groups_lr" in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from harness.faults import planted, planted_in
 from lr_schedules.controls import (
     CLOSED_FORM,
@@ -161,6 +163,19 @@ class AnotherGroups(PerGroup):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
+
+
+@planted(
+    PER_GROUP,
+    "save:a resume:a",
+    caught_by=EVERY_LOAD,
+)
+class SavesInSinglePrecision(PerGroup):
+    """Saves the base LRs in single precision, so that they come back almost right."""
+
+    def state_dict(self) -> dict[str, Any]:
+        base = torch.tensor(self.base, dtype=torch.float32).tolist()
+        return {**super().state_dict(), "base": base}
 
 
 @planted(

@@ -1,0 +1,243 @@
+"""Breaks the harness, one small edit at a time, and sees that a test turns red.
+
+    python scripts/break_harness.py
+
+Each edit is made in a copy of the working tree, and the one test that it names is
+run there. An edit that survives fails the run, and so does one that no longer
+applies, or whose test is red without it: exit status 1.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("harness", "lr_schedules", "tests", "scripts", "pyproject.toml", "README.md", "LICENSE")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One way to break the harness: in `file` (of ``harness/``), `old` becomes `new`.
+
+    `test` is the test that must turn red.
+    """
+
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def problem(self) -> str:
+        """Why the edit can't be made, or nothing."""
+        count = (ROOT / "harness" / self.file).read_text().count(self.old)
+        return "" if count == 1 else f"its text is {count} times in harness/{self.file}"
+
+
+RUN, CHECK = "tests/test_run.py::", "tests/test_check.py::"
+RECORD = "tests/test_selftest.py::test_the_trace_of_a_record_breaks_its_check_and_not_the_repair"
+SHOWS = RUN + "test_a_break_is_found_where_it_shows"
+EDITS = (
+    # What is compared.
+    Edit("skip the second group", "loop.py",
+         "for group in optimizer.param_groups if name in group",
+         "for group in optimizer.param_groups[:1] if name in group",
+         "tests/test_loop.py::test_an_observation_holds_every_group"),
+    Edit("compare with a tolerance", "loop.py",
+         "return bool(expected == actual or",
+         "return bool(expected == actual or isinstance(expected, float) and "
+         "math.isclose(expected, actual, rel_tol=1e-6) or",
+         f"{RECORD}[SavesInSinglePrecision]"),
+    Edit("leave out momentum", "loop.py",
+         '("lr", "momentum", "betas", "weight_decay")', '("lr", "betas", "weight_decay")',
+         "tests/test_loop.py::test_an_observation_holds_every_group"),
+    Edit("leave out weight decay", "loop.py",
+         '("lr", "momentum", "betas", "weight_decay")', '("lr", "momentum", "betas")',
+         f"{RECORD}[DecayNotSaved]"),
+    Edit("take a tensor for a float", "loop.py",
+         'return {"tensor": value.tolist(), "dtype": str(value.dtype)}', "return value.tolist()",
+         "tests/test_loop.py::test_an_observation_holds_what_the_optimizer_will_use"),
+    Edit("leave out get_last_lr", "loop.py",
+         'if hasattr(scheduler, "get_last_lr"):', 'if hasattr(scheduler, "last_lr"):',
+         f"{RECORD}[StaleReport]"),
+    Edit("leave out the weights", "run.py",
+         "        if not self.weights:\n", "        if True:\n",
+         RUN + "test_every_group_and_the_weights_are_compared"),
+    Edit("compare no values", "run.py",
+         "        if not same(expected, actual):\n", "        if not same(expected, expected):\n",
+         SHOWS),
+    Edit("look nowhere but after steps", "run.py",
+         "        self._look(self._expected())\n", "",
+         f"{RECORD}[FirstGroupForAll]"),
+    # What it is compared with.
+    Edit("let the oracle share its scheduler with the interrupted run", "run.py",
+         'scheduler = self._make("build", self.bound.build, optimizer)',
+         'scheduler = self.made = getattr(self, "made", None) or '
+         'self._make("build", self.bound.build, optimizer)',
+         CHECK + "test_correct_schedulers_raise_no_alarm"),
+    Edit("take any uninterrupted run for that of the branch", "run.py",
+         "if known.path.startswith(path):", "if len(known.path) >= len(path):",
+         RUN + "test_references_are_reused_where_one_begins_with_another"),
+    Edit("forget that going back cuts the branch", "paths.py",
+         "            path = slots[operation.slot]\n", "            pass\n",
+         CHECK + "test_correct_schedulers_raise_no_alarm"),
+    Edit("go on with the gradients of the run that was left", "run.py",
+         '        self.index = len(self.path) - self.path.count("s")\n', "",
+         CHECK + "test_correct_schedulers_raise_no_alarm"),
+    Edit("do not restore the weights", "run.py",
+         "            restore_parameters(self.optimizer, checkpoint)\n", "            pass\n",
+         CHECK + "test_correct_schedulers_raise_no_alarm"),
+    # Copies of checkpoints.
+    Edit("drop the deep copy", "loop.py",
+         "        return copy.deepcopy(value)\n", "        return value\n",
+         RUN + "test_each_resume_gets_its_own_copy_of_the_checkpoint"),
+    Edit("give each run a dict of its own where one is shared", "run.py",
+         "if route.same_dict:", "if False:",
+         SHOWS),
+    # Sweep, search, minimise.
+    Edit("sweep from the second epoch on", "sweep.py",
+         "range(check.from_epoch, epochs + 1)", "range(check.from_epoch + 1, epochs + 1)",
+         "tests/test_sweep.py::test_every_epoch_is_a_save_point_the_first_and_the_last_too"),
+    Edit("resume once", "sweep.py",
+         "*save, *back, *again, *rest, *back, *rest)", "*save, *back, *rest)",
+         CHECK + "test_a_fault_of_the_second_resume_is_found_by_the_sweep"),
+    Edit("ignore the seed", "machine.py",
+         'seed(f"{seed_number} {done}")', 'seed(f"{done}")',
+         "tests/test_machine.py::test_the_same_seed_draws_the_same_traces"),
+    Edit("draw from the numbers of local modules", "machine.py",
+         "            with _same_everywhere():\n                run_state",
+         "            if True:\n                run_state",
+         "tests/test_machine.py::test_the_same_seed_draws_the_same_traces_whatever_is_imported"),
+    Edit("search nothing", "check.py",
+         'if check.kind == "resume" and self.budget.max_examples:', "if False:",
+         CHECK + "test_the_search_finds_what_the_sweep_cannot"),
+    Edit("mix ways with themselves alone", "sweep.py",
+         "        for second in ways:\n", "        for second in [first]:\n",
+         "tests/test_sweep.py::test_every_way_follows_every_other"),
+    Edit("let minimise return its input", "minimise.py",
+         "    smaller = True\n    while smaller:", "    smaller = False\n    while smaller:",
+         "tests/test_minimise.py::test_what_comes_out_breaks_and_nothing_smaller_does"),
+    Edit("merge nothing", "minimise.py",
+         "        if merged:\n", "        if False:\n",
+         "tests/test_minimise.py::test_neighbours_are_all_there_is"),
+    # Verdicts.
+    Edit("swallow the subject's exception", "run.py",
+         '        actual = {"raises": describe(error)}\n', "        return\n",
+         RUN + "test_an_exception_of_the_subject_is_shown"),
+    Edit("report HOLDS on an empty run", "check.py",
+         "if not (self.tally.traces and self.tally.steps and self.tried(check)):", "if False:",
+         CHECK + "test_nothing_tried_is_no_hold"),
+    Edit("report HOLDS for an error of the harness", "check.py",
+         "            reason = self.why(error)\n        return self.result",
+         '            reason, verdict = "", HOLDS\n        return self.result',
+         CHECK + "test_an_error_of_the_harness_is_unknown_and_says_where"),
+    Edit("take a schedule of the clock for a schedule", "check.py",
+         "if first.error != again.error or not same(first.observations, again.observations):",
+         "if False:",
+         CHECK + "test_what_does_not_depend_on_the_steps_alone_is_unknown"),
+    Edit("charge the optimizer's faults to the scheduler", "check.py",
+         "        if control is None:\n            return False\n", "        return False\n",
+         CHECK + "test_what_the_optimizer_raises_is_not_charged_to_the_scheduler"),
+    Edit("excuse every scheduler that differs where one that does nothing does", "check.py",
+         "        if broken is not None and not _excuses(control, broken, check):\n"
+         "            return False\n", "",
+         CHECK + "test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks"),
+    Edit("let the clock run out unseen", "run.py",
+         "        if time.monotonic() > self.deadline:\n", "        if False:\n",
+         RUN + "test_a_run_stops_at_the_deadline"),
+    Edit("decline nothing", "check.py",
+         "        if check.name in self.subject.declines:\n", "        if False:\n",
+         CHECK + "test_declined_checks_have_their_reason"),
+    # What it says.
+    Edit("exit with 0 though something is broken", "cli.py",
+         "    if broken:\n        return BROKEN_FOUND\n", "    if broken:\n        return OK\n",
+         "tests/test_cli.py::test_a_broken_check_exits_1_with_all_that_is_needed"),
+    Edit("exit with 0 though something is unknown", "cli.py",
+         "    return FAILED if any(result.verdict == UNKNOWN for result in results) else OK\n",
+         "    return OK\n",
+         "tests/test_cli.py::test_unknown_exits_2_and_broken_comes_first"),
+    Edit("write scripts that always exit with 0", "side_by_side.py",
+         '        print("The bug is there.")\n        return 1\n',
+         '        print("The bug is there.")\n        return 0\n',
+         "tests/test_script.py::test_a_subject_that_is_no_lr_scheduler_has_a_script"),
+    Edit("take a false alarm for exact", "selftest.py",
+         "return not (self.missed or self.alarms or", "return not (self.missed or",
+         "tests/test_selftest.py::test_a_false_alarm_is_said"),
+    Edit("take a missed fault for exact", "selftest.py",
+         "return tuple(name for name in self.expected if name not in self.caught_by)",
+         "return ()",
+         "tests/test_selftest.py::test_a_fault_that_is_missed_is_said"),
+)  # fmt: skip
+
+
+def copy_of_the_tree(folder: Path) -> None:
+    """What the tests need, in an empty folder."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=ignore)
+        else:
+            shutil.copy(source, folder / part)
+
+
+def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit status, and the end of its output."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout[-1500:] + done.stderr[-500:]
+
+
+def survives(edit: Edit) -> str:
+    """What is wrong if no test turns red, or nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_of_the_tree(folder)
+        file = folder / "harness" / edit.file
+        file.write_text(file.read_text().replace(edit.old, edit.new))
+        status, output = run_tests(folder, [edit.test])
+    if status == 0:
+        return f"it survives {edit.test}"
+    if status != 1:  # no test was red, but pytest could not run it
+        return f"{edit.test} could not be run:\n{output}"
+    return ""
+
+
+@click.command()
+@click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1,
+              show_default="all cores", help="Edits tried at a time.")  # fmt: skip
+def main(jobs: int) -> None:
+    """Break the harness in every way of `EDITS`, and see that each is noticed."""
+    problems = [f"{edit.what}: {edit.problem()}" for edit in EDITS if edit.problem()]
+    with tempfile.TemporaryDirectory() as name:
+        copy_of_the_tree(Path(name))
+        status, output = run_tests(Path(name), list(dict.fromkeys(edit.test for edit in EDITS)))
+    if status:
+        problems.append(f"the tests are red, or can't be run, without any edit:\n{output}")
+    if not problems:
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            for edit, problem in zip(EDITS, pool.map(survives, EDITS), strict=True):
+                click.echo(f"{'SURVIVES' if problem else 'noticed '} {edit.what}")
+                if problem:
+                    problems.append(f"{edit.what}: {problem}")
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(f"{len(EDITS)} edits, {len(problems)} problems")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
