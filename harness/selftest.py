@@ -42,11 +42,13 @@ REQUIRED = 0.95
 class Trial:
     """What the checks said of one fault or control with one seed.
 
-    `expected` are the checks that must be broken. `problems` says what else is
+    `expected` are the checks that must be broken: none of a control, nor of a fault
+    whose checks are all set aside. `problems` says what else is
     wrong: with the fault's record, for instance.
     """
 
     name: str
+    is_fault: bool
     seed: int
     expected: tuple[str, ...]
     results: Sequence[Result] = field(repr=False)
@@ -118,7 +120,7 @@ def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick:
     names = expected if quick else tuple(c.name for c in CHECKS if c.name not in aside)
     results = _results(fault.subject, [as_check(name) for name in names], budget, aside)
     problems = [] if fault.caught_by[0] in aside else _record_problems(fault)
-    return Trial(fault.name, budget.seed, expected, results, tuple(problems))
+    return Trial(fault.name, True, budget.seed, expected, results, tuple(problems))
 
 
 def _record_problems(fault: Fault) -> list[str]:
@@ -139,7 +141,7 @@ def try_control(
     examples = 0 if quick else FOR_CONTROLS * budget.max_examples
     more = Budget(examples, budget.seed, budget.time_limit)
     checks = [check for check in CHECKS if check.name not in aside]
-    return Trial(control.name, budget.seed, (), _results(control, checks, more, aside))
+    return Trial(control.name, False, budget.seed, (), _results(control, checks, more, aside))
 
 
 def _results(

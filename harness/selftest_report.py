@@ -31,7 +31,7 @@ def line(trial: Trial) -> str:
     if not trial.exact:
         return "\n".join(trial.complaints())
     if not trial.expected:
-        return f"{trial.name}: no alarm"
+        return f"{trial.name}: " + ("its checks are set aside" if trial.is_fault else "no alarm")
     return f"{trial.name}: caught, by {len(trial.caught_by)} of {len(trial.results)} checks tried"
 
 
@@ -68,7 +68,7 @@ def table(trials: Sequence[Trial]) -> Table:
     grid.add_column("found by", no_wrap=True)
     for title in ("traces", "s", "size", "exact"):
         grid.add_column(title, no_wrap=True, justify="right")
-    for name, several in by_name([t for t in trials if t.expected]).items():
+    for name, several in by_name([trial for trial in trials if trial.expected]).items():
         found = next((trial for trial in several if trial.found), several[0])
         letters = "".join(LETTERS.get(check, "?") for check in found.caught_by)
         exact = f"{sum(trial.exact for trial in several)}/{len(several)}"
@@ -90,13 +90,13 @@ def _found(trial: Trial) -> tuple[str, str, str, str]:
 def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     """The totals in a few lines."""
     faults = by_name([trial for trial in trials if trial.expected])
-    controls = by_name([trial for trial in trials if not trial.expected])
+    controls = by_name([trial for trial in trials if not trial.is_fault])
     caught = sum(map(enough, faults.values()))
     first = [several[0].found for several in faults.values()]
     swept = sum(found is not None and found.by == "sweep" for found in first)
     searched = sum(found is not None and found.by == "search" for found in first)
     silent = sum(map(enough, controls.values()))
-    results = [result for trial in trials if not trial.expected for result in trial.results]
+    results = [result for trial in trials if not trial.is_fault for result in trial.results]
     seeds = len({trial.seed for trial in trials})
     how = "the first of its checks" if quick else "exactly its checks"
     often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
@@ -108,6 +108,9 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
         f"({sum(result.tally.traces for result in results)} traces, "
         f"{sum(result.tally.resumes for result in results)} resumes)",
     ]
+    without = {trial.name for trial in trials if trial.is_fault} - set(faults)
+    if without:
+        lines.append(f"not tried, as their checks are set aside: {', '.join(sorted(without))}")
     if quick:
         lines.append("quick: that no other check alarms is not tried")
     return "\n".join(lines)

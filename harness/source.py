@@ -20,7 +20,7 @@ from harness.trace import format_literal
 
 __all__ = ["Source"]
 
-DROPPED_DECORATORS = ("resume_check", "state_check")
+DROPPED_DECORATORS = ("resume_check", "state_check", "planted")
 
 
 class Source:

@@ -4,6 +4,7 @@ from harness import Subject
 from harness.faults import planted, planted_in
 from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
+from lr_schedules.faults import FAULTS
 
 CONTROLS = (HALVING,)
 
@@ -40,6 +41,9 @@ class Alarms(Halving):
 
 ALARMS = (Alarms.__fault__,)
 WRONG_CONTROLS = (Subject("wrong", Alarms),)
+
+
+FOR_A_FILE = tuple(fault for fault in FAULTS if fault.name == "NumPyRate")
 
 
 def raises(optimizer, last_epoch=-1):

@@ -1,6 +1,9 @@
 import functools
 import math
+import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import faulty
 import own_schedule
@@ -31,15 +34,14 @@ STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 def run_in_process(text):
     """The status and the output of a script, without a new process."""
     printed = []
-    scope = {
-        "__name__": "script",
-        "print": lambda *words: printed.append(" ".join(map(str, words))),
-    }
-    exec(compile(text, "script.py", "exec"), scope)
-    try:
-        return scope["main"](), printed
-    except SystemExit as stop:
-        return stop.code, printed
+    module = types.ModuleType("a_script")
+    module.print = lambda *words: printed.append(" ".join(map(str, words)))
+    with mock.patch.dict(sys.modules, a_script=module):  # where pickle looks for its classes
+        exec(compile(text, "a_script.py", "exec"), vars(module))
+        try:
+            return module.main(), printed
+        except SystemExit as stop:
+            return stop.code, printed
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)

@@ -152,8 +152,8 @@ def test_with_several_seeds_19_of_20_are_required(run):
     assert status == 1
     assert len(data["trials"]) == 6
     assert "Expected Missed to be as it must be with at least 95% of 3 seeds" in text
-    trial = selftest.Trial("x", 0, ("a",), ())
-    caught = selftest.Trial("x", 0, (), ())
+    trial = selftest.Trial("x", True, 0, ("a",), ())
+    caught = selftest.Trial("x", True, 0, (), ())
     assert selftest.enough([caught] * 19 + [trial])
     assert not selftest.enough([caught] * 18 + [trial] * 2)
 
@@ -167,8 +167,10 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
         return load(file, weights_only=False, **options)
 
     monkeypatch.setattr(torch, "load", refuses)
-    status, text, data = run("RIGHT", "CONTROLS")
+    status, text, data = run("FOR_A_FILE", "CONTROLS")
     assert status == 0
+    assert "0 of 0 faults" in text
+    assert "not tried, as their checks are set aside: NumPyRate" in text
     assert set(data["set_aside"]) == {"resume_from_file", "state_loads_with_weights_only"}
     assert "this torch itself can't do it: resume_from_file: " in text
 

@@ -1,0 +1,200 @@
+"""What the harness cannot see, so that nobody takes its silence for more than it is.
+
+Each of these is wrong or can't be judged, and passes, or is UNKNOWN. Where one of
+these tests fails, the harness sees more than it did: the README's list is to be mended.
+"""
+
+import itertools
+import time
+
+import torch
+
+from harness import CHECKS, Subject, check_subject
+from harness.checks import as_check, select_checks
+from lr_schedules.correct import Halving
+
+
+def verdicts(subject, checks=None):
+    results = check_subject(subject, checks or select_checks())
+    return {result.check: result for result in results}
+
+
+def assert_unseen(subject):
+    found = verdicts(subject, CHECKS)
+    assert {result.verdict for result in found.values()} <= {"HOLDS", "DECLINED"}
+
+
+class WallClock(Halving):
+    """Decays by the hour of the day: a run resumed tomorrow goes on with another LR."""
+
+    def factor(self):
+        return 0.5 if time.time() % 86400 < 43200 else 0.25
+
+
+class Ticking(Halving):
+    """Decays by a clock that ticks while it runs."""
+
+    ticks = itertools.count()
+
+    def factor(self):
+        return 1 / (1 + next(self.ticks))
+
+
+class FollowsGradients(Halving):
+    """Follows the gradients' norm since the start, which it does not save.
+
+    Those of the harness depend on the step index alone, and are the same at
+    every point that this looks at.
+    """
+
+    def __init__(self, optimizer, last_epoch=-1):
+        self.finite = True
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self):
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    self.finite = False
+        return super().factor() * (1.0 if self.finite else 0.1)
+
+
+RANKS = {"0": 0.5, "1": 0.25}
+
+
+class OfAnotherMachine(Halving):
+    """Keeps half of its state where only the machine that ran it has it."""
+
+    def factor(self):
+        return super().factor() * RANKS["0"]
+
+
+class GlobalOnce(Halving):
+    """Leaves in a module global, and not in its state, what a new process would lack."""
+
+    def factor(self):
+        return super().factor() * LEFT_BEHIND.setdefault("scale", 0.5)
+
+
+LEFT_BEHIND = {}
+
+
+class LateFault(Halving):
+    """Is wrong when it is resumed after epoch 40."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({"epoch": state["epoch"] - (state["epoch"] > 40)})
+
+
+class ThirdGroup(Halving):
+    """Loses the base LR of the third group."""
+
+    def load_state_dict(self, state):
+        self.base[2:] = [1.0 for _ in self.base[2:]]
+        super().load_state_dict(state)
+
+
+class Dampening(Halving):
+    """Schedules a hyperparameter that is not compared, and loses it."""
+
+    wet = 0
+
+    def step(self):
+        self.wet += 1
+        for group in self.optimizer.param_groups:
+            group["eps"] = self.wet / 10
+        super().step()
+
+
+class ReplacesTheTensor(Halving):
+    """Puts a new tensor where a captured optimizer would go on reading the old one."""
+
+    def write(self):
+        for group, rate in zip(self.optimizer.param_groups, self.rates(), strict=True):
+            group["lr"] = torch.as_tensor(rate).clone()
+
+
+def test_cannot_see_what_depends_on_the_wall_clock():
+    """The run and its oracle read it within the same second."""
+    assert_unseen(Subject("WallClock", WallClock))
+
+
+def test_cannot_see_through_a_schedule_that_is_not_the_same_twice():
+    """It is UNKNOWN, and says why; it is no HOLDS."""
+    found = verdicts(Subject("Ticking", Ticking))
+    assert {result.verdict for result in found.values()} == {"UNKNOWN"}
+    assert "two uninterrupted runs differ" in found["resume_from_file"].reason
+
+
+def test_cannot_see_what_depends_on_the_gradients_of_a_real_model():
+    """No gradient of the harness ever overflows, so what is lost with that is never set."""
+    assert_unseen(Subject("FollowsGradients", FollowsGradients))
+
+
+def test_cannot_see_state_on_another_machine_or_rank():
+    """There is one process, with all that it knows."""
+    assert_unseen(Subject("OfAnotherMachine", OfAnotherMachine))
+
+
+def test_cannot_see_what_a_module_global_keeps_from_run_to_run():
+    """All runs share a process; a new one would begin without it."""
+    LEFT_BEHIND.update(scale=0.125)
+    assert_unseen(Subject("GlobalOnce", GlobalOnce))
+
+
+def test_cannot_see_faults_far_beyond_the_plain_run():
+    """The search goes on to three times the length; the length is a field of the subject."""
+    assert_unseen(Subject("LateFault", LateFault))
+    found = verdicts(Subject("LateFault", LateFault, length=42), [as_check("roll_back_in_place")])
+    assert found["roll_back_in_place"].verdict == "BROKEN"
+
+
+def three_groups():
+    parameters = [torch.nn.Parameter(torch.ones(1)) for _ in range(3)]
+    return torch.optim.SGD([{"params": [p]} for p in parameters], lr=0.5)
+
+
+def test_cannot_see_groups_that_the_optimizer_does_not_have():
+    """The default optimizer has two; the subject can bring its own."""
+    assert_unseen(Subject("ThirdGroup", ThirdGroup))
+    found = verdicts(Subject("ThirdGroup", ThirdGroup, optimizer=three_groups))
+    assert found["resume_from_file"].verdict == "BROKEN"
+
+
+def test_cannot_see_hyperparameters_other_than_lr_momentum_betas_and_weight_decay():
+    assert_unseen(Subject("Dampening", Dampening))
+
+
+def test_cannot_see_which_tensor_holds_the_rate():
+    """Values and dtypes are compared, not identities; a captured graph would read the old one."""
+    optimizer = three_groups()
+    scheduler = ReplacesTheTensor(optimizer)
+    before = optimizer.param_groups[0]["lr"]
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] is not before
+    assert_unseen(Subject("ReplacesTheTensor", ReplacesTheTensor))
+
+
+def test_cannot_see_faults_of_options_that_were_not_given():
+    def build(optimizer, last_epoch=-1, *, broken=False):
+        return (LateFromStart if broken else Halving)(optimizer, last_epoch)
+
+    class LateFromStart(Halving):
+        def load_state_dict(self, state):
+            super().load_state_dict({"epoch": 0})
+
+    checks = [as_check("resume_from_file")]
+    assert verdicts(Subject("x", build), checks)["resume_from_file"].verdict == "HOLDS"
+    given = Subject("x", build, options={"broken": True})
+    assert verdicts(given, checks)["resume_from_file"].verdict == "BROKEN"
+
+
+def test_cannot_see_with_an_optimizer_whose_step_needs_a_closure():
+    """Every run raises, so it is UNKNOWN; it is no HOLDS."""
+
+    def lbfgs():
+        return torch.optim.LBFGS([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+
+    found = verdicts(Subject("x", Halving, optimizer=lbfgs), [as_check("resume_from_file")])
+    assert found["resume_from_file"].verdict == "UNKNOWN"
+    assert "closure" in found["resume_from_file"].reason
