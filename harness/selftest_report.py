@@ -98,7 +98,7 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     silent = sum(map(enough, controls.values()))
     results = [result for trial in trials if not trial.is_fault for result in trial.results]
     seeds = len({trial.seed for trial in trials})
-    how = "the first of its checks" if quick else "exactly its checks"
+    how = "the first of their checks" if quick else "exactly their checks"
     often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"torch {torch.__version__}: {caught} of {len(faults)} faults caught by {how}{often}, "
