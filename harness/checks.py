@@ -280,9 +280,9 @@ def as_check(value: Any) -> Check:
             return named[value]
         if ":" not in value:
             close = difflib.get_close_matches(value, named, n=1)
-            hint = f"did you mean {close[0]}" if close else "see python -m harness list"
+            hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
             raise CheckError(
-                f"no check is called {value!r}: {hint}? One of your own is module:attribute"
+                f"no check is called {value!r}: {hint} One of your own is module:attribute"
             )
         value = import_attribute(value)
     check = getattr(value, "__check__", None)

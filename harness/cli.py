@@ -397,11 +397,11 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
 
     if json_file is not None:
         check_writable(json_file)
-    aside = selftest.set_aside()
     budgets = [Budget(seed=number) for number in range(seed, seed + seeds)]
-    planned = selftest.all_jobs(budgets, quick=quick, aside=tuple(aside))
     trials: list[selftest.Trial] = []
     try:
+        aside = selftest.set_aside()
+        planned = selftest.all_jobs(budgets, quick=quick, aside=tuple(aside))
         with progress(len(planned)) as show:
             for trial in selftest.run_jobs(planned, jobs):
                 trials.append(trial)

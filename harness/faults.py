@@ -7,12 +7,12 @@ catches what it is for, and nothing else. `harness.selftest` runs them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from harness.checks import CHECKS, as_check
-from harness.errors import CheckError, SubjectError
+from harness.errors import CheckError, HarnessError, SubjectError
 from harness.subject import Subject, import_attribute
 from harness.trace import Trace
 
@@ -46,27 +46,40 @@ class Fault:
 
 
 def planted(
-    control: Subject, trace: str, *, caught_by: Iterable[str], real: str = ""
+    control: Subject, trace: str, *, caught_by: Sequence[str], real: str = ""
 ) -> Callable[[Class], Class]:
     """Make a class a planted fault of the subject `control`: a correct class with one defect.
 
     The first line of the class's docstring says what is wrong. The other arguments are
     those of `Fault`. Raises `CheckError` for the name of no check, or none at all,
-    `SubjectError` for a class without a docstring, and `TraceError` for a bad `trace`.
+    `SubjectError` for a class without a docstring of its own or not derived from the
+    control's, and `TraceError` for a bad `trace`.
     """
 
     def plant(defect: Class) -> Class:
-        wrong = (inspect.getdoc(defect) or "").partition("\n")[0]
+        name = defect.__name__
+        wrong = inspect.cleandoc(vars(defect).get("__doc__") or "").partition("\n")[0]
         if not wrong:
-            raise SubjectError(f"fault {defect.__name__} needs a docstring: what is wrong with it")
-        named = [as_check(name) for name in caught_by]
-        if not named:
-            raise CheckError(f"fault {defect.__name__} must be caught by a check: name one")
-        subject = replace(control, name=defect.__name__, build=defect)
+            raise SubjectError(f"fault {name} needs a docstring: what is wrong with it")
+        if not (isinstance(control.build, type) and issubclass(defect, control.build)):
+            raise SubjectError(
+                f"fault {name} must be a class derived from that of its control, {control.name}"
+            )
+        if isinstance(caught_by, str) or not caught_by:
+            raise CheckError(
+                f"fault {name}: 'caught_by' must be a list of the checks that catch it "
+                f"(got {caught_by!r})"
+            )
+        try:
+            named = [as_check(check) for check in caught_by]
+            counterexample = Trace.parse(trace)
+        except HarnessError as error:
+            raise type(error)(f"fault {name}: {error}") from None
+        subject = replace(control, name=name, build=defect)
         ordered = [check for check in CHECKS if check in named]
         names = tuple(check.name for check in dict.fromkeys([*ordered, *named]))
         defect.__fault__ = Fault(  # type: ignore[attr-defined]
-            subject, control, wrong, real, names, Trace.parse(trace)
+            subject, control, wrong, real, names, counterexample
         )
         return defect
 
@@ -74,7 +87,7 @@ def planted(
 
 
 def planted_in(namespace: Mapping[str, Any]) -> tuple[Fault, ...]:
-    """The faults planted in a module, given its ``globals()``, in their order."""
+    """The faults planted in a module, given its ``vars``, in their order."""
     own = (vars(value) for value in list(namespace.values()) if isinstance(value, type))
     return tuple(
         attributes["__fault__"]

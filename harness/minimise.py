@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -48,6 +49,22 @@ def _leaps(trace: Trace) -> Iterator[Trace]:
             yield from _trace(trace, tuple(renamed))
 
 
+def _regroupings(trace: Trace) -> Iterator[Trace]:
+    """Traces of fewer operations with as many steps: two of any kind as one ``train``."""
+    operations = trace.operations
+    for i, first in enumerate(operations):
+        for j in range(i + 1, len(operations)):
+            second = operations[j]
+            if first.kind in STEPS and second.kind in STEPS:
+                both = Operation("train", count=first.count + second.count)
+                between = operations[i + 1 : j]
+                yield from _trace(trace, (*operations[:i], *between, both, *operations[j + 1 :]))
+                if between:
+                    yield from _trace(
+                        trace, (*operations[:i], both, *between, *operations[j + 1 :])
+                    )
+
+
 def _trace(trace: Trace, operations: tuple[Operation, ...]) -> Iterator[Trace]:
     try:
         yield Trace(operations, trace.options)
@@ -58,12 +75,13 @@ def _trace(trace: Trace, operations: tuple[Operation, ...]) -> Iterator[Trace]:
 def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
     """The smallest trace that steps of `neighbours` lead to and that still `breaks`.
 
-    It is 1-minimal: none of its `neighbours` breaks. `trace` itself must.
+    It is 1-minimal: none of its `neighbours` breaks. Where none is left, steps are put
+    together in fewer operations, and it goes on from there. `trace` itself must break.
     """
     smaller = True
     while smaller:
         smaller = False
-        for candidate in (*_leaps(trace), *neighbours(trace)):
+        for candidate in itertools.chain(_leaps(trace), neighbours(trace), _regroupings(trace)):
             if breaks(candidate):
                 trace = candidate
                 smaller = True

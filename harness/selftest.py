@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api import replay
-from harness.check import check_subject, do_nothing
+from harness.check import SubjectCheck, check_subject, do_nothing
 from harness.checks import CHECKS, MIXED, as_check
 from harness.decorators import Check
+from harness.errors import HarnessError
 from harness.faults import Fault, find_faults
 from harness.loop import new_sgd
+from harness.minimise import neighbours
 from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
 from harness.subject import Subject, find_subjects
 
@@ -85,6 +87,12 @@ class Trial:
         return next((result for result in self.results if result.verdict == BROKEN), None)
 
     @property
+    def swept(self) -> bool:
+        """Whether any of its counterexamples was found by the sweep."""
+        found = [r.counterexample.found for r in self.results if r.counterexample]
+        return any(how is not None and how.by == "sweep" for how in found)
+
+    @property
     def found(self) -> Found | None:
         """How the first counterexample was found."""
         if self.first is None or self.first.counterexample is None:
@@ -94,7 +102,8 @@ class Trial:
     def complaints(self) -> list[str]:
         """What is not as it must be, a sentence each."""
         said = [f"not caught by {name}" for name in self.missed]
-        said += [f"false alarm of {name}: {self._trace(name)}" for name in self.alarms]
+        alarm = "caught, beside its record, by" if self.is_fault else "false alarm of"
+        said += [f"{alarm} {name}: {self._trace(name)}" for name in self.alarms]
         said += [f"{result.check} is UNKNOWN: {result.reason}" for result in self.unknown]
         return [f"{self.name} (seed {self.seed}): {what}" for what in (*said, *self.problems)]
 
@@ -126,12 +135,17 @@ def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick:
 def _record_problems(fault: Fault) -> list[str]:
     """What is wrong with the counterexample of a fault's record."""
     check = fault.caught_by[0]
-    problems = []
-    if replay(fault.subject, check, fault.trace).verdict != BROKEN:
-        problems.append(f"the counterexample of its record does not break {check}: {fault.trace}")
-    if replay(fault.control, check, fault.trace).verdict == BROKEN:
-        problems.append(f"its repair breaks {check}, too: {fault.trace}")
-    return problems
+    try:
+        if replay(fault.subject, check, fault.trace).verdict != BROKEN:
+            return [f"the counterexample of its record does not break {check}: {fault.trace}"]
+        if replay(fault.control, check, fault.trace).verdict == BROKEN:
+            return [f"its repair breaks {check}, too: {fault.trace}"]
+        work = SubjectCheck(fault.subject, Budget())
+        with work.limited():
+            smaller = (t for t in neighbours(fault.trace) if work.breaks(as_check(check), t))
+            return [f"the counterexample of its record is not minimal: {t}" for t in smaller][:1]
+    except HarnessError as error:
+        return [f"its record can't be tried: {error}"]
 
 
 def try_control(
@@ -240,7 +254,13 @@ def median_seconds(trials: Sequence[Trial]) -> float:
 
 
 def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:
-    """The trials as data for JSON."""
+    """The trials as data for JSON.
+
+    ``schema`` (1), ``torch``, ``set_aside`` (checks that this torch can't do, with the
+    reasons) and ``trials``: each with ``name``, ``seed``, ``expected`` and
+    ``caught_by`` (names of checks), ``complaints`` (sentences), ``counterexamples``
+    (a trace for each check), and ``found``: how the first one was, or null.
+    """
     return {
         "schema": 1,
         "torch": trials[0].results[0].torch,

@@ -67,7 +67,7 @@ def table(trials: Sequence[Trial]) -> Table:
     grid.add_column("caught by", no_wrap=True)
     grid.add_column("found by", no_wrap=True)
     for title in ("traces", "s", "size", "exact"):
-        grid.add_column(title, no_wrap=True, justify="right")
+        grid.add_column(title, no_wrap=True, justify="right", min_width=len(title) + 1)
     for name, several in by_name([trial for trial in trials if trial.expected]).items():
         found = next((trial for trial in several if trial.found), several[0])
         letters = "".join(LETTERS.get(check, "?") for check in found.caught_by)
@@ -92,9 +92,8 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     faults = by_name([trial for trial in trials if trial.expected])
     controls = by_name([trial for trial in trials if not trial.is_fault])
     caught = sum(map(enough, faults.values()))
-    first = [several[0].found for several in faults.values()]
-    swept = sum(found is not None and found.by == "sweep" for found in first)
-    searched = sum(found is not None and found.by == "search" for found in first)
+    swept = sum(several[0].swept for several in faults.values())
+    searched = sum(bool(t[0].found) and not t[0].swept for t in faults.values())
     silent = sum(map(enough, controls.values()))
     results = [result for trial in trials if not trial.is_fault for result in trial.results]
     seeds = len({trial.seed for trial in trials})
@@ -102,7 +101,7 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"torch {torch.__version__}: {caught} of {len(faults)} faults caught by {how}{often}, "
-        f"{swept} by the sweep and {searched} by the search",
+        f"{swept} by the sweep and {searched} by the search alone",
         f"median until caught: {median_seconds(trials):.2f} s of CPU",
         f"{silent} of {len(controls)} controls without an alarm "
         f"({sum(result.tally.traces for result in results)} traces, "

@@ -304,8 +304,8 @@ def select_subjects(
             chosen.append(replace(listed[name].with_options(options or {}), reference=name))
         else:
             close = difflib.get_close_matches(name, listed, n=1)
-            hint = f"did you mean {close[0]}" if close else "see python -m harness list"
+            hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
             raise SubjectError(
-                f"no subject is called {name!r}: {hint}? One of your own is module:attribute"
+                f"no subject is called {name!r}: {hint} One of your own is module:attribute"
             )
     return list({subject.reference: subject for subject in chosen}.values())

@@ -1,6 +1,8 @@
 """A small selftest: one fault with a right record, and some whose record is wrong."""
 
-from harness import Subject
+from dataclasses import replace
+
+from harness import Subject, Trace
 from harness.faults import planted, planted_in
 from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
@@ -18,6 +20,9 @@ class Right(Halving):
 
 
 RIGHT = planted_in(globals())
+[FAULT] = RIGHT
+NOT_MINIMAL = (replace(FAULT, trace=Trace.parse("train:11")),)
+NOT_RUN = (replace(FAULT, trace=Trace.parse("no_such_option=1 train:10")),)
 
 
 @planted(HALVING, "train:3", caught_by=["lr_is_never_negative"])

@@ -198,3 +198,53 @@ def test_cannot_see_with_an_optimizer_whose_step_needs_a_closure():
     found = verdicts(Subject("x", Halving, optimizer=lbfgs), [as_check("resume_from_file")])
     assert found["resume_from_file"].verdict == "UNKNOWN"
     assert "closure" in found["resume_from_file"].reason
+
+
+class OldOptionWins(Halving):
+    """Takes the option of the save, whatever the resumed run was given."""
+
+    def __init__(self, optimizer, last_epoch=-1, *, scale=0.5):
+        self.scale = scale
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self):
+        return super().factor() * self.scale
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "scale": self.scale}
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"]
+        super().load_state_dict(state)
+
+
+class NewOptionWins(OldOptionWins):
+    """Takes the option of the resumed run."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({**state, "scale": self.scale})
+
+
+def test_cannot_see_which_option_wins_where_the_resumed_run_has_others():
+    """Every run of a trace is built with the same options, so both contracts hold."""
+    for contract in (OldOptionWins, NewOptionWins):
+        assert_unseen(Subject("x", contract, options={"scale": 0.25}))
+
+
+class LosesLaterGroups(Halving):
+    """Knows only the groups that were there when it was built."""
+
+    def write(self):
+        for group, rate in zip(self.optimizer.param_groups, self.rates(), strict=False):
+            group["lr"] = rate
+
+
+def test_cannot_see_what_becomes_of_a_group_that_is_added_in_mid_run():
+    """No trace adds one."""
+    optimizer = three_groups()
+    scheduler = LosesLaterGroups(optimizer)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+    for _ in range(3):
+        scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25, 0.25, 0.5]
+    assert_unseen(Subject("LosesLaterGroups", LosesLaterGroups))

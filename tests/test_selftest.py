@@ -57,9 +57,14 @@ def test_without_any_check_some_fault_is_missed(check):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"caught_by": ["resume_by_pickel"]}, CheckError, "did you mean resume_by_pickle"),
-        ({"caught_by": []}, CheckError, "must be caught by a check"),
-        ({"trace": "train"}, TraceError, "'train' in the trace"),
+        (
+            {"caught_by": ["resume_by_pickel"]},
+            CheckError,
+            "fault Fault: no check .* did you mean resume_by_pickle",
+        ),
+        ({"caught_by": "resume_by_pickle"}, CheckError, "must be a list of the checks"),
+        ({"caught_by": []}, CheckError, "must be a list of the checks"),
+        ({"trace": "train"}, TraceError, "fault Fault: 'train' in the trace"),
     ],
 )
 def test_a_wrong_record_is_refused(arguments, error, message):
@@ -70,9 +75,21 @@ def test_a_wrong_record_is_refused(arguments, error, message):
 
 def test_a_fault_says_what_is_wrong_with_it():
     with pytest.raises(SubjectError, match="fault Fault needs a docstring"):
+        planted(HALVING, "train:1", caught_by=["resume_by_pickle"])(type("Fault", (Halving,), {}))
+
+
+def test_a_fault_is_derived_from_its_control():
+    with pytest.raises(SubjectError, match="derived from that of its control, halving"):
         planted(HALVING, "train:1", caught_by=["resume_by_pickle"])(
-            type("Fault", (object,), {"__doc__": ""})
+            type("Fault", (), {"__doc__": "Is wrong."})
         )
+
+
+def test_a_trace_of_a_record_must_be_minimal_and_run(run):
+    _, text, _ = run("NOT_MINIMAL")
+    assert "the counterexample of its record is not minimal: train:" in text
+    _, text, _ = run("NOT_RUN")
+    assert "its record can't be tried: " in text
 
 
 def test_what_holds_no_faults_is_refused():
@@ -105,7 +122,8 @@ def test_all_as_it_must_be(run):
     status, text, data = run()
     assert status == 0
     assert (
-        "1 of 1 faults caught by exactly their checks, 1 by the sweep and 0 by the search" in text
+        "1 of 1 faults caught by exactly their checks, 1 by the sweep and 0 by the search alone"
+        in text
     )
     assert "1 of 1 controls without an alarm" in text
     [control, fault] = data["trials"]
@@ -128,7 +146,7 @@ def test_a_fault_that_is_missed_is_said(run):
 def test_a_false_alarm_is_said(run):
     status, text, _ = run("ALARMS")
     assert status == 1
-    assert "Alarms (seed 0): false alarm of lr_is_never_negative: train:1" in text
+    assert "Alarms (seed 0): caught, beside its record, by lr_is_never_negative: " in text
     assert re.search("^Alarms .* 0/1$", text, re.MULTILINE)
     status, text, _ = run("RIGHT", "WRONG_CONTROLS")
     assert status == 1

@@ -1,12 +1,14 @@
 """Planted faults: the controls, each with one thing wrong, and what must catch it."""
 
-from harness.faults import Fault
+from harness.faults import Fault, planted_in
 from lr_schedules.faults import optimizer, position, state, timing
 
 __all__ = ["FAULTS", "SUBJECTS"]
 
-FAULTS: tuple[Fault, ...] = (*position.FAULTS, *timing.FAULTS, *state.FAULTS, *optimizer.FAULTS)
-"""Every planted fault."""
+FAULTS: tuple[Fault, ...] = tuple(
+    fault for module in (position, timing, state, optimizer) for fault in planted_in(vars(module))
+)
+"""Every planted fault; a new module of them is added here."""
 
 SUBJECTS = tuple(fault.subject for fault in FAULTS)
 """The faults as subjects, for the command line: ``lr_schedules.faults:SUBJECTS.NAME``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.faults import planted, planted_in
+from harness.faults import planted
 from lr_schedules.controls import (
     DECAY,
     HALVING,
@@ -21,7 +21,7 @@ from lr_schedules.correct import (
 )
 from lr_schedules.faults.routes import EVERY_LOAD
 
-__all__ = ["FAULTS"]
+__all__: list[str] = []
 
 
 @planted(
@@ -152,7 +152,7 @@ class BaseIsTheRate(TensorRate):
     real="hpcaitech/ColossalAI#5151",
 )
 class StaleReport(Halving):
-    """Reports the LR of its last step, and of the base where it was loaded since."""
+    """Reports the LR of its own last step, whatever was loaded since."""
 
     last: Any = None
 
@@ -230,6 +230,3 @@ class LeavesTheGroups(Halving):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
-
-
-FAULTS = planted_in(globals())

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.faults import planted, planted_in
+from harness.faults import planted
 from lr_schedules.controls import (
     CLOSED_FORM,
     HALVING,
@@ -16,6 +16,7 @@ from lr_schedules.controls import (
     PER_GROUP,
     PLATEAU,
     RESTARTS,
+    TABLE,
 )
 from lr_schedules.correct import (
     ClosedForm,
@@ -26,11 +27,12 @@ from lr_schedules.correct import (
     PerGroup,
     Plateau,
     Restarts,
+    Table,
     thirds,
 )
 from lr_schedules.faults.routes import EVERY_LOAD
 
-__all__ = ["FAULTS"]
+__all__: list[str] = []
 
 
 @planted(
@@ -345,4 +347,13 @@ class GeneratorNotSaved(Noise):
         super().load_state_dict({**state, "random": self.random.getstate()})
 
 
-FAULTS = planted_in(globals())
+@planted(
+    TABLE,
+    "table=[0.0,1.0] save:a resume:a",
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+)
+class NextEntry(Table):
+    """Goes on from the entry after the one that it was saved at."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state["epoch"] + 1})

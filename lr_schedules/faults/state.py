@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy
 
-from harness.faults import planted, planted_in
+from harness.faults import planted
 from lr_schedules.controls import (
+    BARE,
     FROM_CALLABLE,
     HALVING,
     LOGS,
     TAGGED,
 )
 from lr_schedules.correct import (
+    Bare,
     Cooling,
     FromCallable,
     Halving,
@@ -22,7 +24,7 @@ from lr_schedules.correct import (
 )
 from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
 
-__all__ = ["FAULTS"]
+__all__: list[str] = []
 
 
 @planted(
@@ -56,7 +58,7 @@ class AliasesItsTensor(Logs):
     caught_by=["saved_state_is_a_snapshot", "saving_after_loading_is_the_same"],
 )
 class AliasesTheOptimizer(Halving):
-    """Hands out the optimizer's own groups as part of its state."""
+    """Hands out the optimizer's own groups, parameters and all, as part of its state."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "groups": self.optimizer.param_groups}
@@ -64,7 +66,7 @@ class AliasesTheOptimizer(Halving):
 
 @planted(
     LOGS,
-    "save:a resume:a train:1 resume:a scheduler:2",
+    "save:a resume:a train:3 resume:a",
     caught_by=["resume_twice_from_one_dict"],
 )
 class KeepsTheGivenList(Logs):
@@ -183,7 +185,7 @@ class SavesAnObject(FromCallable):
     caught_by=["state_loads_with_weights_only"],
 )
 class SavesARange(Halving):
-    """Saves a range, which ``weights_only`` refuses; so does its optimizer's state, anyway."""
+    """Saves a range, which ``weights_only`` refuses."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "past": range(self.epoch)}
@@ -232,4 +234,17 @@ class CopySharesTheOptimizer(Halving):
         return copied
 
 
-FAULTS = planted_in(globals())
+@planted(
+    BARE,
+    "train:1 save:a resume:a train:1",
+    caught_by=[name for name in EVERY_LOAD if name not in BARE.declines],
+)
+class BesideItsFunctions(Bare):
+    """Keeps its factor where the two functions that save and load for it do not look."""
+
+    scale = 1.0
+
+    def step(self) -> None:
+        self.scale /= 2
+        for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
+            group["lr"] = base * self.scale

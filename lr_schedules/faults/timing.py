@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from harness.faults import planted, planted_in
+from harness.faults import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
 from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
 
-__all__ = ["FAULTS"]
+__all__: list[str] = []
 
 LONG = replace(HALVING, length=16)
 
@@ -232,7 +232,7 @@ WARM = {"steps": 0}
     caught_by=[*EVERY_LOAD, "resume_by_deepcopy", "resume_by_pickle"],
 )
 class ModuleGlobal(Halving):
-    """Counts in a module global the warm-up, which starts anew with every scheduler built."""
+    """Counts its warm-up in a module global, which no state holds and each new scheduler resets."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         WARM["steps"] = last_epoch + 1
@@ -251,8 +251,8 @@ class ModuleGlobal(Halving):
     "train:2 save:a resume:a@resume_by_deepcopy train:1 save:a load:a@roll_back_in_place",
     caught_by=["resumes_mixed"],
 )
-class AnyLoadAfterACopy(Halving):
-    """Is right by every way alone; after it was copied it loads an epoch too few."""
+class LoadAfterACopy(Halving):
+    """Is right by every way alone; loaded in place once it was copied, it is an epoch behind."""
 
     copied = False
 
@@ -283,6 +283,3 @@ class WritesForAnother(Handover):
         super().load_state_dict(state)
         for group, rate in zip(self.optimizer.param_groups, rates(), strict=True):
             group["lr"] = rate
-
-
-FAULTS = planted_in(globals())
