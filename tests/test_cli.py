@@ -330,6 +330,8 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
         [sys.executable, "-m", "harness", "check", "StepLR", "faulty:Hangs", "--json", file,
          "--max-examples", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        # A shell that runs the tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     line = process.stderr.readline()
     assert line.startswith("StepLR: ")
