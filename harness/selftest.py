@@ -28,7 +28,20 @@ from harness.minimise import neighbours
 from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
 from harness.subject import Subject, find_subjects
 
-__all__ = ["Job", "Trial", "run_jobs", "set_aside", "try_control", "try_fault"]
+__all__ = [
+    "REQUIRED",
+    "Job",
+    "Trial",
+    "all_jobs",
+    "by_name",
+    "enough",
+    "median_seconds",
+    "run_jobs",
+    "set_aside",
+    "to_json",
+    "try_control",
+    "try_fault",
+]
 
 CONTROLS = "lr_schedules.controls:CONTROLS"
 FAULTS = "lr_schedules.faults:FAULTS"

@@ -96,12 +96,13 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     searched = sum(bool(t[0].found) and not t[0].swept for t in faults.values())
     silent = sum(map(enough, controls.values()))
     results = [result for trial in trials if not trial.is_fault for result in trial.results]
+    alone = "" if quick else " alone"  # of one check it can't be said
     seeds = len({trial.seed for trial in trials})
     how = "the first of their checks" if quick else "exactly their checks"
     often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"torch {torch.__version__}: {caught} of {len(faults)} faults caught by {how}{often}, "
-        f"{swept} by the sweep and {searched} by the search alone",
+        f"{swept} by the sweep and {searched} by the search{alone}",
         f"median until caught: {median_seconds(trials):.2f} s of CPU",
         f"{silent} of {len(controls)} controls without an alarm "
         f"({sum(result.tally.traces for result in results)} traces, "
