@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.results import BrokenSchedule, Budget, Counterexample, Result
     from harness.script import write_script
     from harness.subject import Subject
+    from harness.terms import Term
     from harness.trace import Operation, Trace
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _HOME = {
     "ScriptError": "errors",
     "Subject": "subject",
     "SubjectError": "errors",
+    "Term": "terms",
     "Trace": "trace",
     "TraceError": "errors",
     "UndecidedError": "errors",
@@ -73,6 +75,7 @@ __all__ = [
     "ScriptError",
     "Subject",
     "SubjectError",
+    "Term",
     "Trace",
     "TraceError",
     "UndecidedError",

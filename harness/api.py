@@ -110,7 +110,7 @@ def check_scheduler(
         )
     chosen = as_subject(subject, options=options)
     selected = select_checks(checks, all_checks=all_checks)
-    chosen.bind(dict.fromkeys(chosen.drawn))  # says at once what build does not take
+    chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
     results = list(check_subject(chosen, selected, Budget(max_examples, seed, time_limit)))
     broken = [
         broken_text(result, check)

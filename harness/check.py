@@ -6,10 +6,12 @@ import contextlib
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.checks import CHECKS, MIXED
+from harness.control import do_nothing
 from harness.decorators import Check
 from harness.errors import (
     HarnessError,
@@ -36,38 +38,22 @@ from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
 from harness.trace import BACK, MAX_STEPS, Trace
 
-__all__ = ["SubjectCheck", "check_subject", "do_nothing"]
+__all__ = ["SubjectCheck", "check_subject"]
 
-DRAWN_OPTIONS = 3
-"""How many sets of drawn options the sweep goes over."""
-
-
-class _Constant:
-    """A scheduler that does nothing: what breaks with it is no fault of the subject."""
-
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        self.optimizer = optimizer
-
-    def step(self, *metrics: Any) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
-    def get_last_lr(self) -> list[Any]:
-        return [group["lr"] for group in self.optimizer.param_groups]
+SETS = 25
+"""How many sets of options are drawn; a trace of the search gets one after the other."""
+SWEPT_SETS = 3
+"""How many of them the sweep goes over."""
+HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
+"""Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
 
 
-def _no_step(scheduler: Any, epoch: int) -> None:
-    pass
+@dataclass(frozen=True)
+class Case:
+    """A set of options, with the epochs that its uninterrupted run has."""
 
-
-def do_nothing(optimizer: Callable[[], Any]) -> Subject:
-    """A scheduler that does nothing, on a subject's optimizer."""
-    return Subject("do-nothing", _Constant, optimizer=optimizer, step=_no_step)
+    bound: Bound
+    epochs: int
 
 
 class SubjectCheck:
@@ -84,6 +70,7 @@ class SubjectCheck:
         self.ends: list[str] = []
         self.by = ""
         self.traces = 0
+        self.strategy = subject.strategy
         self.started = time.process_time()
 
     # ---------------------------------------------------------------------- preparation
@@ -101,16 +88,30 @@ class SubjectCheck:
                     f"subject {subject.name} declines {name!r}, and no check is called so"
                 )
         with self.limited():
-            if subject.drawn:
+            sets: list[dict[str, Any]] = [] if subject.open else [{}]
+            if self.strategy is not None:
                 from harness.machine import draw_options
 
-                sets = draw_options(subject.drawn, DRAWN_OPTIONS, self.budget.seed)
-            else:
-                sets = [{}]
-            self.bounds = [subject.bind(values) for values in sets]
-            _, scheduler = self.runner(self.bounds[0]).start()
-            self.lacks = _lacks(self.bounds[0], scheduler)
-            self.horizons = [self._horizon(bound) for bound in self.bounds]
+                sets += draw_options(self.strategy, SETS, self.budget.seed)
+            self.cases = list(self._cases(sets))
+            bound = self.cases[0].bound
+            self.lacks = _lacks(bound, self.runner(bound).start()[1])
+
+    def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
+        """Those of the sets that the scheduler can be built and stepped with."""
+        refused: HarnessError | None = None
+        any_ = False
+        for values in sets:
+            bound = self.subject.bind(values)
+            try:
+                yield Case(bound, self._horizon(bound))
+                any_ = True
+            except (SubjectError, UndecidedError) as error:
+                if not values:
+                    raise
+                refused = refused or error
+        if not any_ and refused is not None:
+            raise refused
 
     def _horizon(self, bound: Bound) -> int:
         """How many epochs the uninterrupted run has, up to three times the subject's length."""
@@ -125,13 +126,13 @@ class SubjectCheck:
                 "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
                 "so there is nothing to compare a resumed run with"
             )
-        if first.error:
+        if first.error and not self.ends:
             self.ends.append(f"{first.error} at epoch {first.epochs + 1}: nothing later is tried")
         return first.epochs
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        key = (repr(bound.options), self.weights)
+        key = (repr((bound.fields, bound.options)), self.weights)
         if key not in self.runners:
             self.runners[key] = Runner(bound, weights=self.weights)
         runner = self.runners[key]
@@ -229,7 +230,7 @@ class SubjectCheck:
                 raise UndecidedError("nothing was tried: the uninterrupted run is too short")
             return HOLDS, self.note, None
         found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
-        trace = minimise(trace, lambda candidate: self.breaks(check, candidate))
+        trace = self.simplify(check, trace)
         broken = self.twice(check, trace)[0].broken
         if broken is None:
             raise UndecidedError(
@@ -269,9 +270,7 @@ class SubjectCheck:
         They are not compared from then on. Raises `UndecidedError` where the
         trace breaks with a scheduler that does nothing as well, in any other way.
         """
-        subject = do_nothing(self.subject.optimizer)
-        runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
-        control = runner.run(check, Trace(trace.operations)).broken
+        control = self.control(check, trace)
         if control is None:
             return False
         if set(control.actual) == {"weights"} and self.weights:
@@ -285,25 +284,38 @@ class SubjectCheck:
             f"the check's fault: {control.actual} in the trace {trace}"
         )
 
+    def control(self, check: Check, trace: Trace) -> Break | None:
+        """What the operations of `trace` show with a scheduler that does nothing."""
+        subject = do_nothing(self.subject.bind(dict(trace.options)).new_optimizer)
+        runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
+        return runner.run(check, Trace(trace.operations)).broken
+
     def breaks(self, check: Check, trace: Trace) -> bool:
-        """Whether `trace` breaks `check`; a trace that the check can't run does not."""
+        """Whether `trace` breaks `check`; a trace that the check can't run does not.
+
+        Nor does one with a drawn optimizer where a scheduler that does nothing does the same.
+        """
         self.current = trace
         bound = self.subject.bind(dict(trace.options))
         try:
-            return self.runner(bound).run(check, trace).broken is not None
+            broken = self.runner(bound).run(check, trace).broken
         except TraceError:
             return False
+        if broken is None or "optimizer" not in bound.fields:
+            return broken is not None
+        control = self.control(check, trace)
+        return control is None or not _excuses(control, broken, check)
 
     # --------------------------------------------------------------- sweep, then search
 
     def find(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
         self.by = "sweep"
-        for bound, horizon in zip(self.bounds, self.horizons, strict=True):
-            epochs = min(horizon, self.subject.length)
+        for case in self.cases[:SWEPT_SETS]:
+            epochs = min(case.epochs, self.subject.length)
             traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
             for operations in traces:
-                trace = Trace(operations, bound.literals)
+                trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
         if check.kind == "resume" and self.budget.max_examples:
@@ -312,22 +324,57 @@ class SubjectCheck:
 
     def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
-        from harness.machine import Plan, search
+        from harness.machine import Plan, draw_operations
 
         self.by = "search"
         if check is MIXED:
             ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
         else:
             ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
-        options = tuple(self.subject.drawn.items())
-        trace = search(
-            Plan(ways, min(self.horizons), self.subject.length, options),
-            dict(self.bounds[0].literals),
-            lambda trace: self.breaks(check, trace),
-            max_examples=self.budget.max_examples,
-            seed_number=self.budget.seed,
-        )
-        return None if trace is None else self.cut(check, trace)
+        for number in range(self.budget.max_examples):
+            case = self.cases[number % len(self.cases)]
+            epochs = case.epochs
+            if len(self.cases) > 1:
+                epochs = max(length for length in HORIZONS if length <= epochs)
+            plan = Plan(ways, epochs, self.subject.length)
+            drawn = draw_operations(plan, self.budget.max_examples, self.budget.seed)
+            if number < len(drawn):
+                trace = Trace(drawn[number], case.bound.literals)
+                if self.breaks(check, trace):
+                    return self.cut(check, trace)
+        return None
+
+    def simplify(self, check: Check, trace: Trace) -> Trace:
+        """`trace` with fewer operations, and with simpler options where these are drawn."""
+        while True:
+            trace = minimise(trace, lambda candidate: self.breaks(check, candidate))
+            simpler = self.simpler_options(check, trace)
+            if simpler == trace:
+                return trace
+            trace = simpler
+
+    def simpler_options(self, check: Check, trace: Trace) -> Trace:
+        """The same operations with the subject's own options, or with those that Hypothesis finds.
+
+        Those of `trace` are kept where nothing simpler breaks.
+        """
+        if self.strategy is None:
+            return trace
+        from harness.machine import shrink_options
+
+        def with_options(values: dict[str, Any]) -> Trace:
+            return Trace(trace.operations, self.subject.bind(values).literals)
+
+        def breaks(values: dict[str, Any]) -> bool:
+            try:
+                return self.breaks(check, with_options(values))
+            except SubjectError:  # the constructor refuses them
+                return False
+
+        if not self.subject.open and breaks({}):
+            return with_options({})
+        values = shrink_options(self.strategy, breaks, SETS, self.budget.seed)
+        return trace if values is None else with_options(values)
 
     def cut(self, check: Check, trace: Trace) -> Trace:
         """`trace` without what comes after the step where it breaks."""
@@ -361,7 +408,7 @@ def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
     takes = bound.takes_last_epoch
     if takes:
         try:
-            bound.build(bound.subject.optimizer(), last_epoch=-1)
+            bound.build(bound.new_optimizer(), last_epoch=-1)
         except TypeError as error:
             takes = "last_epoch" not in str(error)
         except Exception:

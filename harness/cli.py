@@ -267,12 +267,12 @@ def list_() -> int:
 
 
 def _built_by(subject: Subject) -> str:
-    from harness.trace import format_literal
+    from harness.terms import format_value
 
     said = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
     for name, value in subject.options.items():
         try:
-            said.append(f"{name}={format_literal(value)}")
+            said.append(f"{name}={format_value(value)}")
         except TraceError:
             said.append(f"{name}=...")
     return " ".join(said)
@@ -358,7 +358,7 @@ def _subjects(names: Sequence[str], options: dict[str, Any]) -> list[Subject]:
     names = names or [subject.name for subject in catalogue]
     chosen = select_subjects(names, catalogue, options)
     for subject in chosen:
-        subject.bind(dict.fromkeys(subject.drawn))
+        subject.bind(dict.fromkeys(subject.open))
     return chosen
 
 

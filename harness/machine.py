@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    initialize,
     rule,
     run_state_machine_as_test,
 )
 
-from harness.trace import BACK, STEPS, Operation, Trace
+from harness.trace import BACK, STEPS, Operation
 
-__all__ = ["Plan", "draw_options", "search"]
+__all__ = ["Plan", "draw_operations", "draw_options", "shrink_options"]
+
+Operations: TypeAlias = tuple[Operation, ...]
+Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
 
 SLOTS = ("a", "b")
 LEGS = ("on", "save", "back", "save", "back")
@@ -39,20 +41,19 @@ class Plan:
     `ways` are the ways of going back: the kind of operation, the check written
     behind it (or nothing), and the first epoch it can go back to. `epochs` is how
     many scheduler steps a branch may have, `length` how many it goes on for at
-    the end, and `options` draws the subject's drawn options.
+    the end.
     """
 
     ways: tuple[tuple[str, str, int], ...]
     epochs: int
     length: int
-    options: tuple[tuple[str, st.SearchStrategy[Any]], ...] = ()
 
 
 class _Found(Exception):
-    """A trace that breaks the check."""
+    """Drawn options for which something breaks."""
 
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
 
 
 class _Leave(BaseException):
@@ -135,7 +136,7 @@ class _Draft:
         self.operations.append(Operation(kind, slot=slot, check=check))
         self.went_back = True
 
-    def finish(self) -> tuple[Operation, ...]:
+    def finish(self) -> Operations:
         """The operations, with at least one save and, where there is a way, one way back."""
         if not self.plan.ways:
             if not self.slots:
@@ -148,21 +149,13 @@ class _Draft:
         return tuple(self.operations)
 
 
-def _machine(plan: Plan, see: Callable[[Trace], bool]) -> type[RuleBasedStateMachine]:
-    """A machine that shows every trace to `see`, and fails where that says so."""
-    drawn = st.fixed_dictionaries(dict(plan.options))
+def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
+    """A machine that shows the operations of every trace to `see`."""
 
     class TraceMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.draft = _Draft(plan)
-            self.options: dict[str, Any] = {}
-
-        if plan.options:
-
-            @initialize(values=drawn)
-            def draw(self, values: dict[str, Any]) -> None:
-                self.options.update(values)
 
         # One rule, as Hypothesis turns rules off at random and a trace without a save, or
         # without steps of one kind, finds little; and without preconditions: what can't be
@@ -185,13 +178,7 @@ def _machine(plan: Plan, see: Callable[[Trace], bool]) -> type[RuleBasedStateMac
                 self.draft.add(kind, few)
 
         def teardown(self) -> None:
-            trace = Trace(self.draft.finish(), tuple(self.options.items()))
-            try:
-                broken = see(trace)
-            except BaseException as error:
-                raise _Leave(error) from error
-            if broken:
-                raise _Found(trace)
+            see(self.draft.finish())
 
     return TraceMachine
 
@@ -230,83 +217,69 @@ def _same_everywhere() -> Iterator[None]:
         yield
 
 
-def _run(
-    plan: Plan, see: Callable[[Trace], bool], max_examples: int, seed_number: int
-) -> Trace | None:
-    """Show up to `max_examples` traces to `see`; the first that it says yes to, shrunk."""
+@functools.lru_cache(maxsize=64)
+def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Operations, ...]:
+    """The operations of up to `max_examples` different traces.
+
+    The same `seed_number` draws the same, so they are drawn once for all searches with
+    the same plan. They are made fewer by `harness.minimise`, in a tenth of the time that
+    Hypothesis would take.
+    """
+    drawn: dict[Operations, None] = {}
     for done in range(0, max_examples, ROUND):
         # Not the class itself: Hypothesis would read its source for a database that is not used.
-        machine: Any = functools.partial(_machine(plan, see))
+        machine: Any = functools.partial(_machine(plan, drawn.setdefault))
         few = _settings(min(ROUND, max_examples - done))
-        try:
-            with _same_everywhere():
-                run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
-        except _Found as found:
-            return found.trace
-        except _Leave as leave:
-            raise leave.error from None
-    return None
+        with _same_everywhere():
+            run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
+    return tuple(drawn)
 
 
-@functools.lru_cache(maxsize=32)
-def _draw(plan: Plan, max_examples: int, seed_number: int) -> tuple[Trace, ...]:
-    """The different traces of a search in which nothing breaks."""
-    traces: dict[str, Trace] = {}
-
-    def see(trace: Trace) -> bool:
-        traces.setdefault(str(trace), trace)
-        return False
-
-    _run(plan, see, max_examples, seed_number)
-    return tuple(traces.values())
+def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, Any]]:
+    """Up to `count` different sets of drawn options, the simplest first."""
+    seen: dict[str, dict[str, Any]] = {}
+    _each(strategy, lambda values: seen.setdefault(repr(values), values), count, seed_number)
+    return list(seen.values())
 
 
-def search(
-    plan: Plan,
-    options: Mapping[str, Any],
-    breaks: Callable[[Trace], bool],
-    *,
-    max_examples: int,
-    seed_number: int,
-) -> Trace | None:
-    """Draw up to `max_examples` traces, and return the first for which `breaks`, or None.
+def shrink_options(
+    strategy: Options, breaks: Callable[[dict[str, Any]], bool], count: int, seed_number: int
+) -> dict[str, Any] | None:
+    """The simplest of the options that `draw_options` draws for which `breaks`, shrunk; or None.
 
-    `options` are the literal options that every trace begins with. The same
-    `seed_number` draws the same traces, so they are drawn once for all searches
-    with the same plan. Only where options are drawn the machine runs again, for
-    Hypothesis to shrink them; operations are made fewer by `harness.minimise`, in a
-    tenth of the time. What `breaks` raises comes out as it is.
+    What `breaks` raises comes out as it is.
     """
     known: dict[str, bool] = {}
 
-    def see(trace: Trace) -> bool:
-        text = str(trace)
+    def see(values: dict[str, Any]) -> None:
+        text = repr(values)
         if text not in known:
-            known[text] = breaks(_with_options(trace, options))
-        return known[text]
+            try:
+                known[text] = breaks(values)
+            except BaseException as error:
+                raise _Leave(error) from error
+        if known[text]:
+            raise _Found(values)
 
-    found = next(filter(see, _draw(plan, max_examples, seed_number)), None)
-    if found is not None and plan.options:
-        found = _run(plan, see, max_examples, seed_number) or found
-    return None if found is None else _with_options(found, options)
+    try:
+        _each(strategy, see, count, seed_number)
+    except _Found as found:
+        return found.options
+    except _Leave as leave:
+        raise leave.error from None
+    return None
 
 
-def _with_options(trace: Trace, options: Mapping[str, Any]) -> Trace:
-    return Trace(trace.operations, tuple({**options, **dict(trace.options)}.items()))
-
-
-def draw_options(
-    options: Mapping[str, st.SearchStrategy[Any]], count: int, seed_number: int
-) -> list[dict[str, Any]]:
-    """Up to `count` different sets of values for drawn options, the simplest first."""
-    seen: dict[str, dict[str, Any]] = {}
+def _each(
+    strategy: Options, see: Callable[[dict[str, Any]], object], count: int, seed_number: int
+) -> None:
+    """Show up to `count` sets of drawn options to `see`; shrink where it raises `_Found`."""
 
     @seed(seed_number)
     @_settings(count)
-    @given(st.fixed_dictionaries(dict(options)))
+    @given(strategy)
     def draw(values: dict[str, Any]) -> None:
-        seen.setdefault(repr(values), values)
+        see(values)
 
     with _same_everywhere():
         draw()
-    return list(seen.values())

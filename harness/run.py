@@ -106,7 +106,7 @@ class Runner:
         Raises `SubjectError` where they can't be made, or are not what they must be.
         """
         name = self.bound.subject.name
-        optimizer = self._make("optimizer", self.bound.subject.optimizer)
+        optimizer = self._make("optimizer", self.bound.new_optimizer)
         if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
             raise SubjectError(
                 f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
@@ -347,7 +347,7 @@ class _Run:
 
     def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
         has = {
-            "new_optimizer": self.bound.subject.optimizer,
+            "new_optimizer": self.bound.new_optimizer,
             "build": self.bound.build,
             "checkpoint": checkpoint,
             "optimizer": self.optimizer,

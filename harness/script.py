@@ -18,6 +18,7 @@ from harness.paths import branches, epochs, routes, unpath, walk
 from harness.results import BROKEN, Result, shorten
 from harness.source import Source
 from harness.subject import Subject, as_subject
+from harness.terms import holds_term
 from harness.trace import BACK, STEPS, Operation, Trace
 
 __all__ = ["script_of", "write_script"]
@@ -113,37 +114,55 @@ class _Writer:
         self.trace = trace
         self.bound = subject.bind(dict(trace.options))
         self.routes = routes(check, trace)
-        self.source = Source(subject.name, paste_all=subject.standalone)
-        self.source.imports["import torch"] = None
-        self.new_optimizer = self.source.name(subject.optimizer)
-        self.step = self.source.name(subject.step)
+        source = self.source = Source(
+            subject.name, paste_all=subject.standalone, words=self.bound.words
+        )
+        source.imports["import torch"] = None
+        self.new_optimizer = self._field("optimizer", "new_optimizer")
+        self.step = self._field("step", "step")
         self.scheduler = "scheduler"
         if subject.state_dict is not None:
             self.scheduler = "scheduler.scheduler"  # the one that `Stateful` stands for
-        self.source.name(loop.observe)
-        self.source.name(loop.optimizer_step)
+        source.name(loop.observe)
+        source.name(loop.optimizer_step)
         self._build()
+
+    def _field(self, field: str, known_as: str) -> str:
+        """The name of the function that makes the optimizer, or steps the scheduler."""
+        term = self.bound.fields.get(field)
+        if term is None:
+            return self.source.name(getattr(self.subject, field))
+        said = self.source.expression(term)
+        text = f"step = {said}" if field == "step" else f"def {known_as}():\n    return {said}"
+        self.source.definitions[known_as] = text
+        return known_as
 
     def _build(self) -> None:
         subject, source = self.subject, self.source
         build = source.expression(subject.build)
-        if self.bound.options:
+        options = {name: source.expression(value) for name, value in self.bound.options.items()}
+        given = ", ".join(f"{name}={value}" for name, value in options.items())
+        terms = holds_term(self.bound.options)  # made anew for each scheduler
+        if given and not terms:
             source.imports["import functools"] = None
-            options = {name: source.expression(v) for name, v in self.bound.options.items()}
-            given = ", ".join(f"{name}={value}" for name, value in options.items())
             build = f"functools.partial({build}, {given})"
-        if subject.state_dict is None:
+        if subject.state_dict is None and not terms:
             source.definitions["build"] = f"build = {build}"
             return
-        wrapper = source.name(loop.Stateful)
-        functions = ", ".join(
-            source.name(function) for function in (subject.state_dict, subject.load_state_dict)
+        made = (
+            f"{build}(optimizer, **last_epoch, {given})"
+            if terms
+            else "make(optimizer, **last_epoch)"
         )
+        if subject.state_dict is not None:
+            wrapper = source.name(loop.Stateful)
+            functions = ", ".join(
+                source.name(function) for function in (subject.state_dict, subject.load_state_dict)
+            )
+            made = f"{wrapper}({made}, {functions})"
         source.definitions["build"] = (
-            f"make = {build}\n\n\n"
-            "def build(optimizer, **last_epoch):\n"
-            f"    return {wrapper}(make(optimizer, **last_epoch), {functions})"
-        )
+            "" if terms else f"make = {build}\n\n\n"
+        ) + f"def build(optimizer, **last_epoch):\n    return {made}"
 
     def runs(self, weights: bool) -> list[str]:
         """The script of a check that compares runs."""

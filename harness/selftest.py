@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api import replay
-from harness.check import SubjectCheck, check_subject, do_nothing
+from harness.check import SubjectCheck, check_subject
 from harness.checks import CHECKS, MIXED, as_check
+from harness.control import do_nothing
 from harness.decorators import Check
 from harness.errors import HarnessError
 from harness.faults import Fault, find_faults

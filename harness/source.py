@@ -13,10 +13,12 @@ import inspect
 import sys
 import textwrap
 import types
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from harness.errors import ScriptError, TraceError
-from harness.trace import format_literal
+from harness.terms import Term, format_value
 
 __all__ = ["Source"]
 
@@ -28,10 +30,13 @@ class Source:
 
     With `paste_all` every function is pasted that is neither torch's nor the
     standard library's, otherwise only those of the harness; `subject` is the name
-    that errors give.
+    that errors give, and `words` what terms stand for.
     """
 
-    def __init__(self, subject: str, *, paste_all: bool) -> None:
+    def __init__(
+        self, subject: str, *, paste_all: bool, words: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        self.words = words
         self.paste_all = paste_all
         self.subject = subject
         self.imports: dict[str, None] = {}
@@ -79,10 +84,12 @@ class Source:
         if isinstance(value, functools.partial):
             self.imports["import functools"] = None
             return self.call("functools.partial", [value.func, *value.args], value.keywords)
+        if isinstance(value, Term):
+            return self._term(value)
         if isinstance(value, float) and repr(value).strip("-") in ("inf", "nan"):
             return f'float("{value!r}")'
         try:
-            format_literal(value)
+            format_value(value)
         except TraceError:
             return self.name(value)
         return repr(value)
@@ -92,6 +99,19 @@ class Source:
         given = [self.expression(argument) for argument in arguments]
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
         return f"{function}({', '.join(given)})"
+
+    def _term(self, term: Term) -> str:
+        word = self.words[term.name]
+        if term.arguments is None:
+            return self.expression(word)
+        arguments, keywords = list(term.arguments), dict(term.keywords)
+        if isinstance(word, functools.partial):
+            arguments, keywords = [*word.args, *arguments], {**word.keywords, **keywords}
+            word = word.func
+        if word is functools.partial:
+            self.imports["import functools"] = None
+            return self.call("functools.partial", arguments, keywords)
+        return self.call(self.name(word), arguments, keywords)
 
     def _refuse(self, value: Any, what: str) -> NoReturn:
         raise ScriptError(

@@ -7,19 +7,22 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
 from harness.loop import Stateful, describe, new_sgd, step_scheduler
-from harness.trace import format_literal
+from harness.terms import Term, format_value, holds_term, resolve
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 MAX_LENGTH = 1000
+MAPPINGS = ("options", "words", "declines")
+FIELDS = ("optimizer", "step")
+"""The fields that an option of the same name stands for, where it is a term."""
 
 __all__ = ["Bound", "Subject", "as_subject", "find_subjects", "import_attribute", "select_subjects"]
 
@@ -38,7 +41,17 @@ class Subject:
         the checks that need it are declined.
     options : mapping
         Keyword arguments of `build`: each a value, or a Hypothesis strategy
-        that draws numbers, strings, None, lists, tuples and dicts of them.
+        that draws numbers, strings, None, lists, tuples and dicts of them, and
+        terms (`harness.Term`).
+    drawn : strategy, optional
+        A Hypothesis strategy that draws dicts of options, for options that
+        depend on each other. What it draws comes before `options`, which are
+        tried first as they are. A term as ``optimizer`` or ``step`` in such a
+        dict stands in place of that field.
+    words : mapping
+        What the terms in options stand for: functions, classes or others, by
+        the words that a trace says them with. `harness.optimizers.WORDS` are
+        known to every subject.
     optimizer : callable
         Makes a new optimizer over new parameters, always with the same values.
         By default SGD with momentum and two groups with different LRs.
@@ -75,6 +88,8 @@ class Subject:
     build: Callable[..., Any]
     _: KW_ONLY
     options: Mapping[str, Any] = field(default_factory=dict)
+    drawn: SearchStrategy[dict[str, Any]] | None = None
+    words: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     optimizer: Callable[[], Any] = new_sgd
     step: Callable[[Any, int], None] = step_scheduler
     state_dict: Callable[[Any], Any] | None = None
@@ -103,25 +118,43 @@ class Subject:
                 f"subject {self.name}: 'length' must be a whole number of epochs from 1 to "
                 f"{MAX_LENGTH} (got {self.length!r})"
             )
-        for what, value in (("options", self.options), ("declines", self.declines)):
+        for what in MAPPINGS:
+            value = getattr(self, what)
             if not isinstance(value, Mapping):
                 raise SubjectError(f"subject {self.name}: {what!r} must be a dict (got {value!r})")
+        if self.drawn is not None and not _is_strategy(self.drawn):
+            raise SubjectError(
+                f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
+            )
         if "last_epoch" in self.options:
             raise SubjectError(
                 f"subject {self.name}: 'last_epoch' is no option, the checks give it: leave it out"
             )
-        for what in ("options", "declines"):
+        for what in MAPPINGS:
             object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
 
     @property
-    def drawn(self) -> dict[str, SearchStrategy[Any]]:
-        """The options that Hypothesis draws."""
+    def open(self) -> dict[str, SearchStrategy[Any]]:
+        """The options that have no value of their own, but a strategy."""
         return {name: value for name, value in self.options.items() if _is_strategy(value)}
+
+    @property
+    def strategy(self) -> SearchStrategy[dict[str, Any]] | None:
+        """What draws options, if anything does."""
+        if not self.open:
+            return self.drawn
+        from hypothesis import strategies as st
+
+        open_ = st.fixed_dictionaries(self.open)
+        if self.drawn is None:
+            return open_
+        return st.tuples(open_, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
 
     def bind(self, options: Mapping[str, Any]) -> Bound:
         """The subject with a value for every option; `options` come before its own.
 
-        Raises `SubjectError` where `build` does not take them.
+        Raises `SubjectError` where `build` does not take them, `TraceError` for a term that
+        is no word of the subject.
         """
         values = {**self.options, **options}
         open_ = [name for name, value in values.items() if _is_strategy(value)]
@@ -130,6 +163,7 @@ class Subject:
                 f"subject {self.name}: the trace must begin with a value for the drawn option "
                 f"{open_[0]!r}: write {open_[0]}=VALUE"
             )
+        fields = {name: values.pop(name) for name in FIELDS if isinstance(values.get(name), Term)}
         signature = _signature(self.build)
         if signature is not None:
             try:
@@ -139,7 +173,9 @@ class Subject:
                     f"subject {self.name}: build cannot be called with the options "
                     f"{sorted(values)}: {error}; its signature is {signature}"
                 ) from None
-        return Bound(self, values)
+        bound = Bound(self, values, fields)
+        bound.check_words()
+        return bound
 
     def with_options(self, options: Mapping[str, Any]) -> Subject:
         """The same subject, with `options` in place of its own of these names."""
@@ -148,20 +184,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class Bound:
-    """A subject with a value for every option."""
+    """A subject with a value for every option; `fields` are terms in place of fields of it."""
 
     subject: Subject
     options: dict[str, Any]
+    fields: dict[str, Term] = field(default_factory=dict)
 
     @property
     def literals(self) -> tuple[tuple[str, Any], ...]:
         """The options that a trace can say; the others are the subject's own, such as functions."""
-        said = []
+        said: list[tuple[str, Any]] = list(self.fields.items())
         for name, value in self.options.items():
             try:
-                format_literal(value)
+                format_value(value)
             except TraceError as error:
-                if name in self.subject.drawn:
+                if self.subject.options.get(name) is not value:
                     raise SubjectError(
                         f"subject {self.subject.name}: the drawn option {name!r} has a value that "
                         f"no trace can say: {error}"
@@ -169,6 +206,26 @@ class Bound:
             else:
                 said.append((name, value))
         return tuple(said)
+
+    @functools.cached_property
+    def words(self) -> Mapping[str, Callable[..., Any]]:
+        """What terms can stand for."""
+        from harness.optimizers import WORDS
+
+        return {**WORDS, **self.subject.words}
+
+    def check_words(self) -> None:
+        """Raise `TraceError` for a term that is no word of the subject."""
+        if self.fields or holds_term(self.options):
+            for name in _terms([self.fields, self.options]):
+                resolve(Term(name), self.words)
+
+    @property
+    def new_optimizer(self) -> Callable[[], Any]:
+        """Makes a new optimizer."""
+        if "optimizer" in self.fields:
+            return functools.partial(resolve, self.fields["optimizer"], self.words)
+        return self.subject.optimizer
 
     @property
     def takes_last_epoch(self) -> bool:
@@ -183,7 +240,10 @@ class Bound:
 
     def build(self, optimizer: Any, **last_epoch: int) -> Any:
         """A new scheduler; what a check calls as ``build(optimizer)`` or with ``last_epoch``."""
-        scheduler = self.subject.build(optimizer, **last_epoch, **self.options)
+        options = self.options
+        if self._terms:
+            options = resolve(options, self.words)
+        scheduler = self.subject.build(optimizer, **last_epoch, **options)
         if self.subject.state_dict is None:
             return scheduler
         return Stateful(scheduler, self.subject.state_dict, self.subject.load_state_dict)
@@ -192,7 +252,30 @@ class Bound:
         """Step a scheduler that `build` made."""
         if self.subject.state_dict is not None:
             scheduler = scheduler.scheduler
-        self.subject.step(scheduler, epoch)
+        self._step(scheduler, epoch)
+
+    @functools.cached_property
+    def _terms(self) -> bool:
+        return holds_term(self.options)
+
+    @functools.cached_property
+    def _step(self) -> Callable[[Any, int], None]:
+        if "step" in self.fields:
+            step: Callable[[Any, int], None] = resolve(self.fields["step"], self.words)
+            return step
+        return self.subject.step
+
+
+def _terms(value: Any) -> Iterator[str]:
+    """The words in `value`."""
+    if isinstance(value, Term):
+        yield value.name
+        value = [*(value.arguments or ()), *(item for _, item in value.keywords)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if type(value) in (list, tuple):
+        for item in value:
+            yield from _terms(item)
 
 
 def _is_strategy(value: Any) -> bool:

@@ -8,7 +8,8 @@ Operation(kind='train', count=3, slot='', check='')
 >>> str(trace)
 'step_size=3 gamma=0.5 train:3 save:a resume:a train:1'
 
-Options come first, as Python literals without spaces. Then the operations:
+Options come first, as Python literals or terms (`harness.terms`) without spaces. Then the
+operations:
 
 ===================  ==================================================
 ``train:n``          n times: an optimizer step, then a scheduler step
@@ -23,15 +24,14 @@ Options come first, as Python literals without spaces. Then the operations:
 
 from __future__ import annotations
 
-import ast
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import TraceError
+from harness.terms import format_value, parse_value
 
-__all__ = ["MAX_STEPS", "Operation", "Trace", "format_literal", "parse_options"]
+__all__ = ["MAX_STEPS", "Operation", "Trace", "parse_options"]
 
 MAX_STEPS = 10_000
 """The most unit steps (optimizer or scheduler, `train` counts one) in a trace."""
@@ -126,7 +126,7 @@ class Trace:
             )
 
     def __str__(self) -> str:
-        options = [f"{name}={format_literal(value)}" for name, value in self.options]
+        options = [f"{name}={format_value(value)}" for name, value in self.options]
         return " ".join(options + [str(operation) for operation in self.operations])
 
     @property
@@ -172,7 +172,7 @@ class Trace:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Options written as ``step_size=3 gamma=0.5``, values being Python literals.
+    """Options written as ``step_size=3 gamma=0.5``, values being literals or terms.
 
     >>> parse_options("milestones=[2,5] verbose=False")
     {'milestones': [2, 5], 'verbose': False}
@@ -190,48 +190,10 @@ def parse_options(text: str) -> dict[str, Any]:
         if name in options:
             raise TraceError(f"{token!r} gives option {name!r} a second time: keep one of them")
         try:
-            options[name] = _parse_literal(literal)
+            options[name] = parse_value(literal)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise TraceError(
-                f"{token!r}: the value must be a Python literal without spaces, such as "
-                f"3, 0.5, [1,2] or 'text' (got {literal!r})"
+                f"{token!r}: the value must be a Python literal or a term, without spaces, such as "
+                f"3, 0.5, [1,2], 'text' or Word(3,gamma=0.5) (got {literal!r})"
             ) from None
     return options
-
-
-class _Names(ast.NodeTransformer):
-    """Gives ``inf`` and ``nan`` their values: Python has no literals for them."""
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id in ("inf", "nan"):
-            return ast.Constant(math.inf if node.id == "inf" else math.nan)
-        return node
-
-
-def _parse_literal(text: str) -> Any:
-    return ast.literal_eval(_Names().visit(ast.parse(text, mode="eval")))
-
-
-def format_literal(value: Any) -> str:
-    """`value` as a Python literal without spaces; the inverse of parsing one.
-
-    >>> format_literal([1, 2.5, "a b"])
-    "[1,2.5,'a\\\\x20b']"
-
-    Raises `TraceError` for a value that has no literal.
-    """
-    if value is None or type(value) in (bool, int, float):
-        return repr(value)
-    if type(value) in (str, bytes):
-        return repr(value).replace(" ", r"\x20")
-    if type(value) is list:
-        return "[" + ",".join(map(format_literal, value)) + "]"
-    if type(value) is tuple:
-        return "(" + "".join(format_literal(item) + "," for item in value) + ")"
-    if type(value) is dict:
-        items = (f"{format_literal(key)}:{format_literal(item)}" for key, item in value.items())
-        return "{" + ",".join(items) + "}"
-    raise TraceError(
-        f"{value!r} cannot be written in a trace: use numbers, strings, None, lists, "
-        "tuples and dicts of them"
-    )

@@ -33,7 +33,7 @@ from harness import Budget, Check, Subject, Trace, loop
 from harness.check import SubjectCheck
 from harness.checks import MIXED, select_checks
 from harness.loop import new_sgd, optimizer_step
-from harness.machine import _draw
+from harness.machine import draw_operations
 from harness.paths import routes, unpath
 from harness.run import Runner
 from harness.trace import BACK
@@ -135,7 +135,7 @@ def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -
     budget = Budget(max_examples=0 if phase == "sweep" else 25, time_limit=600)
 
     def work() -> None:
-        _draw.cache_clear()
+        draw_operations.cache_clear()
         pair = SubjectCheck(subject, budget)
         pair.prepare(())
         for check in checks:

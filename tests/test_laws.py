@@ -15,7 +15,7 @@ from harness.run import Runner
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 
-PLAIN = [control for control in CONTROLS if not control.drawn]
+PLAIN = [control for control in CONTROLS if control.strategy is None]
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 

@@ -5,26 +5,15 @@ import sys
 import pytest
 from hypothesis import strategies as st
 
-from harness.machine import Plan, draw_options, search
-from harness.trace import MAX_STEPS
+from harness.machine import Plan, draw_operations, draw_options, shrink_options
+from harness.trace import MAX_STEPS, Trace
 
 RESUME = Plan((("resume", "", 0),), epochs=24, length=12)
-MIXED = Plan(
-    (("resume", "one", 1), ("load", "two", 0)),
-    epochs=24,
-    length=12,
-    options=(("gamma", st.sampled_from([0.1, 0.5])),),
-)
+MIXED = Plan((("resume", "one", 1), ("load", "two", 0)), epochs=24, length=12)
 
 
-def drawn(plan, max_examples=40, seed=0, options=None):
-    traces = []
-    found = search(
-        plan, options or {}, lambda trace: bool(traces.append(trace)),
-        max_examples=max_examples, seed_number=seed,
-    )  # fmt: skip
-    assert found is None
-    return traces
+def drawn(plan, max_examples=40, seed=0):
+    return list(map(Trace, draw_operations(plan, max_examples, seed)))
 
 
 def test_the_same_seed_draws_the_same_traces():
@@ -57,7 +46,6 @@ def test_all_kinds_of_operations_are_interleaved():
         ("resume", "one"), ("load", "two"),
     }  # fmt: skip
     assert {op.slot for trace in traces for op in trace.operations} == {"", "a", "b"}
-    assert {dict(trace.options)["gamma"] for trace in traces} == {0.1, 0.5}
     assert any(trace.resumes > 2 for trace in traces)
 
 
@@ -67,31 +55,34 @@ def test_without_a_way_back_there_is_still_a_save():
         assert any(operation.kind == "save" for operation in trace.operations)
 
 
-def test_fixed_options_stand_in_every_trace():
-    assert {str(trace).split()[0] for trace in drawn(RESUME, options={"gamma": 2})} == {"gamma=2"}
+EVERY = st.fixed_dictionaries({"every": st.integers(1, 99)})
 
 
 def test_drawn_options_come_back_shrunk():
-    """The operations are for `minimise` to make small."""
-    plan = Plan(RESUME.ways, epochs=24, length=12, options=(("every", st.integers(1, 99)),))
-    found = search(
-        plan, {}, lambda trace: trace.resumes > 1 and dict(trace.options)["every"] > 5,
-        max_examples=25, seed_number=0,
-    )  # fmt: skip
-    assert dict(found.options)["every"] == 6
+    found = shrink_options(EVERY, lambda values: values["every"] > 5, 25, 0)
+    assert found == {"every": 6}
+    assert shrink_options(EVERY, lambda values: values["every"] > 99, 25, 0) is None
+
+
+def test_what_was_drawn_is_there_to_be_shrunk():
+    """The same seed draws the same options, so whatever breaks for one of them is found again."""
+    for seed in range(20):
+        for values in draw_options(EVERY, 25, seed):
+            bad = values["every"]
+            assert shrink_options(EVERY, lambda v, bad=bad: v["every"] == bad, 25, seed) == values
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 def test_an_error_comes_out_as_it_is(error):
-    def breaks(trace):
+    def breaks(values):
         raise error
 
     with pytest.raises(error):
-        search(RESUME, {}, breaks, max_examples=5, seed_number=0)
+        shrink_options(EVERY, breaks, 5, 0)
 
 
 def test_drawn_options_come_the_simplest_first():
-    sets = draw_options({"gamma": st.integers(2, 9)}, 3, 0)
+    sets = draw_options(st.fixed_dictionaries({"gamma": st.integers(2, 9)}), 3, 0)
     assert sets[0] == {"gamma": 2}
     assert 1 < len(sets) <= 3
 
@@ -100,9 +91,10 @@ def test_the_same_seed_draws_the_same_traces_whatever_is_imported(tmp_path):
     """Hypothesis would draw the numbers of local modules, and leave a folder behind."""
     (tmp_path / "numbers_at_hand.py").write_text("LIST = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n")
     code = (
-        "{}import hashlib; from harness.machine import Plan, _draw\n"
+        "{}import hashlib; from harness.machine import Plan, draw_operations\n"
         "plan = Plan((('resume', '', 0),), epochs=24, length=12)\n"
-        "print(hashlib.sha256(' '.join(map(str, _draw(plan, 90, 0))).encode()).hexdigest())"
+        "said = ' '.join(str(op) for ops in draw_operations(plan, 90, 0) for op in ops)\n"
+        "print(hashlib.sha256(said.encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     drawn = {

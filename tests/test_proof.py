@@ -195,7 +195,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
     chosen += [] if MIXED in chosen else [MIXED]
 
     def caught():
-        machine._draw.cache_clear()
+        machine.draw_operations.cache_clear()
         return sum(
             any(
                 result.verdict == "BROKEN"
@@ -208,7 +208,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
     monkeypatch.setattr(*WITHOUT[part])
     without = caught()
     monkeypatch.undo()
-    machine._draw.cache_clear()
+    machine.draw_operations.cache_clear()
     assert before >= 19, (
         f"Expected {fault} to be caught with at least 19 of {len(SEEDS)} seeds, "
         f"but it was with {before}"

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Operation, Trace, TraceError
-from harness.trace import MAX_STEPS, format_literal, parse_options
+from harness.terms import format_value
+from harness.trace import MAX_STEPS, parse_options
 
 COUNTS = st.integers(1, 500)
 SLOTS = st.sampled_from(["a", "b", "slot_2"])
@@ -57,7 +58,7 @@ def test_options_come_first_without_spaces():
 
 def test_numbers_without_a_literal_have_names():
     assert parse_options("x=-inf y=[nan]")["x"] == -math.inf
-    assert format_literal([math.inf, -math.inf]) == "[inf,-inf]"
+    assert format_value([math.inf, -math.inf]) == "[inf,-inf]"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_the_limit_is_on_all_steps_together():
 @pytest.mark.parametrize("value", [object(), len, {1, 2}, 1j])
 def test_what_has_no_literal_is_refused(value):
     with pytest.raises(TraceError, match="cannot be written in a trace"):
-        format_literal(value)
+        format_value(value)
 
 
 def test_until_cuts_inside_an_operation():
