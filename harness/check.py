@@ -7,9 +7,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from harness.cases import (
+    HORIZONS,
+    SETS,
+    SWEPT_SETS,
+    Case,
+    find_cases,
+    find_events,
+    find_lacks,
+)
 from harness.checks import CHECKS, MIXED
 from harness.control import do_nothing
 from harness.decorators import Check
@@ -35,25 +43,10 @@ from harness.results import (
 )
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
-from harness.sweep import sweep, sweep_pairs
-from harness.trace import BACK, MAX_STEPS, Trace
+from harness.sweep import sweep, sweep_events, sweep_pairs
+from harness.trace import BACK, EVENTS, Operation, Trace
 
 __all__ = ["SubjectCheck", "check_subject"]
-
-SETS = 25
-"""How many sets of options are drawn; a trace of the search gets one after the other."""
-SWEPT_SETS = 3
-"""How many of them the sweep goes over."""
-HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
-"""Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A set of options, with the epochs that its uninterrupted run has."""
-
-    bound: Bound
-    epochs: int
 
 
 class SubjectCheck:
@@ -67,7 +60,10 @@ class SubjectCheck:
         self.tally = Tally()
         self.deadline = 0.0
         self.current: Trace | None = None
+        self.cases: list[Case] = []
         self.ends: list[str] = []
+        self.events: tuple[str, ...] = ()
+        self.untried: dict[str, str] = {}
         self.by = ""
         self.traces = 0
         self.strategy = subject.strategy
@@ -83,52 +79,17 @@ class SubjectCheck:
         """
         subject = self.subject
         for name in subject.declines:
-            if name not in known:
+            if name not in known and name not in EVENTS:
                 raise SubjectError(
-                    f"subject {subject.name} declines {name!r}, and no check is called so"
+                    f"subject {subject.name} declines {name!r}, and no check or operation "
+                    "that can be declined is called so"
                 )
         with self.limited():
-            sets: list[dict[str, Any]] = [] if subject.open else [{}]
-            if self.strategy is not None:
-                from harness.machine import draw_options
-
-                sets += draw_options(self.strategy, SETS, self.budget.seed)
-            self.cases = list(self._cases(sets))
+            self.cases, self.ends = find_cases(subject, self.budget.seed, self.runner)
             bound = self.cases[0].bound
-            self.lacks = _lacks(bound, self.runner(bound).start()[1])
-
-    def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
-        """Those of the sets that the scheduler can be built and stepped with."""
-        refused: HarnessError | None = None
-        any_ = False
-        for values in sets:
-            bound = self.subject.bind(values)
-            try:
-                yield Case(bound, self._horizon(bound))
-                any_ = True
-            except (SubjectError, UndecidedError) as error:
-                if not values:
-                    raise
-                refused = refused or error
-        if not any_ and refused is not None:
-            raise refused
-
-    def _horizon(self, bound: Bound) -> int:
-        """How many epochs the uninterrupted run has, up to three times the subject's length."""
-        path = "t" * min(3 * self.subject.length, MAX_STEPS)
-        runner = self.runner(bound)
-        first = runner.reference(path)
-        again = Runner(bound, deadline=self.deadline).reference(path)
-        if first.epochs == 0:
-            raise UndecidedError(f"{first.error} at its first step")
-        if first.error != again.error or not same(first.observations, again.observations):
-            raise UndecidedError(
-                "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
-                "so there is nothing to compare a resumed run with"
-            )
-        if first.error and not self.ends:
-            self.ends.append(f"{first.error} at epoch {first.epochs + 1}: nothing later is tried")
-        return first.epochs
+            scheduler = self.runner(bound).start()[1]
+            self.lacks = find_lacks(bound, scheduler)
+            self.events, self.untried = find_events(bound, scheduler, self.runner(bound))
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
@@ -205,7 +166,7 @@ class SubjectCheck:
         references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
-            seconds, references, self.weights,
+            seconds, references, self.weights, tuple(self.untried.items()),
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -312,15 +273,24 @@ class SubjectCheck:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
         self.by = "sweep"
         for case in self.cases[:SWEPT_SETS]:
-            epochs = min(case.epochs, self.subject.length)
-            traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
-            for operations in traces:
+            for operations in self.swept(check, holding, case):
                 trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
         if check.kind == "resume" and self.budget.max_examples:
             return self.search(check, holding)
         return None
+
+    def swept(
+        self, check: Check, holding: Sequence[Check], case: Case
+    ) -> Iterator[tuple[Operation, ...]]:
+        """What the sweep goes over for a set of options."""
+        epochs = min(case.epochs, self.subject.length)
+        if check is MIXED:
+            yield from sweep_pairs(holding, epochs)
+            return
+        yield from sweep(check, epochs, int(bool(case.ended) and case.epochs < self.subject.length))
+        yield from sweep_events(check, self.events)
 
     def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
@@ -331,12 +301,16 @@ class SubjectCheck:
             ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
         else:
             ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
+        lost = {kind for way in (check, *holding) for kind in way.without}
+        if "load" in (check.at, *(way.at for way in holding)):
+            lost.add("add_group")
+        events = tuple(kind for kind in self.events if kind not in lost)
         for number in range(self.budget.max_examples):
             case = self.cases[number % len(self.cases)]
             epochs = case.epochs
             if len(self.cases) > 1:
                 epochs = max(length for length in HORIZONS if length <= epochs)
-            plan = Plan(ways, epochs, self.subject.length)
+            plan = Plan(ways, epochs, self.subject.length, events)
             drawn = draw_operations(plan, self.budget.max_examples, self.budget.seed)
             if number < len(drawn):
                 trace = Trace(drawn[number], case.bound.literals)
@@ -392,30 +366,6 @@ def _excuses(control: Break, broken: Break, check: Check) -> bool:
     if raised is not None or "raises" in control.actual or check.compares == "values":
         return raised is not None and raised == control.actual.get("raises")
     return True
-
-
-def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
-    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        raise SubjectError(
-            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
-            "two functions in their place"
-        )
-    lacks = {}
-    if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
-    takes = bound.takes_last_epoch
-    if takes:
-        try:
-            bound.build(bound.new_optimizer(), last_epoch=-1)
-        except TypeError as error:
-            takes = "last_epoch" not in str(error)
-        except Exception:
-            takes = True  # a matter of the check, which will say so
-    if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks
 
 
 def check_subject(

@@ -57,6 +57,9 @@ from harness.subject import import_attribute
 
 __all__ = ["CHECKS", "MIXED", "as_check", "select_checks"]
 
+BY_HAND = ("halve_lr", "add_group")
+"""What is no part of a schedule, so that its options and the epoch don't tell it."""
+
 # ---------------------------------------------------------------- documented ways of resuming
 
 
@@ -138,8 +141,9 @@ def resume_by_pickle(checkpoint: Any) -> Any:
 
 
 @resume_check(
-    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch stands for"
-)
+    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch stands for",
+    without=BY_HAND,
+)  # fmt: skip
 def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
 
@@ -168,7 +172,7 @@ def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint:
 
 @resume_check(
     default=False, save=save_optimizer, needs=("last_epoch",), from_epoch=1, weights=False,
-    about="what initial_lr and last_epoch stand for",
+    about="what initial_lr and last_epoch stand for", without=BY_HAND,
 )  # fmt: skip
 def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
@@ -183,7 +187,7 @@ def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
     return optimizer, scheduler
 
 
-@resume_check(default=False, weights=False)
+@resume_check(default=False, weights=False, without=BY_HAND)
 def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Build both, and load the scheduler's state without the optimizer's.
 
@@ -238,7 +242,7 @@ def state_loads_with_weights_only(scheduler: Any) -> Any:
     return state, torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
-@state_check(at="step", needs=("get_last_lr",), about="what the scheduler reports")
+@state_check(at="step", needs=("get_last_lr",), about="what the scheduler reports", without=BY_HAND)
 def last_lr_is_the_groups_lr(optimizer: Any, scheduler: Any) -> Any:
     """What get_last_lr() returns is the LR in the optimizer's groups."""
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -224,6 +224,7 @@ def _report(
         report.note_text(results),
         report.declined_text(results),
         report.unknown_text(results),
+        report.untried_text(results),
     ):
         if text:
             click.echo(text + "\n")

@@ -33,6 +33,7 @@ class Check:
     from_epoch: int = 0
     weights: bool = True
     same_dict: bool = False
+    without: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,6 +87,7 @@ def resume_check(
     from_epoch: int = ...,
     weights: bool = ...,
     same_dict: bool = ...,
+    without: tuple[str, ...] = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -99,6 +101,7 @@ def resume_check(
     from_epoch: int = 0,
     weights: bool = True,
     same_dict: bool = False,
+    without: tuple[str, ...] = (),
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -124,6 +127,9 @@ def resume_check(
     same_dict : bool
         Whether every resume from a slot is given one and the same dict, where
         otherwise each is given its own copy.
+    without : tuple of str
+        The operations (of `harness.trace.EVENTS`) that it does not bring back:
+        where one was done before the save, it is not tried.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
@@ -136,7 +142,7 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict,
+                from_epoch, weights, same_dict, without,
             ),
         )  # fmt: skip
 
@@ -151,13 +157,15 @@ def state_check(
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
     compares: str = "values",
+    without: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Make a function that returns ``(expected, actual)`` a state check.
 
     `at` is ``save`` (right after every save) or ``step`` (at the start and after
     every step). With ``compares="trajectory"`` the function returns
-    ``(optimizer, scheduler)`` instead, as that of a resume check does. The other
-    parameters, and the errors, are those of `resume_check`.
+    ``(optimizer, scheduler)`` instead, as that of a resume check does. Its promise
+    is not about runs with the operations `without`. The other parameters, and the
+    errors, are those of `resume_check`.
     """
     if at not in ("save", "step"):
         raise CheckError(f"a state check's 'at' must be save or step (got {at!r})")
@@ -166,7 +174,10 @@ def state_check(
 
     def decorate(function: Function) -> Function:
         return _decorate(
-            function, Check(function, "state", at, compares, save, default, needs, about)
-        )
+            function,
+            Check(
+                function, "state", at, compares, save, default, needs, about, without=without
+            ),
+        )  # fmt: skip
 
     return decorate

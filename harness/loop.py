@@ -21,12 +21,15 @@ import torch
 
 __all__ = [
     "Stateful",
+    "add_group",
     "describe",
     "differences",
+    "halve_lr",
     "new_sgd",
     "numbers",
     "observe",
     "optimizer_step",
+    "overflow",
     "plain",
     "restore_parameters",
     "same",
@@ -38,7 +41,9 @@ __all__ = [
     "save_pickle",
     "snapshot",
     "step_scheduler",
+    "step_with_epoch",
     "step_with_metric",
+    "with_groups",
 ]
 
 
@@ -66,6 +71,40 @@ def step_scheduler(scheduler: Any, epoch: int) -> None:
 def step_with_metric(scheduler: Any, epoch: int) -> None:
     """Step the scheduler with a metric that falls, stands still and rises by turns."""
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
+
+
+def step_with_epoch(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler and say which epoch begins: the number of its steps, this one too."""
+    scheduler.step(epoch + 1)
+
+
+def overflow(optimizer: torch.optim.Optimizer) -> None:
+    """Gradients that overflow, so that the optimizer's step is skipped."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, math.inf)
+
+
+def halve_lr(optimizer: torch.optim.Optimizer) -> None:
+    """Halve every group's LR by hand."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 0.5
+
+
+def add_group(optimizer: torch.optim.Optimizer) -> None:
+    """Add a param group, with a parameter like the first and an LR of its own."""
+    first = optimizer.param_groups[0]["params"][0]
+    value = 1.0 / len(optimizer.param_groups)
+    parameter = torch.nn.Parameter(torch.full_like(first, value))
+    optimizer.add_param_group({"params": [parameter], "lr": 0.03})
+
+
+def with_groups(new_optimizer: Any, count: int) -> Any:
+    """A new optimizer with `count` groups more, as the one that was saved."""
+    optimizer = new_optimizer()
+    for _ in range(count):
+        add_group(optimizer)
+    return optimizer
 
 
 def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.trace import BACK, STEPS, Operation
+from harness.trace import BACK, PLAIN, Operation
 
 __all__ = ["Plan", "draw_operations", "draw_options", "shrink_options"]
 
@@ -26,8 +26,12 @@ Operations: TypeAlias = tuple[Operation, ...]
 Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
 
 SLOTS = ("a", "b")
+NO_EPOCH = ("optimizer", "halve_lr", "add_group")
+"""The operations that are no scheduler step."""
 LEGS = ("on", "save", "back", "save", "back")
 LEGS_WITHOUT_WAYS = ("on", "save")
+PER_EVENT = 2
+"""How many times all `LEGS` there are for one with what happens now and then."""
 LEGS_PER_TRACE = 12
 ROUND = 9
 """Traces to a seed. From the tenth on, Hypothesis mostly repeats parts of those before, which
@@ -41,12 +45,13 @@ class Plan:
     `ways` are the ways of going back: the kind of operation, the check written
     behind it (or nothing), and the first epoch it can go back to. `epochs` is how
     many scheduler steps a branch may have, `length` how many it goes on for at
-    the end.
+    the end, and `events` what may happen now and then.
     """
 
     ways: tuple[tuple[str, str, int], ...]
     epochs: int
     length: int
+    events: tuple[str, ...] = ()
 
 
 class _Found(Exception):
@@ -84,7 +89,7 @@ class _Draft:
         """Add steps; where no epoch is left, these are optimizer steps."""
         if not count:
             return
-        if kind != "optimizer":
+        if kind not in NO_EPOCH:
             if self.left:
                 count = min(count, self.left)
                 self.epoch += count
@@ -106,7 +111,7 @@ class _Draft:
         if self.epoch < first:
             self.add("train", first - self.epoch)
         half = len(self.operations) // 2
-        epoch = sum(op.count for op in self.operations[:half] if op.kind != "optimizer")
+        epoch = sum(op.count for op in self.operations[:half] if op.kind not in NO_EPOCH)
         if self.slots or epoch < first:
             self.save("a")
         else:
@@ -152,6 +157,10 @@ class _Draft:
 def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
     """A machine that shows the operations of every trace to `see`."""
 
+    legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
+    if plan.events:
+        legs = (*legs * PER_EVENT, "event")
+
     class TraceMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
@@ -161,15 +170,17 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
         # without steps of one kind, finds little; and without preconditions: what can't be
         # done is replaced by what is nearest to it.
         @rule(
-            kind=st.sampled_from(STEPS),
+            kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
-            leg=st.sampled_from(LEGS if plan.ways else LEGS_WITHOUT_WAYS),
+            leg=st.sampled_from(legs),
             pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),
         )
         def go(self, kind: str, count: int, leg: str, pick: int) -> None:
             few = (count + 1) // 3  # next to a save or a resume, each single step matters
             if leg == "on":
                 self.draft.add(kind, count)
+            elif leg == "event":
+                self.draft.add(plan.events[pick % len(plan.events)], 1)
             elif leg == "save":
                 self.draft.add(kind, few)
                 self.draft.save(SLOTS[pick % len(SLOTS)])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from harness.errors import TraceError
-from harness.trace import STEPS, Operation, Trace
+from harness.trace import EVENTS, PLAIN, STEPS, Operation, Trace
 
 __all__ = ["minimise", "neighbours"]
 
@@ -65,6 +65,15 @@ def _regroupings(trace: Trace) -> Iterator[Trace]:
                     )
 
 
+def _plainer(trace: Trace) -> Iterator[Trace]:
+    """Traces with a step in place of what happens now and then."""
+    for i, operation in enumerate(trace.operations):
+        if operation.kind in EVENTS:
+            for kind in PLAIN:
+                step = replace(operation, kind=kind)
+                yield from _trace(trace, (*trace.operations[:i], step, *trace.operations[i + 1 :]))
+
+
 def _trace(trace: Trace, operations: tuple[Operation, ...]) -> Iterator[Trace]:
     try:
         yield Trace(operations, trace.options)
@@ -81,7 +90,9 @@ def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
     smaller = True
     while smaller:
         smaller = False
-        for candidate in itertools.chain(_leaps(trace), neighbours(trace), _regroupings(trace)):
+        for candidate in itertools.chain(
+            _leaps(trace), neighbours(trace), _plainer(trace), _regroupings(trace)
+        ):
             if breaks(candidate):
                 trace = candidate
                 smaller = True

@@ -1,7 +1,8 @@
 """What a trace means: the uninterrupted runs behind it, and how each resume is made.
 
 A *path* is what an uninterrupted run does, one letter a step: ``t`` for an
-optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone. Going
+optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone, and a
+letter for every other operation with a count (`LETTER`). Going
 back to a slot cuts the path where the slot was saved, so the path to the present
 is always that of a run that was never interrupted.
 """
@@ -16,14 +17,41 @@ from harness.decorators import Check
 from harness.errors import TraceError
 from harness.trace import BACK, Operation, Trace
 
-__all__ = ["LETTER", "branches", "epochs", "routes", "unpath", "walk"]
+__all__ = [
+    "LETTER",
+    "branches",
+    "epochs",
+    "gradients",
+    "groups_added",
+    "routes",
+    "unpath",
+    "walk",
+]
 
-LETTER = {"train": "t", "optimizer": "o", "scheduler": "s"}
+LETTER = {
+    "train": "t",
+    "optimizer": "o",
+    "scheduler": "s",
+    "skip": "k",
+    "epoch": "e",
+    "halve_lr": "h",
+    "add_group": "g",
+}
 
 
 def epochs(path: str) -> int:
     """How many scheduler steps a path has."""
-    return len(path) - path.count("o")
+    return len(path) - sum(map(path.count, "ohg"))
+
+
+def gradients(path: str) -> int:
+    """How often a path computes gradients, to use them or not."""
+    return len(path) - sum(map(path.count, "shg"))
+
+
+def groups_added(path: str) -> int:
+    """How many param groups a path adds."""
+    return path.count("g")
 
 
 def branches(operations: Sequence[Operation]) -> list[str]:
@@ -73,10 +101,16 @@ def unpath(path: str) -> list[Operation]:
 def routes(check: Check, trace: Trace) -> list[Check]:
     """For every operation of `trace`, the check that a resume or load goes by."""
     found: list[Check] = []
-    for operation, _, path in walk(trace.operations):
+    for operation, before, path in walk(trace.operations):
         route = check
+        if check.kind == "state" and operation.kind in check.without:
+            raise TraceError(
+                f"'{operation}' in the trace: {check.name} promises nothing of runs with it; "
+                "leave it out"
+            )
         if operation.kind in BACK:
             route = _route(check, operation)
+            _covers(route, operation, before, path)
             if epochs(path) < route.from_epoch:
                 raise TraceError(
                     f"'{operation}' in the trace goes back to epoch {epochs(path)}, and "
@@ -85,6 +119,21 @@ def routes(check: Check, trace: Trace) -> list[Check]:
                 )
         found.append(route)
     return found
+
+
+def _covers(route: Check, operation: Operation, before: str, path: str) -> None:
+    """Raise `TraceError` where a check does not resume what was done on the way to a slot."""
+    for kind in route.without:
+        if LETTER[kind] in path:
+            raise TraceError(
+                f"'{operation}' in the trace goes back behind {kind}, and {route.name} does not "
+                f"bring back what that did: leave it out before the save"
+            )
+    if operation.kind == "load" and groups_added(before) != groups_added(path):
+        raise TraceError(
+            f"'{operation}' in the trace goes back to another number of param groups, and "
+            "no optimizer can: save after add_group as well"
+        )
 
 
 def _route(check: Check, operation: Operation) -> Check:

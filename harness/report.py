@@ -39,6 +39,7 @@ __all__ = [
     "to_json",
     "tried_text",
     "unknown_text",
+    "untried_text",
 ]
 
 SCHEMA = 1
@@ -150,6 +151,18 @@ def unknown_text(results: Sequence[Result]) -> str:
     return "\n".join(_grouped(results, UNKNOWN))
 
 
+def untried_text(results: Sequence[Result]) -> str:
+    """The operations that no trace had, with whom, and why."""
+    subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
+    for result in results:
+        for pair in result.untried:
+            subjects[pair][result.subject] = None
+    lines = []
+    for (kind, reason), names in subjects.items():
+        lines += [f"NOT TRIED {kind}: {', '.join(names)}", f"  {reason}"]
+    return "\n".join(lines)
+
+
 def tried_text(results: Sequence[Result]) -> str:
     """The verdicts on one subject in one line, with what was tried for them."""
     counts = collections.Counter(result.verdict for result in results)
@@ -228,10 +241,11 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
     ``max_examples``, ``complete`` (false where the run was stopped), and
     ``results``, a list of objects. Each has ``subject``, ``check``, ``verdict``,
     ``reason``, ``torch``, ``traces``, ``steps``, ``resumes``, ``comparisons``,
-    ``seconds``; for a broken pair also ``trace``, ``operation`` (its index in the
-    trace), ``step`` (of that operation, from 1; 0 for saves and resumes),
-    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers
-    that JSON lacks are the strings ``nan``, ``inf`` and ``-inf``.
+    ``seconds``, ``untried`` (operations, each with the reason); for a broken pair
+    also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
+    operation, from 1; 0 for saves and resumes), ``found_by`` (``sweep`` or
+    ``search``), ``expected`` and ``actual``. Numbers that JSON lacks are the
+    strings ``nan``, ``inf`` and ``-inf``.
     """
     return {
         "schema": SCHEMA,
@@ -253,6 +267,7 @@ def _row(result: Result) -> dict[str, Any]:
         "torch": result.torch,
         **vars(result.tally),
         "seconds": result.seconds,
+        "untried": dict(result.untried),
     }
     found = result.counterexample
     if found is not None:

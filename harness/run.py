@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +13,21 @@ from harness.checks import MIXED
 from harness.decorators import Check
 from harness.errors import CheckError, SubjectError, TimeLimit
 from harness.loop import (
+    add_group,
     describe,
     differences,
+    halve_lr,
     observe,
     optimizer_step,
+    overflow,
     plain,
     restore_parameters,
     same,
     snapshot,
     step_scheduler,
+    with_groups,
 )
-from harness.paths import LETTER, branches, epochs, routes
+from harness.paths import LETTER, branches, epochs, gradients, groups_added, routes
 from harness.subject import Bound
 from harness.trace import STEPS, Trace
 
@@ -65,11 +70,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reference:
-    """The observations of an uninterrupted run, at its start and after every step."""
+    """The observations of an uninterrupted run, at its start and after every step.
+
+    `raises` is the exception that ended it, in one line.
+    """
 
     path: str
     observations: Sequence[dict[str, Any]]
-    error: str = ""
+    raises: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why it ended before its path did."""
+        return self.raises and f"the uninterrupted run raises {self.raises}"
 
     @property
     def epochs(self) -> int:
@@ -145,16 +158,30 @@ class Runner:
         index = epoch = 0
         try:
             for letter in path:
-                if letter != "s":
+                if letter in "toe":
                     optimizer_step(optimizer, index)
-                    index += 1
-                if letter != "o":
+                if letter in "ts":
                     step(scheduler, epoch)
-                    epoch += 1
+                elif letter != "o":
+                    self.event(letter, optimizer, scheduler, epoch)
+                index += letter not in "shg"
+                epoch += letter not in "ohg"
                 seen.append(observe(optimizer, scheduler))
         except (Exception, SystemExit) as error:
-            return Reference(path, seen, f"the uninterrupted run raises {describe(error)}")
+            return Reference(path, seen, describe(error))
         return Reference(path, seen)
+
+    def event(self, letter: str, optimizer: Any, scheduler: Any, epoch: int) -> None:
+        """Do what happens now and then; of ``epoch`` what comes after the optimizer step."""
+        if letter == "k":
+            overflow(optimizer)
+            self.bound.step(scheduler, epoch)
+        elif letter == "e":
+            self.bound.step_with_epoch(scheduler, epoch)
+        elif letter == "h":
+            halve_lr(optimizer)
+        else:
+            add_group(optimizer)
 
     # ---------------------------------------------------------------- the interrupted run
 
@@ -238,26 +265,35 @@ class _Run:
         at_step = self.check.at == "step"
         for _ in range(count):
             position += 1
-            if position >= len(observations):
+            beyond = position >= len(observations)
+            if beyond and self.check.compares == "values":
                 raise _Stop(Outcome(ended=reference.error))
+            expected = {"raises": reference.raises} if beyond else observations[position]
             self.tally.steps += 1
+            self.made += 1
             try:
-                if letter != "s":
+                if letter in "toe":
                     optimizer_step(self.optimizer, self.index)
-                    self.index += 1
-                if letter != "o":
+                if letter in "ts":
                     step(self.scheduler, self.epoch)
-                    self.epoch += 1
+                elif letter != "o":
+                    self.runner.event(letter, self.optimizer, self.scheduler, self.epoch)
+                self.index += letter not in "shg"
+                self.epoch += letter not in "ohg"
                 seen = observe(self.optimizer, self.scheduler)
             except (Exception, SystemExit) as error:
-                self.made += 1
-                self._raised(error, observations[position])
-            self.made += 1
-            if seen != observations[position]:
-                self._differs(observations[position], seen)
+                if beyond and describe(error) == reference.raises:
+                    left = self.made < count or self.operation + 1 < len(self.trace.operations)
+                    raise _Stop(Outcome(ended=reference.error if left else "")) from None
+                self._raised(error, expected)
+            self.path += letter
+            if beyond:
+                actual = {key: seen[key] for key in seen if key != "weights"}
+                raise _Stop(Outcome(Break(self.operation, self.made, expected, actual)))
+            if seen != expected:
+                self._differs(expected, seen)
             if at_step:
                 self._values()
-        self.path += letter * count
 
     def _look(self, expected: dict[str, Any]) -> None:
         """Compare what the optimizer will use now."""
@@ -303,7 +339,7 @@ class _Run:
 
     def _go_back(self, slot: _Slot, route: Check) -> None:
         self.path = slot.path
-        self.index = len(self.path) - self.path.count("s")
+        self.index = gradients(self.path)
         self.epoch = epochs(self.path)
         self.weights = self.weights and route.weights
         saved = slot.saved[route.save]
@@ -346,8 +382,11 @@ class _Run:
             raise _Stop(Outcome(Break(self.operation, self.made, *differences(expected, actual))))
 
     def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
+        new_optimizer = self.bound.new_optimizer
+        if groups := groups_added(self.path):
+            new_optimizer = functools.partial(with_groups, new_optimizer, groups)
         has = {
-            "new_optimizer": self.bound.new_optimizer,
+            "new_optimizer": new_optimizer,
             "build": self.bound.build,
             "checkpoint": checkpoint,
             "optimizer": self.optimizer,

@@ -14,7 +14,7 @@ from harness.api import replay
 from harness.checks import MIXED, as_check
 from harness.decorators import Check
 from harness.errors import ScriptError
-from harness.paths import branches, epochs, routes, unpath, walk
+from harness.paths import branches, epochs, gradients, groups_added, routes, unpath, walk
 from harness.results import BROKEN, Result, shorten
 from harness.source import Source
 from harness.subject import Subject, as_subject
@@ -47,7 +47,11 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
             )
         trace = shorter
     writer = _Writer(subject, check, trace)
-    body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.weights))
+    ends = broken is not None and set(broken.expected) == {"raises"}
+    lines = (
+        writer.values() if check.compares == "values" else writer.runs(result.weights, ends=ends)
+    )
+    body = "\n".join(lines)
     source = writer.source
     head = _head(subject, check, trace, result, list(source.modules))
     imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
@@ -164,8 +168,14 @@ class _Writer:
             "" if terms else f"make = {build}\n\n\n"
         ) + f"def build(optimizer, **last_epoch):\n    return {made}"
 
-    def runs(self, weights: bool) -> list[str]:
-        """The script of a check that compares runs."""
+    def runs(self, weights: bool, *, ends: bool) -> list[str]:
+        """The script of a check that compares runs; `ends`: the uninterrupted one by an error."""
+        on_error = [
+            '        print("The uninterrupted run raises", describe(raised))',
+            "        return 125",
+        ]
+        if ends:
+            on_error = ["        end = describe(raised)"]
         ignored = [] if weights else ["weights"]
         backs = zip(self.routes, self.trace.operations, strict=True)
         if any(operation.kind in BACK and not way.weights for way, operation in backs):
@@ -183,17 +193,16 @@ class _Writer:
             "",
             "def main():",
             '    print("torch", torch.__version__)',
-            '    expected, seen, error = [], [], ""',
+            '    expected, seen, error, end = [], [], "", ""',
             "    try:",
             "        uninterrupted(expected)",
             "    except Exception as raised:",
-            '        print("The uninterrupted run raises", describe(raised))',
-            "        return 125",
+            *on_error,
             "    try:",
             "        interrupted(seen)",
             "    except (Exception, SystemExit) as raised:",
             "        error = describe(raised)",
-            f"    return show_runs(expected, seen, error, {ignored})",
+            f"    return show_runs(expected, seen, error, end, {ignored})",
         ]
 
     def _start(self) -> list[str]:
@@ -204,19 +213,32 @@ class _Writer:
 
     def _loop(self, operation: Operation, path: str) -> list[str]:
         """A loop over the steps of one operation, without what follows each step."""
-        index, epoch, count = len(path) - path.count("s"), epochs(path), operation.count
-        optimizer = "    optimizer_step(optimizer, {})"
-        scheduler = "    " + self.step + f"({self.scheduler}, {{}})"
-        if operation.kind == "optimizer":
-            return [f"for i in range({index}, {index + count}):", optimizer.format("i")]
-        if operation.kind == "scheduler":
-            return [f"for i in range({epoch}, {epoch + count}):", scheduler.format("i")]
+        index, epoch, count = gradients(path), epochs(path), operation.count
+        step = f"{self.step}({self.scheduler}, {{}})"
+        name = self.source.name
+        match operation.kind:
+            case "train":
+                lines = ["optimizer_step(optimizer, {i})", step]
+            case "optimizer":
+                lines = ["optimizer_step(optimizer, {i})"]
+            case "scheduler":
+                lines, index = [step], epoch
+            case "skip":
+                lines = [f"{name(loop.overflow)}(optimizer)", step]
+            case "epoch":
+                lines = [
+                    "optimizer_step(optimizer, {i})",
+                    f"{name(loop.step_with_epoch)}({self.scheduler}, {{}})",
+                ]
+            case "halve_lr":
+                lines = [f"{name(loop.halve_lr)}(optimizer)"]
+            case _:
+                lines = [f"{name(loop.add_group)}(optimizer)"]
         shift = epoch - index
         later = "i" if shift == 0 else f"i + {shift}" if shift > 0 else f"i - {-shift}"
         return [
             f"for i in range({index}, {index + count}):",
-            optimizer.format("i"),
-            scheduler.format(later),
+            *("    " + line.format(later, i="i") for line in lines),
         ]
 
     def _statements(self, operations: Sequence[Operation]) -> list[str]:
@@ -237,9 +259,9 @@ class _Writer:
                 checkpoint = self._slot(operation.slot, way)
                 if not way.same_dict:
                     checkpoint = f"{self.source.name(loop.snapshot)}({checkpoint})"
-                lines += [f"    {line}" for line in self._pair(way, checkpoint)]
+                lines += [f"    {line}" for line in self._pair(way, checkpoint, after)]
             elif self.check.at == "save":
-                pair = self._pair(self.check, self._slot(operation.slot, self.check))
+                pair = self._pair(self.check, self._slot(operation.slot, self.check), after)
                 lines += [f"    {line}" for line in pair]
             # What was seen on the way to a slot comes back with it: it may be of another branch.
             lines.append(f"    seen[:] = [*seen_{operation.slot}, observe(optimizer, scheduler)]")
@@ -270,15 +292,21 @@ class _Writer:
         shared = "_shared" if way.same_dict else ""
         return f"checkpoint_{slot}_{way.save.__name__.removeprefix('save_')}{shared}"
 
-    def _pair(self, check: Check, checkpoint: str) -> list[str]:
+    def _pair(self, check: Check, checkpoint: str, path: str) -> list[str]:
         lines = [f"checkpoint = {checkpoint}"] if "checkpoint" in check.parameters else []
-        lines.append(f"optimizer, scheduler = {self._call(check)}")
+        lines.append(f"optimizer, scheduler = {self._call(check, path)}")
         if check.kind == "resume" and lines[:-1]:
             lines.append("restore_parameters(optimizer, checkpoint)")
         return lines
 
-    def _call(self, check: Check) -> str:
+    def _call(self, check: Check, path: str) -> str:
         given = {"new_optimizer": self.new_optimizer}
+        if groups := groups_added(path):
+            self.source.imports["import functools"] = None
+            with_groups = self.source.name(loop.with_groups)
+            given["new_optimizer"] = (
+                f"functools.partial({with_groups}, {self.new_optimizer}, {groups})"
+            )
         arguments = ", ".join(given.get(name, name) for name in check.parameters)
         self.source.paste(check.function)
         return f"{check.name}({arguments})"
@@ -287,18 +315,23 @@ class _Writer:
         """The script of a check that compares values."""
         for function in (loop.describe, side_by_side.attempt, side_by_side.examine):
             self.source.name(function)
-        call = self._call(self.check).replace("(", ", ", 1).removesuffix(")").removesuffix(", ")
+
+        def call(path: str) -> str:
+            said = self._call(self.check, path)
+            return said.replace("(", ", ", 1).removesuffix(")").removesuffix(", ")
+
         needs = "checkpoint" in self.check.parameters
         at_step = self.check.at == "step"
         lines = self._start()
         saved = not needs
         if at_step and saved:
-            lines.append(f'    examine("at the start", {call})')
+            lines.append(f'    examine("at the start", {call("")})')
         for operation, before, after in walk(self.trace.operations):
             if operation.kind in STEPS:
                 part = self._loop(operation, before)
                 if at_step and saved:
-                    part.append(f'    examine(f"after step {{i + 1}}", {call})')
+                    examined = call(after)
+                    part.append(f'    examine(f"after step {{i + 1}}", {examined})')
                 lines += [f"    {line}" for line in part]
             else:
                 save = self.source.name(self.check.save)
@@ -307,7 +340,7 @@ class _Writer:
                     f"{epochs(after)})"
                 )
                 saved = True
-                lines.append(f'    examine("{operation} at epoch {epochs(after)}", {call})')
+                lines.append(f'    examine("{operation} at epoch {epochs(after)}", {call(after)})')
         return [
             "def run():",
             *lines,

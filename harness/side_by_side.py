@@ -11,8 +11,13 @@ from harness.loop import describe, differences, plain
 __all__ = ["attempt", "examine", "show_runs"]
 
 
-def show_runs(expected: list[Any], seen: list[Any], error: str, ignored: list[str]) -> int:
-    """Print both runs step by step, up to where they differ; 1 if they do, 0 if not."""
+def show_runs(
+    expected: list[Any], seen: list[Any], error: str, end: str, ignored: list[str]
+) -> int:
+    """Print both runs step by step, up to where they differ; 1 if they do, 0 if not.
+
+    `error` ended the interrupted run, and `end` the uninterrupted one.
+    """
     rows = []
     left: dict[str, Any] = {}
     right: dict[str, Any] = {}
@@ -34,9 +39,11 @@ def show_runs(expected: list[Any], seen: list[Any], error: str, ignored: list[st
     print()
     for name in left:
         print(f"{name} must be {left[name]}, and is {right[name]}")
-    if error and not left:
-        print(f"The interrupted run raises {error}")
-    if left or error:
+    ended_otherwise = error != end or (bool(error) and len(seen) != len(expected))
+    if ended_otherwise and not left:
+        print(f"The uninterrupted run raises {end or 'nothing'} at its end")
+        print(f"The interrupted run raises {error or 'nothing'}")
+    if left or ended_otherwise:
         print("The bug is there.")
         return 1
     print("The runs are the same: the bug is gone.")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
-from harness.loop import Stateful, describe, new_sgd, step_scheduler
+from harness.loop import Stateful, describe, new_sgd, step_scheduler, step_with_epoch
 from harness.terms import Term, format_value, holds_term, resolve
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Subject:
         ``state_dict(scheduler)`` and ``load_state_dict(scheduler, state)``,
         for a scheduler without methods of these names. Both or neither.
     declines : mapping
-        Names of checks that it does not promise, each with the reason.
+        Names of checks that it does not promise, each with the reason; or of
+        operations (`harness.trace.EVENTS`) that it cannot do or go on from.
     length : int
         Epochs of the plain run whose every epoch is tried as a save point;
         what the scheduler does should happen within them.
@@ -253,6 +254,20 @@ class Bound:
         if self.subject.state_dict is not None:
             scheduler = scheduler.scheduler
         self._step(scheduler, epoch)
+
+    def step_with_epoch(self, scheduler: Any, epoch: int) -> None:
+        """Step a scheduler that `build` made by ``step(epoch)``."""
+        if self.subject.state_dict is not None:
+            scheduler = scheduler.scheduler
+        step_with_epoch(scheduler, epoch)
+
+    def takes_epoch(self, scheduler: Any) -> bool:
+        """Whether a scheduler that `build` made is stepped by ``step()``, or ``step(epoch)``."""
+        step = getattr(scheduler, "step", None)
+        signature = _signature(step) if callable(step) else None
+        if signature is None or self._step is not step_scheduler:
+            return False
+        return "epoch" in signature.parameters
 
     @functools.cached_property
     def _terms(self) -> bool:

@@ -7,31 +7,57 @@ from collections.abc import Iterator, Sequence
 from harness.decorators import Check
 from harness.trace import BACK, Operation
 
-__all__ = ["sweep", "sweep_pairs"]
+__all__ = ["sweep", "sweep_events", "sweep_pairs"]
 
 
-def sweep(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
+def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operation, ...]]:
     """Every save point of a plain run of `epochs` epochs, as the operations of one trace each.
 
     A resume check goes on from there, saves and goes on from that too, and at
-    the end goes back to the first save and on again.
+    the end goes back to the first save and on again, then `beyond` the planned end.
     """
     save = (Operation("save", slot="a"),)
     if check.at == "step" and "checkpoint" not in check.parameters:
         yield _train(epochs)
         return
     for k in range(check.from_epoch, epochs + 1):
-        rest = _train(epochs - k)
+        rest, to_the_end = _train(epochs - k), _train(epochs - k + beyond)
         if check.at in BACK:
             back = (Operation(check.at, slot="a"),)
             again = (Operation("save", slot="b"), Operation(check.at, slot="b"))
-            yield (*_train(k), *save, *back, *again, *rest, *back, *rest)
+            yield (*_train(k), *save, *back, *again, *rest, *back, *to_the_end)
         else:
-            yield (*_train(k), *save, *rest)
+            yield (*_train(k), *save, *to_the_end)
     if check.at == "save":
         for every in (1, 2, 3, 5):
             if every <= epochs:
                 yield (*_train(every), *save) * (epochs // every)
+
+
+def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operation, ...]]:
+    """What happens now and then: before a save, right after a resume, and after it."""
+    save, again = Operation("save", slot="a"), Operation("save", slot="b")
+    for kind in events:
+        event = Operation(kind, count=1)
+        for k in (1, 3):
+            if check.at not in BACK:
+                if kind in check.without:
+                    continue
+                if check.at == "step" and "checkpoint" not in check.parameters:
+                    yield (*_train(k), event, *_train(k))
+                else:
+                    yield (*_train(k), event, save, *_train(1), event, save, *_train(2))
+                continue
+            back = Operation(check.at, slot="a")
+            in_place = check.at == "load" and kind == "add_group"
+            if not in_place:
+                yield (*_train(k), save, back, event, *_train(2), back, *_train(3))
+            if kind in check.without:
+                continue
+            twice = () if in_place else (event, again, Operation(check.at, slot="b"))
+            yield (
+                *_train(k), event, save, back, *_train(1), *twice, *_train(2), back, *_train(3)
+            )  # fmt: skip
 
 
 def sweep_pairs(ways: Sequence[Check], epochs: int) -> Iterator[tuple[Operation, ...]]:

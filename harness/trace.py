@@ -15,6 +15,11 @@ operations:
 ``train:n``          n times: an optimizer step, then a scheduler step
 ``optimizer:n``      n optimizer steps alone
 ``scheduler:n``      n scheduler steps alone
+``skip:n``           n times: gradients overflow, so that no optimizer step is
+                     made (as AMP's ``GradScaler`` does), then a scheduler step
+``epoch:n``          n times: an optimizer step, then ``scheduler.step(epoch)``
+``halve_lr:n``       n times: every group's LR is halved by hand
+``add_group:n``      n times: a param group is added to the optimizer
 ``save:a``           save a checkpoint to slot a
 ``resume:a``         go on from slot a, with a new optimizer and scheduler
 ``load:a``           load slot a into the live optimizer and scheduler
@@ -34,9 +39,12 @@ from harness.terms import format_value, parse_value
 __all__ = ["MAX_STEPS", "Operation", "Trace", "parse_options"]
 
 MAX_STEPS = 10_000
-"""The most unit steps (optimizer or scheduler, `train` counts one) in a trace."""
+"""The most unit steps (each of `STEPS` counts one) in a trace."""
 
-STEPS = ("train", "optimizer", "scheduler")
+PLAIN = ("train", "optimizer", "scheduler")
+EVENTS = ("skip", "epoch", "halve_lr", "add_group")
+"""What happens now and then in a training loop; not every scheduler can do all."""
+STEPS = (*PLAIN, *EVENTS)
 BACK = ("resume", "load")
 
 _OPTION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -49,10 +57,9 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 class Operation:
     """One operation of a trace.
 
-    `kind` is ``train``, ``optimizer`` or ``scheduler``, with a `count` of at
-    least 1; or ``save``, ``resume`` or ``load``, with a `slot`. `check` names
-    the resume check that a ``resume`` or ``load`` goes by, where a trace
-    mixes several.
+    `kind` is one of `STEPS`, with a `count` of at least 1; or ``save``, ``resume`` or
+    ``load``, with a `slot`. `check` names the resume check that a ``resume`` or ``load``
+    goes by, where a trace mixes several.
 
     >>> str(Operation("train", count=3)), str(Operation("save", slot="a"))
     ('train:3', 'save:a')
@@ -74,8 +81,9 @@ class Operation:
         kind, colon, rest = token.partition(":")
         if not colon or kind not in (*STEPS, "save", *BACK):
             raise TraceError(
-                f"{token!r} in the trace is no operation: write train:N, optimizer:N, "
-                "scheduler:N, save:SLOT, resume:SLOT or load:SLOT, or name=value for an option"
+                f"{token!r} in the trace is no operation: write "
+                f"{':N, '.join(STEPS)}:N, "
+                "save:SLOT, resume:SLOT or load:SLOT, or name=value for an option"
             )
         if kind in STEPS:
             if not _COUNT.fullmatch(rest) or int(rest) < 1:

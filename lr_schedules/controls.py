@@ -63,11 +63,19 @@ def new_tagged_sgd() -> torch.optim.Optimizer:
 OF_THE_OPTIMIZER = "its load_state_dict leaves the groups' LR to the optimizer's own state"
 
 
+WRITES = {"halve_lr": "it writes the LR of its schedule when its state is loaded"}
+
+
 def _control(name: str, build: Any, **fields: Any) -> Subject:
     return Subject(name, build, standalone=True, **fields)
 
 
-HALVING = _control("halving", Halving)
+def _writer(name: str, build: Any, *, declines: dict[str, str] | None = None, **fields: Any) -> Any:
+    """A control that writes the LR when its state is loaded."""
+    return _control(name, build, declines={**WRITES, **(declines or {})}, **fields)
+
+
+HALVING = _writer("halving", Halving)
 CLOSED_FORM = _control(
     "closed-form",
     ClosedForm,
@@ -76,20 +84,20 @@ CLOSED_FORM = _control(
         "resume_scheduler_alone": OF_THE_OPTIMIZER,
     },
 )
-PER_GROUP = _control("per-group", PerGroup)
-FROM_CALLABLE = _control("from-callable", FromCallable)
-PLATEAU = _control("plateau", Plateau, step=step_with_metric)
-TENSOR_RATE = _control("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
-MOMENTUM = _control("momentum", Momentum)
-DECAY = _control("decay", Decay)
-TABLE = _control(
+PER_GROUP = _writer("per-group", PerGroup)
+FROM_CALLABLE = _writer("from-callable", FromCallable)
+PLATEAU = _writer("plateau", Plateau, step=step_with_metric)
+TENSOR_RATE = _writer("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
+MOMENTUM = _writer("momentum", Momentum)
+DECAY = _writer("decay", Decay)
+TABLE = _writer(
     "table",
     Table,
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
-NOISE = _control("noise", Noise)
-MILESTONES = _control("milestones", Milestones)
-RESTARTS = _control("restarts", Restarts)
+NOISE = _writer("noise", Noise)
+MILESTONES = _writer("milestones", Milestones)
+RESTARTS = _writer("restarts", Restarts)
 MULTIPLIES = _control(
     "multiplies",
     Multiplies,
@@ -98,11 +106,11 @@ MULTIPLIES = _control(
         "resume_scheduler_alone": "the LR to go on from is in the optimizer's state",
     },
 )
-RAMP = _control("ramp", Ramp)
-NESTED = _control("nested", Nested)
-LOGS = _control("logs", Logs)
-UPDATES = _control("updates", Updates)
-HANDOVER = _control(
+RAMP = _writer("ramp", Ramp)
+NESTED = _writer("nested", Nested)
+LOGS = _writer("logs", Logs)
+UPDATES = _writer("updates", Updates)
+HANDOVER = _writer(
     "handover",
     Handover,
     declines={
@@ -123,7 +131,7 @@ BARE = _control(
         "resume_scheduler_alone": OF_THE_OPTIMIZER,
     },
 )
-TAGGED = _control(
+TAGGED = _writer(
     "tagged",
     Halving,
     optimizer=new_tagged_sgd,

@@ -97,15 +97,16 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
         optimizer = subject.optimizer()
         scheduler = build(optimizer)
         slots: dict[str, Any] = {}
-        index = epoch = 0
+        index = epoch = groups = 0
         for operation, way in zip(trace.operations, ways, strict=True):
             if operation.kind == "save":
                 saves = {check.save} if check is not MIXED else {w.save for w in ways}
                 slots[operation.slot] = (
-                    index, epoch, {save: save(optimizer, scheduler, epoch) for save in saves}
+                    index, epoch, groups,
+                    {save: save(optimizer, scheduler, epoch) for save in saves},
                 )  # fmt: skip
             if operation.kind in BACK or (operation.kind == "save" and check.at == "save"):
-                index, epoch, checkpoints = slots[operation.slot]
+                index, epoch, groups, checkpoints = slots[operation.slot]
                 has = {
                     "new_optimizer": subject.optimizer,
                     "build": build,
@@ -113,14 +114,32 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
                     "optimizer": optimizer,
                     "scheduler": scheduler,
                 }
+                if groups:
+                    more = functools.partial(loop.with_groups, subject.optimizer, groups)
+                    has["new_optimizer"] = more
                 optimizer, scheduler = way.function(**{name: has[name] for name in way.parameters})
             for _ in range(operation.count):
-                if operation.kind != "scheduler":
-                    optimizer_step(optimizer, index)
-                    index += 1
-                if operation.kind != "optimizer":
-                    subject.step(scheduler, epoch)
-                    epoch += 1
+                match operation.kind:
+                    case "train":
+                        optimizer_step(optimizer, index)
+                        subject.step(scheduler, epoch)
+                    case "optimizer":
+                        optimizer_step(optimizer, index)
+                    case "scheduler":
+                        subject.step(scheduler, epoch)
+                    case "skip":
+                        loop.overflow(optimizer)
+                        subject.step(scheduler, epoch)
+                    case "epoch":
+                        optimizer_step(optimizer, index)
+                        loop.step_with_epoch(scheduler, epoch)
+                    case "halve_lr":
+                        loop.halve_lr(optimizer)
+                    case "add_group":
+                        loop.add_group(optimizer)
+                        groups += 1
+                index += operation.kind in ("train", "optimizer", "skip", "epoch")
+                epoch += operation.kind in ("train", "scheduler", "skip", "epoch")
 
 
 def cpu(function: Callable[[], object]) -> float:

@@ -6,6 +6,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from harness import cli
+
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
     "unhurried",
@@ -50,5 +52,20 @@ def run_script(tmp_path):
             [sys.executable, *flags, "script.py"],
             cwd=folder, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed, errors = capfd.readouterr()
+        return stop.value.code, printed, errors
 
     return run

@@ -146,7 +146,7 @@ class PendingNotLoaded(Updates):
 @planted(
     UPDATES,
     "scheduler:3 save:a resume:a",
-    caught_by=EVERY_LOAD,
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
     real="starVLA/starVLA#210",
 )
 class StepsForUpdates(Updates):

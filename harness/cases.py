@@ -1,0 +1,140 @@
+"""What a subject is checked with: its sets of options, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import HarnessError, SubjectError, UndecidedError
+from harness.loop import same
+from harness.paths import LETTER
+from harness.run import Runner
+from harness.subject import Bound, Subject
+from harness.trace import EVENTS, MAX_STEPS
+
+__all__ = [
+    "HORIZONS",
+    "SETS",
+    "SWEPT_SETS",
+    "Case",
+    "find_cases",
+    "find_events",
+    "find_lacks",
+]
+
+SETS = 25
+"""How many sets of options are drawn; a trace of the search gets one after the other."""
+SWEPT_SETS = 3
+"""How many of them the sweep goes over."""
+HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
+"""Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set of options, with the epochs that its uninterrupted run has.
+
+    `ended` says by what exception it ends there, if it does.
+    """
+
+    bound: Bound
+    epochs: int
+    ended: str = ""
+
+
+def find_cases(
+    subject: Subject, seed: int, runner: Callable[[Bound], Runner]
+) -> tuple[list[Case], list[str]]:
+    """The subject's own options, where it has them, then drawn ones; and where their runs end.
+
+    What is drawn and refused, by the constructor or at the first step, is left out. Raises
+    `HarnessError` where nothing can be run.
+    """
+    sets: list[dict[str, Any]] = [] if subject.open else [{}]
+    strategy = subject.strategy
+    if strategy is not None:
+        from harness.machine import draw_options
+
+        sets += draw_options(strategy, SETS, seed)
+    cases: list[Case] = []
+    refusal: HarnessError | None = None
+    for values in sets:
+        bound = subject.bind(values)
+        try:
+            case = _case(bound, runner(bound))
+        except (SubjectError, _Refused) as error:
+            if not values:
+                raise
+            refusal = refusal or error
+        else:
+            cases.append(case)
+    if not cases and refusal is not None:
+        raise refusal
+    ends = [
+        f"{case.ended} at epoch {case.epochs + 1}: nothing later is tried"
+        for case in cases
+        if case.ended
+    ]
+    return cases, ends[:1]
+
+
+class _Refused(UndecidedError):
+    """A scheduler that can be built, and not stepped once."""
+
+
+def _case(bound: Bound, runner: Runner) -> Case:
+    """A set of options, run for up to three times the subject's length."""
+    path = "t" * min(3 * bound.subject.length, MAX_STEPS)
+    first = runner.reference(path)
+    if first.epochs == 0:
+        raise _Refused(f"{first.error} at its first step")
+    again = Runner(bound, deadline=runner.deadline).reference(path)
+    if first.error != again.error or not same(first.observations, again.observations):
+        raise UndecidedError(
+            "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
+            "so there is nothing to compare a resumed run with"
+        )
+    return Case(bound, first.epochs, first.error)
+
+
+def find_events(
+    bound: Bound, scheduler: Any, runner: Runner
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What may happen now and then to this scheduler; and why not what may not."""
+    can, not_ = [], {}
+    for kind in EVENTS:
+        why = bound.subject.declines.get(kind, "")
+        if not why and kind == "epoch" and not bound.takes_epoch(scheduler):
+            why = "it is not stepped by step(epoch)"
+        if not why:
+            why = runner.reference(f"t{LETTER[kind]}tt").error
+        if why:
+            not_[kind] = why
+        else:
+            can.append(kind)
+    return tuple(can), not_
+
+
+def find_lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
+    """What checks may need and the scheduler does not have, each with the reason to give."""
+    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
+        raise SubjectError(
+            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
+            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
+            "two functions in their place"
+        )
+    lacks = {}
+    if not hasattr(scheduler, "get_last_lr"):
+        lacks["get_last_lr"] = "it has no get_last_lr"
+    takes = bound.takes_last_epoch
+    if takes:
+        try:
+            bound.build(bound.new_optimizer(), last_epoch=-1)
+        except TypeError as error:
+            takes = "last_epoch" not in str(error)
+        except Exception:
+            takes = True  # a matter of the check, which will say so
+    if not takes:
+        lacks["last_epoch"] = "its build takes no last_epoch"
+    return lacks

@@ -1,0 +1,114 @@
+"""Faults that show only through what happens now and then in a training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.faults import planted
+from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
+from lr_schedules.correct import ClosedForm, Halving, Multiplies
+from lr_schedules.faults.routes import EVERY_LOAD
+
+__all__: list[str] = []
+
+OPT_IN = ("resume_built_on_loaded_optimizer", "resume_scheduler_alone")
+LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in OPT_IN)
+
+
+@planted(
+    HALVING,
+    "skip:1 save:a resume:a",
+    caught_by=[*EVERY_LOAD, "resume_by_last_epoch", "resume_by_initial_lr"],
+)
+class OverflowNotSaved(Halving):
+    """Lowers the LR for good once gradients have overflowed, and does not save that they have."""
+
+    scale = 1.0
+
+    def step(self) -> None:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
+                    self.scale = 0.125
+        super().step()
+
+    def factor(self) -> float:
+        return super().factor() * self.scale
+
+
+@planted(
+    CLOSED_FORM,
+    "epoch:1 save:a resume:a train:1",
+    caught_by=[*LOADS_OF_BOTH, "resume_by_last_epoch", "resume_by_initial_lr"],
+)
+class GivenEpochNotSaved(ClosedForm):
+    """Goes by the epochs that it is told once it is told one, and does not save that it was."""
+
+    told = False
+
+    def step(self, epoch: int | None = None) -> None:
+        self.told = self.told or epoch is not None
+        super().step(epoch)
+
+    def get_lr(self) -> list[Any]:
+        return [rate * 0.5 if self.told else rate for rate in super().get_lr()]
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().state_dict()
+        state.pop("told", None)
+        return state
+
+
+@planted(
+    MULTIPLIES,
+    "halve_lr:1 save:a resume:a",
+    caught_by=[
+        "resume_optimizer_then_scheduler",
+        "resume_from_file",
+        "roll_back_in_place",
+        "resume_twice_from_one_dict",
+        "resume_at_every_save",
+        "resume_built_on_loaded_optimizer",
+    ],
+)
+class UndoesWhatWasSetByHand(Multiplies):
+    """Writes the LR of its schedule when it is loaded, and goes on multiplying from there."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        for group in self.optimizer.param_groups:
+            if "initial_lr" not in group:  # it was added
+                continue
+            group["lr"] = group["initial_lr"]
+            for epoch in range(1, self.epoch + 1):
+                group["lr"] *= 0.5 if epoch % 3 == 0 else 0.875
+
+
+@planted(
+    MULTIPLIES,
+    "add_group:1 save:a resume:a train:1",
+    caught_by=[*LOADS_OF_BOTH, "resume_built_on_loaded_optimizer"],
+)
+class ForgetsAddedGroups(Multiplies):
+    """Schedules the groups that it was built with alone, once its state is loaded."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch)
+        self.groups = len(optimizer.param_groups)
+        self.loaded = False
+
+    def step(self) -> None:
+        kept = [group["lr"] for group in self.optimizer.param_groups]
+        super().step()
+        if self.loaded:
+            for group, rate in list(zip(self.optimizer.param_groups, kept, strict=True))[
+                self.groups :
+            ]:
+                group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "groups": self.groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.groups, self.loaded = state["groups"], True
