@@ -263,6 +263,8 @@ class _Run:
         position = len(self.path)
         step = self.bound.step
         at_step = self.check.at == "step"
+        by_optimizer, by_scheduler = letter in "toe", letter in "ts"
+        gradient, epoch, event = letter not in "shg", letter not in "ohg", letter not in "tso"
         for _ in range(count):
             position += 1
             beyond = position >= len(observations)
@@ -272,14 +274,14 @@ class _Run:
             self.tally.steps += 1
             self.made += 1
             try:
-                if letter in "toe":
+                if by_optimizer:
                     optimizer_step(self.optimizer, self.index)
-                if letter in "ts":
+                if by_scheduler:
                     step(self.scheduler, self.epoch)
-                elif letter != "o":
+                elif event:
                     self.runner.event(letter, self.optimizer, self.scheduler, self.epoch)
-                self.index += letter not in "shg"
-                self.epoch += letter not in "ohg"
+                self.index += gradient
+                self.epoch += epoch
                 seen = observe(self.optimizer, self.scheduler)
             except (Exception, SystemExit) as error:
                 if beyond and describe(error) == reference.raises:
