@@ -50,8 +50,8 @@ def test_own_options_come_before_drawn_ones():
 
     [pending] = [fault for fault in FAULTS if fault.name == "PendingNotLoaded"]
 
-    def build(optimizer, last_epoch=-1, *, other=0):
-        return pending.subject.build(optimizer, last_epoch)
+    def build(optimizer, *, other=0):
+        return pending.subject.build(optimizer)
 
     others = SIZES.map(lambda values: {"other": values["other"]})
     subject = Subject("x", build, options={"other": 7}, drawn=others, declines=DECLINES)
