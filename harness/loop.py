@@ -14,7 +14,7 @@ import math
 import pickle
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ __all__ = [
     "Stateful",
     "describe",
     "differences",
+    "metrics",
     "new_sgd",
     "numbers",
     "observe",
@@ -66,6 +67,15 @@ def step_scheduler(scheduler: Any, epoch: int) -> None:
 def step_with_metric(scheduler: Any, epoch: int) -> None:
     """Step the scheduler with a metric that falls, stands still and rises by turns."""
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
+
+
+def metrics(values: list[float]) -> Callable[[Any, int], None]:
+    """A step of the scheduler with the epoch-th of `values`, from the first again at their end."""
+
+    def step(scheduler: Any, epoch: int) -> None:
+        scheduler.step(values[epoch % len(values)])
+
+    return step
 
 
 def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
