@@ -223,7 +223,7 @@ def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> O
 def with_momentum(options: Callable[[int, bool], Options]) -> Options:
     """Options of a scheduler that cycles momentum or not: where it does, there must be some."""
     return st.booleans().flatmap(
-        lambda cycled: jointly(functools.partial(options, cycled=cycled), momentum=cycled)
+        lambda cycled: jointly(lambda groups: options(groups, cycled), momentum=cycled)
     )
 
 
