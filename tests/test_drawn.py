@@ -83,9 +83,10 @@ def test_what_is_drawn_prints_and_parses_back(name):
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_two_of_three_draws_hold_an_optimizer_of_any_number_of_groups(name):
+def test_most_draws_hold_an_optimizer_of_any_number_of_groups(name):
     optimizers = [values["optimizer"] for values in drawn(name) if "optimizer" in values]
-    assert 0.5 < len(optimizers) / len(drawn(name)) < 0.85
+    # Two of three are drawn with one; those without are more often equal, and kept once.
+    assert len(drawn(name)) / 2 < len(optimizers) < len(drawn(name))
     assert {group_count(term) for term in optimizers} == {1, 2, 3, 4}
     assert len({term.name for term in optimizers}) > 4
 
@@ -188,26 +189,25 @@ EDGES = {
         lambda o: o["num_annealing_steps"] == 1,
         lambda o: o["num_total_steps"] == o["num_annealing_steps"] + 1,
     ],
-    **dict.fromkeys(
-        ("LambdaLR", "MultiplicativeLR"),
-        [
+    **{
+        name: [
             lambda o: isinstance(o["lr_lambda"], list),
             lambda o: o["lr_lambda"] == Term("root_decay"),
             lambda o: getattr(o["lr_lambda"], "name", "") == "Decay",
             lambda o: getattr(o["lr_lambda"], "name", "") == "decay_method",
-        ],
-    ),
-    **dict.fromkeys(
-        ("LambdaLR-stateful", "MultiplicativeLR-stateful"),
-        [
+        ]
+        for name in ("LambdaLR", "MultiplicativeLR")
+    },
+    **{
+        name: [
             lambda o: isinstance(o["lr_lambda"], list),
             lambda o: getattr(o["lr_lambda"], "name", "") == "Fading",
             lambda o: getattr(o["lr_lambda"], "name", "") == "Swinging",
-        ],
-    ),
-    **dict.fromkeys(
-        ("OneCycleLR", "OneCycleLR-three_phase"),
-        [
+        ]
+        for name in ("LambdaLR-stateful", "MultiplicativeLR-stateful")
+    },
+    **{
+        name: [
             lambda o: o["total_steps"] is None and o["epochs"] * o["steps_per_epoch"] > 0,
             lambda o: o["total_steps"] is not None,
             lambda o: o["three_phase"],
@@ -221,8 +221,9 @@ EDGES = {
             lambda o: o.get("pct_start") == 1.0,
             lambda o: o.get("div_factor") == 0.5,
             lambda o: o.get("final_div_factor") == 100.0,
-        ],
-    ),
+        ]
+        for name in ("OneCycleLR", "OneCycleLR-three_phase")
+    },
     "SequentialLR": [
         lambda o: 0 in o["milestones"],
         lambda o: 1 in o["milestones"],
@@ -339,16 +340,13 @@ def test_callables():
 
 
 def test_metrics_are_passed_in_a_cycle():
-    class Scheduler:
-        seen = []
+    class Scheduler(list):
+        step = list.append
 
-        def step(self, metric):
-            self.seen.append(metric)
-
-    step = metrics([4.0, math.inf])
+    scheduler, step = Scheduler(), metrics([4.0, math.inf])
     for epoch in range(3):
-        step(Scheduler(), epoch)
-    assert Scheduler.seen == [4.0, math.inf, 4.0]
+        step(scheduler, epoch)
+    assert scheduler == [4.0, math.inf, 4.0]
 
 
 @given(st.lists(st.sampled_from((1.0, math.nan, math.inf)), min_size=1, max_size=3))
