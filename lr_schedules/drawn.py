@@ -269,7 +269,8 @@ def chainable() -> st.SearchStrategy[Term]:
         "LinearLR": linear(GROUPS),
         "StepLR": step_lr(GROUPS),
         "MultiStepLR": multi_step(GROUPS),
-        "PolynomialLR": polynomial(GROUPS),
+        # SequentialLR divides by the 0 that PolynomialLR alone never does.
+        "PolynomialLR": polynomial(GROUPS).filter(lambda options: options["total_iters"] > 0),
         "CosineAnnealingLR": cosine(GROUPS),
         "CosineAnnealingWarmRestarts": warm_restarts(GROUPS),
         "LambdaLR": _fixed({"lr_lambda": CALLABLES}),

@@ -16,6 +16,9 @@ from harness.trace import Operation
 from lr_schedules.callables import Decay, Fading, Swinging, decay_method
 from lr_schedules.subjects import SUBJECTS
 
+# Subjects are run as the harness runs them: torch's warnings are of the order of steps.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
 COMPOSED = ("SequentialLR", "ChainedScheduler", "TwoSchedulers")
 SEED = 1
@@ -322,8 +325,8 @@ def test_the_script_of_a_drawn_trace_runs_with_torch_alone(name, run_script):
     trace = f"{SCRIPTS[name]} train:2 save:a resume:a train:2"
     text = write_script(BY_NAME[name], "resume_optimizer_then_scheduler", trace)
     done = run_script(text)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    assert "lr must be" not in text or done.returncode == 1
+    broken = "\nWith torch " in text  # the head of a script of what breaks says what was seen
+    assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
     assert "import harness" not in text
     assert "lr_schedules" not in text
 
