@@ -52,9 +52,11 @@ class Subject:
         What the terms in options stand for: functions, classes or others, by
         the words that a trace says them with. `harness.optimizers.WORDS` are
         known to every subject.
-    optimizer : callable
+    optimizer : callable or strategy
         Makes a new optimizer over new parameters, always with the same values.
-        By default SGD with momentum and two groups with different LRs.
+        By default SGD with momentum and two groups with different LRs. A
+        Hypothesis strategy draws terms that make one, as
+        `harness.optimizers.optimizers` does.
     step : callable
         ``step(scheduler, epoch)`` steps the scheduler; `epoch` counts its
         steps from 0. By default ``scheduler.step()``;
@@ -90,7 +92,7 @@ class Subject:
     options: Mapping[str, Any] = field(default_factory=dict)
     drawn: SearchStrategy[dict[str, Any]] | None = None
     words: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    optimizer: Callable[[], Any] = new_sgd
+    optimizer: Callable[[], Any] | SearchStrategy[Term] = new_sgd
     step: Callable[[Any, int], None] = step_scheduler
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
@@ -105,9 +107,10 @@ class Subject:
                 f"a subject's name must be a word without spaces (got {self.name!r})"
             )
         for what in ("build", "optimizer", "step"):
-            if not callable(getattr(self, what)):
+            value = getattr(self, what)
+            if not callable(value) and not (what == "optimizer" and _is_strategy(value)):
                 raise SubjectError(
-                    f"subject {self.name}: {what!r} must be callable (got {getattr(self, what)!r})"
+                    f"subject {self.name}: {what!r} must be callable (got {value!r})"
                 )
         if (self.state_dict is None) != (self.load_state_dict is None):
             raise SubjectError(
@@ -135,8 +138,9 @@ class Subject:
 
     @property
     def open(self) -> dict[str, SearchStrategy[Any]]:
-        """The options that have no value of their own, but a strategy."""
-        return {name: value for name, value in self.options.items() if _is_strategy(value)}
+        """The options that have no value of their own, but a strategy; the optimizer, too."""
+        values = {"optimizer": self.optimizer, **self.options}
+        return {name: value for name, value in values.items() if _is_strategy(value)}
 
     @property
     def strategy(self) -> SearchStrategy[dict[str, Any]] | None:
@@ -156,14 +160,19 @@ class Subject:
         Raises `SubjectError` where `build` does not take them, `TraceError` for a term that
         is no word of the subject.
         """
-        values = {**self.options, **options}
+        values = {**self.open, **self.options, **options}
         open_ = [name for name, value in values.items() if _is_strategy(value)]
         if open_:
             raise SubjectError(
                 f"subject {self.name}: the trace must begin with a value for the drawn option "
                 f"{open_[0]!r}: write {open_[0]}=VALUE"
             )
-        fields = {name: values.pop(name) for name in FIELDS if isinstance(values.get(name), Term)}
+        fields = {
+            name: values.pop(name)
+            for name in FIELDS
+            if isinstance(values.get(name), Term)
+            or (name in values and _is_strategy(getattr(self, name)))
+        }
         signature = _signature(self.build)
         if signature is not None:
             try:
@@ -215,7 +224,10 @@ class Bound:
         return {**WORDS, **self.subject.words}
 
     def check_words(self) -> None:
-        """Raise `TraceError` for a term that is no word of the subject."""
+        """Raise `TraceError` for a term that is no word of the subject, or makes no optimizer."""
+        term = self.fields.get("optimizer")
+        if isinstance(term, Term) and term.arguments is None:
+            raise TraceError(f"optimizer={term} only names one that can be made: write {term}()")
         if self.fields or holds_term(self.options):
             for name in _terms([self.fields, self.options]):
                 resolve(Term(name), self.words)
@@ -225,6 +237,7 @@ class Bound:
         """Makes a new optimizer."""
         if "optimizer" in self.fields:
             return functools.partial(resolve, self.fields["optimizer"], self.words)
+        assert callable(self.subject.optimizer)  # a drawn one is in the fields
         return self.subject.optimizer
 
     @property
