@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TraceError,
         UndecidedError,
     )
-    from harness.loop import step_with_metric
+    from harness.loop import metrics, step_with_metric
     from harness.results import BrokenSchedule, Budget, Counterexample, Result
     from harness.script import write_script
     from harness.subject import Subject
@@ -54,6 +54,7 @@ _HOME = {
     "UndecidedError": "errors",
     "check_scheduler": "api",
     "check_subject": "check",
+    "metrics": "loop",
     "replay": "api",
     "resume_check": "decorators",
     "state_check": "decorators",
@@ -81,6 +82,7 @@ __all__ = [
     "UndecidedError",
     "check_scheduler",
     "check_subject",
+    "metrics",
     "replay",
     "resume_check",
     "state_check",

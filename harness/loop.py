@@ -14,7 +14,7 @@ import math
 import pickle
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ __all__ = [
     "describe",
     "differences",
     "halve_lr",
+    "metrics",
     "new_sgd",
     "numbers",
     "observe",
@@ -105,6 +106,15 @@ def with_groups(new_optimizer: Any, count: int) -> Any:
     for _ in range(count):
         add_group(optimizer)
     return optimizer
+
+
+def metrics(values: list[float]) -> Callable[[Any, int], None]:
+    """A step of the scheduler with the epoch-th of `values`, from the first again at their end."""
+
+    def step(scheduler: Any, epoch: int) -> None:
+        scheduler.step(values[epoch % len(values)])
+
+    return step
 
 
 def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:

@@ -1,68 +1,69 @@
 """The subjects: every scheduler of PyTorch, and ours.
 
 The options are chosen so that what a scheduler can do happens within the plain
-run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows.
+run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows. Others
+are drawn, over the whole constructor (`lr_schedules.drawn`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch.optim import lr_scheduler, swa_utils
 
-from harness import Subject, step_with_metric
+from harness import Subject, Term, metrics, step_with_metric
+from lr_schedules.callables import CONSTANT, STATEFUL, fall_with_cycle
+from lr_schedules.compositions import (
+    DRAWN_COMPOSITIONS,
+    MAKERS,
+    TwoSchedulers,
+    build_chained,
+    build_sequential,
+)
+from lr_schedules.drawn import DRAWN
 from lr_schedules.linear_annealing import LinearAnnealingLR
 from lr_schedules.published import PublishedLinearAnnealingLR
 
 __all__ = ["SUBJECTS"]
 
 
-def two_thirds(epoch: int) -> float:
-    """A factor for MultiplicativeLR."""
-    return 2 / 3
-
-
-def root_decay(epoch: int) -> float:
-    """A factor for LambdaLR."""
-    return float((1 + epoch) ** -0.5)
-
-
-def zigzag(epoch: int) -> float:
-    """Another factor for LambdaLR, so that the groups differ."""
-    return 1.0 + epoch % 3
-
-
-def fall_with_cycle(cycle: float) -> float:
-    """A scale for CyclicLR."""
-    return 1 / cycle
-
-
-def build_sequential(optimizer: Any, last_epoch: int = -1) -> Any:
-    """Warm-up, then decay, then a constant: two milestones, the last 5 epochs after both."""
-    return lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3),
-            lr_scheduler.ExponentialLR(optimizer, gamma=0.5),
-            lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2),
-        ],
-        milestones=[3, 7],
-        last_epoch=last_epoch,
-    )
-
-
-def build_chained(optimizer: Any, last_epoch: int = -1) -> Any:
-    """A warm-up and a decay at once; each is given ``last_epoch``, the chain takes none."""
-    return lr_scheduler.ChainedScheduler(
-        [
-            lr_scheduler.LinearLR(optimizer, 0.25, total_iters=4, last_epoch=last_epoch),
-            lr_scheduler.ExponentialLR(optimizer, gamma=0.9, last_epoch=last_epoch),
-        ]
-    )
-
-
 def _of_torch(name: str, scheduler: Any, **options: Any) -> Subject:
-    return Subject(name, scheduler, options=options, standalone=True)
+    return Subject(
+        name, scheduler, options=options, drawn=DRAWN[name], words=CALLABLES, standalone=True
+    )
+
+
+def _stateful(name: str, scheduler: Any) -> Subject:
+    """A subject with callables that change when they are called."""
+    return replace(
+        _of_torch(name, scheduler, lr_lambda=Term.of("Fading", 0.5)),
+        declines=dict.fromkeys(
+            ("resume_by_last_epoch", "resume_by_initial_lr"), ITS_CALLABLE_REMEMBERS
+        ),
+    )
+
+
+def _composed(name: str, build: Any, schedulers: list[Term], **options: Any) -> Subject:
+    """A subject made of schedulers, said by terms."""
+    return Subject(
+        name,
+        build,
+        options={"schedulers": schedulers, **options},
+        drawn=DRAWN_COMPOSITIONS[name],
+        words=MAKERS,
+        standalone=True,
+    )
+
+
+CALLABLES = {**CONSTANT, **STATEFUL, "fall_with_cycle": fall_with_cycle}
+
+WARM_UP = Term.of("LinearLR", start_factor=0.25, total_iters=3)
+HALVES = Term.of("ExponentialLR", gamma=0.5)
+
+ITS_CALLABLE_REMEMBERS = (
+    "its callable changes when it is called, and how is in the scheduler's state alone"
+)
 
 
 LEAVES_THE_OPTIMIZER = (
@@ -71,8 +72,10 @@ LEAVES_THE_OPTIMIZER = (
 )
 
 SUBJECTS: tuple[Subject, ...] = (
-    _of_torch("LambdaLR", lr_scheduler.LambdaLR, lr_lambda=[root_decay, zigzag]),
-    _of_torch("MultiplicativeLR", lr_scheduler.MultiplicativeLR, lr_lambda=two_thirds),
+    _of_torch("LambdaLR", lr_scheduler.LambdaLR, lr_lambda=[Term("root_decay"), Term("zigzag")]),
+    _of_torch("MultiplicativeLR", lr_scheduler.MultiplicativeLR, lr_lambda=Term("two_thirds")),
+    _stateful("LambdaLR-stateful", lr_scheduler.LambdaLR),
+    _stateful("MultiplicativeLR-stateful", lr_scheduler.MultiplicativeLR),
     _of_torch("StepLR", lr_scheduler.StepLR, step_size=3, gamma=0.5),
     _of_torch("MultiStepLR", lr_scheduler.MultiStepLR, milestones=[2, 5, 5, 9], gamma=0.5),
     _of_torch("ConstantLR", lr_scheduler.ConstantLR, factor=0.25, total_iters=4),
@@ -102,7 +105,7 @@ SUBJECTS: tuple[Subject, ...] = (
         base_lr=0.01,
         max_lr=0.1,
         step_size_up=2,
-        scale_fn=fall_with_cycle,
+        scale_fn=Term("fall_with_cycle"),
     ),
     _of_torch("OneCycleLR", lr_scheduler.OneCycleLR, max_lr=[0.1, 0.2], total_steps=10),
     _of_torch(
@@ -117,16 +120,32 @@ SUBJECTS: tuple[Subject, ...] = (
         "ReduceLROnPlateau",
         lr_scheduler.ReduceLROnPlateau,
         options={"factor": 0.5, "patience": 1, "cooldown": 1, "min_lr": 0.001},
+        drawn=DRAWN["ReduceLROnPlateau"],
+        words={"metrics": metrics},
         step=step_with_metric,
         standalone=True,
     ),
-    _of_torch("SequentialLR", build_sequential),
-    _of_torch("ChainedScheduler", build_chained),
+    _composed(
+        "SequentialLR",
+        build_sequential,
+        [WARM_UP, HALVES, Term.of("ConstantLR", factor=0.5, total_iters=2)],
+        milestones=[3, 7],
+    ),
+    _composed(
+        "ChainedScheduler",
+        build_chained,
+        [
+            Term.of("LinearLR", start_factor=0.25, total_iters=4),
+            Term.of("ExponentialLR", gamma=0.9),
+        ],
+    ),
+    _composed("TwoSchedulers", TwoSchedulers, [WARM_UP, Term.of("StepLR", step_size=4, gamma=0.5)]),
     _of_torch("SWALR", swa_utils.SWALR, swa_lr=0.05, anneal_epochs=4),
     Subject(
         "LinearAnnealingLR",
         LinearAnnealingLR,
         options={"num_annealing_steps": 4, "num_total_steps": 9},
+        drawn=DRAWN["LinearAnnealingLR"],
         declines={
             "resume_built_on_loaded_optimizer": LEAVES_THE_OPTIMIZER,
             "resume_scheduler_alone": LEAVES_THE_OPTIMIZER,

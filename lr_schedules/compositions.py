@@ -1,0 +1,152 @@
+"""Schedulers made of schedulers: SequentialLR, ChainedScheduler, and two on one optimizer.
+
+What they are made of is said by terms, such as
+``schedulers=[LinearLR(total_iters=3),ExponentialLR(gamma=0.5)]``. The word of a scheduler
+is a *maker*: called, it gives a function that makes the scheduler for an optimizer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler, swa_utils
+
+from harness import Term
+from lr_schedules.callables import CONSTANT
+from lr_schedules.drawn import Options, chainable, jointly
+
+__all__ = [
+    "DRAWN_COMPOSITIONS",
+    "MAKERS",
+    "TwoSchedulers",
+    "build_chained",
+    "build_sequential",
+]
+
+Maker: TypeAlias = Callable[..., Any]
+
+MILESTONES = st.integers(0, 6)
+
+
+def build_sequential(
+    optimizer: Any, schedulers: list[Maker], milestones: list[int], last_epoch: int = -1
+) -> Any:
+    """A SequentialLR of new schedulers; it alone is given ``last_epoch``."""
+    made = [make(optimizer) for make in schedulers]
+    return lr_scheduler.SequentialLR(optimizer, made, milestones, last_epoch=last_epoch)
+
+
+def build_chained(optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> Any:
+    """A ChainedScheduler; each of it is given ``last_epoch``, the chain takes none."""
+    return lr_scheduler.ChainedScheduler(
+        [make(optimizer, last_epoch=last_epoch) for make in schedulers]
+    )
+
+
+class TwoSchedulers:
+    """Schedulers that know nothing of each other, on one optimizer, stepped in their order."""
+
+    def __init__(self, optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> None:
+        self.schedulers = [make(optimizer, last_epoch=last_epoch) for make in schedulers]
+
+    def step(self) -> None:
+        """Step each."""
+        for scheduler in self.schedulers:
+            scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each."""
+        return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of each."""
+        for scheduler, state in zip(self.schedulers, state_dict["schedulers"]):  # noqa: B905
+            scheduler.load_state_dict(state)
+
+    def get_last_lr(self) -> Any:
+        """What the last of them says: it has written the LR last."""
+        return self.schedulers[-1].get_last_lr()
+
+
+_MADE: dict[str, Any] = {
+    "ExponentialLR": lr_scheduler.ExponentialLR,
+    "ConstantLR": lr_scheduler.ConstantLR,
+    "LinearLR": lr_scheduler.LinearLR,
+    "StepLR": lr_scheduler.StepLR,
+    "MultiStepLR": lr_scheduler.MultiStepLR,
+    "PolynomialLR": lr_scheduler.PolynomialLR,
+    "CosineAnnealingLR": lr_scheduler.CosineAnnealingLR,
+    "CosineAnnealingWarmRestarts": lr_scheduler.CosineAnnealingWarmRestarts,
+    "LambdaLR": lr_scheduler.LambdaLR,
+    "MultiplicativeLR": lr_scheduler.MultiplicativeLR,
+    "CyclicLR": lr_scheduler.CyclicLR,
+    "SWALR": swa_utils.SWALR,
+    "SequentialLR": build_sequential,
+    "ChainedScheduler": build_chained,
+}
+
+MAKERS: Mapping[str, Callable[..., Any]] = {
+    **CONSTANT,
+    **{name: functools.partial(functools.partial, made) for name, made in _MADE.items()},
+}
+"""The words for schedulers inside others, and for the callables that these take."""
+
+
+# ------------------------------------------------------------------------------- strategies
+
+
+def _schedulers(depth: int) -> st.SearchStrategy[Term]:
+    """A scheduler inside another, with up to `depth` compositions inside each other."""
+    if not depth:
+        return chainable()
+    return chainable() | _called("SequentialLR", depth) | _called("ChainedScheduler", depth)
+
+
+def _called(name: str, depth: int) -> st.SearchStrategy[Term]:
+    return _COMPOSED[name](depth).map(lambda options: Term.of(name, **options))
+
+
+@st.composite
+def _sequential(draw: st.DrawFn, depth: int) -> dict[str, Any]:
+    """The options of a SequentialLR that holds up to `depth` - 1 compositions in each other.
+
+    Only its first scheduler may be one: torch's SequentialLR goes over to the next by
+    ``_update_lr(0)``, which compositions do not have.
+    """
+    first = draw(_schedulers(depth - 1))
+    rest = draw(st.lists(chainable(), min_size=0 if depth > 1 else 1, max_size=2))
+    count = len(rest)
+    milestones = sorted(draw(st.lists(MILESTONES, min_size=count, max_size=count)))
+    return {"schedulers": [first, *rest], "milestones": milestones}
+
+
+def _chained(depth: int) -> Options:
+    """The options of a ChainedScheduler, the same way."""
+    schedulers = st.lists(_schedulers(depth - 1), min_size=1, max_size=3)
+    return st.fixed_dictionaries({"schedulers": schedulers})
+
+
+_COMPOSED: dict[str, Callable[[int], Options]] = {
+    "SequentialLR": _sequential,
+    "ChainedScheduler": _chained,
+}
+
+
+def _two(depth: int) -> Options:
+    schedulers = st.lists(_schedulers(depth - 1), min_size=2, max_size=2)
+    return st.fixed_dictionaries({"schedulers": schedulers})
+
+
+def _up_to_depth_3(options: Callable[[int], Options]) -> Options:
+    return st.sampled_from((1, 2, 3)).flatmap(lambda depth: jointly(lambda groups: options(depth)))
+
+
+DRAWN_COMPOSITIONS: dict[str, Options] = {
+    "SequentialLR": _up_to_depth_3(_sequential),
+    "ChainedScheduler": _up_to_depth_3(_chained),
+    "TwoSchedulers": _up_to_depth_3(_two),
+}
+"""What is drawn for the subject of each name."""

@@ -1,0 +1,319 @@
+"""Drawn options: the constructor of every scheduler, as Hypothesis strategies of dicts.
+
+Numbers are short ones, to be read in a counterexample, the simplest first, and a few
+that no float holds exactly; counts are small, so that everything happens within the 12
+epochs of a plain run. About two of three dicts hold an optimizer, too, with options
+that fit the number of its groups.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from hypothesis import strategies as st
+
+from harness import Term
+from harness.optimizers import group_count, optimizers
+
+__all__ = ["DRAWN", "Options", "chainable", "jointly"]
+
+Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
+
+GROUPS = 2
+"""The groups of the optimizer that a subject has by itself."""
+
+RATES = st.sampled_from((0.1, 0.01, 1.0, 0.3, 1 / 3, 0.001))
+FLOORS = st.sampled_from((0.0, 0.001, 0.05, 1.0, 1 / 3))
+"""Least LRs; 1.0 is above most LRs that an optimizer starts with."""
+FACTORS = st.sampled_from((0.5, 1.0, 0.25, 0.001, 0.3, 1 / 3))
+GAMMAS = st.sampled_from((0.5, 1.0, 0.001, 2.0, 0.3, 1 / 3))
+MOMENTA = st.sampled_from((0.5, 0.0, 0.85, 0.95, 0.3))
+COUNTS = st.integers(1, 6)
+ITERS = st.sampled_from((1, 2, 3, 4, 6, 0))
+METRICS = st.sampled_from((4.0, 3.0, 2.0, 3.5, 0.0, -1.0, math.nan, math.inf, -math.inf))
+ANNEAL = st.sampled_from(("cos", "linear"))
+
+
+def per_group(values: st.SearchStrategy[Any], groups: int) -> st.SearchStrategy[Any]:
+    """One value for all groups, or a list with one for each."""
+    return values | st.lists(values, min_size=groups, max_size=groups)
+
+
+def _keeps_no_rate(optimizer: Term) -> bool:
+    """Whether the optimizer's state has nothing of its LR in it.
+
+    The state of LBFGS holds its LR itself, which changes with the schedule where it is a
+    tensor, until a resume makes two of it: a fault of the optimizer under any schedule.
+    """
+    return optimizer.name != "LBFGS" or "lr" not in dict(optimizer.keywords)
+
+
+@st.composite
+def jointly(
+    draw: st.DrawFn, options: Callable[[int], Options], *, momentum: bool = False
+) -> dict[str, Any]:
+    """Options for a number of groups, in two of three draws with an optimizer of so many.
+
+    With `momentum` only optimizers are drawn that have momentum or betas.
+    """
+    if not draw(st.sampled_from((False, True, True))):
+        return draw(options(GROUPS))
+    optimizer = draw(optimizers(momentum=momentum).filter(_keeps_no_rate))
+    return {"optimizer": optimizer, **draw(options(group_count(optimizer)))}
+
+
+def _fixed(required: dict[str, Any], **optional: st.SearchStrategy[Any]) -> Options:
+    """All of `required` and any of `optional`, in this order, which Hypothesis does not keep."""
+    names = (*required, *optional)
+    return st.fixed_dictionaries(required, optional=optional).map(
+        lambda values: {name: values[name] for name in names if name in values}
+    )
+
+
+# ------------------------------------------------------------------------------- callables
+
+BASES = st.sampled_from((0.5, 1.0, 0.3, 1 / 3))
+SCALES: st.SearchStrategy[Term] = (
+    st.sampled_from((Term("root_decay"), Term("two_thirds")))
+    | BASES.map(lambda base: Term.of("Decay", base))
+    | BASES.map(lambda base: Term.of("decay_method", base))
+)
+"""Callables from 0 to 1, as CyclicLR asks for."""
+CALLABLES: st.SearchStrategy[Term] = SCALES | st.just(Term("zigzag"))
+STATEFUL_CALLABLES: st.SearchStrategy[Term] = BASES.map(lambda base: Term.of("Fading", base)) | (
+    st.lists(FACTORS, min_size=1, max_size=3).map(lambda factors: Term.of("Swinging", factors))
+)
+
+
+def of_callables(groups: int) -> Options:
+    """A callable for all groups, or one for each."""
+    return _fixed({"lr_lambda": per_group(CALLABLES, groups)})
+
+
+def of_stateful_callables(groups: int) -> Options:
+    """The same, and among them one at least that changes when it is called."""
+    mixed = st.lists(CALLABLES | STATEFUL_CALLABLES, min_size=groups - 1, max_size=groups - 1)
+    lists = st.tuples(mixed, STATEFUL_CALLABLES).map(lambda pair: [*pair[0], pair[1]])
+    return _fixed({"lr_lambda": STATEFUL_CALLABLES | lists})
+
+
+# ------------------------------------------------------------------------ by epochs alone
+
+
+def step_lr(groups: int) -> Options:
+    """StepLR."""
+    return _fixed({"step_size": COUNTS}, gamma=GAMMAS)
+
+
+def multi_step(groups: int) -> Options:
+    """MultiStepLR: milestones in any order, repeated ones, 0, and none."""
+    return _fixed({"milestones": st.lists(st.integers(0, 9), max_size=4)}, gamma=GAMMAS)
+
+
+def constant(groups: int) -> Options:
+    """ConstantLR."""
+    return _fixed({"total_iters": ITERS}, factor=FACTORS)
+
+
+def linear(groups: int) -> Options:
+    """LinearLR."""
+    return _fixed({"total_iters": ITERS}, start_factor=FACTORS, end_factor=FACTORS | st.just(0.0))
+
+
+def exponential(groups: int) -> Options:
+    """ExponentialLR."""
+    return _fixed({"gamma": GAMMAS})
+
+
+def polynomial(groups: int) -> Options:
+    """PolynomialLR."""
+    return _fixed({"total_iters": ITERS}, power=st.sampled_from((1.0, 2.0, 0.5, 0.0, 0.3)))
+
+
+def cosine(groups: int) -> Options:
+    """CosineAnnealingLR."""
+    return _fixed({"T_max": COUNTS}, eta_min=FLOORS)
+
+
+def warm_restarts(groups: int) -> Options:
+    """CosineAnnealingWarmRestarts."""
+    return _fixed({"T_0": st.integers(1, 5)}, T_mult=st.integers(1, 3), eta_min=FLOORS)
+
+
+def linear_annealing(groups: int) -> Options:
+    """LinearAnnealingLR, ours and the published one: it needs more steps in total."""
+    return st.tuples(COUNTS, COUNTS).map(
+        lambda steps: {"num_annealing_steps": steps[0], "num_total_steps": sum(steps)}
+    )
+
+
+def swa(groups: int) -> Options:
+    """SWALR."""
+    return _fixed(
+        {"swa_lr": per_group(RATES, groups), "anneal_epochs": st.integers(0, 6)},
+        anneal_strategy=ANNEAL,
+    )
+
+
+# ------------------------------------------------------------------------------- cycles
+
+
+def _momenta(cycled: bool, groups: int) -> dict[str, st.SearchStrategy[Any]]:
+    if not cycled:
+        return {}
+    values = per_group(MOMENTA, groups)
+    return {"base_momentum": values, "max_momentum": values}
+
+
+def cyclic(groups: int, cycled: bool) -> Options:
+    """CyclicLR, by its modes."""
+    return _fixed(
+        {
+            "base_lr": per_group(RATES, groups),
+            "max_lr": per_group(RATES, groups),
+            "step_size_up": st.integers(1, 4),
+            "step_size_down": st.none() | st.integers(0, 4),
+            "mode": st.sampled_from(("triangular", "triangular2", "exp_range")),
+            "cycle_momentum": st.just(cycled),
+        },
+        gamma=FACTORS,
+        **_momenta(cycled, groups),
+    )
+
+
+def cyclic_by_function(groups: int, cycled: bool) -> Options:
+    """CyclicLR, by a function of the cycle or, where it can start from 0, of the iteration."""
+    of_cycle = _fixed(
+        {"scale_fn": st.just(Term("fall_with_cycle")) | SCALES}, scale_mode=st.just("cycle")
+    )
+    of_iterations = _fixed({"scale_fn": SCALES, "scale_mode": st.just("iterations")})
+    return st.tuples(cyclic(groups, cycled), of_cycle | of_iterations).map(
+        lambda pair: {**pair[0], **pair[1]}
+    )
+
+
+def _never_peaks_at_once(options: dict[str, Any]) -> bool:
+    """Whether the first phase of OneCycleLR has a length: of one of 0, the constructor divides."""
+    total = options["total_steps"] or options["epochs"] * options["steps_per_epoch"]
+    return bool(options.get("pct_start", 0.3) * total != 1)
+
+
+def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> Options:
+    """OneCycleLR; `three_phase` and `anneal` are what it is without a draw."""
+    lengths = _fixed({"total_steps": st.integers(3, 14)}) | _fixed(
+        {
+            "total_steps": st.none(),
+            "epochs": st.integers(1, 4),
+            "steps_per_epoch": st.integers(2, 4),
+        }
+    )
+    rest = _fixed(
+        {
+            "max_lr": per_group(RATES, groups),
+            "three_phase": st.sampled_from((three_phase, not three_phase)),
+            "anneal_strategy": st.sampled_from((anneal, {"cos": "linear"}.get(anneal, "cos"))),
+            "cycle_momentum": st.just(cycled),
+        },
+        pct_start=st.sampled_from((0.5, 0.25, 0.3, 1 / 3, 0.0, 1.0)),
+        div_factor=st.sampled_from((2.0, 1.0, 10.0, 0.5)),
+        final_div_factor=st.sampled_from((2.0, 1.0, 100.0)),
+        **_momenta(cycled, groups),
+    )
+    return (
+        st.tuples(rest, lengths)
+        .map(lambda pair: {**pair[0], **pair[1]})
+        .filter(_never_peaks_at_once)
+    )
+
+
+def with_momentum(options: Callable[[int, bool], Options]) -> Options:
+    """Options of a scheduler that cycles momentum or not: where it does, there must be some."""
+    return st.booleans().flatmap(
+        lambda cycled: jointly(lambda groups: options(groups, cycled), momentum=cycled)
+    )
+
+
+# ------------------------------------------------------------------------------- by a metric
+
+
+def plateau(groups: int) -> Options:
+    """ReduceLROnPlateau, with the metrics that it is given."""
+    steps = st.lists(METRICS, min_size=1, max_size=6).map(lambda said: Term.of("metrics", said))
+    return _fixed(
+        {
+            "factor": st.sampled_from((0.5, 0.1, 0.3, 1 / 3, 0.0)),
+            "patience": st.integers(0, 2),
+            "cooldown": st.integers(0, 2),
+            "min_lr": per_group(FLOORS, groups),
+        },
+        step=steps,
+        mode=st.sampled_from(("min", "max")),
+        threshold=st.sampled_from((0.0001, 0.0, 0.5, 1.0)),
+        threshold_mode=st.sampled_from(("rel", "abs")),
+        eps=st.sampled_from((1e-8, 0.0, 0.05)),
+    )
+
+
+def chainable() -> st.SearchStrategy[Term]:
+    """A scheduler inside another, as a term: of those that any other can follow or go along with.
+
+    Not OneCycleLR, which writes the initial LR that the others start from and ends with an
+    exception; nor ReduceLROnPlateau, which no composition of torch takes.
+    """
+    kinds = {
+        "ExponentialLR": exponential(GROUPS),
+        "ConstantLR": constant(GROUPS),
+        "LinearLR": linear(GROUPS),
+        "StepLR": step_lr(GROUPS),
+        "MultiStepLR": multi_step(GROUPS),
+        # SequentialLR divides by the 0 that PolynomialLR alone never does.
+        "PolynomialLR": polynomial(GROUPS).filter(lambda options: options["total_iters"] > 0),
+        "CosineAnnealingLR": cosine(GROUPS),
+        "CosineAnnealingWarmRestarts": warm_restarts(GROUPS),
+        "LambdaLR": _fixed({"lr_lambda": CALLABLES}),
+        "MultiplicativeLR": _fixed({"lr_lambda": CALLABLES}),
+        "CyclicLR": _fixed(
+            {
+                "base_lr": RATES,
+                "max_lr": RATES,
+                "step_size_up": st.integers(1, 4),
+                "cycle_momentum": st.just(False),
+            }
+        ),
+        "SWALR": _fixed({"swa_lr": RATES, "anneal_epochs": st.integers(0, 6)}),
+    }
+    return st.one_of([_called(name, options) for name, options in kinds.items()])
+
+
+def _called(name: str, options: Options) -> st.SearchStrategy[Term]:
+    return options.map(lambda values: Term.of(name, **values))
+
+
+DRAWN: dict[str, Options] = {
+    "LambdaLR": jointly(of_callables),
+    "LambdaLR-stateful": jointly(of_stateful_callables),
+    "MultiplicativeLR": jointly(of_callables),
+    "MultiplicativeLR-stateful": jointly(of_stateful_callables),
+    "StepLR": jointly(step_lr),
+    "MultiStepLR": jointly(multi_step),
+    "ConstantLR": jointly(constant),
+    "LinearLR": jointly(linear),
+    "ExponentialLR": jointly(exponential),
+    "PolynomialLR": jointly(polynomial),
+    "CosineAnnealingLR": jointly(cosine),
+    "CosineAnnealingWarmRestarts": jointly(warm_restarts),
+    "CyclicLR": with_momentum(cyclic),
+    "CyclicLR-scale_fn": with_momentum(cyclic_by_function),
+    "OneCycleLR": with_momentum(functools.partial(one_cycle, three_phase=False, anneal="cos")),
+    "OneCycleLR-three_phase": with_momentum(
+        functools.partial(one_cycle, three_phase=True, anneal="linear")
+    ),
+    "ReduceLROnPlateau": jointly(plateau),
+    "SWALR": jointly(swa),
+    "LinearAnnealingLR": jointly(linear_annealing),
+    "PublishedLinearAnnealingLR": jointly(linear_annealing),
+}
+"""What is drawn for the subject of each name."""
