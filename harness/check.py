@@ -12,27 +12,13 @@ from typing import Any
 
 from harness.checks import CHECKS, MIXED
 from harness.control import do_nothing
+from harness.counterexample import counterexample, find_others
 from harness.decorators import Check
-from harness.errors import (
-    HarnessError,
-    SubjectError,
-    TimeLimit,
-    TraceError,
-    UndecidedError,
-)
+from harness.errors import HarnessError, SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
-from harness.results import (
-    BROKEN,
-    DECLINED,
-    HOLDS,
-    UNKNOWN,
-    Budget,
-    Counterexample,
-    Found,
-    Result,
-)
+from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
@@ -68,6 +54,7 @@ class SubjectCheck:
         self.deadline = 0.0
         self.current: Trace | None = None
         self.ends: list[str] = []
+        self.others: tuple[Counterexample, ...] = ()
         self.by = ""
         self.traces = 0
         self.strategy = subject.strategy
@@ -169,6 +156,7 @@ class SubjectCheck:
         started = time.perf_counter()
         self.tally = Tally()
         self.weights = True
+        self.others = ()
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -205,7 +193,7 @@ class SubjectCheck:
         references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
-            seconds, references, self.weights,
+            seconds, references, self.weights, others=self.others,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -229,15 +217,16 @@ class SubjectCheck:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
                 raise UndecidedError("nothing was tried: the uninterrupted run is too short")
             return HOLDS, self.note, None
-        found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
-        trace = self.simplify(check, trace)
-        broken = self.twice(check, trace)[0].broken
-        if broken is None:
-            raise UndecidedError(
-                f"the trace {trace} broke the check once and not again: "
-                "what the scheduler does depends on more than the trace"
-            )
-        return BROKEN, self.note, Counterexample(**vars(broken), trace=trace, found=found)
+        found = self.found()
+        first = counterexample(self, check, self.simplify(check, trace), found)
+        if self.budget.explain:
+            self.others = find_others(self, check, holding, first.trace)
+        return BROKEN, self.note, first
+
+    def found(self) -> Found:
+        """How what is found now was found."""
+        traces = self.traces + self.tally.traces
+        return Found(self.by, traces, time.process_time() - self.started)
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
@@ -308,10 +297,16 @@ class SubjectCheck:
 
     # --------------------------------------------------------------- sweep, then search
 
-    def find(self, check: Check, holding: Sequence[Check]) -> Trace | None:
-        """A trace that breaks the check, cut after the operation where it shows, or None."""
+    def find(
+        self, check: Check, holding: Sequence[Check], cases: Sequence[Case] = ()
+    ) -> Trace | None:
+        """A trace that breaks the check, cut after the operation where it shows, or None.
+
+        It has the options of one of the `cases`; of all if none is given.
+        """
         self.by = "sweep"
-        for case in self.cases[:SWEPT_SETS]:
+        cases = cases or self.cases
+        for case in cases[:SWEPT_SETS]:
             epochs = min(case.epochs, self.subject.length)
             traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
             for operations in traces:
@@ -319,10 +314,10 @@ class SubjectCheck:
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
         if check.kind == "resume" and self.budget.max_examples:
-            return self.search(check, holding)
+            return self.search(check, holding, cases)
         return None
 
-    def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
+    def search(self, check: Check, holding: Sequence[Check], cases: Sequence[Case]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
         from harness.machine import Plan, draw_operations
 
@@ -332,7 +327,7 @@ class SubjectCheck:
         else:
             ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
         for number in range(self.budget.max_examples):
-            case = self.cases[number % len(self.cases)]
+            case = cases[number % len(cases)]
             epochs = case.epochs
             if len(self.cases) > 1:
                 epochs = max(length for length in HORIZONS if length <= epochs)
