@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,29 +31,47 @@ Token: TypeAlias = tuple[str, str]
 ORDER = {check.name: number for number, check in enumerate(CHECKS)}
 AT_EVERY_SAVE = {check.name for check in CHECKS if check.kind == "resume" and check.at == "save"}
 NUMBER = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
+MISSING = "(missing)"
+"""What `harness.loop.differences` puts for a key that is not there."""
+GROUPS = {"lr", "momentum", "betas", "weight_decay", "get_last_lr"}
+"""The values that are lists with an item for each param group."""
+
+EARLIER = "that of the uninterrupted run one epoch earlier"
+LATER = "that of the uninterrupted run one epoch later"
+BEGINS = "as if the schedule began at the checkpoint"
+STAYS = "still that of the checkpoint"
+UNDONE = "still that before going back"
+AGAIN = "multiplied a second time by the factor of the last step"
+
 ULPS = 2
 """By how many floats a quotient may be off the factor that was multiplied with."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Counterexamples that show the same: `relations` is true of each of them, exactly.
+    """Counterexamples that show the same: all `relations` are true of each of them, exactly.
 
     `checks` are the names of the checks that they break: several where one subject
     breaks them by the same trace, but for the way back, with the same values.
-    `operation` is where it shows, in words. `members` are the counterexamples, each
-    with its result, the smallest first.
+    `operation` is where it shows, in words, and `values` are the names of what differs
+    there. `members` are the counterexamples, each with its result, the smallest first.
+    Where no relation is known, they are of one subject.
     """
 
     checks: tuple[str, ...]
     operation: str
+    values: tuple[str, ...]
     relations: tuple[str, ...]
     members: tuple[Member, ...]
 
     @property
     def relation(self) -> str:
-        """What is got, as against what is expected."""
-        return "; ".join(self.relations)
+        """What is got, as against what is expected, as a sentence."""
+        relation = "; ".join(self.relations) or "another value"
+        if self.values == ("raises",):
+            return f"raises {relation}"
+        plural = len(self.values) > 1 or self.values[0].endswith("s")
+        return f"{' and '.join(self.values)} {'are' if plural else 'is'} {relation}"
 
     @property
     def smallest(self) -> Member:
@@ -64,7 +83,8 @@ class Cause:
         """The names of the subjects, each with how many sets of options it shows under."""
         sets: dict[str, set[str]] = collections.defaultdict(set)
         for result, found in self.members:
-            sets[result.subject].add(str(found.trace.options))
+            options = sorted(found.trace.options, key=lambda option: option[0])
+            sets[result.subject].add(repr(options))
         return {name: len(options) for name, options in sets.items()}
 
 
@@ -83,20 +103,17 @@ def explain(results: Iterable[Result]) -> list[Cause]:
     >>> cause.operation, cause.relation
     ('resume', 'lr is multiplied a second time by the factor of the last step')
     """
-    groups: dict[tuple[str, str], list[tuple[Member, frozenset[Token]]]]
+    groups: dict[tuple[str, str, tuple[str, ...]], list[tuple[Member, frozenset[Token]]]]
     groups = collections.defaultdict(list)
     for result in results:
         for found in (result.counterexample, *result.others):
             if found is not None:
-                what = relations(found)
-                tokens = frozenset((text, "") for text in what)
-                other = (_sentence(found, "another value"), result.subject)
-                groups[result.check, _operation(result, found)].append(
-                    ((result, found), tokens or frozenset([other]))
-                )
+                tokens = frozenset((text, "") for text in relations(found))
+                key = result.check, _operation(result, found), tuple(found.actual)
+                groups[key].append(((result, found), tokens or frozenset([("", result.subject)])))
     causes = [
-        Cause((check,), operation, *cover)
-        for (check, operation), items in groups.items()
+        Cause((check,), operation, values, *cover)
+        for (check, operation, values), items in groups.items()
         for cover in _cover(items)
     ]
     return sorted(_fold(causes), key=lambda cause: (-len(cause.members), _rank(cause)))
@@ -115,7 +132,8 @@ def _cover(
         best = min(counts, key=lambda token: (-counts[token], token))
         inside = [item for item in items if best in item[1]]
         common = frozenset.intersection(*(tokens for _, tokens in inside))
-        yield tuple(sorted(text for text, _ in common)), _sorted(member for member, _ in inside)
+        texts = tuple(sorted(text for text, _ in common if text))
+        yield texts, _sorted(member for member, _ in inside)
         items = [item for item in items if best not in item[1]]
 
 
@@ -125,10 +143,11 @@ def _fold(causes: Iterable[Cause]) -> list[Cause]:
     for cause in sorted(causes, key=_rank):
         for number, other in enumerate(folded):
             common = tuple(text for text in other.relations if text in cause.relations)
-            if common and _shown(other) == _shown(cause):
+            if (common or not other.relations) and _shown(other) == _shown(cause):
                 folded[number] = Cause(
                     (*other.checks, *cause.checks),
                     " or ".join(dict.fromkeys((*other.operation.split(" or "), cause.operation))),
+                    cause.values,
                     common,
                     _sorted((*other.members, *cause.members)),
                 )
@@ -171,7 +190,7 @@ def _size(member: Member) -> tuple[Any, ...]:
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:
-    return tuple(map(_place, cause.checks)), cause.operation, cause.relations, _size(cause.smallest)
+    return tuple(map(_place, cause.checks)), cause.operation, _size(cause.smallest)
 
 
 def _place(check: str) -> tuple[int, str]:
@@ -200,19 +219,24 @@ def _operation(result: Result, found: Counterexample) -> str:
 def relations(found: Counterexample) -> frozenset[str]:
     """What is exactly true of what was got, as against what was expected; empty if nothing is.
 
-    Each is a sentence that names the values. Those with the uninterrupted run need
+    Each completes a sentence that begins with the values that differ; for an exception it is
+    its text without its numbers. Those with the uninterrupted run need
     `Counterexample.uninterrupted`.
     """
     if "raises" in found.actual:
-        return frozenset([f"raises {NUMBER.sub('N', str(found.actual['raises']))}"])
+        return frozenset([NUMBER.sub("N", str(found.actual["raises"]))])
     pairs = [(found.expected[key], found.actual[key]) for key in found.actual]
     true = [
         text
         for text, holds in (
-            ("missing", all(got == "(missing)" for _, got in pairs)),
+            ("missing", all(got == MISSING for _, got in pairs)),
+            ("there, and must not be", all(expected == MISSING for expected, _ in pairs)),
             ("negative", all(_below_zero(*pair) for pair in pairs)),
             ("not a number", all(_not_a_number(*pair) for pair in pairs)),
-            ("that of the first group in every group", all(_first(*pair) for pair in pairs)),
+            (
+                "that of the first group in every group",
+                GROUPS.issuperset(found.actual) and all(_first(*pair) for pair in pairs),
+            ),
         )
         if holds
     ]
@@ -224,20 +248,8 @@ def relations(found: Counterexample) -> frozenset[str]:
     ]
     before = moments.get(EARLIER, {})
     if all(key in before and _again(before[key], *pair) for key, pair in zip(found.actual, pairs)):  # noqa: B905
-        true.append("multiplied a second time by the factor of the last step")
-    return frozenset(_sentence(found, text) for text in true)
-
-
-EARLIER = "that of the uninterrupted run one epoch earlier"
-LATER = "that of the uninterrupted run one epoch later"
-BEGINS = "as if the schedule began at the checkpoint"
-STAYS = "still that of the checkpoint"
-
-
-def _sentence(found: Counterexample, text: str) -> str:
-    keys = list(found.actual)
-    verb = "are" if len(keys) > 1 or keys in (["weights"], ["betas"]) else "is"
-    return f"{' and '.join(keys)} {verb} {text}"
+        true.append(AGAIN)
+    return frozenset(true)
 
 
 def _moments(found: Counterexample) -> dict[str, dict[str, Any]]:
@@ -247,13 +259,13 @@ def _moments(found: Counterexample) -> dict[str, dict[str, Any]]:
         return {}
     operations = found.trace.operations
     now = epochs(path_to(operations, found.operation, found.step))
+    walked = list(walk(operations))[: found.operation + 1]
     at = {epochs(run.path[:i]): seen for i, seen in enumerate(run.observations)}
     wanted = {EARLIER: now - 1, LATER: now + 1}
-    checkpoints = [
-        epochs(after)
-        for operation, _, after in list(walk(operations))[: found.operation + 1]
-        if operation.slot
-    ]
+    operation, before, _ = walked[-1]
+    if operation.kind in BACK and run.path.startswith(before):
+        wanted[UNDONE] = epochs(before)
+    checkpoints = [epochs(after) for operation, _, after in walked if operation.slot]
     if checkpoints:
         wanted[BEGINS] = now - checkpoints[-1]
         wanted[STAYS] = checkpoints[-1]
@@ -305,6 +317,8 @@ def _floats(value: Any) -> list[float]:
     if isinstance(value, bool):
         return []
     if isinstance(value, (int, float)):
+        if abs(value) > sys.float_info.max:  # an int may be larger than any float
+            return [math.inf if value > 0 else -math.inf]
         return [float(value)]
     if isinstance(value, dict):
         value = list(value.values())

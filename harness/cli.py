@@ -219,17 +219,19 @@ def _report(
         return FAILED
     pairs = [(subject, check) for subject in subjects for check in checks]
     broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
+    causes = causes_of(results) if explain else []
+    if causes:
+        by_name = {check.name: check for check in checks}
+        click.echo(f"{report.causes_text(causes, by_name)}\n")
     for result, (subject, chosen) in broken:
         if not explain:
             click.echo(report.broken_text(result, chosen))
         if scripts is not None:
             click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
-        if scripts is not None or not explain:
+        if not explain:
             click.echo()
-    causes = causes_of(results) if explain else []
-    if causes:
-        by_name = {check.name: check for check in checks}
-        click.echo(f"{report.causes_text(causes, by_name)}\n")
+    if explain and broken and scripts is not None:
+        click.echo()
     for text in (
         report.note_text(results),
         report.declined_text(results),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, TimeLimit, UndecidedError
 from harness.minimise import minimise
-from harness.paths import path_to
+from harness.paths import path_to, walk
 from harness.results import Counterexample, Found
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def counterexample(work: SubjectCheck, check: Check, trace: Trace, found: Found)
     run = None
     if check.compares == "trajectory":
         path = path_to(trace.operations, broken.operation, broken.step)
+        before = list(walk(trace.operations))[broken.operation][1]
+        path = before if before.startswith(path) else path
         run = work.runner(work.subject.bind(dict(trace.options))).reference(path + "t")
     return Counterexample(**vars(broken), trace=trace, found=found, uninterrupted=run)
 
@@ -50,10 +52,13 @@ def find_others(
     work.deadline -= (work.deadline - time.monotonic()) / 10
     weights = work.weights
     others: list[Counterexample] = []
+    tried = {_in_order(first.options)}
     with contextlib.suppress(TimeLimit):
         for case in work.cases:
-            if case.bound.literals == first.options:
+            options = _in_order(case.bound.literals)
+            if options in tried:
                 continue
+            tried.add(options)
             with contextlib.suppress(HarnessError):
                 trace = work.find(check, holding, [case])
                 # One that breaks by the optimizer's weights alone says nothing of the scheduler.
@@ -64,3 +69,8 @@ def find_others(
             work.weights = weights
     work.weights = weights
     return tuple(others)
+
+
+def _in_order(options: Sequence[tuple[str, object]]) -> str:
+    """The same text for the same options: Hypothesis draws the keys of a dict in any order."""
+    return repr(sorted(options, key=lambda option: option[0]))

@@ -61,7 +61,8 @@ class Counterexample(Break):
     """A minimal trace that breaks a check, and where and how it does.
 
     `found` says how it was found, where it was not given. `uninterrupted` is the run that
-    it was compared with, to one epoch further. Neither makes two differ.
+    it was compared with, on to the next epoch or to where it went back from. Neither makes two
+    differ.
     """
 
     trace: Trace
