@@ -20,6 +20,7 @@ from harness.checks import CHECKS
 from harness.loop import same
 from harness.paths import epochs, path_to, walk
 from harness.results import Counterexample, Result
+from harness.terms import format_value
 from harness.trace import BACK, STEPS
 
 __all__ = ["Cause", "explain", "relations"]
@@ -95,7 +96,8 @@ def explain(results: Iterable[Result]) -> list[Cause]:
     `check_subject` with ``Budget(explain=True)`` hold a counterexample for each set of drawn
     options that breaks; others hold one for each broken pair.
 
-    >>> from harness import Budget, Subject, check_subject, select_checks
+    >>> from harness import Budget, Subject, check_subject
+    >>> from harness.checks import select_checks
     >>> from torch.optim.lr_scheduler import StepLR
     >>> subject = Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5})
     >>> checks = select_checks(["resume_by_last_epoch"])
@@ -143,7 +145,9 @@ def _fold(causes: Iterable[Cause]) -> list[Cause]:
     for cause in sorted(causes, key=_rank):
         for number, other in enumerate(folded):
             common = tuple(text for text in other.relations if text in cause.relations)
-            if (common or not other.relations) and _shown(other) == _shown(cause):
+            alike = common or not (other.relations or cause.relations)
+            apart = set(cause.checks).isdisjoint(other.checks)
+            if alike and apart and _shown(other) == _shown(cause):
                 folded[number] = Cause(
                     (*other.checks, *cause.checks),
                     " or ".join(dict.fromkeys((*other.operation.split(" or "), cause.operation))),
@@ -161,12 +165,13 @@ def _shown(cause: Cause) -> tuple[Any, ...]:
     """What two checks must have in common to be one cause."""
     result, found = cause.smallest
     values = repr((found.expected, found.actual))
-    return set(cause.subjects), result.subject, _without_ways(result, found), values
+    trace = sorted(map(repr, found.trace.options)), _without_ways(result, found)
+    return set(cause.subjects), result.subject, trace, values
 
 
-def _without_ways(result: Result, found: Counterexample) -> str:
-    """The trace without the names of the ways back; a check at every save goes back there."""
-    said = [f"{name}={value!r}" for name, value in found.trace.options]
+def _without_ways(result: Result, found: Counterexample) -> list[str]:
+    """The operations without the names of the ways back; a check at every save goes back there."""
+    said = []
     for operation in found.trace.operations:
         if operation.kind in BACK:
             said.append(f"back:{operation.slot}")
@@ -174,7 +179,7 @@ def _without_ways(result: Result, found: Counterexample) -> str:
             said.append(str(operation))
             if operation.kind == "save" and result.check in AT_EVERY_SAVE:
                 said.append(f"back:{operation.slot}")
-    return " ".join(said)
+    return said
 
 
 def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:
@@ -183,14 +188,18 @@ def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:
 
 def _size(member: Member) -> tuple[Any, ...]:
     result, found = member
-    text = _without_ways(result, found)
-    operations = len(text.split()) - len(found.trace.options)
+    operations = _without_ways(result, found)
+    options = sorted(f"{name}={format_value(value)}" for name, value in found.trace.options)
+    text = " ".join([*options, *operations])
     place = _place(result.check), result.subject, str(found.trace)
-    return operations, found.trace.steps, len(text), text, *place
+    other = found is not result.counterexample
+    values = repr((found.expected, found.actual))
+    return len(operations), found.trace.steps, len(text), other, text, *place, values
 
 
 def _rank(cause: Cause) -> tuple[Any, ...]:
-    return tuple(map(_place, cause.checks)), cause.operation, _size(cause.smallest)
+    checks = tuple(map(_place, cause.checks))
+    return checks, cause.operation, cause.values, cause.relations, _size(cause.smallest)
 
 
 def _place(check: str) -> tuple[int, str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from harness import cli
+
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
     "unhurried",
@@ -16,6 +18,21 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed, errors = capfd.readouterr()
+        return stop.value.code, printed, errors
+
+    return run
 
 
 @pytest.fixture

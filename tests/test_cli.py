@@ -22,21 +22,6 @@ from lr_schedules.subjects import SUBJECTS
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 
 
-@pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Runs the command line in this process; returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed, errors = capfd.readouterr()
-        return stop.value.code, printed, errors
-
-    return run
-
-
 def test_help_does_not_import_torch(harness_command):
     done = harness_command("--help")
     assert done.returncode == 0
