@@ -146,8 +146,7 @@ def _fold(causes: Iterable[Cause]) -> list[Cause]:
         for number, other in enumerate(folded):
             common = tuple(text for text in other.relations if text in cause.relations)
             alike = common or not (other.relations or cause.relations)
-            apart = set(cause.checks).isdisjoint(other.checks)
-            if alike and apart and _shown(other) == _shown(cause):
+            if alike and _shown(other) == _shown(cause):
                 folded[number] = Cause(
                     (*other.checks, *cause.checks),
                     " or ".join(dict.fromkeys((*other.operation.split(" or "), cause.operation))),
