@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api import check_scheduler, replay
+    from harness.causes import Cause, explain
     from harness.check import check_subject
     from harness.checks import CHECKS
     from harness.decorators import Check, resume_check, state_check
@@ -38,6 +39,7 @@ _HOME = {
     "CHECKS": "checks",
     "BrokenSchedule": "results",
     "Budget": "results",
+    "Cause": "causes",
     "Check": "decorators",
     "CheckError": "errors",
     "Counterexample": "results",
@@ -54,6 +56,7 @@ _HOME = {
     "UndecidedError": "errors",
     "check_scheduler": "api",
     "check_subject": "check",
+    "explain": "causes",
     "metrics": "loop",
     "replay": "api",
     "resume_check": "decorators",
@@ -66,6 +69,7 @@ __all__ = [
     "CHECKS",
     "BrokenSchedule",
     "Budget",
+    "Cause",
     "Check",
     "CheckError",
     "Counterexample",
@@ -82,6 +86,7 @@ __all__ = [
     "UndecidedError",
     "check_scheduler",
     "check_subject",
+    "explain",
     "metrics",
     "replay",
     "resume_check",

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from harness.causes import explain as explain_results
 from harness.check import SubjectCheck, check_subject
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
-from harness.report import broken_text, unknown_text
+from harness.report import broken_text, causes_count, causes_text, unknown_text
 from harness.results import (
     BROKEN,
     HOLDS,
@@ -70,6 +71,7 @@ def check_scheduler(
     max_examples: int = 25,
     seed: int = 0,
     time_limit: float = 30.0,
+    explain: bool = False,
     **options: Any,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint, in any test.
@@ -89,6 +91,8 @@ def check_scheduler(
         Seed of the search: the same one draws the same traces.
     time_limit : float
         Seconds for each check.
+    explain : bool
+        Whether to report what is broken by its causes, over all sets of drawn options.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
@@ -110,8 +114,12 @@ def check_scheduler(
         )
     chosen = as_subject(subject, options=options)
     selected = select_checks(checks, all_checks=all_checks)
+    budget = Budget(max_examples, seed, time_limit, explain)
     chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
-    results = list(check_subject(chosen, selected, Budget(max_examples, seed, time_limit)))
+    results = list(check_subject(chosen, selected, budget))
+    if explain and (causes := explain_results(results)):
+        text = causes_text(causes, {check.name: check for check in selected})
+        raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)
     broken = [
         broken_text(result, check)
         for result, check in zip(results, selected, strict=True)

@@ -20,27 +20,13 @@ from harness.cases import (
 )
 from harness.checks import CHECKS, MIXED
 from harness.control import do_nothing
+from harness.counterexample import counterexample, find_others
 from harness.decorators import Check
-from harness.errors import (
-    HarnessError,
-    SubjectError,
-    TimeLimit,
-    TraceError,
-    UndecidedError,
-)
+from harness.errors import HarnessError, SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
-from harness.results import (
-    BROKEN,
-    DECLINED,
-    HOLDS,
-    UNKNOWN,
-    Budget,
-    Counterexample,
-    Found,
-    Result,
-)
+from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_events, sweep_pairs
@@ -64,6 +50,7 @@ class SubjectCheck:
         self.ends: list[str] = []
         self.events: tuple[str, ...] = ()
         self.untried: dict[str, str] = {}
+        self.others: tuple[Counterexample, ...] = ()
         self.by = ""
         self.traces = 0
         self.strategy = subject.strategy
@@ -130,6 +117,7 @@ class SubjectCheck:
         started = time.perf_counter()
         self.tally = Tally()
         self.weights = True
+        self.others = ()
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -167,6 +155,7 @@ class SubjectCheck:
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
             seconds, references, self.weights, tuple(self.untried.items()),
+            others=self.others,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -190,15 +179,16 @@ class SubjectCheck:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
                 raise UndecidedError("nothing was tried: the uninterrupted run is too short")
             return HOLDS, self.note, None
-        found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
-        trace = self.simplify(check, trace)
-        broken = self.twice(check, trace)[0].broken
-        if broken is None:
-            raise UndecidedError(
-                f"the trace {trace} broke the check once and not again: "
-                "what the scheduler does depends on more than the trace"
-            )
-        return BROKEN, self.note, Counterexample(**vars(broken), trace=trace, found=found)
+        found = self.found()
+        first = counterexample(self, check, self.simplify(check, trace), found)
+        if self.budget.explain:
+            self.others = find_others(self, check, holding, first.trace)
+        return BROKEN, self.note, first
+
+    def found(self) -> Found:
+        """How what is found now was found."""
+        traces = self.traces + self.tally.traces
+        return Found(self.by, traces, time.process_time() - self.started)
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
@@ -269,16 +259,22 @@ class SubjectCheck:
 
     # --------------------------------------------------------------- sweep, then search
 
-    def find(self, check: Check, holding: Sequence[Check]) -> Trace | None:
-        """A trace that breaks the check, cut after the operation where it shows, or None."""
+    def find(
+        self, check: Check, holding: Sequence[Check], cases: Sequence[Case] = ()
+    ) -> Trace | None:
+        """A trace that breaks the check, cut after the operation where it shows, or None.
+
+        It has the options of one of the `cases`; of all if none is given.
+        """
         self.by = "sweep"
-        for case in self.cases[:SWEPT_SETS]:
+        cases = cases or self.cases
+        for case in cases[:SWEPT_SETS]:
             for operations in self.swept(check, holding, case):
                 trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
         if check.kind == "resume" and self.budget.max_examples:
-            return self.search(check, holding)
+            return self.search(check, holding, cases)
         return None
 
     def swept(
@@ -292,7 +288,7 @@ class SubjectCheck:
         yield from sweep(check, epochs, int(bool(case.ended) and case.epochs < self.subject.length))
         yield from sweep_events(check, self.events)
 
-    def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
+    def search(self, check: Check, holding: Sequence[Check], cases: Sequence[Case]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
         from harness.machine import Plan, draw_operations
 
@@ -306,7 +302,7 @@ class SubjectCheck:
             lost.add("add_group")
         events = tuple(kind for kind in self.events if kind not in lost)
         for number in range(self.budget.max_examples):
-            case = self.cases[number % len(self.cases)]
+            case = cases[number % len(cases)]
             epochs = case.epochs
             if len(self.cases) > 1:
                 epochs = max(length for length in HORIZONS if length <= epochs)

@@ -123,6 +123,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Write a reproduction script for every counterexample.",
 )
+@click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -135,6 +136,7 @@ def check(
     time_limit: float,
     json_file: Path | None,
     scripts: Path | None,
+    explain: bool,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
 
@@ -156,7 +158,7 @@ def check(
         check_folder(scripts)
     if math.isnan(time_limit):
         raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
-    budget = Budget(max_examples, seed, time_limit)
+    budget = Budget(max_examples, seed, time_limit, explain)
     results: list[Result] = []
     complete = True
     try:
@@ -165,7 +167,7 @@ def check(
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
-    status = _report(results, chosen, selected, scripts)
+    status = _report(results, chosen, selected, scripts, explain)
     if json_file is not None:
         from harness.output import write_text
         from harness.report import to_json
@@ -200,11 +202,13 @@ def _report(
     subjects: Sequence[Subject],
     checks: Sequence[Check],
     scripts: Path | None,
+    explain: bool,
 ) -> int:
     """Print everything that was found, write the scripts, and return the exit status."""
     from rich.console import Console
 
     from harness import report
+    from harness.causes import explain as causes_of
     from harness.results import BROKEN, UNKNOWN
 
     if not results:
@@ -215,10 +219,18 @@ def _report(
         return FAILED
     pairs = [(subject, check) for subject in subjects for check in checks]
     broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
+    causes = causes_of(results) if explain else []
+    if causes:
+        by_name = {check.name: check for check in checks}
+        click.echo(f"{report.causes_text(causes, by_name)}\n")
     for result, (subject, chosen) in broken:
-        click.echo(report.broken_text(result, chosen))
+        if not explain:
+            click.echo(report.broken_text(result, chosen))
         if scripts is not None:
             click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
+        if not explain:
+            click.echo()
+    if explain and broken and scripts is not None:
         click.echo()
     for text in (
         report.note_text(results),
@@ -228,6 +240,8 @@ def _report(
     ):
         if text:
             click.echo(text + "\n")
+    if causes:
+        click.echo(f"{report.causes_count(causes)}\n")
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 100, highlight=False).print(report.table(results))
     click.echo()

@@ -249,8 +249,13 @@ def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Op
 def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, Any]]:
     """Up to `count` different sets of drawn options, the simplest first."""
     seen: dict[str, dict[str, Any]] = {}
-    _each(strategy, lambda values: seen.setdefault(repr(values), values), count, seed_number)
+    _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
     return list(seen.values())
+
+
+def _text(values: dict[str, Any]) -> str:
+    """Options as text, whatever order they were drawn in."""
+    return repr(sorted(values.items()))
 
 
 def shrink_options(
@@ -263,7 +268,7 @@ def shrink_options(
     known: dict[str, bool] = {}
 
     def see(values: dict[str, Any]) -> None:
-        text = repr(values)
+        text = _text(values)
         if text not in known:
             try:
                 known[text] = breaks(values)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from harness.checks import MIXED, as_check
 from harness.decorators import Check
 from harness.errors import TraceError
-from harness.trace import BACK, Operation, Trace
+from harness.trace import BACK, STEPS, Operation, Trace
 
 __all__ = [
     "LETTER",
@@ -23,6 +23,7 @@ __all__ = [
     "epochs",
     "gradients",
     "groups_added",
+    "path_to",
     "routes",
     "unpath",
     "walk",
@@ -85,6 +86,20 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
         else:
             path += LETTER[operation.kind] * operation.count
         yield operation, before, path
+
+
+def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
+    """The path to the place after `step` steps of the operation with the index `operation`.
+
+    >>> path_to(Trace.parse("train:1 save:a train:2 resume:a scheduler:3").operations, 4, 2)
+    'tss'
+
+    0 steps stand for the whole of a save or resume, and for the start of another.
+    """
+    kind, before, after = list(walk(operations))[operation]
+    if kind.kind not in STEPS:
+        return after
+    return branches(operations)[operation][: len(before) + step]
 
 
 def unpath(path: str) -> list[Operation]:

@@ -7,12 +7,13 @@ import math
 import platform
 import shlex
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.causes import Cause, explain
 from harness.decorators import Check
-from harness.paths import branches, epochs, unpath, walk
+from harness.paths import epochs, path_to, unpath
 from harness.results import (
     BROKEN,
     DECLINED,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA",
     "broken_text",
+    "causes_count",
+    "causes_text",
     "declined_text",
     "legend",
     "note_text",
@@ -53,6 +56,53 @@ def broken_text(result: Result, check: Check) -> str:
     found = result.counterexample
     if found is None:
         raise ValueError(f"{result.subject} {result.check} is not broken")
+    rows = [
+        ("promise", check.doc),
+        ("about", check.about),
+        ("counterexample", str(found.trace)),
+        *_evidence(found, check),
+    ]
+    if result.note:
+        rows.append(("note", result.note))
+    lines = [f"BROKEN {result.subject}: {result.check} (torch {result.torch})", *_lined_up(rows)]
+    return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
+
+
+def causes_text(causes: Sequence[Cause], checks: Mapping[str, Check]) -> str:
+    """What is broken, a block for each cause; `checks` are those that were made, by their names."""
+    blocks = []
+    for number, cause in enumerate(causes, 1):
+        result, found = cause.smallest
+        shown = ", ".join(
+            name if sets == 1 else f"{name} ({sets} sets of options)"
+            for name, sets in cause.subjects.items()
+        )
+        several = len(cause.checks) > 1
+        rows = [
+            ("checks" if several else "check", ", ".join(cause.checks)),
+            ("promise", f"of {result.check}: {checks[result.check].doc}")
+            if several
+            else ("promise", checks[result.check].doc),
+            ("subject", shown)
+            if len(cause.subjects) == 1
+            else ("subjects", f"it looks the same in {shown}"),
+            ("smallest", f"{result.subject} {found.trace}"),
+            *_evidence(found, checks[result.check]),
+        ]
+        lines = [f"CAUSE {number} of {len(causes)}: at {cause.operation}, {cause.relation}"]
+        lines += [*_lined_up(rows), "  Reproduce with:", *_commands(result, str(found.trace))]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def causes_count(causes: Sequence[Cause]) -> str:
+    """How many counterexamples there are, and causes."""
+    members = sum(len(cause.members) for cause in causes)
+    return f"{_count(members, 'counterexample')}, {_count(len(causes), 'cause')}"
+
+
+def _evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
+    """Where a counterexample shows, with what was expected and what was got there."""
     where, path = _where(found)
     if check.compares == "trajectory":
         run = " ".join(map(str, unpath(path))) or "without a step"
@@ -65,32 +115,28 @@ def broken_text(result: Result, check: Check) -> str:
     else:
         because = "because that is the promise"
         however = "however it is not kept there"
-    rows = [
-        ("promise", check.doc),
-        ("about", check.about),
-        ("counterexample", str(found.trace)),
+    return [
         ("at", f"{where}, epoch {epochs(path)}"),
         ("expected", f"{_values(found.expected)}, {because}"),
         ("got", f"{_values(found.actual)}, {however}"),
     ]
-    if result.note:
-        rows.append(("note", result.note))
+
+
+def _lined_up(rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(label) for label, _ in rows)
-    lines = [f"BROKEN {result.subject}: {result.check} (torch {result.torch})"]
-    lines += [f"  {label:{width}}  {text}" for label, text in rows]
-    return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
+    return [f"  {label:{width}}  {text}" for label, text in rows]
 
 
 def _where(found: Counterexample) -> tuple[str, str]:
     """The operation at which a counterexample shows, and the uninterrupted path to there."""
     operations = found.trace.operations
-    operation, before, after = list(walk(operations))[found.operation]
+    operation = operations[found.operation]
+    path = path_to(operations, found.operation, found.step)
     number = f"operation {found.operation + 1} of {len(operations)}"
     if operation.kind not in STEPS:
-        return f"{operation} ({number})", after
+        return f"{operation} ({number})", path
     if not found.step:
-        return "the start", before
-    path = branches(operations)[found.operation][: len(before) + found.step]
+        return "the start", path
     return f"step {found.step} of {operation} ({number})", path
 
 
@@ -246,8 +292,14 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
     operation, from 1; 0 for saves and resumes), ``found_by`` (``sweep`` or
     ``search``), ``expected`` and ``actual``. Numbers that JSON lacks are the
     strings ``nan``, ``inf`` and ``-inf``.
+
+    With ``budget.explain``, a broken pair has also ``others``, the traces of its
+    counterexamples under other sets of options; and the object has ``causes``, a list
+    of objects. Each has ``checks`` (names), ``operation``, ``relation`` and ``subjects``
+    (an object: the number of sets of options by name), ``count`` (of counterexamples), and
+    of the smallest of these ``subject``, ``check``, ``trace``, ``expected`` and ``actual``.
     """
-    return {
+    data: dict[str, Any] = {
         "schema": SCHEMA,
         "torch": results[0].torch if results else "",
         "python": platform.python_version(),
@@ -255,6 +307,28 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
         "max_examples": budget.max_examples,
         "complete": complete,
         "results": [_row(result) for result in results],
+    }
+    if budget.explain:
+        for row, result in zip(data["results"], results, strict=True):
+            if result.counterexample is not None:
+                row["others"] = [str(other.trace) for other in result.others]
+        data["causes"] = list(map(_cause_row, explain(results)))
+    return data
+
+
+def _cause_row(cause: Cause) -> dict[str, Any]:
+    result, found = cause.smallest
+    return {
+        "checks": list(cause.checks),
+        "operation": cause.operation,
+        "relation": cause.relation,
+        "subjects": cause.subjects,
+        "count": len(cause.members),
+        "subject": result.subject,
+        "check": result.check,
+        "trace": str(found.trace),
+        "expected": _finite(found.expected),
+        "actual": _finite(found.actual),
     }
 
 

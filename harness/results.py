@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.run import Break, Tally
+from harness.run import Break, Reference, Tally
 from harness.trace import Trace
 
 __all__ = [
@@ -32,11 +32,15 @@ UNKNOWN = "UNKNOWN"
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to try: traces of the search per pair, its seed, and seconds per pair."""
+    """How much to try: traces of the search per pair, its seed, and seconds per pair.
+
+    `explain`: once a pair is broken, each other set of drawn options is tried, too.
+    """
 
     max_examples: int = 25
     seed: int = 0
     time_limit: float = 30.0
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,14 @@ class Found:
 class Counterexample(Break):
     """A minimal trace that breaks a check, and where and how it does.
 
-    `found` says how it was found, where it was not given; it does not make two differ.
+    `found` says how it was found, where it was not given. `uninterrupted` is the run that
+    it was compared with, on to the next epoch or to where it went back from. Neither makes two
+    differ.
     """
 
     trace: Trace
     found: Found | None = field(default=None, compare=False)
+    uninterrupted: Reference | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Result:
     `subject` and `check` are their names; `references` are how the command line
     names them, empty where it can't; `weights` says whether weights were compared,
     `untried` which operations were not tried, each with the reason.
+    `others` are counterexamples under other sets of drawn options, where they were asked for.
     """
 
     subject: str
@@ -83,6 +91,7 @@ class Result:
     weights: bool = True
     untried: tuple[tuple[str, str], ...] = ()
     torch: str = torch.__version__
+    others: tuple[Counterexample, ...] = ()
 
     @property
     def note(self) -> str:

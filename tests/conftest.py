@@ -21,6 +21,21 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Runs the command line in this process; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed, errors = capfd.readouterr()
+        return stop.value.code, printed, errors
+
+    return run
+
+
+@pytest.fixture
 def harness_command(tmp_path):
     """Runs ``python -m harness`` in an empty folder; returns the completed process."""
 
@@ -52,20 +67,5 @@ def run_script(tmp_path):
             [sys.executable, *flags, "script.py"],
             cwd=folder, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-
-    return run
-
-
-@pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Runs the command line in this process; returns status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed, errors = capfd.readouterr()
-        return stop.value.code, printed, errors
 
     return run

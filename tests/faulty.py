@@ -1,6 +1,7 @@
 """Schedulers with one defect each, and correct ones, for the tests."""
 
 import functools
+import math
 import time
 
 from harness import Subject
@@ -36,6 +37,33 @@ class Counter:
 
     def load_state_dict(self, state):
         self.count = state["count"]
+
+
+class Falls(Counter):
+    """Another LR at every epoch, written when the state is loaded; correct unless `wrong`."""
+
+    def __init__(self, optimizer, last_epoch=-1, *, wrong=None, scale=1.0):
+        self.wrong = wrong
+        self.scale = scale
+        super().__init__(optimizer, last_epoch)
+
+    def rates(self):
+        return [base * self.scale * (1 - 0.01 * self.count) for base in self.base]
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+        if self.wrong == "raises" and self.count:
+            raise ValueError(f"{self.count} epochs of 1e-3, -0.5 in group2 at 0x7f3a")
+        self.count += {"earlier": -1, "later": 1}.get(self.wrong, 0)
+        if self.wrong == "begins":
+            self.count = 0
+        if self.wrong == "other":
+            self.base = [base * 0.7 for base in self.base]
+        if self.wrong == "nan":
+            self.base = [base * math.nan for base in self.base]
+        if self.wrong == "first":
+            self.base = [self.base[0]] * 2
+        self.write()
 
 
 class Forgets(Counter):
