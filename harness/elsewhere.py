@@ -1,0 +1,146 @@
+"""What another interpreter runs: sent to it as text, so it needs nothing but torch there.
+
+`serve` is a worker that lives as long as the run that started it. For every request it
+forks a child, where the system can: nothing that one resume leaves behind in a module, a
+class or a closure is seen by the next.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import select
+import signal
+import sys
+import time
+import types
+import warnings
+from typing import Any
+
+import torch
+
+from harness.loop import describe, observe, optimizer_step, restore_parameters
+
+__all__ = ["answer", "child", "define", "pack", "run_segment", "serve", "unpack"]
+
+
+def pack(checkpoint: Any) -> bytes:
+    """A checkpoint as the bytes that ``torch.save`` writes."""
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> Any:
+    """A checkpoint out of the bytes that `pack` made, of whatever classes it holds."""
+    return torch.load(io.BytesIO(data), weights_only=False)
+
+
+def run_segment(
+    request: Any, new_optimizer: Any, build: Any, step: Any, resume: Any, save: Any
+) -> dict[str, Any]:
+    """Start, or resume from a checkpoint, and make steps and saves; what was seen after each.
+
+    A request has ``data`` (a checkpoint, packed, or nothing), the ``index`` and ``epoch`` of
+    the next steps, and ``todo``: a letter for each step, and ``w`` for each save.
+    """
+    reply: dict[str, Any] = {"seen": [], "saved": [], "raised": ""}
+    try:
+        if request["data"]:
+            checkpoint = unpack(request["data"])
+            optimizer, scheduler = resume(checkpoint)
+            restore_parameters(optimizer, checkpoint)
+        else:
+            optimizer = new_optimizer()
+            scheduler = build(optimizer)
+        reply["seen"].append(observe(optimizer, scheduler))
+        index, epoch = request["index"], request["epoch"]
+        for letter in request["todo"]:
+            if letter == "w":
+                reply["saved"].append(pack(save(optimizer, scheduler, epoch)))
+            else:
+                if letter != "s":
+                    optimizer_step(optimizer, index)
+                    index += 1
+                if letter != "o":
+                    step(scheduler, epoch)
+                    epoch += 1
+            reply["seen"].append(observe(optimizer, scheduler))
+    except (Exception, SystemExit) as error:
+        reply["raised"] = describe(error)
+    return reply
+
+
+def define(text: str, known: dict[str, Any]) -> Any:
+    """The module that `text` makes; a text is run once, so that what it imports stays as new."""
+    if text not in known:
+        module = types.ModuleType("elsewhere")
+        sys.modules["elsewhere"] = module  # where pickle looks for its classes
+        exec(compile(text, "elsewhere.py", "exec"), vars(module))
+        known[text] = module
+    return known[text]
+
+
+def child(module: Any, data: bytes) -> bytes:
+    """Run one request, and return the reply, both pickled."""
+    sys.modules["elsewhere"] = module
+    try:
+        return pickle.dumps(module.segment(pickle.loads(data)), 2)
+    except Exception as error:
+        return pickle.dumps({"failed": describe(error)}, 2)
+
+
+def answer(module: Any, data: bytes, seconds: float) -> bytes:
+    """The reply to one request, out of a child of this process, which ends after `seconds`."""
+    if not hasattr(os, "fork"):
+        return child(module, data)
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(source)
+            with open(sink, "wb") as file:
+                file.write(child(module, data))
+        finally:
+            os._exit(0)  # nothing of the worker's own is run twice
+    os.close(sink)
+    parts = []
+    end = time.monotonic() + seconds
+    late = False
+    while not late:
+        late = not select.select([source], [], [], max(0.0, end - time.monotonic()))[0]
+        part = b"" if late else os.read(source, 1 << 16)
+        if not part:
+            break
+        parts.append(part)
+    os.close(source)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    if late:
+        return pickle.dumps({"late": True}, 2)
+    return b"".join(parts) or pickle.dumps({"failed": "the process died"}, 2)
+
+
+def serve(channel: Any) -> None:
+    """Answer requests until the channel is closed.
+
+    First come the folders that modules are imported from, or nothing for its own, and go
+    the versions of torch and Python. A request is its number, the text of a module with a
+    function ``segment``, what to call that with, pickled, and seconds.
+    """
+    folders = channel.receive()
+    if folders is not None:
+        sys.path[:] = folders
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # a fork has no threads but its own
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)  # imports the rest of torch
+    channel.send((torch.__version__ + "", sys.version.split()[0]))
+    known: dict[str, Any] = {}
+    for number, text, data, seconds in channel:
+        try:
+            reply = answer(define(text, known), data, seconds)
+        except Exception as error:
+            reply = pickle.dumps({"failed": describe(error)}, 2)
+        channel.send((number, reply))
