@@ -67,7 +67,9 @@ def _build(source: Source, bound: Bound) -> None:
     if subject.state_dict is None and not terms:
         source.definitions["build"] = f"build = {build}"
         return
-    made = f"{build}(optimizer, **last_epoch, {given})" if terms else "make(optimizer, **last_epoch)"
+    made = (
+        f"{build}(optimizer, **last_epoch, {given})" if terms else "make(optimizer, **last_epoch)"
+    )
     if subject.state_dict is not None:
         wrapper = source.name(loop.Stateful)
         functions = ", ".join(

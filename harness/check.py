@@ -59,9 +59,11 @@ class Case:
 class SubjectCheck:
     """One subject through all its checks; its uninterrupted runs are shared among them."""
 
-    def __init__(self, subject: Subject, budget: Budget) -> None:
+    def __init__(self, subject: Subject, budget: Budget, resume_python: str = "") -> None:
         self.subject = subject
         self.budget = budget
+        self.resume_python = resume_python
+        self.elsewhere = ""
         self.runners: dict[tuple[str, bool], Runner] = {}
         self.weights = True
         self.tally = Tally()
@@ -134,11 +136,20 @@ class SubjectCheck:
         """The runner that keeps the uninterrupted runs of these options."""
         key = (repr((bound.fields, bound.options)), self.weights)
         if key not in self.runners:
-            self.runners[key] = Runner(bound, weights=self.weights)
+            self.runners[key] = self.new_runner(bound)
         runner = self.runners[key]
         runner.tally = self.tally
         runner.deadline = self.deadline
         return runner
+
+    def new_runner(self, bound: Bound) -> Runner:
+        """A runner that knows no run yet."""
+        return Runner(
+            bound,
+            deadline=self.deadline,
+            weights=self.weights,
+            resume_python=self.resume_python,
+        )
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
@@ -205,7 +216,7 @@ class SubjectCheck:
         references = (self.subject.reference, check.reference)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
-            seconds, references, self.weights,
+            seconds, references, self.weights, self.resume_python if check.elsewhere else "",
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -214,7 +225,23 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
-        return next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        lacks = next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        return lacks or self.prepare_elsewhere(check, self.cases[0].bound)
+
+    def prepare_elsewhere(self, check: Check, bound: Bound) -> str:
+        """Start what does a part of the check in another process; why it can't, or nothing.
+
+        Starting it is no matter of the time limit. Raises `CheckError` for a Python that can't.
+        """
+        self.elsewhere = ""
+        if not check.elsewhere:
+            return ""
+        from harness.segments import prepare
+
+        for runner in self.runners.values():
+            runner.apart = ""
+        self.elsewhere, reason = prepare(check, self.runner(bound))
+        return reason
 
     def decide(
         self, check: Check, holding: Sequence[Check]
@@ -227,7 +254,9 @@ class SubjectCheck:
                 self.blame(check, trace)
         if trace is None:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
-                raise UndecidedError("nothing was tried: the uninterrupted run is too short")
+                raise UndecidedError(
+                    self.apart or "nothing was tried: the uninterrupted run is too short"
+                )
             return HOLDS, self.note, None
         found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
         trace = self.simplify(check, trace)
@@ -251,14 +280,23 @@ class SubjectCheck:
             if self.weights
             else ["the weights are not compared: this way the optimizer itself loses its state"]
         )
+        if self.elsewhere:
+            notes.append(self.elsewhere)
+        if self.apart:
+            notes.append(f"some traces are not compared: {self.apart}")
         return "; ".join([*notes, *self.ends])
+
+    @property
+    def apart(self) -> str:
+        """How the schedule differs in another process without any resume, where it was seen to."""
+        return next((runner.apart for runner in self.runners.values() if runner.apart), "")
 
     def twice(self, check: Check, trace: Trace) -> tuple[Outcome, Tally]:
         """What `trace` shows, from scratch and twice, with the same outcome or `UndecidedError`."""
         bound = self.subject.bind(dict(trace.options))
         outcomes = []
         for _ in range(2):
-            runner = Runner(bound, deadline=self.deadline, weights=self.weights)
+            runner = self.new_runner(bound)
             outcomes.append(runner.run(check, trace))
         if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ")
@@ -286,8 +324,10 @@ class SubjectCheck:
 
     def control(self, check: Check, trace: Trace) -> Break | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
-        subject = do_nothing(self.subject.bind(dict(trace.options)).new_optimizer)
-        runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
+        bound = self.subject.bind(dict(trace.options))
+        subject = do_nothing(self.subject.optimizer, self.subject.words)
+        fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
+        runner = self.new_runner(subject.bind(fields))
         return runner.run(check, Trace(trace.operations)).broken
 
     def breaks(self, check: Check, trace: Trace) -> bool:
@@ -318,7 +358,7 @@ class SubjectCheck:
                 trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
-        if check.kind == "resume" and self.budget.max_examples:
+        if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding)
         return None
 
@@ -419,15 +459,21 @@ def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
 
 
 def check_subject(
-    subject: Subject, checks: Iterable[Check], budget: Budget | None = None
+    subject: Subject,
+    checks: Iterable[Check],
+    budget: Budget | None = None,
+    *,
+    resume_python: str = "",
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
+    `resume_python` is the interpreter of checks that go through another process, this one where
+    it is empty.
     What keeps any check from being made is the reason of an UNKNOWN for each of them.
     """
     budget = budget or Budget()
     checks = list(checks)
-    work = SubjectCheck(subject, budget)
+    work = SubjectCheck(subject, budget, resume_python)
     try:
         work.prepare({check.name for check in (*CHECKS, *checks)})
     except Exception as error:

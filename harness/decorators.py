@@ -33,6 +33,8 @@ class Check:
     from_epoch: int = 0
     weights: bool = True
     same_dict: bool = False
+    search: bool = True
+    elsewhere: str = ""
 
     @property
     def name(self) -> str:
@@ -86,6 +88,8 @@ def resume_check(
     from_epoch: int = ...,
     weights: bool = ...,
     same_dict: bool = ...,
+    search: bool = ...,
+    elsewhere: str = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -99,6 +103,8 @@ def resume_check(
     from_epoch: int = 0,
     weights: bool = True,
     same_dict: bool = False,
+    search: bool = True,
+    elsewhere: str = "",
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -124,19 +130,36 @@ def resume_check(
     same_dict : bool
         Whether every resume from a slot is given one and the same dict, where
         otherwise each is given its own copy.
+    search : bool
+        Whether traces are drawn for it after the sweep; where not, for it is slow,
+        the sweep takes few save points as well.
+    elsewhere : str
+        What is done in another process: nothing, ``resume`` (every resume, and what
+        follows it), or ``save`` (what comes before the first resume). Such a check is
+        not searched.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
     """
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
+    if elsewhere not in ("", "resume", "save"):
+        raise CheckError(f"'elsewhere' must be resume, save or nothing (got {elsewhere!r})")
+    if elsewhere and (at != "resume" or same_dict):
+        raise CheckError("what is done in another process goes by resume, and by no shared dict")
 
     def decorate(function: Function) -> Function:
+        live = {"optimizer", "scheduler"} & set(inspect.signature(function).parameters)
+        if elsewhere and live:
+            raise CheckError(
+                f"check {function.__name__} has a parameter {min(live)!r}; "
+                "in another process there is no live one"
+            )
         return _decorate(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict,
+                from_epoch, weights, same_dict, search and not elsewhere, elsewhere,
             ),
         )  # fmt: skip
 

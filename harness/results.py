@@ -68,7 +68,8 @@ class Result:
     """The verdict on one pair of subject and check, with what was tried for it.
 
     `subject` and `check` are their names; `references` are how the command line
-    names them, empty where it can't; `weights` says whether weights were compared.
+    names them, empty where it can't; `weights` says whether weights were compared;
+    `resume_python` is the interpreter that a part was done with, where it is not this one.
     """
 
     subject: str
@@ -80,6 +81,7 @@ class Result:
     seconds: float = 0.0
     references: tuple[str, str] = ("", "")
     weights: bool = True
+    resume_python: str = ""
     torch: str = torch.__version__
 
     @property

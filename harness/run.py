@@ -88,13 +88,28 @@ class Runner:
     """Runs traces of one bound subject, and keeps its uninterrupted runs.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`; `weights` says whether weights are compared at all.
+    `TimeLimit`; `weights` says whether weights are compared at all; `resume_python` is
+    the interpreter of what is done in another process, this one where it is empty.
     """
 
-    def __init__(self, bound: Bound, *, deadline: float = math.inf, weights: bool = True) -> None:
+    def __init__(
+        self,
+        bound: Bound,
+        *,
+        deadline: float = math.inf,
+        weights: bool = True,
+        resume_python: str = "",
+    ) -> None:
         self.bound = bound
         self.deadline = deadline
         self.weights = weights
+        self.resume_python = resume_python
+        self.texts: dict[Check, str] = {}
+        """What another process is sent for each check."""
+        self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
+        """Its uninterrupted runs, by check and path."""
+        self.apart = ""
+        """How uninterrupted runs differed between two processes, where they did."""
         self.tally = Tally()
         self._references: dict[str, Reference] = {}
 
@@ -164,7 +179,10 @@ class Runner:
         Raises `TraceError` for a trace that the check can't run.
         """
         ways = routes(check, trace)
-        return _Run(self, check, trace, ways, self._references_for(trace)).go()
+        run = _Run
+        if check.elsewhere:
+            from harness.segments import RunElsewhere as run
+        return run(self, check, trace, ways, self._references_for(trace)).go()
 
     def _references_for(self, trace: Trace) -> list[Reference]:
         paths = branches(trace.operations)
@@ -214,21 +232,29 @@ class _Run:
     def go(self) -> Outcome:
         self.tally.traces += 1
         try:
-            self.optimizer, self.scheduler = self.runner.start()
-            self._look(self.references[0].observations[0])
-            for number, operation in enumerate(self.trace.operations):
-                self.operation = number
-                self.runner.check_time()
-                self.made = 0
-                if operation.kind in STEPS:
-                    self._steps(LETTER[operation.kind], operation.count)
-                elif operation.kind == "save":
-                    self._save(operation.slot)
-                else:
-                    self._go_back(self.slots[operation.slot], self.routes[self.operation])
+            self._start()
+            for number in range(len(self.trace.operations)):
+                self._do(number)
         except _Stop as stop:
             return stop.outcome
         return Outcome()
+
+    def _start(self) -> None:
+        self.optimizer, self.scheduler = self.runner.start()
+        self._look(self.references[0].observations[0])
+
+    def _do(self, number: int) -> None:
+        """Make the operation of that index."""
+        operation = self.trace.operations[number]
+        self.operation = number
+        self.runner.check_time()
+        self.made = 0
+        if operation.kind in STEPS:
+            self._steps(LETTER[operation.kind], operation.count)
+        elif operation.kind == "save":
+            self._save(operation.slot)
+        else:
+            self._go_back(self.slots[operation.slot], self.routes[number])
 
     def _steps(self, letter: str, count: int) -> None:
         reference = self.references[self.operation]
