@@ -20,6 +20,7 @@ from harness.errors import (
     TraceError,
     UndecidedError,
 )
+from harness.excuses import excuses, find_lacks
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
@@ -97,7 +98,7 @@ class SubjectCheck:
                 sets += draw_options(self.strategy, SETS, self.budget.seed)
             self.cases = list(self._cases(sets))
             bound = self.cases[0].bound
-            self.lacks = _lacks(bound, self.runner(bound).start()[1])
+            self.lacks = find_lacks(bound, self.runner(bound).start()[1])
 
     def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
         """Those of the sets that the scheduler can be built and stepped with."""
@@ -145,10 +146,7 @@ class SubjectCheck:
     def new_runner(self, bound: Bound) -> Runner:
         """A runner that knows no run yet."""
         return Runner(
-            bound,
-            deadline=self.deadline,
-            weights=self.weights,
-            resume_python=self.resume_python,
+            bound, deadline=self.deadline, weights=self.weights, resume_python=self.resume_python
         )
 
     @contextlib.contextmanager
@@ -254,9 +252,8 @@ class SubjectCheck:
                 self.blame(check, trace)
         if trace is None:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
-                raise UndecidedError(
-                    self.apart or "nothing was tried: the uninterrupted run is too short"
-                )
+                too_short = "nothing was tried: the uninterrupted run is too short"
+                raise UndecidedError(self.apart or too_short)
             return HOLDS, self.note, None
         found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
         trace = self.simplify(check, trace)
@@ -315,7 +312,7 @@ class SubjectCheck:
             self.weights = False
             return True
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
-        if broken is not None and not _excuses(control, broken, check):
+        if broken is not None and not excuses(control, broken, check):
             return False
         raise UndecidedError(
             "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
@@ -344,7 +341,7 @@ class SubjectCheck:
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
-        return control is None or not _excuses(control, broken, check)
+        return control is None or not excuses(control, broken, check)
 
     # --------------------------------------------------------------- sweep, then search
 
@@ -420,42 +417,6 @@ class SubjectCheck:
         """`trace` without what comes after the step where it breaks."""
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
         return trace if broken is None else trace.until(broken.operation, broken.step)
-
-
-def _excuses(control: Break, broken: Break, check: Check) -> bool:
-    """Whether what the control shows is the reason of what the subject shows.
-
-    A value says nothing: a check may promise what a constant schedule does not
-    keep, or ask for what only the subject has. The same exception does.
-    """
-    raised = broken.actual.get("raises")
-    if raised is not None or "raises" in control.actual or check.compares == "values":
-        return raised is not None and raised == control.actual.get("raises")
-    return True
-
-
-def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
-    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        raise SubjectError(
-            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
-            "two functions in their place"
-        )
-    lacks = {}
-    if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
-    takes = bound.takes_last_epoch
-    if takes:
-        try:
-            bound.build(bound.new_optimizer(), last_epoch=-1)
-        except TypeError as error:
-            takes = "last_epoch" not in str(error)
-        except Exception:
-            takes = True  # a matter of the check, which will say so
-    if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks
 
 
 def check_subject(

@@ -28,6 +28,13 @@ CATALOGUE = "lr_schedules.subjects:SUBJECTS"
 
 OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
 
+RESUME_PYTHON = click.option(
+    "--resume-python",
+    metavar="PATH",
+    default="",
+    help="Another Python, with another torch: save with one and resume with the other.",
+)
+
 
 def main() -> None:
     """Run the command line; the exit status is 0, 1 (broken), 2 (error or unknown) or 130."""
@@ -123,6 +130,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Write a reproduction script for every counterexample.",
 )
+@RESUME_PYTHON
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -135,6 +143,7 @@ def check(
     time_limit: float,
     json_file: Path | None,
     scripts: Path | None,
+    resume_python: str,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
 
@@ -149,7 +158,8 @@ def check(
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
     options = _options(kwargs)
     chosen = _subjects(subjects, options)
-    selected = select_checks(checks, all_checks=all_checks)
+    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
+    _check_python(resume_python)
     if json_file is not None:
         check_writable(json_file)
     if scripts is not None:
@@ -161,7 +171,7 @@ def check(
     complete = True
     try:
         with progress(len(chosen) * len(selected)) as show:
-            _run(chosen, selected, budget, results, show)
+            _run(chosen, selected, budget, resume_python, results, show)
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
@@ -179,6 +189,7 @@ def _run(
     subjects: Sequence[Subject],
     checks: Sequence[Check],
     budget: Budget,
+    resume_python: str,
     results: list[Result],
     show: Callable[[str, str], None],
 ) -> None:
@@ -188,7 +199,7 @@ def _run(
 
     for subject in subjects:
         done: list[Result] = []
-        for result in check_subject(subject, checks, budget):
+        for result in check_subject(subject, checks, budget, resume_python=resume_python):
             results.append(result)
             done.append(result)
             line = f"{subject.name}: {tried_text(done)}" if len(done) == len(checks) else ""
@@ -292,7 +303,8 @@ def _check_lines() -> list[str]:
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
 @click.argument("trace")
-def replay(subject: str, check_name: str, trace: str) -> int:
+@RESUME_PYTHON
+def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
     """Run exactly TRACE, and say: still broken, holds, or cannot tell.
 
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
@@ -303,12 +315,15 @@ def replay(subject: str, check_name: str, trace: str) -> int:
     from harness.results import BROKEN, HOLDS
 
     chosen = as_check(check_name)
-    result = replay(_one_subject(subject), chosen, trace)
+    _check_python(resume_python)
+    result = replay(_one_subject(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == BROKEN:
         click.echo("still broken\n" + report.broken_text(result, chosen))
         return BROKEN_FOUND
     if result.verdict == HOLDS:
         click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
+        if result.note:
+            click.echo(f"note: {result.note}")
         return OK
     click.echo(f"cannot tell: {result.reason}")
     return FAILED
@@ -320,7 +335,10 @@ def replay(subject: str, check_name: str, trace: str) -> int:
 @click.argument("trace")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
               help="Write to FILE rather than to standard output.")  # fmt: skip
-def script(subject: str, check_name: str, trace: str, output: Path | None) -> int:
+@RESUME_PYTHON
+def script(
+    subject: str, check_name: str, trace: str, output: Path | None, resume_python: str
+) -> int:
     """Write a script that shows TRACE with torch alone."""
     from harness.api import replay
     from harness.checks import as_check
@@ -331,7 +349,8 @@ def script(subject: str, check_name: str, trace: str, output: Path | None) -> in
     chosen, found = as_check(check_name), _one_subject(subject)
     if output is not None:
         check_writable(output)
-    result = replay(found, chosen, trace)
+    _check_python(resume_python)
+    result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace)
     if result.verdict != BROKEN:
         why = f": {result.reason}" if result.reason else ""
@@ -342,6 +361,14 @@ def script(subject: str, check_name: str, trace: str, output: Path | None) -> in
         write_text(output, text)
         click.echo(f"wrote {output}")
     return OK
+
+
+def _check_python(resume_python: str) -> None:
+    """Start another Python, and say at once what is wrong with it."""
+    if resume_python:
+        from harness.worker import worker_of
+
+        worker_of(resume_python)
 
 
 def _options(kwargs: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ class or a closure is seen by the next.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -135,7 +136,11 @@ def serve(channel: Any) -> None:
         sys.path[:] = folders
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # a fork has no threads but its own
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)  # imports the rest of torch
+    first = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    optimizer_step(first, 0)  # imports the rest of torch, not again in every child
+    first.load_state_dict(unpack(pack(first.state_dict())))
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy the pages of all that is there by now
     channel.send((torch.__version__ + "", sys.version.split()[0]))
     known: dict[str, Any] = {}
     for number, text, data, seconds in channel:

@@ -57,14 +57,13 @@ class Worker:
             self.torch, self.python = self._channel.receive(STARTS_IN)
         except Exception as error:
             self.close()
-            said = describe(error).replace("RemoteError: ", "")
-            if isinstance(error, self._channel_error()) and "import torch" in said:
-                last = str(error).strip().splitlines()[-1]
-                raise CheckError(
-                    f"{path!r} cannot import torch ({last}): give --resume-python "
-                    "a Python that has one"
-                ) from None
-            raise CheckError(f"{path!r} cannot be used to resume with: {said}") from None
+            said = describe(error)
+            if isinstance(error, self._channel_error()):  # it holds a whole traceback
+                said = str(error).strip().splitlines()[-1]
+            raise CheckError(
+                f"{path!r} cannot be resumed with ({said}): give --resume-python a Python that "
+                "has torch"
+            ) from None
 
     @staticmethod
     def _channel_error() -> type[Exception]:
