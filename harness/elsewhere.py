@@ -13,6 +13,7 @@ import os
 import pickle
 import select
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -23,7 +24,19 @@ import torch
 
 from harness.loop import describe, observe, optimizer_step, restore_parameters
 
-__all__ = ["answer", "child", "define", "pack", "run_segment", "serve", "unpack"]
+__all__ = [
+    "answer",
+    "ask_script",
+    "child",
+    "define",
+    "pack",
+    "reply_to_script",
+    "run_parts",
+    "run_segment",
+    "serve",
+    "settle",
+    "unpack",
+]
 
 
 def pack(checkpoint: Any) -> bytes:
@@ -73,19 +86,72 @@ def run_segment(
     return reply
 
 
+def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
+    """Run a trace part by part, each here or there; what was seen, and what it raises or nothing.
+
+    A part is where, the slot it goes back to or nothing, index and epoch, what to do, and the
+    slots that it saves to. What was seen on the way to a slot comes back with it.
+    """
+    slots: dict[str, Any] = {"": (b"", [])}
+    for place, slot, index, epoch, todo, names in parts:
+        data, before = slots[slot]
+        request = {"data": data, "index": index, "epoch": epoch, "todo": todo}
+        reply = there(request) if place == "there" else here(request)
+        seen[:] = [*before, *reply["seen"][:1]]
+        saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
+        for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
+            if letter == "w":
+                name, file = next(saved)
+                slots[name] = (file, seen[:-1])
+                seen.pop()
+            seen.append(after)
+        if reply["raised"]:
+            return str(reply["raised"])
+    return ""
+
+
+def ask_script(python: str, script: str, request: Any) -> Any:
+    """Have a request done by the same script in a new process; `SystemExit` 125 if it can't."""
+    done = subprocess.run(
+        [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
+    )
+    if done.returncode:
+        print(f"{python} can't run it")
+        sys.exit(125)
+    return pickle.loads(done.stdout)
+
+
+def reply_to_script(segment: Any) -> int:
+    """Do the request that stands in standard input, and write the reply."""
+    reply = segment(pickle.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(pickle.dumps(reply, 2))
+    return 0
+
+
 def define(text: str, known: dict[str, Any]) -> Any:
     """The module that `text` makes; a text is run once, so that what it imports stays as new."""
     if text not in known:
         module = types.ModuleType("elsewhere")
-        sys.modules["elsewhere"] = module  # where pickle looks for its classes
         exec(compile(text, "elsewhere.py", "exec"), vars(module))
         known[text] = module
     return known[text]
 
 
+def settle(module: Any) -> None:
+    """Let pickle find in `module` what was pasted into it, by the names of where it is from."""
+    sys.modules["elsewhere"] = module
+    for name, home in module.HOMES.items():
+        getattr(module, name).__module__ = home
+        parts = home.split(".")
+        for i in range(1, len(parts)):
+            package = ".".join(parts[:i])
+            sys.modules.setdefault(package, types.ModuleType(package))
+        sys.modules[home] = module
+
+
 def child(module: Any, data: bytes) -> bytes:
     """Run one request, and return the reply, both pickled."""
-    sys.modules["elsewhere"] = module
+    settle(module)
     try:
         return pickle.dumps(module.segment(pickle.loads(data)), 2)
     except Exception as error:

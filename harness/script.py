@@ -24,13 +24,14 @@ from harness.trace import BACK, STEPS, Operation, Trace
 __all__ = ["script_of", "write_script"]
 
 
-def write_script(subject: Any, check: Any, trace: Any) -> str:
+def write_script(subject: Any, check: Any, trace: Any, *, resume_python: str = "") -> str:
     """The text of a script that runs one trace with torch alone, and says what it shows.
 
     The arguments are those of `harness.replay`. Raises `ScriptError` where the
     source of a function can't be had, and what `harness.replay` raises.
     """
-    return script_of(as_subject(subject), as_check(check), replay(subject, check, trace), trace)
+    result = replay(subject, check, trace, resume_python=resume_python)
+    return script_of(as_subject(subject), as_check(check), result, trace)
 
 
 def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str:
@@ -39,7 +40,11 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
     broken = result.counterexample
     if broken is not None:
         shorter = trace.until(broken.operation, broken.step)
-        if shorter != trace and replay(subject, check, shorter).verdict != BROKEN:
+        again = result.resume_python
+        if (
+            shorter != trace
+            and replay(subject, check, shorter, resume_python=again).verdict != BROKEN
+        ):
             # In a mixed trace a save makes what later resumes need, so it may do less now.
             raise ScriptError(
                 f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
@@ -97,6 +102,10 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules:
             f"    it raises {value}" if name == "raises" else f"    {name} is {shorten(value)}"
             for name, value in actual.items()
         ]
+    if check.elsewhere:
+        from harness.script_elsewhere import HOW_TO_RUN
+
+        lines += ["", *([result.note] if result.note else []), *HOW_TO_RUN]
     lines += [
         "",
         "Exit status: 1 while the bug is there, 0 when it is gone, 125 when this torch",
@@ -124,6 +133,10 @@ class _Writer:
 
     def runs(self, weights: bool) -> list[str]:
         """The script of a check that compares runs."""
+        if self.check.elsewhere:
+            from harness.script_elsewhere import elsewhere_lines
+
+            return elsewhere_lines(self.source, self.bound, self.check, self.trace, weights)
         ignored = [] if weights else ["weights"]
         backs = zip(self.routes, self.trace.operations, strict=True)
         if any(operation.kind in BACK and not way.weights for way, operation in backs):

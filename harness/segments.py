@@ -17,7 +17,7 @@ from harness.run import Break, Outcome, Runner, _Run, _Slot, _Stop
 from harness.trace import BACK, STEPS, Operation
 from harness.worker import segment_text, worker_of
 
-__all__ = ["RunElsewhere", "prepare", "segments"]
+__all__ = ["RunElsewhere", "letters", "prepare", "segments"]
 
 
 def segments(operations: tuple[Operation, ...]) -> Iterator[range]:
@@ -90,7 +90,7 @@ class RunElsewhere(_Run):
             data = slot.saved[self.check.save]["file"]
             self.weights = self.weights and self.check.weights
             self.tally.resumes += 1
-        reply = self._ask(data, "".join(map(_letters, operations)))
+        reply = self._ask(data, "".join(map(letters, operations)))
         seen, saved = iter(reply["seen"]), iter(reply["saved"])
         self._look_at(next(seen, None), reply)
         for number, operation in zip(indices, operations, strict=True):
@@ -167,7 +167,7 @@ class RunElsewhere(_Run):
         raise _Stop(Outcome(ended=self.runner.apart))
 
 
-def _letters(operation: Operation) -> str:
+def letters(operation: Operation) -> str:
     """An operation as `harness.elsewhere.run_segment` is told it."""
     if operation.kind in STEPS:
         return LETTER[operation.kind] * operation.count

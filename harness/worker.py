@@ -23,7 +23,7 @@ from harness.loop import describe
 from harness.source import Source
 from harness.subject import Bound
 
-__all__ = ["Worker", "segment_text", "worker_of"]
+__all__ = ["Worker", "segment_lines", "segment_text", "worker_of"]
 
 STARTS_IN = 120.0
 """Seconds for another Python to start, and to import torch."""
@@ -166,14 +166,24 @@ def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
     subject = bound.subject
     source = Source(subject.name, paste_all=subject.standalone and not same, words=bound.words)
     source.imports["import torch"] = None
+    lines = segment_lines(source, bound, check)
+    homes = {name: home for name, home in source.homes.items() if not _own(home)}
+    return _text(source, f"HOMES = {homes}", "", "", *lines)
+
+
+def _own(module: str) -> bool:
+    return module.partition(".")[0] == __package__
+
+
+def segment_lines(source: Source, bound: Bound, check: Check) -> list[str]:
+    """The definition of ``segment``; what it needs is given to `source`."""
     names = bindings(source, bound)
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
     source.paste(check.function)
     given = {"new_optimizer": names.new_optimizer}
     arguments = ", ".join(given.get(name, name) for name in check.parameters)
-    return _text(
-        source,
+    return [
         "def step_it(scheduler, epoch):",
         f"    {names.step}({names.scheduler}, epoch)",
         "",
@@ -184,4 +194,4 @@ def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
         "",
         "def segment(request):",
         f"    return {run}(request, {names.new_optimizer}, build, step_it, resume, {save})",
-    )
+    ]
