@@ -104,7 +104,7 @@ class RunElsewhere(_Run):
                     self.tally.steps += 1
                     self._look_at(next(seen, None), reply)
             elif operation.kind == "save":
-                self._look_at(next(seen, None), reply)
+                self._look_at(next(seen, None), reply, saving=True)
                 packed = {"file": next(saved)}
                 self.slots[operation.slot] = _Slot(self.path, {self.check.save: packed})
 
@@ -118,26 +118,24 @@ class RunElsewhere(_Run):
         }
         return self.worker.ask(self.text, request, self.runner.deadline)
 
-    def _look_at(self, seen: dict[str, Any] | None, reply: dict[str, Any]) -> None:
+    def _look_at(
+        self, seen: dict[str, Any] | None, reply: dict[str, Any], *, saving: bool = False
+    ) -> None:
         """Compare one observation of the other process; there is none where it raised."""
         expected = self._expected()
-        resumed = any(op.kind in BACK for op in self.trace.operations[: self.operation + 1])
+        made = self.trace.operations[: self.operation + 1]
+        untouched = not saving and not any(operation.kind in BACK for operation in made)
         if seen is None:
-            if not resumed and not self._saving:
+            if untouched:
                 self._apart(f"it raises {reply['raised']} there")
             keys = {key: expected[key] for key in ("lr",) if key in expected}
-            raise _Stop(
-                Outcome(Break(self.operation, self.made, keys, {"raises": reply["raised"]}))
-            )
+            actual = {"raises": reply["raised"]}
+            raise _Stop(Outcome(Break(self.operation, self.made, keys, actual)))
         if not self.worker.same:
             expected, seen = _in_both(expected, seen)
-        if not resumed and not self._saving and not same(expected, seen):
+        if untouched and not same(expected, seen):
             self._apart(_told(expected, seen))
         self._differs(expected, seen)
-
-    @property
-    def _saving(self) -> bool:
-        return self.trace.operations[self.operation].kind == "save"
 
     # --------------------------------------------------------- without any resume at all
 
