@@ -216,6 +216,24 @@ def test_what_resumes_wrongly_on_another_python_is_broken(other_python):
     assert replay(standalone(OtherOption), THERE, trace).verdict == "HOLDS"
 
 
+def test_what_another_python_saves_otherwise_is_broken(other_python):
+    found = verdicts(standalone(NewName), resume_python=other_python)
+    assert [found[check.name].verdict for check in (THERE, FROM)] == ["HOLDS", "BROKEN"]
+    assert found[FROM.name].counterexample.actual == {"raises": "KeyError: 'epoch'"}
+
+
+class NewName(Halving):
+    """Saves its epoch there by another name, and reads both there alone."""
+
+    def state_dict(self):
+        return {"count" if "OTHER_PYTHON" in os.environ else "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        if "OTHER_PYTHON" in os.environ and "count" in state:
+            state = {"epoch": state["count"]}
+        super().load_state_dict(state)
+
+
 def test_a_schedule_that_differs_without_any_resume_is_not_compared(other_python):
     found = verdicts(standalone(OtherSchedule), resume_python=other_python)
     for result in found.values():
