@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from harness.errors import (
     TraceError,
     UndecidedError,
 )
-from harness.excuses import excuses, find_lacks
+from harness.excuses import excuses, find_lacks, why
 from harness.limit import time_limit
-from harness.loop import describe, new_sgd, plain, same
+from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
 from harness.results import (
     BROKEN,
@@ -187,18 +186,8 @@ class SubjectCheck:
                 with self.limited():
                     verdict, reason, counterexample = self.decide(check, holding)
         except Exception as error:
-            reason = self.why(error)
+            reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
-
-    def why(self, error: Exception) -> str:
-        """What an exception that kept a check from being made says: ours is said to be ours."""
-        if isinstance(error, HarnessError):
-            return str(error)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            f"error of the harness itself, please report it: {describe(error)} "
-            f"({where.name}, line {where.lineno}){self.so_far()}"
-        )
 
     def result(
         self,
@@ -438,7 +427,7 @@ def check_subject(
     try:
         work.prepare({check.name for check in (*CHECKS, *checks)})
     except Exception as error:
-        reason = work.why(error)
+        reason = why(error, work.so_far())
         for check in checks:
             yield work.result(check, UNKNOWN, reason, None, time.perf_counter())
         return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from harness.decorators import Check
-from harness.errors import SubjectError
+from harness.errors import HarnessError, SubjectError
+from harness.loop import describe
 from harness.run import Break
 from harness.subject import Bound
 
-__all__ = ["excuses", "find_lacks"]
+__all__ = ["excuses", "find_lacks", "why"]
 
 
 def excuses(control: Break, broken: Break, check: Check) -> bool:
@@ -46,3 +48,17 @@ def find_lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
     if not takes:
         lacks["last_epoch"] = "its build takes no last_epoch"
     return lacks
+
+
+def why(error: Exception, so_far: str) -> str:
+    """What an exception that kept a check from being made says: ours is said to be ours.
+
+    `so_far` is what had been done, for the message.
+    """
+    if isinstance(error, HarnessError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"error of the harness itself, please report it: {describe(error)} "
+        f"({where.name}, line {where.lineno}){so_far}"
+    )
