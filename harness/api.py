@@ -27,12 +27,14 @@ from harness.trace import Trace
 __all__ = ["check_scheduler", "replay"]
 
 
-def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) -> Result:
+def replay(
+    subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0, resume_python: str = ""
+) -> Result:
     """Run exactly one trace, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
 
     `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
-    its text, `time_limit` is in seconds. Raises `HarnessError` for a trace that the
-    subject or the check can't run.
+    its text, `time_limit` is in seconds, `resume_python` that of `check_scheduler`. Raises
+    `HarnessError` for a trace that the subject or the check can't run.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
@@ -40,10 +42,11 @@ def replay(subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0) ->
     """
     subject, check = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    work = SubjectCheck(subject, Budget(time_limit=time_limit))
+    work = SubjectCheck(subject, Budget(time_limit=time_limit), resume_python)
     started = time.perf_counter()
     verdict, reason, counterexample = UNKNOWN, "", None
     try:
+        work.prepare_elsewhere(check, subject.bind(dict(trace.options)))
         with work.limited():
             work.current = trace
             outcome, work.tally = work.twice(check, trace)
@@ -72,6 +75,7 @@ def check_scheduler(
     seed: int = 0,
     time_limit: float = 30.0,
     explain: bool = False,
+    resume_python: str = "",
     **options: Any,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint, in any test.
@@ -93,6 +97,9 @@ def check_scheduler(
         Seconds for each check.
     explain : bool
         Whether to report what is broken by its causes, over all sets of drawn options.
+    resume_python : str
+        Path of another Python, with another torch: the checks that go through another
+        process are added, saved by one torch and resumed by the other.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
@@ -113,10 +120,14 @@ def check_scheduler(
             f"'time_limit' must be seconds, above 0 and within a day (got {time_limit!r})"
         )
     chosen = as_subject(subject, options=options)
-    selected = select_checks(checks, all_checks=all_checks)
+    if resume_python:
+        from harness.worker import worker_of
+
+        worker_of(resume_python)  # says at once what is wrong with it
+    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     budget = Budget(max_examples, seed, time_limit, explain)
     chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
-    results = list(check_subject(chosen, selected, budget))
+    results = list(check_subject(chosen, selected, budget, resume_python=resume_python))
     if explain and (causes := explain_results(results)):
         text = causes_text(causes, {check.name: check for check in selected})
         raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)

@@ -20,7 +20,6 @@ __all__ = [
     "Case",
     "find_cases",
     "find_events",
-    "find_lacks",
 ]
 
 SETS = 25
@@ -114,27 +113,3 @@ def find_events(
         else:
             can.append(kind)
     return tuple(can), not_
-
-
-def find_lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
-    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        raise SubjectError(
-            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
-            "two functions in their place"
-        )
-    lacks = {}
-    if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
-    takes = bound.takes_last_epoch
-    if takes:
-        try:
-            bound.build(bound.new_optimizer(), last_epoch=-1)
-        except TypeError as error:
-            takes = "last_epoch" not in str(error)
-        except Exception:
-            takes = True  # a matter of the check, which will say so
-    if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks

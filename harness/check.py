@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import traceback
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,15 +15,15 @@ from harness.cases import (
     Case,
     find_cases,
     find_events,
-    find_lacks,
 )
 from harness.checks import CHECKS, MIXED
 from harness.control import do_nothing
 from harness.counterexample import counterexample, find_others
 from harness.decorators import Check
-from harness.errors import HarnessError, SubjectError, TimeLimit, TraceError, UndecidedError
+from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
+from harness.excuses import excuses, find_lacks, why
 from harness.limit import time_limit
-from harness.loop import describe, new_sgd, plain, same
+from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
 from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
 from harness.run import Break, Outcome, Runner, Tally
@@ -38,9 +37,11 @@ __all__ = ["SubjectCheck", "check_subject"]
 class SubjectCheck:
     """One subject through all its checks; its uninterrupted runs are shared among them."""
 
-    def __init__(self, subject: Subject, budget: Budget) -> None:
+    def __init__(self, subject: Subject, budget: Budget, resume_python: str = "") -> None:
         self.subject = subject
         self.budget = budget
+        self.resume_python = resume_python
+        self.elsewhere = ""
         self.runners: dict[tuple[str, bool], Runner] = {}
         self.weights = True
         self.tally = Tally()
@@ -82,11 +83,17 @@ class SubjectCheck:
         """The runner that keeps the uninterrupted runs of these options."""
         key = (repr((bound.fields, bound.options)), self.weights)
         if key not in self.runners:
-            self.runners[key] = Runner(bound, weights=self.weights)
+            self.runners[key] = self.new_runner(bound)
         runner = self.runners[key]
         runner.tally = self.tally
         runner.deadline = self.deadline
         return runner
+
+    def new_runner(self, bound: Bound) -> Runner:
+        """A runner that knows no run yet."""
+        return Runner(
+            bound, deadline=self.deadline, weights=self.weights, resume_python=self.resume_python
+        )
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
@@ -127,18 +134,8 @@ class SubjectCheck:
                 with self.limited():
                     verdict, reason, counterexample = self.decide(check, holding)
         except Exception as error:
-            reason = self.why(error)
+            reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
-
-    def why(self, error: Exception) -> str:
-        """What an exception that kept a check from being made says: ours is said to be ours."""
-        if isinstance(error, HarnessError):
-            return str(error)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            f"error of the harness itself, please report it: {describe(error)} "
-            f"({where.name}, line {where.lineno}){self.so_far()}"
-        )
 
     def result(
         self,
@@ -155,7 +152,7 @@ class SubjectCheck:
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
             seconds, references, self.weights, tuple(self.untried.items()),
-            others=self.others,
+            self.resume_python if check.elsewhere else "", others=self.others,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
@@ -164,7 +161,23 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
-        return next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        lacks = next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        return lacks or self.prepare_elsewhere(check, self.cases[0].bound)
+
+    def prepare_elsewhere(self, check: Check, bound: Bound) -> str:
+        """Start what does a part of the check in another process; why it can't, or nothing.
+
+        Starting it is no matter of the time limit. Raises `CheckError` for a Python that can't.
+        """
+        self.elsewhere = ""
+        if not check.elsewhere:
+            return ""
+        from harness.segments import prepare
+
+        for runner in self.runners.values():
+            runner.apart = ""
+        self.elsewhere, reason = prepare(check, self.runner(bound))
+        return reason
 
     def decide(
         self, check: Check, holding: Sequence[Check]
@@ -177,7 +190,8 @@ class SubjectCheck:
                 self.blame(check, trace)
         if trace is None:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
-                raise UndecidedError("nothing was tried: the uninterrupted run is too short")
+                too_short = "nothing was tried: the uninterrupted run is too short"
+                raise UndecidedError(self.apart or too_short)
             return HOLDS, self.note, None
         found = self.found()
         first = counterexample(self, check, self.simplify(check, trace), found)
@@ -202,14 +216,23 @@ class SubjectCheck:
             if self.weights
             else ["the weights are not compared: this way the optimizer itself loses its state"]
         )
+        if self.elsewhere:
+            notes.append(self.elsewhere)
+        if self.apart:
+            notes.append(f"some traces are not compared: {self.apart}")
         return "; ".join([*notes, *self.ends])
+
+    @property
+    def apart(self) -> str:
+        """How the schedule differs in another process without any resume, where it was seen to."""
+        return next((runner.apart for runner in self.runners.values() if runner.apart), "")
 
     def twice(self, check: Check, trace: Trace) -> tuple[Outcome, Tally]:
         """What `trace` shows, from scratch and twice, with the same outcome or `UndecidedError`."""
         bound = self.subject.bind(dict(trace.options))
         outcomes = []
         for _ in range(2):
-            runner = Runner(bound, deadline=self.deadline, weights=self.weights)
+            runner = self.new_runner(bound)
             outcomes.append(runner.run(check, trace))
         if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ")
@@ -228,7 +251,7 @@ class SubjectCheck:
             self.weights = False
             return True
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
-        if broken is not None and not _excuses(control, broken, check):
+        if broken is not None and not excuses(control, broken, check):
             return False
         raise UndecidedError(
             "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
@@ -237,8 +260,10 @@ class SubjectCheck:
 
     def control(self, check: Check, trace: Trace) -> Break | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
-        subject = do_nothing(self.subject.bind(dict(trace.options)).new_optimizer)
-        runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
+        bound = self.subject.bind(dict(trace.options))
+        subject = do_nothing(self.subject.optimizer, self.subject.words)
+        fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
+        runner = self.new_runner(subject.bind(fields))
         return runner.run(check, Trace(trace.operations)).broken
 
     def breaks(self, check: Check, trace: Trace) -> bool:
@@ -255,7 +280,7 @@ class SubjectCheck:
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
-        return control is None or not _excuses(control, broken, check)
+        return control is None or not excuses(control, broken, check)
 
     # --------------------------------------------------------------- sweep, then search
 
@@ -273,7 +298,7 @@ class SubjectCheck:
                 trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
-        if check.kind == "resume" and self.budget.max_examples:
+        if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding, cases)
         return None
 
@@ -352,32 +377,26 @@ class SubjectCheck:
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
 
-def _excuses(control: Break, broken: Break, check: Check) -> bool:
-    """Whether what the control shows is the reason of what the subject shows.
-
-    A value says nothing: a check may promise what a constant schedule does not
-    keep, or ask for what only the subject has. The same exception does.
-    """
-    raised = broken.actual.get("raises")
-    if raised is not None or "raises" in control.actual or check.compares == "values":
-        return raised is not None and raised == control.actual.get("raises")
-    return True
-
-
 def check_subject(
-    subject: Subject, checks: Iterable[Check], budget: Budget | None = None
+    subject: Subject,
+    checks: Iterable[Check],
+    budget: Budget | None = None,
+    *,
+    resume_python: str = "",
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
+    `resume_python` is the interpreter of checks that go through another process, this one where
+    it is empty.
     What keeps any check from being made is the reason of an UNKNOWN for each of them.
     """
     budget = budget or Budget()
     checks = list(checks)
-    work = SubjectCheck(subject, budget)
+    work = SubjectCheck(subject, budget, resume_python)
     try:
         work.prepare({check.name for check in (*CHECKS, *checks)})
     except Exception as error:
-        reason = work.why(error)
+        reason = why(error, work.so_far())
         for check in checks:
             yield work.result(check, UNKNOWN, reason, None, time.perf_counter())
         return

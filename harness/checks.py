@@ -199,6 +199,26 @@ def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> A
     return optimizer, scheduler
 
 
+@resume_check(default=False, elsewhere="resume", about="what the checkpoint holds")
+def resume_in_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load in a new process what torch.save wrote in this one, into both built anew."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(default=False, elsewhere="save", about="what the checkpoint holds")
+def resume_from_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load what torch.save wrote in a new process, which began the run, into both built anew."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
 # --------------------------------------------------------------------------- state checks
 
 
@@ -297,13 +317,17 @@ def as_check(value: Any) -> Check:
     return check
 
 
-def select_checks(names: Iterable[Any] = (), *, all_checks: bool = False) -> list[Check]:
+def select_checks(
+    names: Iterable[Any] = (), *, all_checks: bool = False, elsewhere: bool = False
+) -> list[Check]:
     """The checks called `names`, in that order; without names the default ones.
 
-    `all_checks` adds the opt-in ones. Raises `CheckError` for an unknown name.
+    `all_checks` adds the opt-in ones, `elsewhere` those that go through another process, if
+    none of them is among the others. Raises `CheckError` for an unknown name.
     """
     chosen = [as_check(name) for name in names]
-    if chosen and not all_checks:
-        return list(dict.fromkeys(chosen))
-    own = [check for check in CHECKS if check.default or all_checks]
-    return list(dict.fromkeys([*own, *chosen]))
+    if not chosen or all_checks:
+        chosen = [*(check for check in CHECKS if check.default or all_checks), *chosen]
+    if elsewhere and not any(check.elsewhere for check in chosen):
+        chosen += [check for check in CHECKS if check.elsewhere]
+    return list(dict.fromkeys(chosen))

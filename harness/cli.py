@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import __version__
-from harness.errors import HarnessError, ScriptError, TraceError
+from harness.errors import HarnessError, TraceError
 from harness.progress import progress
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ CATALOGUE = "lr_schedules.subjects:SUBJECTS"
 """The subjects that are checked where none is named."""
 
 OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+RESUME_PYTHON = click.option(
+    "--resume-python",
+    metavar="PATH",
+    default="",
+    help="Another Python, with another torch: save with one and resume with the other.",
+)
 
 
 def main() -> None:
@@ -124,6 +131,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     help="Write a reproduction script for every counterexample.",
 )
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
+@RESUME_PYTHON
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -137,6 +145,7 @@ def check(
     json_file: Path | None,
     scripts: Path | None,
     explain: bool,
+    resume_python: str,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
 
@@ -151,7 +160,8 @@ def check(
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
     options = _options(kwargs)
     chosen = _subjects(subjects, options)
-    selected = select_checks(checks, all_checks=all_checks)
+    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
+    _check_python(resume_python)
     if json_file is not None:
         check_writable(json_file)
     if scripts is not None:
@@ -163,11 +173,13 @@ def check(
     complete = True
     try:
         with progress(len(chosen) * len(selected)) as show:
-            _run(chosen, selected, budget, results, show)
+            _run(chosen, selected, budget, resume_python, results, show)
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
-    status = _report(results, chosen, selected, scripts, explain)
+    from harness.show import show_results
+
+    status = show_results(results, chosen, selected, scripts, explain)
     if json_file is not None:
         from harness.output import write_text
         from harness.report import to_json
@@ -181,6 +193,7 @@ def _run(
     subjects: Sequence[Subject],
     checks: Sequence[Check],
     budget: Budget,
+    resume_python: str,
     results: list[Result],
     show: Callable[[str, str], None],
 ) -> None:
@@ -190,82 +203,11 @@ def _run(
 
     for subject in subjects:
         done: list[Result] = []
-        for result in check_subject(subject, checks, budget):
+        for result in check_subject(subject, checks, budget, resume_python=resume_python):
             results.append(result)
             done.append(result)
             line = f"{subject.name}: {tried_text(done)}" if len(done) == len(checks) else ""
             show(f"{result.subject} {result.check}", line)
-
-
-def _report(
-    results: Sequence[Result],
-    subjects: Sequence[Subject],
-    checks: Sequence[Check],
-    scripts: Path | None,
-    explain: bool,
-) -> int:
-    """Print everything that was found, write the scripts, and return the exit status."""
-    from rich.console import Console
-
-    from harness import report
-    from harness.causes import explain as causes_of
-    from harness.results import BROKEN, UNKNOWN
-
-    if not results:
-        return FAILED
-    reasons = {result.reason for result in results}
-    if len(reasons) == 1 and all(result.verdict == UNKNOWN for result in results):
-        click.echo(f"error: {reasons.pop()}", err=True)
-        return FAILED
-    pairs = [(subject, check) for subject in subjects for check in checks]
-    broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
-    causes = causes_of(results) if explain else []
-    if causes:
-        by_name = {check.name: check for check in checks}
-        click.echo(f"{report.causes_text(causes, by_name)}\n")
-    for result, (subject, chosen) in broken:
-        if not explain:
-            click.echo(report.broken_text(result, chosen))
-        if scripts is not None:
-            click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
-        if not explain:
-            click.echo()
-    if explain and broken and scripts is not None:
-        click.echo()
-    for text in (
-        report.note_text(results),
-        report.declined_text(results),
-        report.unknown_text(results),
-        report.untried_text(results),
-    ):
-        if text:
-            click.echo(text + "\n")
-    if causes:
-        click.echo(f"{report.causes_count(causes)}\n")
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 100, highlight=False).print(report.table(results))
-    click.echo()
-    click.echo(report.legend(results))
-    click.echo()
-    click.echo(report.summary(results))
-    if broken:
-        return BROKEN_FOUND
-    return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
-
-
-def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
-    """Write the script of one counterexample, and say where it is."""
-    from harness.output import write_text
-    from harness.script import script_of
-
-    assert result.counterexample is not None
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in subject.name)
-    path = folder / f"{name}-{chosen.name}.py"
-    try:
-        write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
-    except ScriptError as error:
-        return f"No script: {error}"
-    return f"Script: {path}"
 
 
 @cli.command("list")
@@ -307,7 +249,8 @@ def _check_lines() -> list[str]:
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
 @click.argument("trace")
-def replay(subject: str, check_name: str, trace: str) -> int:
+@RESUME_PYTHON
+def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
     """Run exactly TRACE, and say: still broken, holds, or cannot tell.
 
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
@@ -318,12 +261,15 @@ def replay(subject: str, check_name: str, trace: str) -> int:
     from harness.results import BROKEN, HOLDS
 
     chosen = as_check(check_name)
-    result = replay(_one_subject(subject), chosen, trace)
+    _check_python(resume_python)
+    result = replay(_one_subject(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == BROKEN:
         click.echo("still broken\n" + report.broken_text(result, chosen))
         return BROKEN_FOUND
     if result.verdict == HOLDS:
         click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
+        if result.note:
+            click.echo(f"note: {result.note}")
         return OK
     click.echo(f"cannot tell: {result.reason}")
     return FAILED
@@ -335,7 +281,10 @@ def replay(subject: str, check_name: str, trace: str) -> int:
 @click.argument("trace")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
               help="Write to FILE rather than to standard output.")  # fmt: skip
-def script(subject: str, check_name: str, trace: str, output: Path | None) -> int:
+@RESUME_PYTHON
+def script(
+    subject: str, check_name: str, trace: str, output: Path | None, resume_python: str
+) -> int:
     """Write a script that shows TRACE with torch alone."""
     from harness.api import replay
     from harness.checks import as_check
@@ -346,7 +295,8 @@ def script(subject: str, check_name: str, trace: str, output: Path | None) -> in
     chosen, found = as_check(check_name), _one_subject(subject)
     if output is not None:
         check_writable(output)
-    result = replay(found, chosen, trace)
+    _check_python(resume_python)
+    result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace)
     if result.verdict != BROKEN:
         why = f": {result.reason}" if result.reason else ""
@@ -357,6 +307,14 @@ def script(subject: str, check_name: str, trace: str, output: Path | None) -> in
         write_text(output, text)
         click.echo(f"wrote {output}")
     return OK
+
+
+def _check_python(resume_python: str) -> None:
+    """Start another Python, and say at once what is wrong with it."""
+    if resume_python:
+        from harness.worker import worker_of
+
+        worker_of(resume_python)
 
 
 def _options(kwargs: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from harness.subject import Subject
@@ -33,6 +34,6 @@ def _no_step(scheduler: Any, epoch: int) -> None:
     pass
 
 
-def do_nothing(optimizer: Callable[[], Any]) -> Subject:
-    """A scheduler that does nothing, on a subject's optimizer."""
-    return Subject("do-nothing", _Constant, optimizer=optimizer, step=_no_step)
+def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
+    """A scheduler that does nothing, on a subject's optimizer; its words are known to it, too."""
+    return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step)

@@ -34,6 +34,8 @@ class Check:
     weights: bool = True
     same_dict: bool = False
     without: tuple[str, ...] = ()
+    search: bool = True
+    elsewhere: str = ""
 
     @property
     def name(self) -> str:
@@ -88,6 +90,8 @@ def resume_check(
     weights: bool = ...,
     same_dict: bool = ...,
     without: tuple[str, ...] = ...,
+    search: bool = ...,
+    elsewhere: str = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -102,6 +106,8 @@ def resume_check(
     weights: bool = True,
     same_dict: bool = False,
     without: tuple[str, ...] = (),
+    search: bool = True,
+    elsewhere: str = "",
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -130,19 +136,36 @@ def resume_check(
     without : tuple of str
         The operations (of `harness.trace.EVENTS`) that it does not bring back:
         where one was done before the save, it is not tried.
+    search : bool
+        Whether traces are drawn for it after the sweep; where not, for it is slow,
+        the sweep takes few save points as well.
+    elsewhere : str
+        What is done in another process: nothing, ``resume`` (every resume, and what
+        follows it), or ``save`` (what comes before the first resume). Such a check is
+        not searched.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
     """
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
+    if elsewhere not in ("", "resume", "save"):
+        raise CheckError(f"'elsewhere' must be resume, save or nothing (got {elsewhere!r})")
+    if elsewhere and (at != "resume" or same_dict):
+        raise CheckError("what is done in another process goes by resume, and by no shared dict")
 
     def decorate(function: Function) -> Function:
+        live = {"optimizer", "scheduler"} & set(inspect.signature(function).parameters)
+        if elsewhere and live:
+            raise CheckError(
+                f"check {function.__name__} has a parameter {min(live)!r}; "
+                "in another process there is no live one"
+            )
         return _decorate(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without,
+                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
             ),
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ __all__ = [
     "add_group",
     "describe",
     "differences",
+    "do_event",
     "halve_lr",
     "metrics",
     "new_sgd",
@@ -98,6 +99,19 @@ def add_group(optimizer: torch.optim.Optimizer) -> None:
     value = 1.0 / len(optimizer.param_groups)
     parameter = torch.nn.Parameter(torch.full_like(first, value))
     optimizer.add_param_group({"params": [parameter], "lr": 0.03})
+
+
+def do_event(letter: str, optimizer: Any, scheduler: Any, epoch: int, step: Any) -> None:
+    """Do what happens now and then; of ``epoch`` (e) what comes after the optimizer step."""
+    if letter == "k":
+        overflow(optimizer)
+        step(scheduler, epoch)
+    elif letter == "e":
+        step_with_epoch(scheduler, epoch)
+    elif letter == "h":
+        halve_lr(optimizer)
+    elif letter == "g":
+        add_group(optimizer)
 
 
 def with_groups(new_optimizer: Any, count: int) -> Any:

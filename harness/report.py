@@ -152,11 +152,16 @@ def _commands(result: Result, trace: str) -> list[str]:
         arguments = (
             f"subject, {result.check!r}, {trace!r}" if check else f"subject, check, {trace!r}"
         )
+        if result.resume_python:
+            arguments += f", resume_python={result.resume_python!r}"
         return [
             f"    print(harness.replay({arguments}).verdict)",
             f"    print(harness.write_script({arguments}))",
         ]
-    said = " ".join(map(_quote, (subject, check, trace)))
+    words = [subject, check, trace]
+    if result.resume_python:
+        words += ["--resume-python", result.resume_python]
+    said = " ".join(map(_quote, words))
     return [f"    {PROGRAM} replay {said}", f"    {PROGRAM} script {said}"]
 
 

@@ -76,8 +76,9 @@ class Result:
 
     `subject` and `check` are their names; `references` are how the command line
     names them, empty where it can't; `weights` says whether weights were compared,
-    `untried` which operations were not tried, each with the reason.
-    `others` are counterexamples under other sets of drawn options, where they were asked for.
+    `untried` which operations were not tried, each with the reason, `resume_python` the
+    interpreter that a part was done with, where it is not this one. `others` are
+    counterexamples under other sets of drawn options, where they were asked for.
     """
 
     subject: str
@@ -90,6 +91,7 @@ class Result:
     references: tuple[str, str] = ("", "")
     weights: bool = True
     untried: tuple[tuple[str, str], ...] = ()
+    resume_python: str = ""
     torch: str = torch.__version__
     others: tuple[Counterexample, ...] = ()
 

@@ -13,13 +13,11 @@ from harness.checks import MIXED
 from harness.decorators import Check
 from harness.errors import CheckError, SubjectError, TimeLimit
 from harness.loop import (
-    add_group,
     describe,
     differences,
-    halve_lr,
+    do_event,
     observe,
     optimizer_step,
-    overflow,
     plain,
     restore_parameters,
     same,
@@ -101,13 +99,28 @@ class Runner:
     """Runs traces of one bound subject, and keeps its uninterrupted runs.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`; `weights` says whether weights are compared at all.
+    `TimeLimit`; `weights` says whether weights are compared at all; `resume_python` is
+    the interpreter of what is done in another process, this one where it is empty.
     """
 
-    def __init__(self, bound: Bound, *, deadline: float = math.inf, weights: bool = True) -> None:
+    def __init__(
+        self,
+        bound: Bound,
+        *,
+        deadline: float = math.inf,
+        weights: bool = True,
+        resume_python: str = "",
+    ) -> None:
         self.bound = bound
         self.deadline = deadline
         self.weights = weights
+        self.resume_python = resume_python
+        self.texts: dict[Check, str] = {}
+        """What another process is sent for each check."""
+        self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
+        """Its uninterrupted runs, by check and path."""
+        self.apart = ""
+        """How uninterrupted runs differed between two processes, where they did."""
         self.tally = Tally()
         self._references: dict[str, Reference] = {}
 
@@ -163,25 +176,13 @@ class Runner:
                 if letter in "ts":
                     step(scheduler, epoch)
                 elif letter != "o":
-                    self.event(letter, optimizer, scheduler, epoch)
+                    do_event(letter, optimizer, scheduler, epoch, step)
                 index += letter not in "shg"
                 epoch += letter not in "ohg"
                 seen.append(observe(optimizer, scheduler))
         except (Exception, SystemExit) as error:
             return Reference(path, seen, describe(error))
         return Reference(path, seen)
-
-    def event(self, letter: str, optimizer: Any, scheduler: Any, epoch: int) -> None:
-        """Do what happens now and then; of ``epoch`` what comes after the optimizer step."""
-        if letter == "k":
-            overflow(optimizer)
-            self.bound.step(scheduler, epoch)
-        elif letter == "e":
-            self.bound.step_with_epoch(scheduler, epoch)
-        elif letter == "h":
-            halve_lr(optimizer)
-        else:
-            add_group(optimizer)
 
     # ---------------------------------------------------------------- the interrupted run
 
@@ -191,7 +192,10 @@ class Runner:
         Raises `TraceError` for a trace that the check can't run.
         """
         ways = routes(check, trace)
-        return _Run(self, check, trace, ways, self._references_for(trace)).go()
+        run = _Run
+        if check.elsewhere:
+            from harness.segments import RunElsewhere as run
+        return run(self, check, trace, ways, self._references_for(trace)).go()
 
     def _references_for(self, trace: Trace) -> list[Reference]:
         paths = branches(trace.operations)
@@ -241,21 +245,29 @@ class _Run:
     def go(self) -> Outcome:
         self.tally.traces += 1
         try:
-            self.optimizer, self.scheduler = self.runner.start()
-            self._look(self.references[0].observations[0])
-            for number, operation in enumerate(self.trace.operations):
-                self.operation = number
-                self.runner.check_time()
-                self.made = 0
-                if operation.kind in STEPS:
-                    self._steps(LETTER[operation.kind], operation.count)
-                elif operation.kind == "save":
-                    self._save(operation.slot)
-                else:
-                    self._go_back(self.slots[operation.slot], self.routes[self.operation])
+            self._start()
+            for number in range(len(self.trace.operations)):
+                self._do(number)
         except _Stop as stop:
             return stop.outcome
         return Outcome()
+
+    def _start(self) -> None:
+        self.optimizer, self.scheduler = self.runner.start()
+        self._look(self.references[0].observations[0])
+
+    def _do(self, number: int) -> None:
+        """Make the operation of that index."""
+        operation = self.trace.operations[number]
+        self.operation = number
+        self.runner.check_time()
+        self.made = 0
+        if operation.kind in STEPS:
+            self._steps(LETTER[operation.kind], operation.count)
+        elif operation.kind == "save":
+            self._save(operation.slot)
+        else:
+            self._go_back(self.slots[operation.slot], self.routes[number])
 
     def _steps(self, letter: str, count: int) -> None:
         reference = self.references[self.operation]
@@ -279,7 +291,7 @@ class _Run:
                 if by_scheduler:
                     step(self.scheduler, self.epoch)
                 elif event:
-                    self.runner.event(letter, self.optimizer, self.scheduler, self.epoch)
+                    do_event(letter, self.optimizer, self.scheduler, self.epoch, step)
                 self.index += gradient
                 self.epoch += epoch
                 seen = observe(self.optimizer, self.scheduler)

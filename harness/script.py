@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import loop, side_by_side
 from harness.api import replay
+from harness.bindings import bindings
 from harness.checks import MIXED, as_check
 from harness.decorators import Check
 from harness.errors import ScriptError
@@ -18,19 +19,19 @@ from harness.paths import branches, epochs, gradients, groups_added, routes, unp
 from harness.results import BROKEN, Result, shorten
 from harness.source import Source
 from harness.subject import Subject, as_subject
-from harness.terms import holds_term
 from harness.trace import BACK, STEPS, Operation, Trace
 
 __all__ = ["script_of", "write_script"]
 
 
-def write_script(subject: Any, check: Any, trace: Any) -> str:
+def write_script(subject: Any, check: Any, trace: Any, *, resume_python: str = "") -> str:
     """The text of a script that runs one trace with torch alone, and says what it shows.
 
     The arguments are those of `harness.replay`. Raises `ScriptError` where the
     source of a function can't be had, and what `harness.replay` raises.
     """
-    return script_of(as_subject(subject), as_check(check), replay(subject, check, trace), trace)
+    result = replay(subject, check, trace, resume_python=resume_python)
+    return script_of(as_subject(subject), as_check(check), result, trace)
 
 
 def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str:
@@ -39,7 +40,11 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
     broken = result.counterexample
     if broken is not None:
         shorter = trace.until(broken.operation, broken.step)
-        if shorter != trace and replay(subject, check, shorter).verdict != BROKEN:
+        again = result.resume_python
+        if (
+            shorter != trace
+            and replay(subject, check, shorter, resume_python=again).verdict != BROKEN
+        ):
             # In a mixed trace a save makes what later resumes need, so it may do less now.
             raise ScriptError(
                 f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
@@ -101,6 +106,10 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules:
             f"    it raises {value}" if name == "raises" else f"    {name} is {shorten(value)}"
             for name, value in actual.items()
         ]
+    if check.elsewhere:
+        from harness.script_elsewhere import HOW_TO_RUN
+
+        lines += ["", *([result.note] if result.note else []), *HOW_TO_RUN]
     lines += [
         "",
         "Exit status: 1 while the bug is there, 0 when it is gone, 125 when this torch",
@@ -122,54 +131,16 @@ class _Writer:
             subject.name, paste_all=subject.standalone, words=self.bound.words
         )
         source.imports["import torch"] = None
-        self.new_optimizer = self._field("optimizer", "new_optimizer")
-        self.step = self._field("step", "step")
-        self.scheduler = "scheduler"
-        if subject.state_dict is not None:
-            self.scheduler = "scheduler.scheduler"  # the one that `Stateful` stands for
-        source.name(loop.observe)
-        source.name(loop.optimizer_step)
-        self._build()
-
-    def _field(self, field: str, known_as: str) -> str:
-        """The name of the function that makes the optimizer, or steps the scheduler."""
-        term = self.bound.fields.get(field)
-        if term is None:
-            return self.source.name(getattr(self.subject, field))
-        said = self.source.expression(term)
-        text = f"step = {said}" if field == "step" else f"def {known_as}():\n    return {said}"
-        self.source.definitions[known_as] = text
-        return known_as
-
-    def _build(self) -> None:
-        subject, source = self.subject, self.source
-        build = source.expression(subject.build)
-        options = {name: source.expression(value) for name, value in self.bound.options.items()}
-        given = ", ".join(f"{name}={value}" for name, value in options.items())
-        terms = holds_term(self.bound.options)  # made anew for each scheduler
-        if given and not terms:
-            source.imports["import functools"] = None
-            build = f"functools.partial({build}, {given})"
-        if subject.state_dict is None and not terms:
-            source.definitions["build"] = f"build = {build}"
-            return
-        made = (
-            f"{build}(optimizer, **last_epoch, {given})"
-            if terms
-            else "make(optimizer, **last_epoch)"
-        )
-        if subject.state_dict is not None:
-            wrapper = source.name(loop.Stateful)
-            functions = ", ".join(
-                source.name(function) for function in (subject.state_dict, subject.load_state_dict)
-            )
-            made = f"{wrapper}({made}, {functions})"
-        source.definitions["build"] = (
-            "" if terms else f"make = {build}\n\n\n"
-        ) + f"def build(optimizer, **last_epoch):\n    return {made}"
+        names = bindings(source, self.bound)
+        self.new_optimizer, self.step = names.new_optimizer, names.step
+        self.scheduler = names.scheduler
 
     def runs(self, weights: bool, *, ends: bool) -> list[str]:
         """The script of a check that compares runs; `ends`: the uninterrupted one by an error."""
+        if self.check.elsewhere:
+            from harness.script_elsewhere import elsewhere_lines
+
+            return elsewhere_lines(self.source, self.bound, self.check, self.trace, weights)
         on_error = [
             '        print("The uninterrupted run raises", describe(raised))',
             "        return 125",

@@ -126,12 +126,16 @@ class Trial:
         return "" if result.counterexample is None else str(result.counterexample.trace)
 
 
+HERE = tuple(check for check in CHECKS if not check.elsewhere)
+"""The checks of this process: a fault goes through them all, and others that its record names."""
+
+
 def set_aside() -> dict[str, str]:
     """The checks that this torch itself can't do, each with the reason.
 
     They are UNKNOWN with a scheduler that does nothing.
     """
-    results = check_subject(do_nothing(new_sgd), CHECKS, Budget(max_examples=0))
+    results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
     return {result.check: result.reason for result in results if result.verdict == UNKNOWN}
 
 
@@ -140,7 +144,10 @@ def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick:
     expected = tuple(name for name in fault.caught_by if name not in aside)
     if quick:
         expected = expected[:1]
-    names = expected if quick else tuple(c.name for c in CHECKS if c.name not in aside)
+    names = expected
+    if not quick:
+        here = [check.name for check in HERE if check.name not in aside]
+        names = tuple(dict.fromkeys([*here, *expected]))  # through another process is slow
     results = _results(fault.subject, [as_check(name) for name in names], budget, aside)
     problems = [] if fault.caught_by[0] in aside else _record_problems(fault)
     return Trial(fault.name, True, budget.seed, expected, results, tuple(problems))
@@ -168,7 +175,7 @@ def try_control(
     """A control through all checks but those set aside; `quick`: with the sweep alone."""
     examples = 0 if quick else FOR_CONTROLS * budget.max_examples
     more = Budget(examples, budget.seed, budget.time_limit)
-    checks = [check for check in CHECKS if check.name not in aside]
+    checks = [check for check in HERE if check.name not in aside]
     return Trial(control.name, False, budget.seed, (), _results(control, checks, more, aside))
 
 

@@ -41,6 +41,8 @@ class Source:
         self.subject = subject
         self.imports: dict[str, None] = {}
         self.definitions: dict[str, str] = {}
+        self.homes: dict[str, str] = {}
+        """The module that each pasted definition is from."""
         self.modules: dict[str, None] = {}
         """The modules that are neither torch's nor the standard library's."""
 
@@ -142,6 +144,7 @@ class Source:
             if used != name and used in scope and not hasattr(builtins, used):
                 self._need(used, scope[used])
         self.definitions[name] = text.strip()
+        self.homes[name] = value.__module__
 
     def _need(self, name: str, value: Any) -> None:
         """Give the script what a pasted function uses under `name`."""

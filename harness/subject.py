@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
-from harness.loop import Stateful, describe, new_sgd, step_scheduler, step_with_epoch
+from harness.loop import Stateful, describe, new_sgd, step_scheduler
 from harness.terms import Term, format_value, holds_term, resolve
 
 if TYPE_CHECKING:
@@ -267,12 +267,6 @@ class Bound:
         if self.subject.state_dict is not None:
             scheduler = scheduler.scheduler
         self._step(scheduler, epoch)
-
-    def step_with_epoch(self, scheduler: Any, epoch: int) -> None:
-        """Step a scheduler that `build` made by ``step(epoch)``."""
-        if self.subject.state_dict is not None:
-            scheduler = scheduler.scheduler
-        step_with_epoch(scheduler, epoch)
 
     def takes_epoch(self, scheduler: Any) -> bool:
         """Whether a scheduler that `build` made is stepped by ``step()``, or ``step(epoch)``."""

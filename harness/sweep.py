@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.decorators import Check
 from harness.trace import BACK, Operation
 
 __all__ = ["sweep", "sweep_events", "sweep_pairs"]
 
+FEW = (0, 1, 2)
+"""Save points of a check that is not searched, for it is slow; with the middle and the end."""
+
 
 def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operation, ...]]:
     """Every save point of a plain run of `epochs` epochs, as the operations of one trace each.
 
     A resume check goes on from there, saves and goes on from that too, and at
-    the end goes back to the first save and on again, then `beyond` the planned end.
+    the end goes back to the first save and on again, then `beyond` the planned end. For one
+    that is not searched, few save points are taken.
     """
     save = (Operation("save", slot="a"),)
     if check.at == "step" and "checkpoint" not in check.parameters:
         yield _train(epochs)
         return
-    for k in range(check.from_epoch, epochs + 1):
+    points: Iterable[int] = range(check.from_epoch, epochs + 1)
+    if not check.search:
+        few = {*FEW, epochs // 2, epochs}
+        points = [k for k in points if k in few]
+    for k in points:
         rest, to_the_end = _train(epochs - k), _train(epochs - k + beyond)
         if check.at in BACK:
             back = (Operation(check.at, slot="a"),)

@@ -1,0 +1,86 @@
+"""Prints what a run found, and writes its scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from harness import report
+from harness.causes import explain as causes_of
+from harness.decorators import Check
+from harness.errors import ScriptError
+from harness.output import write_text
+from harness.results import BROKEN, UNKNOWN, Result
+from harness.script import script_of
+from harness.subject import Subject
+
+__all__ = ["BROKEN_FOUND", "FAILED", "OK", "show_results"]
+
+OK, BROKEN_FOUND, FAILED = 0, 1, 2
+"""Exit statuses: nothing is broken, something is, something is unknown or wrong."""
+
+
+def show_results(
+    results: Sequence[Result],
+    subjects: Sequence[Subject],
+    checks: Sequence[Check],
+    scripts: Path | None,
+    explain: bool,
+) -> int:
+    """Print everything that was found, write the scripts, and return the exit status."""
+    if not results:
+        return FAILED
+    reasons = {result.reason for result in results}
+    if len(reasons) == 1 and all(result.verdict == UNKNOWN for result in results):
+        click.echo(f"error: {reasons.pop()}", err=True)
+        return FAILED
+    pairs = [(subject, check) for subject in subjects for check in checks]
+    broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
+    causes = causes_of(results) if explain else []
+    if causes:
+        by_name = {check.name: check for check in checks}
+        click.echo(f"{report.causes_text(causes, by_name)}\n")
+    for result, (subject, chosen) in broken:
+        if not explain:
+            click.echo(report.broken_text(result, chosen))
+        if scripts is not None:
+            click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
+        if not explain:
+            click.echo()
+    if explain and broken and scripts is not None:
+        click.echo()
+    for text in (
+        report.note_text(results),
+        report.declined_text(results),
+        report.unknown_text(results),
+        report.untried_text(results),
+    ):
+        if text:
+            click.echo(text + "\n")
+    if causes:
+        click.echo(f"{report.causes_count(causes)}\n")
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 100, highlight=False).print(report.table(results))
+    click.echo()
+    click.echo(report.legend(results))
+    click.echo()
+    click.echo(report.summary(results))
+    if broken:
+        return BROKEN_FOUND
+    return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
+
+
+def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
+    """Write the script of one counterexample, and say where it is."""
+    assert result.counterexample is not None
+    name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in subject.name)
+    path = folder / f"{name}-{chosen.name}.py"
+    try:
+        write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
+    except ScriptError as error:
+        return f"No script: {error}"
+    return f"Script: {path}"

@@ -1,0 +1,21 @@
+"""Faults of what is kept in the process, where a new one does not find it."""
+
+from __future__ import annotations
+
+from harness.faults import planted
+from lr_schedules.controls import HALVING
+from lr_schedules.correct import Halving
+
+__all__: list[str] = []
+
+
+@planted(HALVING, "train:2 save:a resume:a", caught_by=["resume_in_another_process"])
+class TableInTheClass(Halving):
+    """Keeps the table of its factors, which grows by one a step, in its class."""
+
+    table: tuple[float, ...] = (1.0,)
+
+    def factor(self) -> float:
+        if self.epoch >= len(self.table):
+            type(self).table = (*self.table, self.table[-1] / 2)
+        return self.table[min(self.epoch, len(self.table) - 1)]
