@@ -23,6 +23,7 @@ from harness.errors import (
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
+from harness.needs import lacking, lacks
 from harness.results import (
     BROKEN,
     DECLINED,
@@ -36,7 +37,7 @@ from harness.results import (
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
-from harness.trace import BACK, MAX_STEPS, Trace
+from harness.trace import BACK, MAX_STEPS, Operation, Trace
 
 __all__ = ["SubjectCheck", "check_subject"]
 
@@ -68,6 +69,7 @@ class SubjectCheck:
         self.deadline = 0.0
         self.current: Trace | None = None
         self.ends: list[str] = []
+        self.refused = ""
         self.by = ""
         self.traces = 0
         self.strategy = subject.strategy
@@ -95,7 +97,7 @@ class SubjectCheck:
                 sets += draw_options(self.strategy, SETS, self.budget.seed)
             self.cases = list(self._cases(sets))
             bound = self.cases[0].bound
-            self.lacks = _lacks(bound, self.runner(bound).start()[1])
+            self.lacks = lacks(bound, self.runner(bound).start()[1])
 
     def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
         """Those of the sets that the scheduler can be built and stepped with."""
@@ -169,6 +171,7 @@ class SubjectCheck:
         started = time.perf_counter()
         self.tally = Tally()
         self.weights = True
+        self.refused = ""
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -214,7 +217,19 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
-        return next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        reasons = [self.lacks.get(need, "") or lacking(need) for need in check.needs]
+        if "json" in check.needs:
+            reasons.append(self.refusal(check))
+        return next(filter(None, reasons), "")
+
+    def refusal(self, check: Check) -> str:
+        """Why the state can't be saved in the check's way after some steps, or nothing."""
+        case = self.cases[0]
+        steps = Operation("train", count=min(case.epochs, 3))
+        trace = Trace((steps, Operation("save", slot="a")), case.bound.literals)
+        with self.limited():
+            outcome = self.runner(case.bound).run(check, trace)
+        return outcome.ended if outcome.refused else ""
 
     def decide(
         self, check: Check, holding: Sequence[Check]
@@ -251,6 +266,8 @@ class SubjectCheck:
             if self.weights
             else ["the weights are not compared: this way the optimizer itself loses its state"]
         )
+        if self.refused:
+            notes.append(f"left out of some traces: {self.refused}")
         return "; ".join([*notes, *self.ends])
 
     def twice(self, check: Check, trace: Trace) -> tuple[Outcome, Tally]:
@@ -298,9 +315,11 @@ class SubjectCheck:
         self.current = trace
         bound = self.subject.bind(dict(trace.options))
         try:
-            broken = self.runner(bound).run(check, trace).broken
+            outcome = self.runner(bound).run(check, trace)
         except TraceError:
             return False
+        broken = outcome.broken
+        self.refused = outcome.ended if outcome.refused else self.refused
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
@@ -318,7 +337,7 @@ class SubjectCheck:
                 trace = Trace(operations, case.bound.literals)
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
-        if check.kind == "resume" and self.budget.max_examples:
+        if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding)
         return None
 
@@ -392,30 +411,6 @@ def _excuses(control: Break, broken: Break, check: Check) -> bool:
     if raised is not None or "raises" in control.actual or check.compares == "values":
         return raised is not None and raised == control.actual.get("raises")
     return True
-
-
-def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
-    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        raise SubjectError(
-            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
-            "two functions in their place"
-        )
-    lacks = {}
-    if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
-    takes = bound.takes_last_epoch
-    if takes:
-        try:
-            bound.build(bound.new_optimizer(), last_epoch=-1)
-        except TypeError as error:
-            takes = "last_epoch" not in str(error)
-        except Exception:
-            takes = True  # a matter of the check, which will say so
-    if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks
 
 
 def check_subject(

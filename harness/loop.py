@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "StateRefused",
     "Stateful",
     "describe",
     "differences",
@@ -40,6 +41,10 @@ __all__ = [
     "step_scheduler",
     "step_with_metric",
 ]
+
+
+class StateRefused(Exception):
+    """A state that a way of saving has no form for: nothing was tried, and nothing is broken."""
 
 
 def new_sgd() -> torch.optim.Optimizer:

@@ -14,13 +14,18 @@ def sweep(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
     """Every save point of a plain run of `epochs` epochs, as the operations of one trace each.
 
     A resume check goes on from there, saves and goes on from that too, and at
-    the end goes back to the first save and on again.
+    the end goes back to the first save and on again. A check that is not searched is
+    swept at its first epochs, the middle and the end alone.
     """
     save = (Operation("save", slot="a"),)
     if check.at == "step" and "checkpoint" not in check.parameters:
         yield _train(epochs)
         return
-    for k in range(check.from_epoch, epochs + 1):
+    points = list(range(check.from_epoch, epochs + 1))
+    if not check.search:
+        few = {check.from_epoch, 1, 2, epochs // 2, epochs}
+        points = [k for k in points if k in few]
+    for k in points:
         rest = _train(epochs - k)
         if check.at in BACK:
             back = (Operation(check.at, slot="a"),)
