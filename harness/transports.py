@@ -7,10 +7,12 @@ transport does not hold, or gives back as something else, is lost to the schedul
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,7 +20,13 @@ import torch
 from harness.decorators import resume_check
 from harness.loop import StateRefused, snapshot
 
-__all__ = ["distributed_state", "save_distributed", "save_json", "save_legacy_file"]
+__all__ = [
+    "distributed_state",
+    "raise_the_cause",
+    "save_distributed",
+    "save_json",
+    "save_legacy_file",
+]
 
 
 def save_legacy_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
@@ -63,12 +71,23 @@ def distributed_state(optimizer: Any, scheduler: Any) -> tuple[torch.nn.Module, 
     return model, state
 
 
+@contextlib.contextmanager
+def raise_the_cause() -> Iterator[None]:
+    """Raise what went wrong in place of a ``CheckpointException``, which is no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        for cause, _ in getattr(error, "failures", {}).values():
+            raise cause from None
+        raise
+
+
 def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.state_dict_saver import save
 
     _, state = distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
         save(state, checkpoint_id=folder)
         return {"files": {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}}
 
@@ -119,7 +138,7 @@ def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoin
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     model, state = distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
         for name, content in checkpoint["files"].items():
             pathlib.Path(folder, name).write_bytes(content)
         load(state, checkpoint_id=folder)
