@@ -1,12 +1,14 @@
 """Planted faults: the controls, each with one thing wrong, and what must catch it."""
 
 from harness.faults import Fault, planted_in
-from lr_schedules.faults import optimizer, position, state, timing
+from lr_schedules.faults import optimizer, position, state, timing, transport
 
 __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
-    fault for module in (position, timing, state, optimizer) for fault in planted_in(vars(module))
+    fault
+    for module in (position, timing, state, optimizer, transport)
+    for fault in planted_in(vars(module))
 )
 """Every planted fault; a new module of them is added here."""
 
