@@ -8,18 +8,18 @@ import torch
 
 from harness.faults import planted
 from lr_schedules.controls import HALVING, NOISE
-from lr_schedules.correct import Halving, Noise
+from lr_schedules.correct import Halving, Noise, thirds
 
 __all__: list[str] = []
 
 
 @planted(
     HALVING,
-    "save:a",
+    "save:a resume:a",
     caught_by=["resume_from_legacy_file"],
 )
 class SavesEightBits(Halving):
-    """Saves its factor in eight bits, a dtype that files of the older format have no place for."""
+    """Saves its factor in eight bits, which no file of the older format gives back."""
 
     def state_dict(self) -> dict[str, Any]:
         narrow = getattr(torch, "float8_e5m2", torch.complex32)
@@ -63,8 +63,8 @@ class StateGrows(Halving):
     """Saves a count for each factor so far, so that a new scheduler's state has fewer keys."""
 
     def state_dict(self) -> dict[str, Any]:
-        factors = [0.5 ** (epoch // 3) for epoch in range(self.epoch)]
-        return {"counts": {str(factor): factors.count(factor) for factor in [1.0, *factors]}}
+        factors = [thirds(epoch) for epoch in range(self.epoch + 1)]
+        return {"counts": {str(factor): factors.count(factor) for factor in factors}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict({"epoch": sum(state["counts"].values())})
+        super().load_state_dict({"epoch": sum(state["counts"].values()) - 1})
