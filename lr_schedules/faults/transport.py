@@ -13,17 +13,21 @@ from lr_schedules.correct import Halving, Noise, thirds
 __all__: list[str] = []
 
 
-@planted(
-    HALVING,
-    "save:a resume:a",
-    caught_by=["resume_from_legacy_file"],
-)
-class SavesEightBits(Halving):
-    """Saves its factor in eight bits, which no file of the older format gives back."""
+if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
 
-    def state_dict(self) -> dict[str, Any]:
-        narrow = getattr(torch, "float8_e5m2", torch.complex32)
-        return {"epoch": self.epoch, "factor": torch.tensor(self.factor()).to(narrow)}
+    @planted(
+        HALVING,
+        "save:a resume:a",
+        caught_by=["resume_from_legacy_file"],
+    )
+    class SavesEightBits(Halving):
+        """Saves its factor in eight bits, which no file of the older format gives back."""
+
+        def state_dict(self) -> dict[str, Any]:
+            return {
+                "epoch": self.epoch,
+                "factor": torch.tensor(self.factor()).to(torch.float8_e5m2),
+            }
 
 
 @planted(
