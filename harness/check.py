@@ -21,10 +21,11 @@ from harness.control import do_nothing
 from harness.counterexample import counterexample, find_others
 from harness.decorators import Check
 from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
-from harness.excuses import excuses, find_lacks, why
+from harness.excuses import excuses, why
 from harness.limit import time_limit
 from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
+from harness.needs import lacking, lacks
 from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
@@ -52,6 +53,7 @@ class SubjectCheck:
         self.events: tuple[str, ...] = ()
         self.untried: dict[str, str] = {}
         self.others: tuple[Counterexample, ...] = ()
+        self.refused = ""
         self.by = ""
         self.traces = 0
         self.strategy = subject.strategy
@@ -76,7 +78,7 @@ class SubjectCheck:
             self.cases, self.ends = find_cases(subject, self.budget.seed, self.runner)
             bound = self.cases[0].bound
             scheduler = self.runner(bound).start()[1]
-            self.lacks = find_lacks(bound, scheduler)
+            self.lacks = lacks(bound, scheduler)
             self.events, self.untried = find_events(bound, scheduler, self.runner(bound))
 
     def runner(self, bound: Bound) -> Runner:
@@ -125,6 +127,7 @@ class SubjectCheck:
         self.tally = Tally()
         self.weights = True
         self.others = ()
+        self.refused = ""
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -161,7 +164,10 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
-        lacks = next((self.lacks[need] for need in check.needs if need in self.lacks), "")
+        reasons = [self.lacks.get(need, "") or lacking(need) for need in check.needs]
+        if "json" in check.needs:
+            reasons.append(self.refusal(check))
+        lacks = next(filter(None, reasons), "")
         return lacks or self.prepare_elsewhere(check, self.cases[0].bound)
 
     def prepare_elsewhere(self, check: Check, bound: Bound) -> str:
@@ -178,6 +184,15 @@ class SubjectCheck:
             runner.apart = ""
         self.elsewhere, reason = prepare(check, self.runner(bound))
         return reason
+
+    def refusal(self, check: Check) -> str:
+        """Why the state can't be saved in the check's way after some steps, or nothing."""
+        case = self.cases[0]
+        steps = Operation("train", count=min(case.epochs, 3))
+        trace = Trace((steps, Operation("save", slot="a")), case.bound.literals)
+        with self.limited():
+            outcome = self.runner(case.bound).run(check, trace)
+        return outcome.ended if outcome.refused else ""
 
     def decide(
         self, check: Check, holding: Sequence[Check]
@@ -220,6 +235,8 @@ class SubjectCheck:
             notes.append(self.elsewhere)
         if self.apart:
             notes.append(f"some traces are not compared: {self.apart}")
+        if self.refused:
+            notes.append(f"left out of some traces: {self.refused}")
         return "; ".join([*notes, *self.ends])
 
     @property
@@ -274,9 +291,11 @@ class SubjectCheck:
         self.current = trace
         bound = self.subject.bind(dict(trace.options))
         try:
-            broken = self.runner(bound).run(check, trace).broken
+            outcome = self.runner(bound).run(check, trace)
         except TraceError:
             return False
+        broken = outcome.broken
+        self.refused = outcome.ended if outcome.refused else self.refused
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)

@@ -42,6 +42,7 @@ from typing import Any
 
 import torch
 
+from harness import transports
 from harness.decorators import Check, resume_check, state_check
 from harness.errors import CheckError
 from harness.loop import (
@@ -281,13 +282,19 @@ def resumes_mixed() -> Any:
     """All resume checks that hold alone, mixed in one run."""
 
 
-CHECKS: tuple[Check, ...] = tuple(
-    value.__check__ for value in list(globals().values()) if hasattr(value, "__check__")
-)
-"""Every check of the harness, in the order of reports."""
-
 MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
 """The check that has no way of its own: each resume of its traces names one."""
+
+
+_DECORATED = [*globals().values(), *vars(transports).values()]
+
+CHECKS: tuple[Check, ...] = tuple(
+    sorted(
+        (value.__check__ for value in _DECORATED if hasattr(value, "__check__")),
+        key=lambda check: (check is MIXED, check.kind, not check.default),
+    )
+)
+"""Every check of the harness, in the order of reports."""
 
 
 def as_check(value: Any) -> Check:

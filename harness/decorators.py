@@ -121,8 +121,9 @@ def resume_check(
     default : bool
         Whether it is on where no checks are named.
     needs : tuple of str
-        What not every scheduler has, ``get_last_lr`` or (a build that takes)
-        ``last_epoch``; one that lacks it declines the check.
+        What not every scheduler has, ``get_last_lr``, (a build that takes)
+        ``last_epoch`` or (a state that goes into) ``json``, or not every torch,
+        ``distributed_checkpoint``; one that lacks it declines the check.
     about : str
         Whose state it is about.
     from_epoch : int

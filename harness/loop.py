@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "StateRefused",
     "Stateful",
     "add_group",
     "describe",
@@ -47,6 +48,10 @@ __all__ = [
     "step_with_metric",
     "with_groups",
 ]
+
+
+class StateRefused(Exception):
+    """A state that a way of saving has no form for: nothing was tried, and nothing is broken."""
 
 
 def new_sgd() -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from harness.checks import MIXED
 from harness.decorators import Check
 from harness.errors import CheckError, SubjectError, TimeLimit
 from harness.loop import (
+    StateRefused,
     describe,
     differences,
     do_event,
@@ -60,10 +61,14 @@ class Break:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one trace showed; `ended` says why it could not be run to its end."""
+    """What a run of one trace showed; `ended` says why it could not be run to its end.
+
+    `refused` says whether that is because the state can't be saved in the check's way.
+    """
 
     broken: Break | None = None
     ended: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -326,6 +331,8 @@ class _Run:
         try:
             for save in self._saves(slot):
                 saved[save] = save(self.optimizer, self.scheduler, self.epoch)
+        except StateRefused as error:
+            raise _Stop(Outcome(ended=str(error), refused=True)) from None
         except (Exception, SystemExit) as error:
             self._raised(error, expected)
         self.slots[slot] = _Slot(self.path, saved)

@@ -26,7 +26,7 @@ from harness.errors import HarnessError
 from harness.faults import Fault, find_faults
 from harness.loop import new_sgd
 from harness.minimise import neighbours
-from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
+from harness.results import BROKEN, DECLINED, UNKNOWN, Budget, Found, Result
 from harness.subject import Subject, find_subjects
 
 __all__ = [
@@ -133,10 +133,10 @@ HERE = tuple(check for check in CHECKS if not check.elsewhere)
 def set_aside() -> dict[str, str]:
     """The checks that this torch itself can't do, each with the reason.
 
-    They are UNKNOWN with a scheduler that does nothing.
+    They are UNKNOWN with a scheduler that does nothing, or it declines them.
     """
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
-    return {result.check: result.reason for result in results if result.verdict == UNKNOWN}
+    return {r.check: r.reason for r in results if r.verdict in (UNKNOWN, DECLINED)}
 
 
 def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick: bool) -> Trial:

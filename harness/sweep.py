@@ -26,7 +26,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operatio
         return
     points: Iterable[int] = range(check.from_epoch, epochs + 1)
     if not check.search:
-        few = {*FEW, epochs // 2, epochs}
+        few = {check.from_epoch, *FEW, epochs // 2, epochs}
         points = [k for k in points if k in few]
     for k in points:
         rest, to_the_end = _train(epochs - k), _train(epochs - k + beyond)
@@ -47,7 +47,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operatio
     save, again = Operation("save", slot="a"), Operation("save", slot="b")
     for kind in events:
         event = Operation(kind, count=1)
-        for k in (1, 3):
+        for k in (1, 3) if check.search else (1,):
             if check.at not in BACK:
                 if kind in check.without:
                     continue

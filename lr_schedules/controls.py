@@ -61,6 +61,7 @@ def new_tagged_sgd() -> torch.optim.Optimizer:
 
 
 OF_THE_OPTIMIZER = "its load_state_dict leaves the groups' LR to the optimizer's own state"
+BY_NAME_ALONE = "its state holds a function, which pickle knows by name alone"
 
 
 WRITES = {"halve_lr": "it writes the LR of its schedule when its state is loaded"}
@@ -116,6 +117,8 @@ HANDOVER = _writer(
     declines={
         "resume_from_file": "its state holds a function, which weights_only refuses",
         "state_loads_with_weights_only": "its state holds a function, which weights_only refuses",
+        "resume_from_legacy_file": BY_NAME_ALONE,
+        "resume_from_distributed_checkpoint": BY_NAME_ALONE,
         "resume_twice_from_one_dict": "it takes over the dict that it is given",
         "loading_leaves_its_argument_alone": "it takes over the dict that it is given",
         "roll_back_in_place": "a live scheduler has its function already",

@@ -232,7 +232,8 @@ class Noise(Halving):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.drawn = state["drawn"]
-        self.random.setstate(state["random"])
+        version, numbers, rest = state["random"]
+        self.random.setstate((version, tuple(numbers), rest))  # JSON makes lists of tuples
         super().load_state_dict(state)
 
 
@@ -355,9 +356,9 @@ class Updates(Halving):
         step = self.optimizer.step
 
         @functools.wraps(step)
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **keywords: Any) -> Any:
             self.pending += 1
-            return step(*arguments)
+            return step(*arguments, **keywords)
 
         self.optimizer.step = counted
 

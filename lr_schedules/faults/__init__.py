@@ -1,13 +1,21 @@
 """Planted faults: the controls, each with one thing wrong, and what must catch it."""
 
 from harness.faults import Fault, planted_in
-from lr_schedules.faults import events, optimizer, position, process, state, timing
+from lr_schedules.faults import (
+    events,
+    optimizer,
+    position,
+    process,
+    state,
+    timing,
+    transport,
+)
 
 __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for module in (position, timing, state, optimizer, events, process)
+    for module in (position, timing, state, optimizer, events, process, transport)
     for fault in planted_in(vars(module))
 )
 """Every planted fault; a new module of them is added here."""

@@ -19,7 +19,7 @@ from lr_schedules.correct import (
     Nested,
     TensorRate,
 )
-from lr_schedules.faults.routes import EVERY_LOAD
+from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, STATE_AFTER_OPTIMIZER
 
 __all__: list[str] = []
 
@@ -27,7 +27,7 @@ __all__: list[str] = []
 @planted(
     NESTED,
     "save:a resume:a train:5",
-    caught_by=[*EVERY_LOAD, "saved_state_is_a_snapshot", "state_loads_with_weights_only"],
+    caught_by=[*EVERY_LOAD_BUT_JSON, "saved_state_is_a_snapshot", "state_loads_with_weights_only"],
     real="ildoonet/pytorch-gradual-warmup-lr#27",
 )
 class ChildOfTheOldOptimizer(Nested):
@@ -111,8 +111,7 @@ class DecayNotSaved(Decay):
     TENSOR_RATE,
     "save:a resume:a",
     caught_by=[
-        "resume_optimizer_then_scheduler",
-        "resume_from_file",
+        *STATE_AFTER_OPTIMIZER,
         "roll_back_in_place",
         "resume_twice_from_one_dict",
         "resume_at_every_save",

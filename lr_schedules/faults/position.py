@@ -30,7 +30,7 @@ from lr_schedules.correct import (
     Table,
     thirds,
 )
-from lr_schedules.faults.routes import EVERY_LOAD
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, STATE_AFTER_OPTIMIZER
 
 __all__: list[str] = []
 
@@ -108,8 +108,7 @@ class OffByOneNext(Halving):
     HALVING,
     "train:3 save:a resume:a",
     caught_by=[
-        "resume_optimizer_then_scheduler",
-        "resume_from_file",
+        *STATE_AFTER_OPTIMIZER,
         "roll_back_in_place",
         "resume_twice_from_one_dict",
         "resume_at_every_save",
@@ -307,7 +306,7 @@ class BestLost(Plateau):
 @planted(
     PLATEAU,
     "train:3 save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
     real="huggingface/pytorch-image-models#2756",
 )
 class PatienceLost(Plateau):
@@ -320,7 +319,7 @@ class PatienceLost(Plateau):
 @planted(
     PLATEAU,
     "train:8 save:a resume:a train:2",
-    caught_by=EVERY_LOAD,
+    caught_by=AT_ANY_TIME,
     real="huggingface/pytorch-image-models#2756",
 )
 class CooldownLost(Plateau):
@@ -350,7 +349,7 @@ class GeneratorNotSaved(Noise):
 @planted(
     TABLE,
     "table=[0.0,1.0] save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
 )
 class NextEntry(Table):
     """Goes on from the entry after the one that it was saved at."""

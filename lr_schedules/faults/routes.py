@@ -1,16 +1,43 @@
 """The names of checks that many faults have in common."""
 
-__all__ = ["EVERY_LOAD", "IN_A_NEW_PROCESS"]
+__all__ = [
+    "AT_ANY_TIME",
+    "EVERY_LOAD",
+    "EVERY_LOAD_BUT_JSON",
+    "IN_A_NEW_PROCESS",
+    "STATE_AFTER_OPTIMIZER",
+    "SWEPT",
+]
 
 IN_A_NEW_PROCESS = (
     "resume_optimizer_then_scheduler",
     "resume_scheduler_then_optimizer",
     "resume_from_file",
+    "resume_from_legacy_file",
+    "resume_from_json",
     "resume_twice_from_one_dict",
     "resume_built_on_loaded_optimizer",
     "resume_scheduler_alone",
 )
 """The checks that load any older state into a scheduler that was built anew."""
 
-EVERY_LOAD = (*IN_A_NEW_PROCESS, "roll_back_in_place", "resume_at_every_save")
+AT_ANY_TIME = (*IN_A_NEW_PROCESS, "roll_back_in_place", "resume_at_every_save")
+"""The checks that go on from a state that was loaded, and are searched for when that shows."""
+
+SWEPT = ("resume_from_distributed_checkpoint",)
+"""The checks that load a state at a few epochs of a plain run alone, as they are slow."""
+
+EVERY_LOAD = (*AT_ANY_TIME, *SWEPT)
 """The checks that go on from a state that was loaded."""
+
+EVERY_LOAD_BUT_JSON = tuple(name for name in EVERY_LOAD if name != "resume_from_json")
+"""The same, for a state that does not go into JSON."""
+
+STATE_AFTER_OPTIMIZER = (
+    "resume_optimizer_then_scheduler",
+    "resume_from_file",
+    "resume_from_legacy_file",
+    "resume_from_json",
+    "resume_from_distributed_checkpoint",
+)
+"""The checks that build both anew, and load the optimizer's state before the scheduler's."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from harness.faults import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
-from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, IN_A_NEW_PROCESS, SWEPT
 
 __all__: list[str] = []
 
@@ -45,7 +45,7 @@ class WrongAtAMilestone(Halving):
 @planted(
     RAMP,
     "train:9 save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
 )
 class WrongAtTheEnd(Ramp):
     """Begins anew when it is resumed at the very end of its schedule."""
@@ -134,7 +134,7 @@ class OnlyForward(Halving):
 @planted(
     UPDATES,
     "train:1 optimizer:1 save:a resume:a scheduler:1 train:1",
-    caught_by=EVERY_LOAD,
+    caught_by=AT_ANY_TIME,
 )
 class PendingNotLoaded(Updates):
     """Does not load that an optimizer step waits to be counted."""
@@ -146,7 +146,7 @@ class PendingNotLoaded(Updates):
 @planted(
     UPDATES,
     "scheduler:3 save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
     real="starVLA/starVLA#210",
 )
 class StepsForUpdates(Updates):
@@ -189,7 +189,7 @@ class RaisesMidCycle(Restarts):
 @planted(
     HALVING,
     "save:a scheduler:1 save:b resume:a train:2",
-    caught_by=[*IN_A_NEW_PROCESS, "roll_back_in_place"],
+    caught_by=[*IN_A_NEW_PROCESS, *SWEPT, "roll_back_in_place"],
 )
 class LastSaveOnly(Halving):
     """Leaves its position in a class attribute at a save, where the next save overwrites it."""

@@ -1,0 +1,48 @@
+"""What checks need and not every scheduler, or torch, has."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from harness.errors import SubjectError
+from harness.subject import Bound
+
+__all__ = ["lacking", "lacks"]
+
+
+def lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
+    """What checks may need and the scheduler does not have, each with the reason to give."""
+    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
+        raise SubjectError(
+            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
+            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
+            "two functions in their place"
+        )
+    lacks = {}
+    if not hasattr(scheduler, "get_last_lr"):
+        lacks["get_last_lr"] = "it has no get_last_lr"
+    takes = bound.takes_last_epoch
+    if takes:
+        try:
+            bound.build(bound.new_optimizer(), last_epoch=-1)
+        except TypeError as error:
+            takes = "last_epoch" not in str(error)
+        except Exception:
+            takes = True  # a matter of the check, which will say so
+    if not takes:
+        lacks["last_epoch"] = "its build takes no last_epoch"
+    return lacks
+
+
+def lacking(need: str) -> str:
+    """Why this torch can't serve a check with the need `need`, or nothing.
+
+    Looked up only where a check asks: it may import what takes a second.
+    """
+    if need == "distributed_checkpoint":
+        try:
+            importlib.import_module("torch.distributed.checkpoint.state_dict")
+        except Exception:  # without distributed its own imports fail, in several ways
+            return "this torch has no torch.distributed.checkpoint.state_dict"
+    return ""

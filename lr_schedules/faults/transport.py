@@ -1,0 +1,74 @@
+"""Faults of what a state is made of, which some transports of a checkpoint change or lose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness.faults import planted
+from lr_schedules.controls import HALVING, NOISE
+from lr_schedules.correct import Halving, Noise, thirds
+
+__all__: list[str] = []
+
+
+if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
+
+    @planted(
+        HALVING,
+        "save:a resume:a",
+        caught_by=["resume_from_legacy_file"],
+    )
+    class SavesEightBits(Halving):
+        """Saves its factor in eight bits, which no file of the older format gives back."""
+
+        def state_dict(self) -> dict[str, Any]:
+            return {
+                "epoch": self.epoch,
+                "factor": torch.tensor(self.factor()).to(torch.float8_e5m2),
+            }
+
+
+@planted(
+    NOISE,
+    "save:a resume:a",
+    caught_by=["resume_from_json"],
+)
+class NeedsItsTuples(Noise):
+    """Hands its generator the saved state as it came, and that takes no list for a tuple."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.random.setstate(state["random"])
+        super().load_state_dict(state)
+
+
+@planted(
+    HALVING,
+    "train:1 save:a resume:a train:2",
+    caught_by=["resume_from_json", "resume_from_distributed_checkpoint"],
+)
+class KeyIsANumber(Halving):
+    """Saves its position under a number, and begins anew where that came back as a string."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": {0: self.epoch}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": state["epochs"].get(0, 0)})
+
+
+@planted(
+    HALVING,
+    "train:3 save:a resume:a",
+    caught_by=["resume_from_distributed_checkpoint"],
+)
+class StateGrows(Halving):
+    """Saves a count for each factor so far, so that a new scheduler's state has fewer keys."""
+
+    def state_dict(self) -> dict[str, Any]:
+        factors = [thirds(epoch) for epoch in range(self.epoch + 1)]
+        return {"counts": {str(factor): factors.count(factor) for factor in factors}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({"epoch": sum(state["counts"].values()) - 1})
