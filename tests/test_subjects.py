@@ -25,16 +25,16 @@ FOUND_ON_2_13_0 = {
     "CyclicLR": {
         "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 step_size_down=3 "
         "mode='triangular2' save:a resume:a resume:a",
-        "resume_by_last_epoch": "optimizer=SGD(groups=1,lr='tensor') base_lr=1.0 max_lr=0.1 "
-        "step_size_up=2 step_size_down=None mode='triangular' cycle_momentum=False "
-        "scheduler:2 save:a resume:a",
+        "resume_by_last_epoch": "optimizer=SGD(groups=1,lr='tensor') base_lr=0.1 max_lr=0.01 "
+        "step_size_up=1 step_size_down=None mode='triangular' cycle_momentum=False "
+        "train:1 save:a resume:a",
         "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
         "step_size_down=3 mode='triangular2' save:a",
     },
     "CyclicLR-scale_fn": {
         "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
         "scale_fn=fall_with_cycle save:a resume:a resume:a",
-        "resume_by_last_epoch": "optimizer=SGD(groups=1,lr='tensor') base_lr=1.0 max_lr=0.1 "
+        "resume_by_last_epoch": "optimizer=SGD(groups=2,lr='shared') base_lr=1.0 max_lr=0.1 "
         "step_size_up=1 scale_fn=fall_with_cycle step_size_down=None mode='triangular' "
         "cycle_momentum=False train:1 save:a resume:a",
         "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
@@ -45,8 +45,6 @@ FOUND_ON_2_13_0 = {
         "anneal_strategy='linear' train:10"
     },
     "SequentialLR": {
-        "resume_twice_from_one_dict": "schedulers=[CyclicLR(base_lr=0.1,max_lr=0.1,step_size_up=1,"
-        "cycle_momentum=False),ExponentialLR(gamma=0.5)] milestones=[0] save:a resume:a resume:a",
         "resume_by_last_epoch": "schedulers=[LinearLR(start_factor=0.25,total_iters=3),"
         "ExponentialLR(gamma=0.5),ConstantLR(factor=0.5,total_iters=2)] milestones=[3,7] "
         "train:1 save:a resume:a",
