@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checks import CHECKS, MIXED
+from harness.checks import CHANGED, CHECKS, MIXED, as_check
+from harness.contracts import change_traces, changes, say
 from harness.control import do_nothing
 from harness.decorators import Check
 from harness.errors import (
@@ -36,10 +37,13 @@ from harness.results import (
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
+from harness.terms import format_value
 from harness.trace import BACK, MAX_STEPS, Trace
 
 __all__ = ["SubjectCheck", "check_subject"]
 
+BEFORE_CHANGED = "resume_optimizer_then_scheduler"
+"""The check that must hold with the same options, before they are changed."""
 SETS = 25
 """How many sets of options are drawn; a trace of the search gets one after the other."""
 SWEPT_SETS = 3
@@ -69,6 +73,7 @@ class SubjectCheck:
         self.current: Trace | None = None
         self.ends: list[str] = []
         self.by = ""
+        self.followed: dict[str, dict[str, str]] = {}
         self.traces = 0
         self.strategy = subject.strategy
         self.started = time.process_time()
@@ -96,6 +101,11 @@ class SubjectCheck:
             self.cases = list(self._cases(sets))
             bound = self.cases[0].bound
             self.lacks = _lacks(bound, self.runner(bound).start()[1])
+            if bound.options and not any(changes(bound, [case.bound for case in self.cases])):
+                self.lacks["options"] = (
+                    "none of its options has a number that could change: give the Subject a "
+                    "'drawn' strategy of others"
+                )
 
     def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
         """Those of the sets that the scheduler can be built and stepped with."""
@@ -132,7 +142,7 @@ class SubjectCheck:
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        key = (repr((bound.fields, bound.options)), self.weights)
+        key = (repr((bound.fields, bound.options, bound.changed)), self.weights)
         if key not in self.runners:
             self.runners[key] = Runner(bound, weights=self.weights)
         runner = self.runners[key]
@@ -169,6 +179,7 @@ class SubjectCheck:
         started = time.perf_counter()
         self.tally = Tally()
         self.weights = True
+        self.followed = {}
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -214,6 +225,8 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
+        if check is CHANGED and "options" not in self.lacks and not holding:
+            return f"{BEFORE_CHANGED} does not hold, where the options stay as they are"
         return next((self.lacks[need] for need in check.needs if need in self.lacks), "")
 
     def decide(
@@ -227,6 +240,8 @@ class SubjectCheck:
                 self.blame(check, trace)
         if trace is None:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
+                if check is CHANGED:
+                    raise UndecidedError("no change of its options that was tried shows in its run")
                 raise UndecidedError("nothing was tried: the uninterrupted run is too short")
             return HOLDS, self.note, None
         found = Found(self.by, self.traces + self.tally.traces, time.process_time() - self.started)
@@ -241,11 +256,15 @@ class SubjectCheck:
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
+        if check is CHANGED:
+            return len(self.followed)
         return self.tally.resumes if check.compares == "trajectory" else self.tally.comparisons
 
     @property
     def note(self) -> str:
         """What a verdict leaves out."""
+        if self.followed:
+            return say(self.followed)
         notes = (
             []
             if self.weights
@@ -262,7 +281,15 @@ class SubjectCheck:
             outcomes.append(runner.run(check, trace))
         if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ")
+        self.note_reading(trace, outcomes[0])
         return outcomes[0], runner.tally
+
+    def note_reading(self, trace: Trace, outcome: Outcome) -> None:
+        """Keep which contract the changed options of `trace` followed."""
+        if outcome.reading:
+            changed = dict(trace.options)["changed"]
+            change = " ".join(f"{name}={format_value(value)}" for name, value in changed.items())
+            self.followed.setdefault(",".join(changed), {})[change] = outcome.reading
 
     def blame(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks through weights that the optimizer loses by itself.
@@ -287,7 +314,10 @@ class SubjectCheck:
     def control(self, check: Check, trace: Trace) -> Break | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
         subject = do_nothing(self.subject.bind(dict(trace.options)).new_optimizer)
-        runner = Runner(subject.bind({}), deadline=self.deadline, weights=self.weights)
+        weights = self.weights and check is not CHANGED
+        runner = Runner(subject.bind({}), deadline=self.deadline, weights=weights)
+        if check is CHANGED:
+            check = as_check(BEFORE_CHANGED)
         return runner.run(check, Trace(trace.operations)).broken
 
     def breaks(self, check: Check, trace: Trace) -> bool:
@@ -298,9 +328,11 @@ class SubjectCheck:
         self.current = trace
         bound = self.subject.bind(dict(trace.options))
         try:
-            broken = self.runner(bound).run(check, trace).broken
+            outcome = self.runner(bound).run(check, trace)
         except TraceError:
             return False
+        broken = outcome.broken
+        self.note_reading(trace, outcome)
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
@@ -312,15 +344,23 @@ class SubjectCheck:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
         self.by = "sweep"
         for case in self.cases[:SWEPT_SETS]:
-            epochs = min(case.epochs, self.subject.length)
-            traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
-            for operations in traces:
-                trace = Trace(operations, case.bound.literals)
+            for trace in self.swept(check, holding, case):
                 if self.breaks(check, trace):
                     return self.cut(check, trace)
-        if check.kind == "resume" and self.budget.max_examples:
+        if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding)
         return None
+
+    def swept(self, check: Check, holding: Sequence[Check], case: Case) -> Iterator[Trace]:
+        """The traces of the sweep over a set of options."""
+        epochs = min(case.epochs, self.subject.length)
+        if check is CHANGED:
+            others = [other.bound for other in self.cases]
+            yield from change_traces(case.bound, others, epochs, self.subject.length)
+            return
+        traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
+        for operations in traces:
+            yield Trace(operations, case.bound.literals)
 
     def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
@@ -362,8 +402,10 @@ class SubjectCheck:
             return trace
         from harness.machine import shrink_options
 
+        kept = {name: value for name, value in trace.options if name == "changed"}
+
         def with_options(values: dict[str, Any]) -> Trace:
-            return Trace(trace.operations, self.subject.bind(values).literals)
+            return Trace(trace.operations, self.subject.bind({**values, **kept}).literals)
 
         def breaks(values: dict[str, Any]) -> bool:
             try:
@@ -402,7 +444,7 @@ def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
             "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
             "two functions in their place"
         )
-    lacks = {}
+    lacks = {} if bound.options else {"options": "it has no options to change"}
     if not hasattr(scheduler, "get_last_lr"):
         lacks["get_last_lr"] = "it has no get_last_lr"
     takes = bound.takes_last_epoch
@@ -439,12 +481,12 @@ def check_subject(
     ways.remove(MIXED)
     results: dict[str, Result] = {}
     for check in checks:
-        if check is MIXED:
-            for way in ways:
-                if way.name not in results:
-                    results[way.name] = work.check(way, ())
-        holding = [
-            way for way in ways if way.name in results and results[way.name].verdict == HOLDS
-        ]
+        before = ways if check is MIXED else []
+        if check is CHANGED and "options" not in work.lacks:
+            before = [as_check(BEFORE_CHANGED)]
+        for way in before:
+            if way.name not in results:
+                results[way.name] = work.check(way, ())
+        holding = [way for way in before if results[way.name].verdict == HOLDS]
         results[check.name] = work.check(check, holding)
         yield results[check.name]

@@ -55,7 +55,7 @@ from harness.loop import (
 )
 from harness.subject import import_attribute
 
-__all__ = ["CHECKS", "MIXED", "as_check", "select_checks"]
+__all__ = ["CHANGED", "CHECKS", "MIXED", "as_check", "select_checks"]
 
 # ---------------------------------------------------------------- documented ways of resuming
 
@@ -195,6 +195,23 @@ def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> A
     return optimizer, scheduler
 
 
+@resume_check(
+    default=False, needs=("options",), weights=False, search=False,
+    about="which option wins where the resumed run has others",
+)  # fmt: skip
+def resume_with_changed_options(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build with a changed option, load both: the saved one wins, or the new one, or it raises.
+
+    In the documented order. One of the three contracts must be followed exactly at every save
+    point; see `harness.contracts`.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
 # --------------------------------------------------------------------------- state checks
 
 
@@ -264,6 +281,9 @@ CHECKS: tuple[Check, ...] = tuple(
 
 MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
 """The check that has no way of its own: each resume of its traces names one."""
+
+CHANGED: Check = resume_with_changed_options.__check__  # type: ignore[attr-defined]
+"""The check whose traces change options on resume, and say so by ``changed={...}``."""
 
 
 def as_check(value: Any) -> Check:

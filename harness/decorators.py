@@ -33,6 +33,7 @@ class Check:
     from_epoch: int = 0
     weights: bool = True
     same_dict: bool = False
+    search: bool = True
 
     @property
     def name(self) -> str:
@@ -86,6 +87,7 @@ def resume_check(
     from_epoch: int = ...,
     weights: bool = ...,
     same_dict: bool = ...,
+    search: bool = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -99,6 +101,7 @@ def resume_check(
     from_epoch: int = 0,
     weights: bool = True,
     same_dict: bool = False,
+    search: bool = True,
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -112,8 +115,8 @@ def resume_check(
     default : bool
         Whether it is on where no checks are named.
     needs : tuple of str
-        What not every scheduler has, ``get_last_lr`` or (a build that takes)
-        ``last_epoch``; one that lacks it declines the check.
+        What not every scheduler has, ``get_last_lr``, (a build that takes)
+        ``last_epoch``, or ``options``; one that lacks it declines the check.
     about : str
         Whose state it is about.
     from_epoch : int
@@ -124,6 +127,8 @@ def resume_check(
     same_dict : bool
         Whether every resume from a slot is given one and the same dict, where
         otherwise each is given its own copy.
+    search : bool
+        Whether traces are drawn for it after the sweep.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
@@ -136,7 +141,7 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict,
+                from_epoch, weights, same_dict, search,
             ),
         )  # fmt: skip
 

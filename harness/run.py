@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.checks import MIXED
+from harness.checks import CHANGED, MIXED
+from harness.contracts import follow
 from harness.decorators import Check
-from harness.errors import CheckError, SubjectError, TimeLimit
+from harness.errors import CheckError, SubjectError, TimeLimit, TraceError
 from harness.loop import (
     describe,
     differences,
@@ -57,10 +58,14 @@ class Break:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one trace showed; `ended` says why it could not be run to its end."""
+    """What a run of one trace showed; `ended` says why it could not be run to its end.
+
+    `reading` is the contract that it followed where options changed (`harness.contracts`).
+    """
 
     broken: Break | None = None
     ended: str = ""
+    reading: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,22 @@ class Runner:
         Raises `TraceError` for a trace that the check can't run.
         """
         ways = routes(check, trace)
+        if check is CHANGED:
+            return self._changed(check, trace)
+        if self.bound.changed:
+            raise TraceError(
+                f"'changed' in the trace: {check.name} resumes with the same options; leave it out"
+            )
         return _Run(self, check, trace, ways, self._references_for(trace)).go()
+
+    def _changed(self, check: Check, trace: Trace) -> Outcome:
+        found = follow(self.bound, check.function, trace, self.check_time)
+        self.tally.traces += 1
+        self.tally.steps += found.steps
+        self.tally.resumes += found.resumes
+        if found.place is None:
+            return Outcome(None, found.ended, found.reading)
+        return Outcome(Break(*found.place, found.expected, found.actual))
 
     def _references_for(self, trace: Trace) -> list[Reference]:
         paths = branches(trace.operations)

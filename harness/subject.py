@@ -23,6 +23,8 @@ MAX_LENGTH = 1000
 MAPPINGS = ("options", "words", "declines")
 FIELDS = ("optimizer", "step")
 """The fields that an option of the same name stands for, where it is a term."""
+CONTRACTS = ("saved", "new", "raises")
+"""What a subject can promise of options that change on resume."""
 
 __all__ = ["Bound", "Subject", "as_subject", "find_subjects", "import_attribute", "select_subjects"]
 
@@ -64,6 +66,9 @@ class Subject:
         for a scheduler without methods of these names. Both or neither.
     declines : mapping
         Names of checks that it does not promise, each with the reason.
+    contract : str
+        What `resume_with_changed_options` demands: ``saved`` (the saved option
+        wins), ``new`` (the new one) or ``raises``. By default any of them.
     length : int
         Epochs of the plain run whose every epoch is tried as a save point;
         what the scheduler does should happen within them.
@@ -95,6 +100,7 @@ class Subject:
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
     declines: Mapping[str, str] = field(default_factory=dict)
+    contract: str = ""
     length: int = 12
     standalone: bool = False
     reference: str = ""
@@ -126,9 +132,16 @@ class Subject:
             raise SubjectError(
                 f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
             )
-        if "last_epoch" in self.options:
+        for what, whose in (("last_epoch", "the checks"), ("changed", "a trace")):
+            if what in self.options:
+                raise SubjectError(
+                    f"subject {self.name}: {what!r} is no option, {whose} give{'s' * (whose[0] == 'a')}"
+                    " it: leave it out"
+                )
+        if self.contract not in ("", *CONTRACTS):
             raise SubjectError(
-                f"subject {self.name}: 'last_epoch' is no option, the checks give it: leave it out"
+                f"subject {self.name}: 'contract' must be one of {', '.join(CONTRACTS)}, or empty "
+                f"(got {self.contract!r})"
             )
         for what in MAPPINGS:
             object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
@@ -164,6 +177,12 @@ class Subject:
                 f"{open_[0]!r}: write {open_[0]}=VALUE"
             )
         fields = {name: values.pop(name) for name in FIELDS if isinstance(values.get(name), Term)}
+        changed = values.pop("changed", {})
+        if not isinstance(changed, dict) or not all(isinstance(name, str) for name in changed):
+            raise TraceError(
+                f"'changed' must be a dict of options by their names (got {changed!r}): "
+                "write changed={'name':value}"
+            )
         signature = _signature(self.build)
         if signature is not None:
             try:
@@ -173,8 +192,10 @@ class Subject:
                     f"subject {self.name}: build cannot be called with the options "
                     f"{sorted(values)}: {error}; its signature is {signature}"
                 ) from None
-        bound = Bound(self, values, fields)
+        bound = Bound(self, values, fields, changed)
         bound.check_words()
+        if changed:
+            bound.new.check_words()
         return bound
 
     def with_options(self, options: Mapping[str, Any]) -> Subject:
@@ -184,16 +205,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class Bound:
-    """A subject with a value for every option; `fields` are terms in place of fields of it."""
+    """A subject with a value for every option; `fields` are terms in place of fields of it.
+
+    `changed` are the options that change where a run is resumed.
+    """
 
     subject: Subject
     options: dict[str, Any]
     fields: dict[str, Term] = field(default_factory=dict)
+    changed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def literals(self) -> tuple[tuple[str, Any], ...]:
         """The options that a trace can say; the others are the subject's own, such as functions."""
-        said: list[tuple[str, Any]] = list(self.fields.items())
+        said: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
+        said += self.fields.items()
         for name, value in self.options.items():
             try:
                 format_value(value)
@@ -226,6 +252,14 @@ class Bound:
         if "optimizer" in self.fields:
             return functools.partial(resolve, self.fields["optimizer"], self.words)
         return self.subject.optimizer
+
+    @property
+    def new(self) -> Bound:
+        """The same with the changed options, as a resumed run is built; errors are those of `bind`.
+
+        The optimizer and the step stay as they are.
+        """
+        return self.subject.bind({**self.fields, **self.options, **self.changed})
 
     @property
     def takes_last_epoch(self) -> bool:
