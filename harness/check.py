@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.changes import change_traces, say
 from harness.checks import CHANGED, CHECKS, MIXED, as_check
-from harness.contracts import change_traces, changes, say
 from harness.control import do_nothing
 from harness.decorators import Check
 from harness.errors import (
@@ -24,6 +24,7 @@ from harness.errors import (
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, plain, same
 from harness.minimise import minimise
+from harness.needs import lacks
 from harness.results import (
     BROKEN,
     DECLINED,
@@ -100,12 +101,8 @@ class SubjectCheck:
                 sets += draw_options(self.strategy, SETS, self.budget.seed)
             self.cases = list(self._cases(sets))
             bound = self.cases[0].bound
-            self.lacks = _lacks(bound, self.runner(bound).start()[1])
-            if bound.options and not any(changes(bound, [case.bound for case in self.cases])):
-                self.lacks["options"] = (
-                    "none of its options has a number that could change: give the Subject a "
-                    "'drawn' strategy of others"
-                )
+            others = [case.bound for case in self.cases]
+            self.lacks = lacks(bound, self.runner(bound).start()[1], others)
 
     def _cases(self, sets: Sequence[dict[str, Any]]) -> Iterator[Case]:
         """Those of the sets that the scheduler can be built and stepped with."""
@@ -286,8 +283,10 @@ class SubjectCheck:
 
     def note_reading(self, trace: Trace, outcome: Outcome) -> None:
         """Keep which contract the changed options of `trace` followed."""
-        if outcome.reading:
-            changed = dict(trace.options)["changed"]
+        changed = dict(trace.options).get("changed", {})
+        if outcome.broken is not None:
+            self.followed.pop(",".join(changed), None)
+        elif outcome.reading:
             change = " ".join(f"{name}={format_value(value)}" for name, value in changed.items())
             self.followed.setdefault(",".join(changed), {})[change] = outcome.reading
 
@@ -434,30 +433,6 @@ def _excuses(control: Break, broken: Break, check: Check) -> bool:
     if raised is not None or "raises" in control.actual or check.compares == "values":
         return raised is not None and raised == control.actual.get("raises")
     return True
-
-
-def _lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
-    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
-        raise SubjectError(
-            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
-            "two functions in their place"
-        )
-    lacks = {} if bound.options else {"options": "it has no options to change"}
-    if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
-    takes = bound.takes_last_epoch
-    if takes:
-        try:
-            bound.build(bound.new_optimizer(), last_epoch=-1)
-        except TypeError as error:
-            takes = "last_epoch" not in str(error)
-        except Exception:
-            takes = True  # a matter of the check, which will say so
-    if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks
 
 
 def check_subject(

@@ -11,17 +11,15 @@ What is compared is what the optimizer will use, not the weights, which follow f
 whole past. Until the scheduler's first step after a resume the optimizer has what it
 was saved with, whichever option wins then.
 
-All but the end of this file is also what a reproduction script is made of, and is
-pasted into it as it stands: see `harness.loop`.
+What is written here is also what a reproduction script is made of, and is pasted into it
+as it stands: see `harness.loop`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from harness.errors import TraceError
 from harness.loop import (
     Stateful,
     describe,
@@ -30,20 +28,10 @@ from harness.loop import (
     optimizer_step,
     restore_parameters,
     same,
-    save_checkpoint,
     snapshot,
 )
-from harness.terms import Term, format_value, resolve
-from harness.trace import STEPS, Operation, Trace
 
-if TYPE_CHECKING:
-    from harness.subject import Bound
-
-__all__ = [
-    "CONTRACTS", "Followed", "change_traces", "changes", "follow", "judge", "resumed_runs", "say",
-]  # fmt: skip
-
-Observations = list[dict[str, Any]]
+__all__ = ["READINGS", "SAID", "contrast", "judge", "resumed_runs"]
 
 SAID = {
     "saved": "the saved option wins",
@@ -52,8 +40,8 @@ SAID = {
     "handed over": "the new option wins, from the resume on",
     "raises": "it raises",
 }
-CONTRACTS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
-"""What a subject can promise, each with the readings of it."""
+READINGS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
+"""The readings of each contract that a subject can promise."""
 
 
 # ------------------------------------------------------------------------- runs, and oracles
@@ -224,24 +212,16 @@ def survives(run: dict[str, Any]) -> int | None:
     return None
 
 
-def first_misfit(runs: list[dict[str, Any]], index_of: Callable[[dict[str, Any]], Any]) -> Any:
-    """The run, and the index in what it saw, where the first of them does not fit; or None."""
-    for number, run in enumerate(runs):
-        index = index_of(run)
-        if index is not None:
-            return number, index
-    return None
-
-
 def judge(
     builders: Any, step: Any, changed: dict[str, Any], runs: list[dict[str, Any]],
     allowed: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Which of the allowed contracts all `runs` follow.
 
-    ``follows`` is the reading that they follow, or nothing where they tell nothing. Where they
-    follow none that is allowed, ``run`` and ``index`` say where the last one was left, and
-    ``left`` which ones that was; ``saved`` and ``start`` are the two uninterrupted runs there.
+    ``follows`` is the reading that they follow, or nothing where they tell nothing. It is None
+    where they follow none that is allowed; then ``run`` and ``index`` say where the last one was
+    left, and ``left`` which ones that was, if not all at once; ``saved`` and ``start`` are the
+    two uninterrupted runs there.
     """
     new_optimizer, build, rebuild = builders
     known: dict[Any, list[dict[str, Any]]] = {}
@@ -282,9 +262,10 @@ def judge(
             return {"follows": "saved"}
     number, index = max(found[name] for name in allowed)
     left = [name for name in allowed if found[name] == (number, index)]
+    left = left if len(left) < len(allowed) else []
     run = runs[number]
     return {
-        "run": run, "index": index, "left": left if len(left) < len(allowed) else [],
+        "follows": None, "run": run, "index": index, "left": left,
         "saved": oracle("saved", run), "start": oracle("start", run),
     }  # fmt: skip
 
@@ -313,180 +294,6 @@ def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]
     column = (*(key for key in names if key in seen), "lr")[0]
     actual = {column: seen[column]}
     if verdict["left"]:
-        actual["and before, as if"] = " and ".join(dict.fromkeys(SAID[n] for n in verdict["left"]))
+        followed = dict.fromkeys(SAID[name].partition(",")[0] for name in verdict["left"])
+        actual["until then"] = " or ".join(followed)
     return expected, actual
-
-
-# ------------------------------------------------- of the harness alone: changes, and a verdict
-
-
-@dataclass(frozen=True)
-class Followed:
-    """What a trace shows: the reading that it follows, or where it follows none, or neither.
-
-    `place` is an operation's index and the step of it; `ended` says why nothing can be told.
-    """
-
-    reading: str = ""
-    place: tuple[int, int] | None = None
-    expected: Mapping[str, Any] | None = None
-    actual: Mapping[str, Any] | None = None
-    ended: str = ""
-    steps: int = 0
-    resumes: int = 0
-
-
-def allowed_by(contract: str) -> list[str]:
-    """The readings that a subject's `contract` allows: all, where it names none."""
-    return (
-        CONTRACTS[contract] if contract else [name for all_ in CONTRACTS.values() for name in all_]
-    )
-
-
-def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
-    """Operations as `resumed_runs` takes them; `TraceError` for those that it can't do."""
-    for operation in operations:
-        if operation.kind not in (*STEPS, "save", "resume"):
-            raise TraceError(
-                f"'{operation}' in the trace: where options change there are train, optimizer, "
-                "scheduler, save and resume alone"
-            )
-    return [(op.kind, op.count or op.slot) for op in operations]
-
-
-def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) -> Followed:
-    """Run `trace`, whose resumes have changed options, and say which contract it follows.
-
-    `tick` is called at every step. Raises `TraceError` where the options aren't changed, or
-    can't be built when changed.
-    """
-    if not bound.changed:
-        raise TraceError(
-            "the trace must begin with the options that change: changed={'name':value}"
-        )
-    if bound.new.fields != bound.fields:
-        raise TraceError("'changed' in the trace: only options of the scheduler can change")
-    operations = plain_operations(trace.operations)
-    new = bound.new
-    try:
-        new.build(new.new_optimizer())
-    except (Exception, SystemExit) as error:
-        raise TraceError(
-            f"changed={format_value(bound.changed)}: build raised {describe(error)}"
-        ) from None
-    steps = 0
-
-    def step(scheduler: Any, epoch: int) -> None:
-        nonlocal steps
-        steps += 1
-        tick()
-        bound.step(scheduler, epoch)
-
-    builders = bound.new_optimizer, bound.build, new.build
-    runs = resumed_runs(builders, step, save_checkpoint, resume, operations)
-    allowed = allowed_by(bound.subject.contract)
-    # Only what is seen in the resumed runs tells; the oracles' steps are not counted.
-    made = steps
-    verdict = (
-        judge(builders, step, resolve(bound.changed, bound.words), runs, allowed)
-        if runs
-        else {"follows": ""}
-    )
-    if "run" in verdict:
-        place = verdict["run"]["places"][verdict["index"]]
-        expected, actual = contrast(verdict, allowed)
-        return Followed("", place, expected, actual, steps=made, resumes=len(runs))
-    ended = "" if verdict["follows"] else (
-        "the change makes no difference after a resume in this trace, so it tells nothing"
-    )  # fmt: skip
-    return Followed(verdict["follows"], ended=ended, steps=made, resumes=len(runs))
-
-
-def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
-    """Changed options to resume with, one option at a time: those of `others`, then near ones.
-
-    At most two of an option's values are taken from the others, and two near ones.
-    """
-    names = dict.fromkeys([*bound.options, *(name for other in others for name in other.options)])
-    for name in names:
-        own = bound.options.get(name)
-        drawn = [other.options[name] for other in others if name in other.options]
-        said: dict[str, Any] = {}
-        for value in [*_other(own, drawn), *(_near(own) if name in bound.options else ())]:
-            try:
-                said.setdefault(format_value(value), value)
-            except TraceError:
-                continue  # a function of the subject's own: no trace can say it
-        yield from ({name: value} for value in said.values())
-
-
-def _other(own: Any, drawn: Sequence[Any]) -> list[Any]:
-    """Up to two drawn values that are not the option's own."""
-    return [value for value in drawn if repr(value) != repr(own)][:2]
-
-
-def _near(value: Any) -> list[Any]:
-    """Values of the same shape, whose numbers are others."""
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1, value + 2]
-    if isinstance(value, float):
-        return [value / 2, (value + 1) / 2]
-    if isinstance(value, Term):
-        if not value.arguments and not value.keywords:
-            return []
-        names, items = [name for name, _ in value.keywords], [item for _, item in value.keywords]
-        return [
-            replace(
-                value, arguments=tuple(near[0]), keywords=tuple(zip(names, near[1], strict=True))
-            )
-            for near in _near([list(value.arguments or ()), items])
-        ]
-    if isinstance(value, dict):
-        return [dict(zip(value, near, strict=True)) for near in _near(list(value.values()))]
-    if isinstance(value, (list, tuple)):
-        near = [_near(item) for item in value]
-        if not any(near):
-            return []
-        each = [[(some or [item])[-1 if i else 0] for some, item in zip(near, value, strict=True)]
-                for i in (0, 1)]  # fmt: skip
-        return [type(value)(items) for items in each]
-    return []
-
-
-def change_traces(
-    bound: Bound, others: Sequence[Bound], epochs: int, length: int
-) -> Iterator[Trace]:
-    """A trace for each change: saved at every epoch, resumed from each save and run on.
-
-    `epochs` is how far the run with the old options comes; the others go on to `length`, so
-    that a longer schedule shows.
-    """
-    slots = [chr(ord("a") + k) if k < 26 else f"s{k}" for k in range(epochs + 1)]
-    operations: list[Operation] = []
-    for k, slot in enumerate(slots):
-        operations += [*([Operation("train", count=1)] if k else []), Operation("save", slot=slot)]
-    for k, slot in enumerate(slots):
-        rest = [Operation("train", count=length - k)] if length > k else []
-        operations += [Operation("resume", slot=slot), *rest]
-    for changed in changes(bound, others):
-        yield Trace(tuple(operations), (("changed", changed), *bound.literals))
-
-
-def say(followed: Mapping[str, Mapping[str, str]]) -> str:
-    """Which contract each option follows: of each the readings, by the changed options said.
-
-    >>> say({"gamma": {"gamma=0.25": "saved"}, "mode": {"mode=1": "saved", "mode=2": "raises"}})
-    'the saved option wins: gamma, mode=1; it raises: mode=2'
-    """
-    said: dict[str, list[str]] = {}
-    for name, readings in followed.items():
-        texts = {SAID[reading] for reading in readings.values()}
-        for change, reading in readings.items():
-            names = said.setdefault(SAID[reading], [])
-            label = name if len(texts) == 1 else change
-            if label not in names:
-                names.append(label)
-    order = dict.fromkeys(SAID.values())
-    return "; ".join(f"{text}: {', '.join(said[text])}" for text in order if text in said)

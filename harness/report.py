@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.checks import CHANGED
 from harness.decorators import Check
 from harness.paths import branches, epochs, unpath, walk
 from harness.results import (
@@ -56,6 +57,8 @@ def broken_text(result: Result, check: Check) -> str:
     if check.compares == "trajectory":
         run = " ".join(map(str, unpath(path))) or "without a step"
         because = f"because the uninterrupted run ({run}) has it there"
+        if check is CHANGED:
+            because = f"because the uninterrupted runs ({run}) have it there"
         ways = dict.fromkeys(
             op.check or check.name for op in found.trace.operations if op.kind in BACK
         )

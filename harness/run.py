@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.changes import follow
 from harness.checks import CHANGED, MIXED
-from harness.contracts import follow
 from harness.decorators import Check
 from harness.errors import CheckError, SubjectError, TimeLimit, TraceError
 from harness.loop import (

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness import loop, side_by_side
 from harness.api import replay
-from harness.checks import MIXED, as_check
+from harness.changes import allowed_by, plain_operations
+from harness.checks import CHANGED, MIXED, as_check
 from harness.decorators import Check
 from harness.errors import ScriptError
 from harness.paths import branches, epochs, routes, unpath, walk
@@ -47,7 +48,11 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
             )
         trace = shorter
     writer = _Writer(subject, check, trace)
-    body = "\n".join(writer.values() if check.compares == "values" else writer.runs(result.weights))
+    if check is CHANGED:
+        lines = writer.contract()
+    else:
+        lines = writer.values() if check.compares == "values" else writer.runs(result.weights)
+    body = "\n".join(lines)
     source = writer.source
     head = _head(subject, check, trace, result, list(source.modules))
     imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
@@ -149,10 +154,9 @@ class _Writer:
         if subject.state_dict is None and not terms:
             source.definitions["build"] = f"build = {build}"
             return
+        listed = ", ".join(f'"{name}": {value}' for name, value in options.items())
         made = (
-            f"{build}(optimizer, **last_epoch, {given})"
-            if terms
-            else "make(optimizer, **last_epoch)"
+            f"{build}(optimizer, **{{{listed}, **given}})" if terms else "make(optimizer, **given)"
         )
         if subject.state_dict is not None:
             wrapper = source.name(loop.Stateful)
@@ -162,7 +166,7 @@ class _Writer:
             made = f"{wrapper}({made}, {functions})"
         source.definitions["build"] = (
             "" if terms else f"make = {build}\n\n\n"
-        ) + f"def build(optimizer, **last_epoch):\n    return {made}"
+        ) + f"def build(optimizer, **given):\n    return {made}"
 
     def runs(self, weights: bool) -> list[str]:
         """The script of a check that compares runs."""
@@ -282,6 +286,36 @@ class _Writer:
         arguments = ", ".join(given.get(name, name) for name in check.parameters)
         self.source.paste(check.function)
         return f"{check.name}({arguments})"
+
+    def contract(self) -> list[str]:
+        """The script of the check whose traces change options on resume."""
+        source, changed = self.source, self.bound.changed
+        resume, save = self.check.function, source.name(self.check.save)
+        show = source.name(side_by_side.show_contract)
+        source.paste(resume)
+        said = {name: source.expression(value) for name, value in changed.items()}
+        given = ", ".join(f"{name}={value}" for name, value in said.items())
+        source.definitions["rebuild"] = (
+            f"def rebuild(optimizer):\n    return build(optimizer, {given})"
+        )
+        operations = plain_operations(self.trace.operations)
+        return [
+            "def step_it(scheduler, epoch):",
+            f"    {self.step}({self.scheduler}, epoch)",
+            "",
+            "",
+            "def main():",
+            '    print("torch", torch.__version__)',
+            f"    builders = {self.new_optimizer}, build, rebuild",
+            f"    changed = {source.expression(changed)}",
+            "    operations = [",
+            *(f"        {operation!r}," for operation in operations),
+            "    ]",
+            f"    allowed = {allowed_by(self.subject.contract)}",
+            f"    return {show}(",
+            f"        builders, step_it, {save}, {resume.__name__}, changed, operations, allowed",
+            "    )",
+        ]
 
     def values(self) -> list[str]:
         """The script of a check that compares values."""

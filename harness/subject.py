@@ -132,11 +132,10 @@ class Subject:
             raise SubjectError(
                 f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
             )
-        for what, whose in (("last_epoch", "the checks"), ("changed", "a trace")):
+        for what, who in (("last_epoch", "the checks give it"), ("changed", "a trace says it")):
             if what in self.options:
                 raise SubjectError(
-                    f"subject {self.name}: {what!r} is no option, {whose} give{'s' * (whose[0] == 'a')}"
-                    " it: leave it out"
+                    f"subject {self.name}: {what!r} is no option, {who}: leave it out"
                 )
         if self.contract not in ("", *CONTRACTS):
             raise SubjectError(

@@ -16,6 +16,7 @@ from lr_schedules.correct import (
     Bare,
     ClosedForm,
     Decay,
+    Fall,
     FromCallable,
     Halving,
     Handover,
@@ -87,6 +88,7 @@ TABLE = _control(
     Table,
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
+FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25})
 NOISE = _control("noise", Noise)
 MILESTONES = _control("milestones", Milestones)
 RESTARTS = _control("restarts", Restarts)

@@ -247,7 +247,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
 
 
 def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypatch):
-    monkeypatch.setattr("harness.check._lacks", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("harness.check.lacks", lambda *arguments: 1 / 0)
     result = verdicts(faulty.COUNTER, ["resume_from_file"])["resume_from_file"]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself, please report it: ZeroDivisionError" in result.reason

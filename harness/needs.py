@@ -1,0 +1,46 @@
+"""What checks need that not every scheduler has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.changes import changes
+from harness.errors import SubjectError
+from harness.subject import Bound
+
+__all__ = ["lacks"]
+
+
+def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
+    """What checks may need and the scheduler does not have, each with the reason to give.
+
+    `others` have other options. Raises `SubjectError` where it has no state at all.
+    """
+    if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
+        raise SubjectError(
+            f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
+            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
+            "two functions in their place"
+        )
+    lacks = {}
+    if not bound.options:
+        lacks["options"] = "it has no options to change"
+    elif not any(changes(bound, others)):
+        lacks["options"] = (
+            "none of its options has a number that could change: give the Subject a 'drawn' "
+            "strategy of others"
+        )
+    if not hasattr(scheduler, "get_last_lr"):
+        lacks["get_last_lr"] = "it has no get_last_lr"
+    takes = bound.takes_last_epoch
+    if takes:
+        try:
+            bound.build(bound.new_optimizer(), last_epoch=-1)
+        except TypeError as error:
+            takes = "last_epoch" not in str(error)
+        except Exception:
+            takes = True  # a matter of the check, which will say so
+    if not takes:
+        lacks["last_epoch"] = "its build takes no last_epoch"
+    return lacks
