@@ -309,6 +309,8 @@ def replay(subject: str, check_name: str, trace: str) -> int:
         return BROKEN_FOUND
     if result.verdict == HOLDS:
         click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
+        if result.note:
+            click.echo(result.note)
         return OK
     click.echo(f"cannot tell: {result.reason}")
     return FAILED

@@ -76,15 +76,16 @@ def show_contract(
         said = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
         rows.append((said[0], said[1], said[2]))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    for index, (old, new, seen) in enumerate(rows):
-        step_said = f"{run['first'] + index - 1:4}" if index else "step"
+    for index, row in enumerate(rows):
+        number = f"{run['first'] + index - 1:4}" if index else "step"
         mark = "  <- follows neither" if index == len(rows) - 1 else ""
-        print(f"{step_said}  {old:{widths[0]}}  {new:{widths[1]}}  {seen}{mark}")
+        print(f"{number}  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}{mark}")
     print()
     for name, value in expected.items():
         print(f"{name} must be {value}")
     for name, value in actual.items():
-        print(f"it raises {value}" if name == "raises" else f"{name} is {value}")
+        verb = {"raises": "it raises", "until then": "until then"}.get(name, f"{name} is")
+        print(f"{verb} {value}")
     print("The bug is there.")
     return 1
 
