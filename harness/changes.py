@@ -17,7 +17,8 @@ from harness.terms import Term, format_value, resolve
 from harness.trace import STEPS, Operation, Trace
 
 __all__ = [
-    "Followed", "allowed_by", "change_traces", "changes", "follow", "plain_operations", "say",
+    "Followed", "allowed_by", "change_traces", "changes", "follow", "plain_operations", "said_change",
+    "say",
 ]  # fmt: skip
 
 
@@ -168,19 +169,29 @@ def change_traces(
         yield Trace(tuple(operations), (("changed", changed), *bound.literals))
 
 
+def said_change(trace: Trace) -> tuple[str, str]:
+    """The names of the options that `trace` changes, and the same with their new values."""
+    changed = dict(trace.options)["changed"]
+    values = (f"{name}={format_value(value)}" for name, value in changed.items())
+    return ",".join(changed), " ".join(values)
+
+
 def say(followed: Mapping[str, Mapping[str, str]]) -> str:
     """Which contract each option follows: of each the readings, by the changed options said.
+
+    An empty reading is of none.
 
     >>> say({"gamma": {"gamma=0.25": "saved"}, "mode": {"mode=1": "saved", "mode=2": "raises"}})
     'the saved option wins: gamma, mode=1; it raises: mode=2'
     """
+    names = {**SAID, "": "none is followed"}
     said: dict[str, list[str]] = {}
     for name, readings in followed.items():
-        texts = {SAID[reading] for reading in readings.values()}
+        texts = {names[reading] for reading in readings.values()}
         for change, reading in readings.items():
-            names = said.setdefault(SAID[reading], [])
+            labels = said.setdefault(names[reading], [])
             label = name if len(texts) == 1 else change
-            if label not in names:
-                names.append(label)
-    order = dict.fromkeys(SAID.values())
+            if label not in labels:
+                labels.append(label)
+    order = dict.fromkeys(names.values())
     return "; ".join(f"{text}: {', '.join(said[text])}" for text in order if text in said)

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.changes import change_traces, say
+from harness.changes import change_traces, said_change, say
 from harness.checks import CHANGED, CHECKS, MIXED, as_check
-from harness.control import do_nothing
+from harness.control import do_nothing, excuses
 from harness.decorators import Check
 from harness.errors import (
     HarnessError,
@@ -38,7 +38,6 @@ from harness.results import (
 from harness.run import Break, Outcome, Runner, Tally
 from harness.subject import Bound, Subject
 from harness.sweep import sweep, sweep_pairs
-from harness.terms import format_value
 from harness.trace import BACK, MAX_STEPS, Trace
 
 __all__ = ["SubjectCheck", "check_subject"]
@@ -283,12 +282,9 @@ class SubjectCheck:
 
     def note_reading(self, trace: Trace, outcome: Outcome) -> None:
         """Keep which contract the changed options of `trace` followed."""
-        changed = dict(trace.options).get("changed", {})
-        if outcome.broken is not None:
-            self.followed.pop(",".join(changed), None)
-        elif outcome.reading:
-            change = " ".join(f"{name}={format_value(value)}" for name, value in changed.items())
-            self.followed.setdefault(",".join(changed), {})[change] = outcome.reading
+        if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
+            name, change = said_change(trace)
+            self.followed.setdefault(name, {})[change] = outcome.reading
 
     def blame(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks through weights that the optimizer loses by itself.
@@ -303,7 +299,7 @@ class SubjectCheck:
             self.weights = False
             return True
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
-        if broken is not None and not _excuses(control, broken, check):
+        if broken is not None and not excuses(control, broken, check):
             return False
         raise UndecidedError(
             "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
@@ -335,7 +331,7 @@ class SubjectCheck:
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
-        return control is None or not _excuses(control, broken, check)
+        return control is None or not excuses(control, broken, check)
 
     # --------------------------------------------------------------- sweep, then search
 
@@ -343,9 +339,12 @@ class SubjectCheck:
         """A trace that breaks the check, cut after the operation where it shows, or None."""
         self.by = "sweep"
         for case in self.cases[:SWEPT_SETS]:
-            for trace in self.swept(check, holding, case):
-                if self.breaks(check, trace):
-                    return self.cut(check, trace)
+            broken = (t for t in self.swept(check, holding, case) if self.breaks(check, t))
+            trace = next(broken, None)
+            if trace is not None:
+                if check is CHANGED:
+                    list(broken)  # the verdict says what the other options follow, too
+                return self.cut(check, trace)
         if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding)
         return None
@@ -421,18 +420,6 @@ class SubjectCheck:
         """`trace` without what comes after the step where it breaks."""
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
         return trace if broken is None else trace.until(broken.operation, broken.step)
-
-
-def _excuses(control: Break, broken: Break, check: Check) -> bool:
-    """Whether what the control shows is the reason of what the subject shows.
-
-    A value says nothing: a check may promise what a constant schedule does not
-    keep, or ask for what only the subject has. The same exception does.
-    """
-    raised = broken.actual.get("raises")
-    if raised is not None or "raises" in control.actual or check.compares == "values":
-        return raised is not None and raised == control.actual.get("raises")
-    return True
 
 
 def check_subject(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from harness.decorators import Check
+from harness.run import Break
 from harness.subject import Subject
 
-__all__ = ["do_nothing"]
+__all__ = ["do_nothing", "excuses"]
 
 
 class _Constant:
@@ -36,3 +38,15 @@ def _no_step(scheduler: Any, epoch: int) -> None:
 def do_nothing(optimizer: Callable[[], Any]) -> Subject:
     """A scheduler that does nothing, on a subject's optimizer."""
     return Subject("do-nothing", _Constant, optimizer=optimizer, step=_no_step)
+
+
+def excuses(control: Break, broken: Break, check: Check) -> bool:
+    """Whether what the control shows is the reason of what the subject shows.
+
+    A value says nothing: a check may promise what a constant schedule does not
+    keep, or ask for what only the subject has. The same exception does.
+    """
+    raised = broken.actual.get("raises")
+    if raised is not None or "raises" in control.actual or check.compares == "values":
+        return raised is not None and raised == control.actual.get("raises")
+    return True

@@ -57,8 +57,10 @@ def show_contract(
     except Exception as raised:
         print("The changed options are refused:", describe(raised))
         return 125
+    verdict: dict[str, Any] = {"follows": ""}
     runs = resumed_runs(builders, step, save, resume, operations)
-    verdict = judge(builders, step, changed, runs, allowed) if runs else {"follows": ""}
+    if runs:
+        verdict = judge(builders, step, changed, runs, allowed)
     if verdict["follows"] == "":
         print("The change makes no difference after a resume, so it tells nothing.")
         return 125
