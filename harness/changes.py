@@ -17,8 +17,8 @@ from harness.terms import Term, format_value, resolve
 from harness.trace import STEPS, Operation, Trace
 
 __all__ = [
-    "Followed", "allowed_by", "change_traces", "changes", "follow", "plain_operations", "said_change",
-    "say",
+    "Followed", "allowed_by", "change_traces", "changes", "follow", "plain_operations",
+    "said_change", "say",
 ]  # fmt: skip
 
 

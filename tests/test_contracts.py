@@ -172,7 +172,7 @@ def test_a_mixture_is_broken_by_this_check_alone(name):
     assert (
         result.note
         == {
-            "SlopeOfTheNew": "none is followed: total, floor",
+            "SlopeOfTheNew": "the new option wins, as if from the start: floor; none is followed: total",
             "FirstResumeOnly": "none is followed: total, floor",
         }[name]
     )
@@ -225,7 +225,7 @@ def test_near_values_keep_their_shape():
     found = [(name, str(value)) for change in changes(bound, []) for name, value in change.items()]
     assert found == [
         ("n", "4"), ("n", "5"), ("b", "False"), ("l", "[3, 0.25]"), ("l", "[4, 0.75]"),
-        ("t", "Slope(0.25,k=2)"), ("t", "Slope(0.25,k=3)"),
+        ("t", "Slope(0.25,k=2)"), ("t", "Slope(0.75,k=3)"),
     ]  # fmt: skip
 
 
