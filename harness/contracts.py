@@ -293,7 +293,7 @@ def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]
         expected["raises"] = "an exception"
     column = (*(key for key in names if key in seen), "lr")[0]
     actual = {column: seen[column]}
-    if verdict["left"]:
-        followed = dict.fromkeys(SAID[name].partition(",")[0] for name in verdict["left"])
-        actual["until then"] = " or ".join(followed)
+    followed = {SAID[name].partition(",")[0] for name in verdict["left"]}
+    if len(followed) == 1:
+        [actual["until then"]] = followed
     return expected, actual

@@ -169,13 +169,11 @@ def test_a_mixture_is_broken_by_this_check_alone(name):
     result = checked(fault.subject)
     assert result.verdict == "BROKEN"
     assert result.counterexample.trace == fault.trace
-    assert (
-        result.note
-        == {
-            "SlopeOfTheNew": "the new option wins, as if from the start: floor; none is followed: total",
-            "FirstResumeOnly": "none is followed: total, floor",
-        }[name]
-    )
+    assert result.note == {
+        "SlopeOfTheNew": "the new option wins, as if from the start: floor; "
+        "none is followed: total",
+        "FirstResumeOnly": "none is followed: total, floor",
+    }[name]  # fmt: skip
 
 
 def test_one_contract_at_one_save_and_another_at_the_next_is_broken_though_each_alone_holds():
