@@ -309,11 +309,10 @@ class SubjectCheck:
     def control(self, check: Check, trace: Trace) -> Break | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
         subject = do_nothing(self.subject.bind(dict(trace.options)).new_optimizer)
-        weights = self.weights and check is not CHANGED
+        way = as_check(BEFORE_CHANGED) if check is CHANGED else check
+        weights = self.weights and way is check
         runner = Runner(subject.bind({}), deadline=self.deadline, weights=weights)
-        if check is CHANGED:
-            check = as_check(BEFORE_CHANGED)
-        return runner.run(check, Trace(trace.operations)).broken
+        return runner.run(way, Trace(trace.operations)).broken
 
     def breaks(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks `check`; a trace that the check can't run does not.
@@ -354,11 +353,9 @@ class SubjectCheck:
         epochs = min(case.epochs, self.subject.length)
         if check is CHANGED:
             others = [other.bound for other in self.cases]
-            yield from change_traces(case.bound, others, epochs, self.subject.length)
-            return
+            return change_traces(case.bound, others, epochs, self.subject.length)
         traces = sweep_pairs(holding, epochs) if check is MIXED else sweep(check, epochs)
-        for operations in traces:
-            yield Trace(operations, case.bound.literals)
+        return (Trace(operations, case.bound.literals) for operations in traces)
 
     def search(self, check: Check, holding: Sequence[Check]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
