@@ -10,6 +10,7 @@ from harness.causes import explain as explain_results
 from harness.check import SubjectCheck, check_subject
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
+from harness.outcomes import Outcome
 from harness.report import broken_text, causes_count, causes_text, unknown_text
 from harness.results import (
     BROKEN,
@@ -20,7 +21,6 @@ from harness.results import (
     Counterexample,
     Result,
 )
-from harness.run import Outcome
 from harness.subject import as_subject
 from harness.trace import Trace
 

@@ -67,9 +67,8 @@ def _build(source: Source, bound: Bound) -> None:
     if subject.state_dict is None and not terms:
         source.definitions["build"] = f"build = {build}"
         return
-    made = (
-        f"{build}(optimizer, **last_epoch, {given})" if terms else "make(optimizer, **last_epoch)"
-    )
+    listed = ", ".join(f'"{name}": {value}' for name, value in options.items())
+    made = f"{build}(optimizer, **{{{listed}, **given}})" if terms else "make(optimizer, **given)"
     if subject.state_dict is not None:
         wrapper = source.name(loop.Stateful)
         functions = ", ".join(
@@ -78,4 +77,4 @@ def _build(source: Source, bound: Bound) -> None:
         made = f"{wrapper}({made}, {functions})"
     source.definitions["build"] = (
         "" if terms else f"make = {build}\n\n\n"
-    ) + f"def build(optimizer, **last_epoch):\n    return {made}"
+    ) + f"def build(optimizer, **given):\n    return {made}"

@@ -70,12 +70,9 @@ def find_cases(
             cases.append(case)
     if not cases and refusal is not None:
         raise refusal
-    ends = [
-        f"{case.ended} at epoch {case.epochs + 1}: nothing later is tried"
-        for case in cases
-        if case.ended
-    ]
-    return cases, ends[:1]
+    own = cases[0]  # of drawn ones a reader does not know whose end it is
+    ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
+    return cases, ends
 
 
 class _Refused(UndecidedError):

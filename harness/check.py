@@ -8,15 +8,9 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.cases import (
-    HORIZONS,
-    SETS,
-    SWEPT_SETS,
-    Case,
-    find_cases,
-    find_events,
-)
-from harness.checks import CHECKS, MIXED
+from harness.cases import SETS, Case, find_cases, find_events
+from harness.changes import said_change, say
+from harness.checks import CHANGED, CHECKS, MIXED, as_check
 from harness.control import do_nothing
 from harness.counterexample import counterexample, find_others
 from harness.decorators import Check
@@ -26,13 +20,18 @@ from harness.limit import time_limit
 from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
 from harness.needs import lacking, lacks
+from harness.outcomes import Break, Outcome, Tally
 from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
-from harness.run import Break, Outcome, Runner, Tally
+from harness.run import Runner
 from harness.subject import Bound, Subject
-from harness.sweep import sweep, sweep_events, sweep_pairs
 from harness.trace import BACK, EVENTS, Operation, Trace
+from harness.traces import drawn_traces, swept_traces
 
 __all__ = ["SubjectCheck", "check_subject"]
+
+
+BEFORE_CHANGED = "resume_optimizer_then_scheduler"
+"""The check that must hold with the same options, before they are changed."""
 
 
 class SubjectCheck:
@@ -55,6 +54,7 @@ class SubjectCheck:
         self.others: tuple[Counterexample, ...] = ()
         self.refused = ""
         self.by = ""
+        self.followed: dict[str, dict[str, str]] = {}
         self.traces = 0
         self.strategy = subject.strategy
         self.started = time.process_time()
@@ -78,12 +78,12 @@ class SubjectCheck:
             self.cases, self.ends = find_cases(subject, self.budget.seed, self.runner)
             bound = self.cases[0].bound
             scheduler = self.runner(bound).start()[1]
-            self.lacks = lacks(bound, scheduler)
+            self.lacks = lacks(bound, scheduler, [case.bound for case in self.cases])
             self.events, self.untried = find_events(bound, scheduler, self.runner(bound))
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        key = (repr((bound.fields, bound.options)), self.weights)
+        key = (repr((bound.fields, bound.options, bound.changed)), self.weights)
         if key not in self.runners:
             self.runners[key] = self.new_runner(bound)
         runner = self.runners[key]
@@ -128,6 +128,7 @@ class SubjectCheck:
         self.weights = True
         self.others = ()
         self.refused = ""
+        self.followed = {}
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -164,6 +165,8 @@ class SubjectCheck:
             return self.subject.declines[check.name]
         if check is MIXED:
             return "" if len(holding) > 1 else "fewer than two resume checks hold alone"
+        if check is CHANGED and "options" not in self.lacks and not holding:
+            return f"{BEFORE_CHANGED} does not hold, where the options stay as they are"
         reasons = [self.lacks.get(need, "") or lacking(need) for need in check.needs]
         if "json" in check.needs:
             reasons.append(self.refusal(check))
@@ -205,6 +208,8 @@ class SubjectCheck:
                 self.blame(check, trace)
         if trace is None:
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
+                if check is CHANGED:
+                    raise UndecidedError("no change of its options that was tried shows in its run")
                 too_short = "nothing was tried: the uninterrupted run is too short"
                 raise UndecidedError(self.apart or too_short)
             return HOLDS, self.note, None
@@ -221,11 +226,15 @@ class SubjectCheck:
 
     def tried(self, check: Check) -> int:
         """How often what the check is about was tried."""
+        if check is CHANGED:
+            return len(self.followed)
         return self.tally.resumes if check.compares == "trajectory" else self.tally.comparisons
 
     @property
     def note(self) -> str:
         """What a verdict leaves out."""
+        if self.followed:
+            return say(self.followed)
         notes = (
             []
             if self.weights
@@ -253,7 +262,14 @@ class SubjectCheck:
             outcomes.append(runner.run(check, trace))
         if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ")
+        self.note_reading(trace, outcomes[0])
         return outcomes[0], runner.tally
+
+    def note_reading(self, trace: Trace, outcome: Outcome) -> None:
+        """Keep which contract the changed options of `trace` followed."""
+        if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
+            name, change = said_change(trace)
+            self.followed.setdefault(name, {})[change] = outcome.reading
 
     def blame(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks through weights that the optimizer loses by itself.
@@ -280,8 +296,10 @@ class SubjectCheck:
         bound = self.subject.bind(dict(trace.options))
         subject = do_nothing(self.subject.optimizer, self.subject.words)
         fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
+        way = as_check(BEFORE_CHANGED) if check is CHANGED else check
         runner = self.new_runner(subject.bind(fields))
-        return runner.run(check, Trace(trace.operations)).broken
+        runner.weights = runner.weights and way is check
+        return runner.run(way, Trace(trace.operations)).broken
 
     def breaks(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks `check`; a trace that the check can't run does not.
@@ -296,6 +314,7 @@ class SubjectCheck:
             return False
         broken = outcome.broken
         self.refused = outcome.ended if outcome.refused else self.refused
+        self.note_reading(trace, outcome)
         if broken is None or "optimizer" not in bound.fields:
             return broken is not None
         control = self.control(check, trace)
@@ -312,51 +331,24 @@ class SubjectCheck:
         """
         self.by = "sweep"
         cases = cases or self.cases
-        for case in cases[:SWEPT_SETS]:
-            for operations in self.swept(check, holding, case):
-                trace = Trace(operations, case.bound.literals)
-                if self.breaks(check, trace):
-                    return self.cut(check, trace)
+        for number in range(len(cases)):
+            traces = swept_traces(check, holding, number, cases, self.events)
+            broken = (trace for trace in traces if self.breaks(check, trace))
+            trace = next(broken, None)
+            if trace is not None:
+                if check is CHANGED:
+                    list(broken)  # the verdict says what the other options follow, too
+                return self.cut(check, trace)
         if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding, cases)
         return None
 
-    def swept(
-        self, check: Check, holding: Sequence[Check], case: Case
-    ) -> Iterator[tuple[Operation, ...]]:
-        """What the sweep goes over for a set of options."""
-        epochs = min(case.epochs, self.subject.length)
-        if check is MIXED:
-            yield from sweep_pairs(holding, epochs)
-            return
-        yield from sweep(check, epochs, int(bool(case.ended) and case.epochs < self.subject.length))
-        yield from sweep_events(check, self.events)
-
     def search(self, check: Check, holding: Sequence[Check], cases: Sequence[Case]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
-        from harness.machine import Plan, draw_operations
-
         self.by = "search"
-        if check is MIXED:
-            ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
-        else:
-            ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
-        lost = {kind for way in (check, *holding) for kind in way.without}
-        if "load" in (check.at, *(way.at for way in holding)):
-            lost.add("add_group")
-        events = tuple(kind for kind in self.events if kind not in lost)
-        for number in range(self.budget.max_examples):
-            case = cases[number % len(cases)]
-            epochs = case.epochs
-            if len(self.cases) > 1:
-                epochs = max(length for length in HORIZONS if length <= epochs)
-            plan = Plan(ways, epochs, self.subject.length, events)
-            drawn = draw_operations(plan, self.budget.max_examples, self.budget.seed)
-            if number < len(drawn):
-                trace = Trace(drawn[number], case.bound.literals)
-                if self.breaks(check, trace):
-                    return self.cut(check, trace)
-        return None
+        traces = drawn_traces(check, holding, cases, self.events, self.budget)
+        trace = next((trace for trace in traces if self.breaks(check, trace)), None)
+        return None if trace is None else self.cut(check, trace)
 
     def simplify(self, check: Check, trace: Trace) -> Trace:
         """`trace` with fewer operations, and with simpler options where these are drawn."""
@@ -376,8 +368,10 @@ class SubjectCheck:
             return trace
         from harness.machine import shrink_options
 
+        kept = {name: value for name, value in trace.options if name == "changed"}
+
         def with_options(values: dict[str, Any]) -> Trace:
-            return Trace(trace.operations, self.subject.bind(values).literals)
+            return Trace(trace.operations, self.subject.bind({**values, **kept}).literals)
 
         def breaks(values: dict[str, Any]) -> bool:
             try:
@@ -423,12 +417,12 @@ def check_subject(
     ways.remove(MIXED)
     results: dict[str, Result] = {}
     for check in checks:
-        if check is MIXED:
-            for way in ways:
-                if way.name not in results:
-                    results[way.name] = work.check(way, ())
-        holding = [
-            way for way in ways if way.name in results and results[way.name].verdict == HOLDS
-        ]
+        before = ways if check is MIXED else []
+        if check is CHANGED and "options" not in work.lacks:
+            before = [as_check(BEFORE_CHANGED)]
+        for way in before:
+            if way.name not in results:
+                results[way.name] = work.check(way, ())
+        holding = [way for way in before if results[way.name].verdict == HOLDS]
         results[check.name] = work.check(check, holding)
         yield results[check.name]

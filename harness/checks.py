@@ -56,7 +56,7 @@ from harness.loop import (
 )
 from harness.subject import import_attribute
 
-__all__ = ["CHECKS", "MIXED", "as_check", "select_checks"]
+__all__ = ["CHANGED", "CHECKS", "MIXED", "as_check", "select_checks"]
 
 BY_HAND = ("halve_lr", "add_group")
 """What is no part of a schedule, so that its options and the epoch don't tell it."""
@@ -220,6 +220,23 @@ def resume_from_another_process(new_optimizer: Any, build: Any, checkpoint: Any)
     return optimizer, scheduler
 
 
+@resume_check(
+    default=False, needs=("options",), weights=False, search=False,
+    about="which option wins where the resumed run has others",
+)  # fmt: skip
+def resume_with_changed_options(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build with a changed option, load both: the saved one wins, or the new one, or it raises.
+
+    In the documented order. One of the three contracts must be followed exactly at every save
+    point; see `harness.contracts`.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
 # --------------------------------------------------------------------------- state checks
 
 
@@ -285,7 +302,6 @@ def resumes_mixed() -> Any:
 MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
 """The check that has no way of its own: each resume of its traces names one."""
 
-
 _DECORATED = [*globals().values(), *vars(transports).values()]
 
 CHECKS: tuple[Check, ...] = tuple(
@@ -295,6 +311,9 @@ CHECKS: tuple[Check, ...] = tuple(
     )
 )
 """Every check of the harness, in the order of reports."""
+
+CHANGED: Check = resume_with_changed_options.__check__  # type: ignore[attr-defined]
+"""The check whose traces change options on resume, and say so by ``changed={...}``."""
 
 
 def as_check(value: Any) -> Check:

@@ -7,7 +7,7 @@ import traceback
 from harness.decorators import Check
 from harness.errors import HarnessError
 from harness.loop import describe
-from harness.run import Break
+from harness.outcomes import Break
 
 __all__ = ["excuses", "why"]
 

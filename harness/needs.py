@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
+from harness.changes import changes
 from harness.errors import SubjectError
 from harness.subject import Bound
 
 __all__ = ["lacking", "lacks"]
 
 
-def lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give."""
+def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
+    """What checks may need and the scheduler does not have, each with the reason to give.
+
+    `others` have other options. Raises `SubjectError` where it has no state at all.
+    """
     if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
         raise SubjectError(
             f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
@@ -20,6 +25,13 @@ def lacks(bound: Bound, scheduler: Any) -> dict[str, str]:
             "two functions in their place"
         )
     lacks = {}
+    if not bound.options:
+        lacks["options"] = "it has no options to change"
+    elif not any(changes(bound, others)):
+        lacks["options"] = (
+            "none of its options has a number that could change: give the Subject a 'drawn' "
+            "strategy of others"
+        )
     if not hasattr(scheduler, "get_last_lr"):
         lacks["get_last_lr"] = "it has no get_last_lr"
     takes = bound.takes_last_epoch

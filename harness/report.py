@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.causes import Cause, explain
+from harness.checks import CHANGED
 from harness.decorators import Check
 from harness.paths import epochs, path_to, unpath
 from harness.results import (
@@ -107,6 +108,8 @@ def _evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
     if check.compares == "trajectory":
         run = " ".join(map(str, unpath(path))) or "without a step"
         because = f"because the uninterrupted run ({run}) has it there"
+        if check is CHANGED:
+            because = f"because the uninterrupted runs ({run}) have it there"
         ways = dict.fromkeys(
             op.check or check.name for op in found.trace.operations if op.kind in BACK
         )

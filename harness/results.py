@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.run import Break, Reference, Tally
+from harness.outcomes import Break, Reference, Tally
 from harness.trace import Trace
 
 __all__ = [

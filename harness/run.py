@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.checks import MIXED
+from harness.changes import follow
+from harness.checks import CHANGED, MIXED
 from harness.decorators import Check
-from harness.errors import CheckError, SubjectError, TimeLimit
+from harness.errors import CheckError, SubjectError, TimeLimit, TraceError
 from harness.loop import (
     StateRefused,
     describe,
@@ -26,71 +27,14 @@ from harness.loop import (
     step_scheduler,
     with_groups,
 )
+from harness.outcomes import Break, Outcome, Reference, Tally
 from harness.paths import LETTER, branches, epochs, gradients, groups_added, routes
 from harness.subject import Bound
 from harness.trace import STEPS, Trace
 
-__all__ = ["Break", "Outcome", "Reference", "Runner", "Tally"]
+__all__ = ["Runner"]
 
 MAX_REFERENCES = 200
-
-
-@dataclass
-class Tally:
-    """How much was tried."""
-
-    traces: int = 0
-    steps: int = 0
-    resumes: int = 0
-    comparisons: int = 0
-
-
-@dataclass(frozen=True)
-class Break:
-    """Where a run first differed from what it must be.
-
-    `operation` is the index of the operation in the trace, `step` how many of its
-    steps were made; `expected` and `actual` hold what differs.
-    """
-
-    operation: int
-    step: int
-    expected: dict[str, Any]
-    actual: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of one trace showed; `ended` says why it could not be run to its end.
-
-    `refused` says whether that is because the state can't be saved in the check's way.
-    """
-
-    broken: Break | None = None
-    ended: str = ""
-    refused: bool = False
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The observations of an uninterrupted run, at its start and after every step.
-
-    `raises` is the exception that ended it, in one line.
-    """
-
-    path: str
-    observations: Sequence[dict[str, Any]]
-    raises: str = ""
-
-    @property
-    def error(self) -> str:
-        """Why it ended before its path did."""
-        return self.raises and f"the uninterrupted run raises {self.raises}"
-
-    @property
-    def epochs(self) -> int:
-        """How many scheduler steps it made."""
-        return epochs(self.path[: len(self.observations) - 1])
 
 
 @dataclass
@@ -197,10 +141,25 @@ class Runner:
         Raises `TraceError` for a trace that the check can't run.
         """
         ways = routes(check, trace)
+        if check is CHANGED:
+            return self._changed(check, trace)
+        if self.bound.changed:
+            raise TraceError(
+                f"'changed' in the trace: {check.name} resumes with the same options; leave it out"
+            )
         run = _Run
         if check.elsewhere:
             from harness.segments import RunElsewhere as run
         return run(self, check, trace, ways, self._references_for(trace)).go()
+
+    def _changed(self, check: Check, trace: Trace) -> Outcome:
+        found = follow(self.bound, check.function, trace, self.check_time)
+        self.tally.traces += 1
+        self.tally.steps += found.steps
+        self.tally.resumes += found.resumes
+        if found.place is None:
+            return Outcome(ended=found.ended, reading=found.reading)
+        return Outcome(Break(*found.place, found.expected, found.actual))
 
     def _references_for(self, trace: Trace) -> list[Reference]:
         paths = branches(trace.operations)

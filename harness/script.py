@@ -12,7 +12,8 @@ from typing import Any
 from harness import loop, side_by_side
 from harness.api import replay
 from harness.bindings import bindings
-from harness.checks import MIXED, as_check
+from harness.changes import allowed_by, plain_operations
+from harness.checks import CHANGED, MIXED, as_check
 from harness.decorators import Check
 from harness.errors import ScriptError
 from harness.paths import branches, epochs, gradients, groups_added, routes, unpath, walk
@@ -53,9 +54,12 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
         trace = shorter
     writer = _Writer(subject, check, trace)
     ends = broken is not None and set(broken.expected) == {"raises"}
-    lines = (
-        writer.values() if check.compares == "values" else writer.runs(result.weights, ends=ends)
-    )
+    if check is CHANGED:
+        lines = writer.contract()
+    elif check.compares == "values":
+        lines = writer.values()
+    else:
+        lines = writer.runs(result.weights, ends=ends)
     body = "\n".join(lines)
     source = writer.source
     head = _head(subject, check, trace, result, list(source.modules))
@@ -281,6 +285,36 @@ class _Writer:
         arguments = ", ".join(given.get(name, name) for name in check.parameters)
         self.source.paste(check.function)
         return f"{check.name}({arguments})"
+
+    def contract(self) -> list[str]:
+        """The script of the check whose traces change options on resume."""
+        source, changed = self.source, self.bound.changed
+        resume, save = self.check.function, source.name(self.check.save)
+        show = source.name(side_by_side.show_contract)
+        source.paste(resume)
+        said = {name: source.expression(value) for name, value in changed.items()}
+        given = ", ".join(f"{name}={value}" for name, value in said.items())
+        source.definitions["rebuild"] = (
+            f"def rebuild(optimizer):\n    return build(optimizer, {given})"
+        )
+        operations = plain_operations(self.trace.operations)
+        return [
+            "def step_it(scheduler, epoch):",
+            f"    {self.step}({self.scheduler}, epoch)",
+            "",
+            "",
+            "def main():",
+            '    print("torch", torch.__version__)',
+            f"    builders = {self.new_optimizer}, build, rebuild",
+            f"    changed = {source.expression(changed)}",
+            "    operations = [",
+            *(f"        {operation!r}," for operation in operations),
+            "    ]",
+            f"    allowed = {allowed_by(self.subject.contract)}",
+            f"    return {show}(",
+            f"        builders, step_it, {save}, {resume.__name__}, changed, operations, allowed",
+            "    )",
+        ]
 
     def values(self) -> list[str]:
         """The script of a check that compares values."""

@@ -12,8 +12,9 @@ from harness.decorators import Check
 from harness.elsewhere import pack, unpack
 from harness.errors import ScriptError, UndecidedError
 from harness.loop import differences, same
+from harness.outcomes import Break, Outcome
 from harness.paths import LETTER, branches, epochs, gradients, groups_added
-from harness.run import Break, Outcome, Runner, _Run, _Slot, _Stop
+from harness.run import Runner, _Run, _Slot, _Stop
 from harness.trace import BACK, STEPS, Operation
 from harness.worker import segment_text, worker_of
 

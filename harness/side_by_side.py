@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from harness.contracts import SAID, contrast, judge, resumed_runs
 from harness.loop import describe, differences, plain
 
-__all__ = ["attempt", "examine", "show_runs"]
+__all__ = ["attempt", "examine", "show_contract", "show_runs"]
 
 
 def show_runs(
@@ -48,6 +49,54 @@ def show_runs(
         return 1
     print("The runs are the same: the bug is gone.")
     return 0
+
+
+def show_contract(
+    builders: Any, step: Any, save: Any, resume: Any, changed: dict[str, Any],
+    operations: list[Any], allowed: list[str],
+) -> int:  # fmt: skip
+    """Print a resumed run beside both uninterrupted ones; 1 where it follows no contract, else 0.
+
+    125 where nothing can be told.
+    """
+    try:
+        builders[2](builders[0]())
+    except Exception as raised:
+        print("The changed options are refused:", describe(raised))
+        return 125
+    verdict: dict[str, Any] = {"follows": ""}
+    runs = resumed_runs(builders, step, save, resume, operations)
+    if runs:
+        verdict = judge(builders, step, changed, runs, allowed)
+    if verdict["follows"] == "":
+        print("The change makes no difference after a resume, so it tells nothing.")
+        return 125
+    if verdict["follows"]:
+        print(f"A contract is followed exactly: {SAID[verdict['follows']]}. The bug is gone.")
+        return 0
+    run = verdict["run"]
+    expected, actual = contrast(verdict, allowed)
+    column = next((name for name in actual if name != "raises"), "lr")
+    print(f"{column} of every group after each step, changed on resume: {changed}\n")
+    rows = [("old options", "changed options", "resumed")]
+    for index, seen in enumerate(run["seen"][: verdict["index"] + 1]):
+        place = run["first"] + index
+        cells = [(verdict[name] + [{}] * (place + 1))[place] for name in ("saved", "start")]
+        said = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
+        rows.append((said[0], said[1], said[2]))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for index, row in enumerate(rows):
+        number = f"{run['first'] + index - 1:4}" if index else "step"
+        mark = "  <- follows neither" if index == len(rows) - 1 else ""
+        print(f"{number}  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}{mark}")
+    print()
+    for name, value in expected.items():
+        print(f"{name} must be {value}")
+    for name, value in actual.items():
+        verb = {"raises": "it raises", "until then": "until then"}.get(name, f"{name} is")
+        print(f"{verb} {value}")
+    print("The bug is there.")
+    return 1
 
 
 def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -23,6 +23,8 @@ MAX_LENGTH = 1000
 MAPPINGS = ("options", "words", "declines")
 FIELDS = ("optimizer", "step")
 """The fields that an option of the same name stands for, where it is a term."""
+CONTRACTS = ("saved", "new", "raises")
+"""What a subject can promise of options that change on resume."""
 
 __all__ = ["Bound", "Subject", "as_subject", "find_subjects", "import_attribute", "select_subjects"]
 
@@ -67,6 +69,9 @@ class Subject:
     declines : mapping
         Names of checks that it does not promise, each with the reason; or of
         operations (`harness.trace.EVENTS`) that it cannot do or go on from.
+    contract : str
+        What `resume_with_changed_options` demands: ``saved`` (the saved option
+        wins), ``new`` (the new one) or ``raises``. By default any of them.
     length : int
         Epochs of the plain run whose every epoch is tried as a save point;
         what the scheduler does should happen within them.
@@ -98,6 +103,7 @@ class Subject:
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
     declines: Mapping[str, str] = field(default_factory=dict)
+    contract: str = ""
     length: int = 12
     standalone: bool = False
     reference: str = ""
@@ -130,9 +136,15 @@ class Subject:
             raise SubjectError(
                 f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
             )
-        if "last_epoch" in self.options:
+        for what, who in (("last_epoch", "the checks give it"), ("changed", "a trace says it")):
+            if what in self.options:
+                raise SubjectError(
+                    f"subject {self.name}: {what!r} is no option, {who}: leave it out"
+                )
+        if self.contract not in ("", *CONTRACTS):
             raise SubjectError(
-                f"subject {self.name}: 'last_epoch' is no option, the checks give it: leave it out"
+                f"subject {self.name}: 'contract' must be one of {', '.join(CONTRACTS)}, or empty "
+                f"(got {self.contract!r})"
             )
         for what in MAPPINGS:
             object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
@@ -174,6 +186,12 @@ class Subject:
             if isinstance(values.get(name), Term)
             or (name in values and _is_strategy(getattr(self, name)))
         }
+        changed = values.pop("changed", {})
+        if not isinstance(changed, dict) or not all(isinstance(name, str) for name in changed):
+            raise TraceError(
+                f"'changed' must be a dict of options by their names (got {changed!r}): "
+                "write changed={'name':value}"
+            )
         signature = _signature(self.build)
         if signature is not None:
             try:
@@ -183,8 +201,10 @@ class Subject:
                     f"subject {self.name}: build cannot be called with the options "
                     f"{sorted(values)}: {error}; its signature is {signature}"
                 ) from None
-        bound = Bound(self, values, fields)
+        bound = Bound(self, values, fields, changed)
         bound.check_words()
+        if changed:
+            bound.new.check_words()
         return bound
 
     def with_options(self, options: Mapping[str, Any]) -> Subject:
@@ -194,16 +214,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class Bound:
-    """A subject with a value for every option; `fields` are terms in place of fields of it."""
+    """A subject with a value for every option; `fields` are terms in place of fields of it.
+
+    `changed` are the options that change where a run is resumed.
+    """
 
     subject: Subject
     options: dict[str, Any]
     fields: dict[str, Term] = field(default_factory=dict)
+    changed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def literals(self) -> tuple[tuple[str, Any], ...]:
         """The options that a trace can say; the others are the subject's own, such as functions."""
-        said: list[tuple[str, Any]] = list(self.fields.items())
+        said: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
+        said += self.fields.items()
         for name, value in self.options.items():
             try:
                 format_value(value)
@@ -240,6 +265,14 @@ class Bound:
             return functools.partial(resolve, self.fields["optimizer"], self.words)
         assert callable(self.subject.optimizer)  # a drawn one is in the fields
         return self.subject.optimizer
+
+    @property
+    def new(self) -> Bound:
+        """The same with the changed options, as a resumed run is built; errors are those of `bind`.
+
+        The optimizer and the step stay as they are.
+        """
+        return self.subject.bind({**self.fields, **self.options, **self.changed})
 
     @property
     def takes_last_epoch(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from harness.decorators import Check
 from harness.trace import BACK, Operation
 
-__all__ = ["sweep", "sweep_events", "sweep_pairs"]
+__all__ = ["sweep", "sweep_events", "sweep_pairs", "sweep_thinly"]
 
 FEW = (0, 1, 2)
 """Save points of a check that is not searched, for it is slow; with the middle and the end."""
@@ -40,6 +40,15 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operatio
         for every in (1, 2, 3, 5):
             if every <= epochs:
                 yield (*_train(every), *save) * (epochs // every)
+
+
+def sweep_thinly(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
+    """A plain run of `epochs` epochs that saves after each, where the check looks at saves."""
+    save = (Operation("save", slot="a"),)
+    if check.at == "step" and "checkpoint" not in check.parameters:
+        yield _train(epochs)
+    else:
+        yield (*save, *(*_train(1), *save) * epochs)
 
 
 def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operation, ...]]:

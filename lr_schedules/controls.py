@@ -16,6 +16,7 @@ from lr_schedules.correct import (
     Bare,
     ClosedForm,
     Decay,
+    Fall,
     FromCallable,
     Halving,
     Handover,
@@ -96,6 +97,7 @@ TABLE = _writer(
     Table,
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
+FALL = _writer("fall", Fall, options={"total": 4, "floor": 0.25})
 NOISE = _writer("noise", Noise)
 MILESTONES = _writer("milestones", Milestones)
 RESTARTS = _writer("restarts", Restarts)

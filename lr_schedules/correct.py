@@ -17,7 +17,7 @@ import torch
 from lr_schedules.linear_annealing import LRScheduler
 
 __all__ = [
-    "Bare", "ClosedForm", "Cooling", "Decay", "FromCallable", "Halving", "Handover", "Logs",
+    "Bare", "ClosedForm", "Cooling", "Decay", "Fall", "FromCallable", "Halving", "Handover", "Logs",
     "Milestones", "Momentum", "Multiplies", "Nested", "Noise", "PerGroup", "Plateau", "Ramp",
     "Restarts", "Table", "TensorRate", "Updates", "give_count", "take_count", "thirds",
 ]  # fmt: skip
@@ -208,6 +208,30 @@ class Table(Halving):
 
     def factor(self) -> float:
         return self.table[min(self.epoch, len(self.table) - 1)]
+
+
+class Fall(Halving):
+    """Falls in a line to a floor; its options are saved, and the slope is derived from them."""
+
+    def __init__(
+        self, optimizer: Any, last_epoch: int = -1, *, total: int = 4, floor: float = 0.25
+    ) -> None:
+        self.total = total
+        self.floor = floor
+        self.slope = (1 - floor) / total
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        return 1 - self.slope * min(self.epoch, self.total)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "total": self.total, "floor": self.floor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total = state["total"]
+        self.floor = state["floor"]
+        self.slope = (1 - self.floor) / self.total
+        super().load_state_dict(state)
 
 
 class Noise(Halving):

@@ -139,7 +139,7 @@ EDITS = (
          "        if True:\n            run_state",
          "tests/test_machine.py::test_the_same_seed_draws_the_same_traces_whatever_is_imported"),
     Edit("search nothing", "check.py",
-         'if check.kind == "resume" and self.budget.max_examples:', "if False:",
+         'if check.kind == "resume" and check.search and self.budget.max_examples:', "if False:",
          CHECK + "test_the_search_finds_what_the_sweep_cannot"),
     Edit("mix ways with themselves alone", "sweep.py",
          "        for second in ways:\n", "        for second in [first]:\n",

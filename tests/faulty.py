@@ -224,6 +224,17 @@ def give_count(scheduler, state):
     scheduler.count = state["count"]
 
 
+class Every(Counter):
+    """Halves the LR every so many steps, and saves only the count."""
+
+    def __init__(self, optimizer, last_epoch=-1, *, every=3):
+        self.every = every
+        super().__init__(optimizer, last_epoch)
+
+    def rates(self):
+        return [base * 0.5 ** (self.count // self.every) for base in self.base]
+
+
 COUNTER = Subject("Counter", Counter)
 WITH_FUNCTIONS = Subject(
     "WithFunctions", NoStateDict, state_dict=take_count, load_state_dict=give_count

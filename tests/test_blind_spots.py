@@ -204,37 +204,6 @@ def test_cannot_see_with_an_optimizer_whose_step_needs_a_closure():
     assert "closure" in found["resume_from_file"].reason
 
 
-class OldOptionWins(Halving):
-    """Takes the option of the save, whatever the resumed run was given."""
-
-    def __init__(self, optimizer, last_epoch=-1, *, scale=0.5):
-        self.scale = scale
-        super().__init__(optimizer, last_epoch)
-
-    def factor(self):
-        return super().factor() * self.scale
-
-    def state_dict(self):
-        return {"epoch": self.epoch, "scale": self.scale}
-
-    def load_state_dict(self, state):
-        self.scale = state["scale"]
-        super().load_state_dict(state)
-
-
-class NewOptionWins(OldOptionWins):
-    """Takes the option of the resumed run."""
-
-    def load_state_dict(self, state):
-        super().load_state_dict({**state, "scale": self.scale})
-
-
-def test_cannot_see_which_option_wins_where_the_resumed_run_has_others():
-    """Every run of a trace is built with the same options, so both contracts hold."""
-    for contract in (OldOptionWins, NewOptionWins):
-        assert_unseen(Subject("x", contract, options={"scale": 0.25}))
-
-
 class LosesLaterGroups(Halving):
     """Knows only the groups that were there when it was built."""
 

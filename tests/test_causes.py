@@ -24,9 +24,9 @@ from harness.causes import AGAIN, BEGINS, EARLIER, LATER, STAYS, UNDONE, relatio
 from harness.check import SubjectCheck
 from harness.checks import as_check, select_checks
 from harness.counterexample import counterexample
+from harness.outcomes import Reference
 from harness.report import causes_count, causes_text
 from harness.results import Found
-from harness.run import Reference
 from lr_schedules.faults import SUBJECTS as FAULTS
 
 FILE = "resume_from_file"

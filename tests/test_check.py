@@ -133,6 +133,7 @@ def test_declined_checks_have_their_reason():
         "last_lr_is_the_groups_lr": "it has no get_last_lr",
         "resume_by_last_epoch": "its build takes no last_epoch",
         "resume_by_initial_lr": "its build takes no last_epoch",
+        "resume_with_changed_options": "it has no options to change",
     }
 
 

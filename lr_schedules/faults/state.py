@@ -10,6 +10,7 @@ import numpy
 from harness.faults import planted
 from lr_schedules.controls import (
     BARE,
+    FALL,
     FROM_CALLABLE,
     HALVING,
     LOGS,
@@ -18,6 +19,7 @@ from lr_schedules.controls import (
 from lr_schedules.correct import (
     Bare,
     Cooling,
+    Fall,
     FromCallable,
     Halving,
     Logs,
@@ -146,6 +148,36 @@ class DropsTheSum(Logs):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "sum": self.sum})
+
+
+@planted(
+    FALL,
+    "changed={'total':5} total=4 floor=0.25 save:a resume:a train:5",
+    caught_by=["resume_with_changed_options"],
+)
+class SlopeOfTheNew(Fall):
+    """Loads its options, and keeps the slope that it derived from those that it was built with."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        slope = self.slope
+        super().load_state_dict(state)
+        self.slope = slope
+        self.write()
+
+
+@planted(
+    FALL,
+    "changed={'total':5} total=4 floor=0.25 "
+    "save:a train:1 save:b resume:a train:1 resume:b train:1",
+    caught_by=["resume_with_changed_options"],
+)
+class FirstResumeOnly(Fall):
+    """Loads its options where it has made a step, and else keeps those that it was built with."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["epoch"] == 0:
+            state = {**state, "total": self.total, "floor": self.floor}
+        super().load_state_dict(state)
 
 
 @planted(

@@ -1,0 +1,75 @@
+"""Where the traces of a check come from: the sweep, then the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.cases import HORIZONS, SWEPT_SETS, Case
+from harness.changes import change_traces
+from harness.checks import CHANGED, MIXED
+from harness.decorators import Check
+from harness.results import Budget
+from harness.sweep import sweep, sweep_events, sweep_pairs, sweep_thinly
+from harness.trace import BACK, Trace
+
+__all__ = ["drawn_traces", "swept_traces"]
+
+
+def swept_traces(
+    check: Check,
+    holding: Sequence[Check],
+    number: int,
+    cases: Sequence[Case],
+    events: Sequence[str],
+) -> Iterator[Trace]:
+    """What the sweep goes over for the set of options with a `number` in `cases`.
+
+    The first `SWEPT_SETS` are swept at every save point; of the others each has one trace,
+    for a state check alone: a resume check has the search.
+    """
+    case = cases[number]
+    length = case.bound.subject.length
+    epochs = min(case.epochs, length)
+    if number >= SWEPT_SETS:
+        found = sweep_thinly(check, epochs) if check.kind == "state" else iter(())
+    elif check is CHANGED:
+        yield from change_traces(case.bound, [other.bound for other in cases], epochs, length)
+        return
+    elif check is MIXED:
+        found = sweep_pairs(holding, epochs)
+    else:
+        found = sweep(check, epochs, int(bool(case.ended) and case.epochs < length))
+    for operations in found:
+        yield Trace(operations, case.bound.literals)
+    if check is not MIXED and number < SWEPT_SETS:
+        for operations in sweep_events(check, events):
+            yield Trace(operations, case.bound.literals)
+
+
+def drawn_traces(
+    check: Check,
+    holding: Sequence[Check],
+    cases: Sequence[Case],
+    events: Sequence[str],
+    budget: Budget,
+) -> Iterator[Trace]:
+    """What the search draws, each trace with the next of the sets of options."""
+    from harness.machine import Plan, draw_operations
+
+    if check is MIXED:
+        ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
+    else:
+        ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
+    lost = {kind for way in (check, *holding) for kind in way.without}
+    if "load" in (check.at, *(way.at for way in holding)):
+        lost.add("add_group")
+    events = tuple(kind for kind in events if kind not in lost)
+    for number in range(budget.max_examples):
+        case = cases[number % len(cases)]
+        epochs = case.epochs
+        if len(cases) > 1:  # few lengths, so that operations are drawn few times
+            epochs = max(length for length in HORIZONS if length <= epochs)
+        plan = Plan(ways, epochs, case.bound.subject.length, events)
+        drawn = draw_operations(plan, budget.max_examples, budget.seed)
+        if number < len(drawn):
+            yield Trace(drawn[number], case.bound.literals)
