@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError, SubjectError, UndecidedError
-from harness.loop import same
+from harness.loop import describe, same, with_groups
 from harness.paths import LETTER
 from harness.run import Runner
 from harness.subject import Bound, Subject
@@ -19,7 +19,7 @@ __all__ = [
     "SWEPT_SETS",
     "Case",
     "find_cases",
-    "find_events",
+    "find_untried",
 ]
 
 SETS = 25
@@ -34,12 +34,14 @@ HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
 class Case:
     """A set of options, with the epochs that its uninterrupted run has.
 
-    `ended` says by what exception it ends there, if it does.
+    `ended` says by what exception it ends there, if it does, `events` what may happen
+    in it now and then.
     """
 
     bound: Bound
     epochs: int
     ended: str = ""
+    events: tuple[str, ...] = ()
 
 
 def find_cases(
@@ -91,22 +93,34 @@ def _case(bound: Bound, runner: Runner) -> Case:
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
             "so there is nothing to compare a resumed run with"
         )
-    return Case(bound, first.epochs, first.error)
+    untried = find_untried(bound, runner)
+    events = tuple(kind for kind in EVENTS if kind not in untried)
+    return Case(bound, first.epochs, first.error, events)
 
 
-def find_events(
-    bound: Bound, scheduler: Any, runner: Runner
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What may happen now and then to this scheduler; and why not what may not."""
-    can, not_ = [], {}
-    for kind in EVENTS:
-        why = bound.subject.declines.get(kind, "")
-        if not why and kind == "epoch" and not bound.takes_epoch(scheduler):
-            why = "it is not stepped by step(epoch)"
-        if not why:
-            why = runner.reference(f"t{LETTER[kind]}tt").error
-        if why:
-            not_[kind] = why
-        else:
-            can.append(kind)
-    return tuple(can), not_
+def find_untried(bound: Bound, runner: Runner) -> dict[str, str]:
+    """What may not happen to this scheduler now and then, each with the reason."""
+    return {kind: why for kind in EVENTS if (why := _why_not(kind, bound, runner))}
+
+
+def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
+    if kind in bound.subject.declines:
+        return bound.subject.declines[kind]
+    if kind == "epoch" and not bound.takes_epoch(runner.start()[1]):
+        return "it is not stepped by step(epoch)"
+    run = runner.reference(f"t{LETTER[kind]}tt")
+    if run.error:
+        return run.error
+    plain = runner.reference("ttt").observations[2:4]  # it may be a part of a longer run
+    if kind == "halve_lr" and _same_lr(run.observations[3:5], plain):
+        return "what is set by hand lasts until its next step alone"
+    if kind == "add_group":
+        try:
+            bound.build(with_groups(bound.new_optimizer, 1))
+        except (Exception, SystemExit) as error:
+            return f"with the same options it can't be built on one group more: {describe(error)}"
+    return ""
+
+
+def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:
+    return same([seen["lr"] for seen in some], [seen["lr"] for seen in others])

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.cases import SETS, Case, find_cases, find_events
+from harness.cases import SETS, Case, find_cases, find_untried
 from harness.changes import said_change, say
 from harness.checks import CHANGED, CHECKS, MIXED, as_check
 from harness.control import do_nothing
@@ -49,7 +49,6 @@ class SubjectCheck:
         self.current: Trace | None = None
         self.cases: list[Case] = []
         self.ends: list[str] = []
-        self.events: tuple[str, ...] = ()
         self.untried: dict[str, str] = {}
         self.others: tuple[Counterexample, ...] = ()
         self.refused = ""
@@ -79,7 +78,7 @@ class SubjectCheck:
             bound = self.cases[0].bound
             scheduler = self.runner(bound).start()[1]
             self.lacks = lacks(bound, scheduler, [case.bound for case in self.cases])
-            self.events, self.untried = find_events(bound, scheduler, self.runner(bound))
+            self.untried = find_untried(bound, self.runner(bound))
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
@@ -332,7 +331,7 @@ class SubjectCheck:
         self.by = "sweep"
         cases = cases or self.cases
         for number in range(len(cases)):
-            traces = swept_traces(check, holding, number, cases, self.events)
+            traces = swept_traces(check, holding, number, cases)
             broken = (trace for trace in traces if self.breaks(check, trace))
             trace = next(broken, None)
             if trace is not None:
@@ -346,7 +345,7 @@ class SubjectCheck:
     def search(self, check: Check, holding: Sequence[Check], cases: Sequence[Case]) -> Trace | None:
         """A drawn trace that breaks the check, cut as that of `find`, or None."""
         self.by = "search"
-        traces = drawn_traces(check, holding, cases, self.events, self.budget)
+        traces = drawn_traces(check, holding, cases, self.budget)
         trace = next((trace for trace in traces if self.breaks(check, trace)), None)
         return None if trace is None else self.cut(check, trace)
 

@@ -250,7 +250,7 @@ def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[s
     """Up to `count` different sets of drawn options, the simplest first."""
     seen: dict[str, dict[str, Any]] = {}
     _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
-    return list(seen.values())
+    return [dict(sorted(values.items())) for values in seen.values()]
 
 
 def _text(values: dict[str, Any]) -> str:
@@ -280,7 +280,7 @@ def shrink_options(
     try:
         _each(strategy, see, count, seed_number)
     except _Found as found:
-        return found.options
+        return dict(sorted(found.options.items()))
     except _Leave as leave:
         raise leave.error from None
     return None

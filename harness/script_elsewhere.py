@@ -66,7 +66,7 @@ def elsewhere_lines(
         "    error = run_parts(",
         "        PARTS, seen, segment, lambda request: ask_script(python, __file__, request)",
         "    )",
-        f'    return show_runs(expected["seen"], seen, error, {ignored})',
+        f'    return show_runs(expected["seen"], seen, error, "", {ignored})',
     ]
 
 

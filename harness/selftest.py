@@ -26,7 +26,8 @@ from harness.errors import HarnessError
 from harness.faults import Fault, find_faults
 from harness.loop import new_sgd
 from harness.minimise import neighbours
-from harness.results import BROKEN, DECLINED, UNKNOWN, Budget, Found, Result
+from harness.needs import lacking
+from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
 from harness.subject import Subject, find_subjects
 
 __all__ = [
@@ -133,10 +134,11 @@ HERE = tuple(check for check in CHECKS if not check.elsewhere)
 def set_aside() -> dict[str, str]:
     """The checks that this torch itself can't do, each with the reason.
 
-    They are UNKNOWN with a scheduler that does nothing, or it declines them.
+    They are UNKNOWN with a scheduler that does nothing, or need what this torch lacks.
     """
+    aside = {check.name: why for check in HERE for need in check.needs if (why := lacking(need))}
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
-    return {r.check: r.reason for r in results if r.verdict in (UNKNOWN, DECLINED)}
+    return {r.check: r.reason for r in results if r.verdict == UNKNOWN or r.check in aside}
 
 
 def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick: bool) -> Trial:

@@ -173,7 +173,7 @@ class Subject:
         Raises `SubjectError` where `build` does not take them, `TraceError` for a term that
         is no word of the subject.
         """
-        values = {**self.open, **self.options, **options}
+        values = {**self.options, **self.open, **options}
         open_ = [name for name, value in values.items() if _is_strategy(value)]
         if open_:
             raise SubjectError(

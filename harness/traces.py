@@ -20,7 +20,6 @@ def swept_traces(
     holding: Sequence[Check],
     number: int,
     cases: Sequence[Case],
-    events: Sequence[str],
 ) -> Iterator[Trace]:
     """What the sweep goes over for the set of options with a `number` in `cases`.
 
@@ -42,7 +41,7 @@ def swept_traces(
     for operations in found:
         yield Trace(operations, case.bound.literals)
     if check is not MIXED and number < SWEPT_SETS:
-        for operations in sweep_events(check, events):
+        for operations in sweep_events(check, case.events):
             yield Trace(operations, case.bound.literals)
 
 
@@ -50,7 +49,6 @@ def drawn_traces(
     check: Check,
     holding: Sequence[Check],
     cases: Sequence[Case],
-    events: Sequence[str],
     budget: Budget,
 ) -> Iterator[Trace]:
     """What the search draws, each trace with the next of the sets of options."""
@@ -63,12 +61,12 @@ def drawn_traces(
     lost = {kind for way in (check, *holding) for kind in way.without}
     if "load" in (check.at, *(way.at for way in holding)):
         lost.add("add_group")
-    events = tuple(kind for kind in events if kind not in lost)
     for number in range(budget.max_examples):
         case = cases[number % len(cases)]
         epochs = case.epochs
         if len(cases) > 1:  # few lengths, so that operations are drawn few times
             epochs = max(length for length in HORIZONS if length <= epochs)
+        events = tuple(kind for kind in case.events if kind not in lost)
         plan = Plan(ways, epochs, case.bound.subject.length, events)
         drawn = draw_operations(plan, budget.max_examples, budget.seed)
         if number < len(drawn):

@@ -123,9 +123,10 @@ def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
 
 # From epoch 1 on: get_state_dict makes the state of an optimizer that has none by a step of
 # its own, with LR 0, which leaves the weight decay in the momentum of the run that is saved.
+# And not with a group that was added, which may have no state yet, for the same reason.
 @resume_check(
     default=False, save=save_distributed, needs=("distributed_checkpoint",), from_epoch=1,
-    search=False,
+    search=False, without=("add_group",),
 )  # fmt: skip
 def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Load what torch.distributed.checkpoint saved, in one process, into both built anew.

@@ -65,19 +65,11 @@ OF_THE_OPTIMIZER = "its load_state_dict leaves the groups' LR to the optimizer's
 BY_NAME_ALONE = "its state holds a function, which pickle knows by name alone"
 
 
-WRITES = {"halve_lr": "it writes the LR of its schedule when its state is loaded"}
-
-
 def _control(name: str, build: Any, **fields: Any) -> Subject:
     return Subject(name, build, standalone=True, **fields)
 
 
-def _writer(name: str, build: Any, *, declines: dict[str, str] | None = None, **fields: Any) -> Any:
-    """A control that writes the LR when its state is loaded."""
-    return _control(name, build, declines={**WRITES, **(declines or {})}, **fields)
-
-
-HALVING = _writer("halving", Halving)
+HALVING = _control("halving", Halving)
 CLOSED_FORM = _control(
     "closed-form",
     ClosedForm,
@@ -86,21 +78,21 @@ CLOSED_FORM = _control(
         "resume_scheduler_alone": OF_THE_OPTIMIZER,
     },
 )
-PER_GROUP = _writer("per-group", PerGroup)
-FROM_CALLABLE = _writer("from-callable", FromCallable)
-PLATEAU = _writer("plateau", Plateau, step=step_with_metric)
-TENSOR_RATE = _writer("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
-MOMENTUM = _writer("momentum", Momentum)
-DECAY = _writer("decay", Decay)
-TABLE = _writer(
+PER_GROUP = _control("per-group", PerGroup)
+FROM_CALLABLE = _control("from-callable", FromCallable)
+PLATEAU = _control("plateau", Plateau, step=step_with_metric)
+TENSOR_RATE = _control("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
+MOMENTUM = _control("momentum", Momentum)
+DECAY = _control("decay", Decay)
+TABLE = _control(
     "table",
     Table,
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
-FALL = _writer("fall", Fall, options={"total": 4, "floor": 0.25})
-NOISE = _writer("noise", Noise)
-MILESTONES = _writer("milestones", Milestones)
-RESTARTS = _writer("restarts", Restarts)
+FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25})
+NOISE = _control("noise", Noise)
+MILESTONES = _control("milestones", Milestones)
+RESTARTS = _control("restarts", Restarts)
 MULTIPLIES = _control(
     "multiplies",
     Multiplies,
@@ -109,11 +101,15 @@ MULTIPLIES = _control(
         "resume_scheduler_alone": "the LR to go on from is in the optimizer's state",
     },
 )
-RAMP = _writer("ramp", Ramp)
-NESTED = _writer("nested", Nested)
-LOGS = _writer("logs", Logs)
-UPDATES = _writer("updates", Updates)
-HANDOVER = _writer(
+RAMP = _control("ramp", Ramp)
+NESTED = _control(
+    "nested",
+    Nested,
+    declines={"halve_lr": "it writes the LR of its child when its state is loaded"},
+)
+LOGS = _control("logs", Logs)
+UPDATES = _control("updates", Updates)
+HANDOVER = _control(
     "handover",
     Handover,
     declines={
@@ -136,7 +132,7 @@ BARE = _control(
         "resume_scheduler_alone": OF_THE_OPTIMIZER,
     },
 )
-TAGGED = _writer(
+TAGGED = _control(
     "tagged",
     Halving,
     optimizer=new_tagged_sgd,

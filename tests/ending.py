@@ -44,8 +44,7 @@ class SaysAnotherEnd(Ends):
         Halving.step(self)
 
 
-DECLINES = {"halve_lr": "it writes the LR of its schedule when its state is loaded"}
 SUBJECTS = [
-    Subject(cls.__name__, cls, declines=DECLINES, standalone=True)
+    Subject(cls.__name__, cls, standalone=True)
     for cls in (Ends, ForgetsItsEnd, EndsSooner, SaysAnotherEnd)
 ]

@@ -22,6 +22,7 @@ from harness import (
     step_with_metric,
 )
 from harness.checks import MIXED, as_check, select_checks
+from lr_schedules.faults import FAULTS
 
 DEFAULT = [check.name for check in select_checks()]
 
@@ -82,8 +83,8 @@ def test_a_fault_is_caught_by_its_checks(fault, caught_by):
 
 
 def test_the_search_finds_what_the_sweep_cannot():
-    """Optimizer steps and scheduler steps that are not one to one are only in drawn traces."""
-    subject = Subject("NotOneToOne", faulty.NotOneToOne)
+    """What a load forgets of optimizer steps that wait to be counted."""
+    [subject] = [fault.subject for fault in FAULTS if fault.name == "PendingNotLoaded"]
 
     def verdict(**budget):
         return verdicts(subject, ["resume_from_file"], **budget)["resume_from_file"].verdict
@@ -240,7 +241,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("harness.check.sweep", fail)
+    monkeypatch.setattr("harness.traces.sweep", fail)
     result = verdicts(faulty.COUNTER, ["resume_from_file"])["resume_from_file"]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself" in result.reason

@@ -303,7 +303,10 @@ def test_a_subject_named_twice_is_checked_once(command):
 
 
 def test_what_an_uninterrupted_run_does_not_reach_is_said(command):
-    status, printed, _ = command("check", "OneCycleLR", "--max-examples", 0)
+    status, printed, _ = command(
+        "check", "OneCycleLR", "--check", "resume_from_file", "--check", "resume_by_pickle",
+        "--max-examples", 0,
+    )  # fmt: skip
     assert status == 0
     assert "NOTE OneCycleLR: every check\n  the uninterrupted run raises ValueError: " in printed
     assert "at epoch 11: nothing later is tried" in printed

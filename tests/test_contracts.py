@@ -299,7 +299,7 @@ def test_a_longer_one_cycle_ends_where_the_saved_one_does():
 
 def test_what_has_no_options_to_change_declines():
     assert checked(Subject("x", Halving)).reason == "it has no options to change"
-    result = checked(BY_NAME["LambdaLR"])
+    result = checked(Subject("x", LambdaLR, options={"lr_lambda": Slope(0.5)}))
     assert result.verdict == "DECLINED"
     assert "give the Subject a 'drawn' strategy" in result.reason
 

@@ -27,7 +27,6 @@ class LosesItAbove(Halving):
 
 
 SIZES = st.fixed_dictionaries({"size": st.integers(1, 99), "other": st.integers(0, 9)})
-DECLINES = {"halve_lr": "it writes the LR of its schedule when its state is loaded"}
 CHECK = "resume_from_file"
 
 
@@ -37,7 +36,7 @@ def result(subject, check=CHECK):
 
 
 def test_options_are_shrunk():
-    subject = Subject("x", LosesItAbove, options={"size": 1}, drawn=SIZES, declines=DECLINES)
+    subject = Subject("x", LosesItAbove, options={"size": 1}, drawn=SIZES)
     found = result(subject)
     assert str(found.counterexample.trace) == "size=6 other=0 train:3 save:a resume:a"
 
@@ -54,14 +53,14 @@ def test_own_options_come_before_drawn_ones():
         return pending.subject.build(optimizer)
 
     others = SIZES.map(lambda values: {"other": values["other"]})
-    subject = Subject("x", build, options={"other": 7}, drawn=others, declines=DECLINES)
+    subject = Subject("x", build, options={"other": 7}, drawn=others)
     found = result(subject)
     assert found.counterexample.found.by == "search"
     assert dict(found.counterexample.trace.options) == {"other": 7}
 
 
 def test_what_the_constructor_refuses_is_left_out():
-    subject = Subject("x", LosesItAbove, drawn=SIZES, declines=DECLINES)
+    subject = Subject("x", LosesItAbove, drawn=SIZES)
     cases, _ = find_cases(subject, 0, Runner)
     sizes = [case.bound.options.get("size", 1) for case in cases]
     assert 1 < len(sizes) <= 26
@@ -95,7 +94,7 @@ class LeakySGD(torch.optim.SGD):
 def test_what_a_drawn_optimizer_does_itself_is_excused():
     words = {"Leaky": make_leaky}
     drawn = st.just({"optimizer": Term.of("Leaky")})
-    subject = Subject("x", Halving, words=words, drawn=drawn, declines=DECLINES)
+    subject = Subject("x", Halving, words=words, drawn=drawn)
     assert {found.verdict for found in check_subject(subject, select_checks())} <= {"HOLDS"}
 
 
@@ -108,7 +107,7 @@ def test_a_fault_with_a_drawn_optimizer_is_charged_and_said():
 
     words = {"One": lambda: torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)}
     drawn = st.just({"optimizer": Term.of("One")})
-    subject = Subject("x", Loses, words=words, drawn=drawn, declines=DECLINES)
+    subject = Subject("x", Loses, words=words, drawn=drawn)
     found = result(subject)
     assert str(found.counterexample.trace) == "optimizer=One() train:3 save:a resume:a"
     assert replay(subject, CHECK, found.counterexample.trace).verdict == "BROKEN"

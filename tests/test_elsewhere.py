@@ -51,7 +51,7 @@ def test_a_correct_one_holds_both_ways(scheduler):
     options = {StepLR: {"step_size": 3}, ExponentialLR: {"gamma": 0.5}}.get(scheduler, {})
     found = verdicts(Subject("x", scheduler, options=options))
     assert {name: result.verdict for name, result in found.items()} == dict.fromkeys(found, "HOLDS")
-    assert all(result.tally.resumes == 15 for result in found.values())
+    assert all(result.tally.resumes >= 15 for result in found.values())
 
 
 def test_state_that_torch_cannot_save_is_broken_both_ways():

@@ -24,6 +24,7 @@ from harness.checks import as_check, select_checks
 from harness.paths import branches, epochs, gradients, groups_added, unpath
 from harness.run import Runner
 from harness.trace import EVENTS, STEPS
+from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, events
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
@@ -132,7 +133,7 @@ def events_planted():
 @pytest.mark.parametrize("kind", EVENTS)
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
-    monkeypatch.setattr("harness.check.sweep_events", lambda check, kinds: ())
+    monkeypatch.setattr("harness.traces.sweep_events", lambda check, kinds: ())
     names = {
         "skip": "OverflowNotSaved", "epoch": "GivenEpochNotSaved",
         "halve_lr": "UndoesWhatWasSetByHand", "add_group": "ForgetsAddedGroups",
@@ -191,7 +192,8 @@ def test_what_a_scheduler_cannot_do_is_not_tried_and_said(command):
     assert (
         "NOT TRIED add_group: LambdaLR\n  the uninterrupted run raises ValueError: zip()" in printed
     )
-    assert "NOT TRIED halve_lr" not in printed
+    assert "NOT TRIED halve_lr: LambdaLR\n  what is set by hand lasts until" in printed
+    assert "NOT TRIED skip" not in printed
 
 
 def test_what_is_declined_is_not_tried():
@@ -208,12 +210,30 @@ def test_step_with_an_epoch_is_for_schedulers_that_are_stepped_so():
     assert dict(result.untried)["epoch"] == "it is not stepped by step(epoch)"
 
 
+class KnowsItsGroups(Halving):
+    """Schedules the groups alone that were there when it was built."""
+
+    def write(self):
+        for group, rate in zip(self.optimizer.param_groups, self.rates(), strict=False):
+            group["lr"] = rate
+
+
+def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
+    """A resumed one is built on that group as well, and schedules it from then on."""
+    found = verdicts(Subject("x", KnowsItsGroups))["resume_from_file"]
+    assert found.verdict == "BROKEN"
+    assert "add_group:1" in str(found.counterexample.trace)
+
+
 # ------------------------------------------------------------------------- the planned end
 
 
 def test_a_schedule_that_ends_still_does_after_a_resume():
     found = verdicts(ENDING["Ends"], CHECKS)
-    assert {result.verdict for result in found.values()} <= {"HOLDS"}
+    broken = [r for r in found.values() if r.verdict not in ("HOLDS", "DECLINED")]
+    assert not broken
+    declined = {"resume_by_initial_lr", "resume_with_changed_options"}
+    assert {r.check for r in found.values() if r.verdict == "DECLINED"} <= declined
 
 
 LOADS = {
