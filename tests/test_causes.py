@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter as Multiset
 
+import ending
 import pytest
 from faulty import Falls
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR, StepLR
 
 from harness import (
+    CHECKS,
     Budget,
     Counterexample,
     Result,
@@ -29,6 +31,7 @@ from harness.report import causes_count, causes_text
 from harness.results import Found
 from lr_schedules.faults import SUBJECTS as FAULTS
 from lr_schedules.faults.routes import EVERY_LOAD
+from lr_schedules.subjects import SUBJECTS
 
 FILE = "resume_from_file"
 LAST_EPOCH = "resume_by_last_epoch"
@@ -334,3 +337,23 @@ def test_the_order_of_drawn_results_does_not_matter():
     results = checked(Subject("Falls", Falls, options=options), FILE, "resume_by_pickle")
     shuffled = random.Random(0).sample(results, len(results))
     assert list(map(as_data, explain(shuffled))) == list(map(as_data, explain(results)))
+
+
+def named(subjects, name):
+    return next(subject for subject in subjects if subject.name == name)
+
+
+def test_what_no_contract_or_end_explains_is_a_cause_all_the_same():
+    """What was expected has other keys there than what was got."""
+    results = []
+    for subject, check in (
+        (named(SUBJECTS, "LambdaLR-stateful"), "resume_with_changed_options"),
+        (named(ending.SUBJECTS, "ForgetsItsEnd"), "resume_from_file"),
+    ):
+        results += [r for r in check_subject(subject, [as_check(check)]) if r.counterexample]
+    causes = explain(results)
+    ended = [cause.relation for cause in causes if "raises" in cause.relation]
+    assert len(ended) == 1
+    assert ended[0].endswith("are given, where the uninterrupted run raises")
+    assert len(causes) == len(results) == 2
+    assert causes_text(causes, {check.name: check for check in CHECKS})
