@@ -67,5 +67,9 @@ DEFECTS: tuple[Defect, ...] = (
         _pairs("lr_is_never_negative", "OneCycleLR", "OneCycleLR-three_phase"),
         "like pytorch/pytorch#91765, of the same last step",
     ),
+    Defect(
+        "its LR is computed from the group's, which another scheduler changed, and falls below 0",
+        _pairs("lr_is_never_negative", "SequentialLR", "ChainedScheduler"),
+    ),
 )  # fmt: skip
 """Every defect of the installed PyTorch's schedulers that the default checks find."""

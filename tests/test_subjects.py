@@ -16,52 +16,98 @@ BY_NAME = {subject.name: subject for subject in SUBJECTS}
 BASE = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
 
 FOUND_ON_2_13_0 = {
-    "StepLR": {"resume_by_last_epoch": "step_size=3 gamma=0.5 train:3 save:a resume:a"},
-    "MultiStepLR": {
-        "resume_by_last_epoch": "milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a"
+    "StepLR": {
+        "resume_by_last_epoch": "step_size=3 gamma=0.5 train:3 save:a resume:a",
     },
-    "ConstantLR": {"resume_by_last_epoch": "factor=0.25 total_iters=4 train:4 save:a resume:a"},
+    "MultiStepLR": {
+        "resume_by_last_epoch": "milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a",
+    },
+    "ConstantLR": {
+        "resume_by_last_epoch": "factor=0.25 total_iters=4 train:4 save:a resume:a",
+    },
     "CosineAnnealingWarmRestarts": {
-        "resume_by_last_epoch": "T_0=2 T_mult=2 eta_min=0.001 train:4 save:a resume:a"
+        "resume_by_last_epoch": "T_0=2 T_mult=2 eta_min=0.001 train:4 save:a resume:a",
     },
     "CyclicLR": {
-        "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 step_size_down=3 "
-        "mode='triangular2' save:a resume:a resume:a",
-        "resume_by_last_epoch": "optimizer=SGD(groups=1,lr='tensor') base_lr=0.1 max_lr=0.01 "
-        "step_size_up=1 step_size_down=None mode='triangular' cycle_momentum=False "
-        "train:1 save:a resume:a",
-        "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
-        "step_size_down=3 mode='triangular2' save:a",
+        "resume_twice_from_one_dict": (
+            "base_lr=0.01 max_lr=0.1 step_size_up=2 step_size_down=3 "
+            "mode='triangular2' save:a resume:a resume:a"
+        ),
+        "resume_by_last_epoch": (
+            "optimizer=SGD(groups=1,lr='tensor') base_lr=0.1 max_lr=0.01 "
+            "step_size_up=1 step_size_down=None mode='triangular' cycle_momentum=False "
+            "scheduler:1 save:a resume:a"
+        ),
+        "loading_leaves_its_argument_alone": (
+            "base_lr=0.01 max_lr=0.1 step_size_up=2 step_size_down=3 mode='triangular2' save:a"
+        ),
     },
     "CyclicLR-scale_fn": {
-        "resume_twice_from_one_dict": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
-        "scale_fn=fall_with_cycle save:a resume:a resume:a",
-        "resume_by_last_epoch": "optimizer=SGD(groups=2,lr='shared') base_lr=1.0 max_lr=0.1 "
-        "step_size_up=1 scale_fn=fall_with_cycle step_size_down=None mode='triangular' "
-        "cycle_momentum=False train:1 save:a resume:a",
-        "loading_leaves_its_argument_alone": "base_lr=0.01 max_lr=0.1 step_size_up=2 "
-        "scale_fn=fall_with_cycle save:a",
+        "resume_twice_from_one_dict": (
+            "base_lr=0.01 max_lr=0.1 step_size_up=2 scale_fn=fall_with_cycle save:a "
+            "resume:a resume:a"
+        ),
+        "resume_by_last_epoch": (
+            "optimizer=SGD(groups=2,lr='shared') base_lr=1.0 max_lr=0.1 step_size_up=1 "
+            "scale_fn=fall_with_cycle cycle_momentum=False mode='triangular' "
+            "step_size_down=None train:1 save:a resume:a"
+        ),
+        "loading_leaves_its_argument_alone": (
+            "base_lr=0.01 max_lr=0.1 step_size_up=2 scale_fn=fall_with_cycle save:a"
+        ),
+    },
+    "OneCycleLR": {
+        "lr_is_never_negative": (
+            "max_lr=0.1 total_steps=3 anneal_strategy='linear' cycle_momentum=False "
+            "three_phase=False train:3"
+        ),
     },
     "OneCycleLR-three_phase": {
-        "lr_is_never_negative": "max_lr=0.1 total_steps=10 three_phase=True "
-        "anneal_strategy='linear' train:10"
+        "lr_is_never_negative": (
+            "max_lr=0.1 total_steps=10 three_phase=True anneal_strategy='linear' train:10"
+        ),
     },
     "SequentialLR": {
-        "resume_by_last_epoch": "schedulers=[LinearLR(start_factor=0.25,total_iters=3),"
-        "ExponentialLR(gamma=0.5),ConstantLR(factor=0.5,total_iters=2)] milestones=[3,7] "
-        "train:1 save:a resume:a",
+        "resume_by_last_epoch": (
+            "schedulers=[LinearLR(start_factor=0.25,total_iters=3),"
+            "ExponentialLR(gamma=0.5),ConstantLR(factor=0.5,total_iters=2)] "
+            "milestones=[3,7] train:1 save:a resume:a"
+        ),
+        "lr_is_never_negative": (
+            "schedulers=[ExponentialLR(gamma=0.5),LinearLR(total_iters=4,"
+            "end_factor=0.0)] milestones=[0] train:4"
+        ),
     },
     "ChainedScheduler": {
-        "resume_by_last_epoch": "schedulers=[ConstantLR(total_iters=1)] train:1 save:a resume:a"
+        "resume_twice_from_one_dict": (
+            "schedulers=[CyclicLR(base_lr=0.1,max_lr=0.1,step_size_up=1,"
+            "cycle_momentum=False)] save:a resume:a resume:a"
+        ),
+        "resume_by_last_epoch": "schedulers=[ConstantLR(total_iters=1)] train:1 save:a resume:a",
+        "loading_leaves_its_argument_alone": (
+            "schedulers=[CyclicLR(base_lr=0.1,max_lr=0.1,step_size_up=1,"
+            "cycle_momentum=False)] save:a"
+        ),
+        "lr_is_never_negative": (
+            "schedulers=[ExponentialLR(gamma=0.5),CosineAnnealingLR(T_max=1,eta_min=0.05)] train:2"
+        ),
     },
     "TwoSchedulers": {
-        "resume_twice_from_one_dict": "schedulers=[ExponentialLR(gamma=0.5),CyclicLR(base_lr=0.1,"
-        "max_lr=0.1,step_size_up=1,cycle_momentum=False)] save:a resume:a resume:a",
-        "resume_by_last_epoch": "schedulers=[LinearLR(start_factor=0.25,total_iters=3),"
-        "StepLR(step_size=4,gamma=0.5)] train:4 save:a resume:a",
+        "resume_twice_from_one_dict": (
+            "schedulers=[ExponentialLR(gamma=0.5),CyclicLR(base_lr=0.1,max_lr=0.1,"
+            "step_size_up=1,cycle_momentum=False)] save:a resume:a resume:a"
+        ),
+        "resume_by_last_epoch": (
+            "schedulers=[LinearLR(start_factor=0.25,total_iters=3),StepLR(step_size=4,"
+            "gamma=0.5)] train:4 save:a resume:a"
+        ),
+        "loading_leaves_its_argument_alone": (
+            "schedulers=[ExponentialLR(gamma=0.5),CyclicLR(base_lr=0.1,max_lr=0.1,"
+            "step_size_up=1,cycle_momentum=False)] save:a"
+        ),
     },
     "SWALR": {
-        "resume_by_last_epoch": "swa_lr=0.05 anneal_epochs=4 train:1 save:a resume:a train:1"
+        "resume_by_last_epoch": "swa_lr=0.05 anneal_epochs=4 train:1 save:a resume:a train:1",
     },
     "PublishedLinearAnnealingLR": {
         "resume_by_last_epoch": "num_annealing_steps=4 num_total_steps=9 train:1 save:a resume:a",
