@@ -303,7 +303,8 @@ class SubjectCheck:
     def breaks(self, check: Check, trace: Trace) -> bool:
         """Whether `trace` breaks `check`; a trace that the check can't run does not.
 
-        Nor does one with a drawn optimizer where a scheduler that does nothing does the same.
+        Nor does one with a drawn optimizer, or by a way that can't serve every optimizer, where
+        a scheduler that does nothing does the same.
         """
         self.current = trace
         bound = self.subject.bind(dict(trace.options))
@@ -314,7 +315,7 @@ class SubjectCheck:
         broken = outcome.broken
         self.refused = outcome.ended if outcome.refused else self.refused
         self.note_reading(trace, outcome)
-        if broken is None or "optimizer" not in bound.fields:
+        if broken is None or ("optimizer" not in bound.fields and check.search):
             return broken is not None
         control = self.control(check, trace)
         return control is None or not excuses(control, broken, check)

@@ -87,9 +87,11 @@ def assert_tells_the_truth(status, printed, result):
     expected, actual = result.counterexample.expected, result.counterexample.actual
     for key, value in actual.items():
         assert bare(value) in bare(printed)
+        if key == "raises":
+            continue
         if key in expected:
             assert bare(f"{key} must be {expected[key]}") in bare(printed)
-        elif key != "raises":  # which of two contracts it follows, and it is neither
+        else:  # which of two contracts it follows, and it is neither
             assert all(bare(other) in bare(printed) for other in expected.values())
 
 
@@ -185,7 +187,7 @@ WITHOUT = {
     ],
     "going back in time": [(machine._Draft, "go_back", go_back_at_once)],
     "loading in place": [(SubjectCheck, "search", no_search_in_place)],
-    "the second slot": [(machine, "SLOTS", ("a",))],
+    "the second slot": [(machine, "SLOTS", ("a",)), (traces, "sweep_events", nothing)],
     "the sweep": [(traces, "sweep", nothing), (traces, "sweep_events", nothing)],
 }
 
@@ -205,6 +207,7 @@ WITHOUT = {
 def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch):
     """With it, the fault is caught with 19 of 20 seeds at least."""
     chosen = [as_check(name) for name in BY_NAME[fault].caught_by]
+    chosen = [check for check in chosen if check.search]  # what is slow loads in a way of its own
     chosen += [] if MIXED in chosen else [MIXED]
 
     def caught():

@@ -64,9 +64,11 @@ def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
         expected, actual = result.counterexample.expected, result.counterexample.actual
         for name, value in actual.items():
             assert str(value) in printed
+            if name == "raises":
+                continue
             if name in expected:
                 assert f"{name} must be {expected[name]}" in printed
-            elif name != "raises":  # which of two contracts it follows, and it is neither
+            else:  # which of two contracts it follows, and it is neither
                 assert all(str(other) in printed for other in expected.values())
 
 

@@ -65,6 +65,9 @@ class GivenEpochNotSaved(ClosedForm):
     caught_by=[
         "resume_optimizer_then_scheduler",
         "resume_from_file",
+        "resume_from_legacy_file",
+        "resume_from_json",
+        "resume_from_distributed_checkpoint",
         "roll_back_in_place",
         "resume_twice_from_one_dict",
         "resume_at_every_save",

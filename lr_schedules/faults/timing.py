@@ -146,7 +146,7 @@ class PendingNotLoaded(Updates):
 @planted(
     UPDATES,
     "scheduler:3 save:a resume:a",
-    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
+    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
     real="starVLA/starVLA#210",
 )
 class StepsForUpdates(Updates):
@@ -159,7 +159,7 @@ class StepsForUpdates(Updates):
 @planted(
     UPDATES,
     "train:1 save:a optimizer:1 load:a scheduler:1 train:1",
-    caught_by=["roll_back_in_place"],
+    caught_by=["roll_back_in_place", "resume_from_distributed_checkpoint"],
 )
 class PendingKept(Updates):
     """Keeps what waits to be counted where nothing waited at the save: an ``or`` too many."""
