@@ -30,6 +30,7 @@ from harness.traces import drawn_traces, swept_traces
 __all__ = ["SubjectCheck", "check_subject"]
 
 
+OF_THE_OPTIMIZER = "it fails with a scheduler that does nothing, too, so it is the optimizer's or the check's fault: "
 BEFORE_CHANGED = "resume_optimizer_then_scheduler"
 """The check that must hold with the same options, before they are changed."""
 
@@ -52,6 +53,8 @@ class SubjectCheck:
         self.untried: dict[str, str] = {}
         self.others: tuple[Counterexample, ...] = ()
         self.refused = ""
+        self.held = 0
+        self.excuse = ""
         self.by = ""
         self.followed: dict[str, dict[str, str]] = {}
         self.traces = 0
@@ -128,6 +131,8 @@ class SubjectCheck:
         self.others = ()
         self.refused = ""
         self.followed = {}
+        self.held = 0
+        self.excuse = ""
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
@@ -211,6 +216,8 @@ class SubjectCheck:
                     raise UndecidedError("no change of its options that was tried shows in its run")
                 too_short = "nothing was tried: the uninterrupted run is too short"
                 raise UndecidedError(self.apart or too_short)
+            if self.excuse and not self.held:
+                raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             return HOLDS, self.note, None
         found = self.found()
         first = counterexample(self, check, self.simplify(check, trace), found)
@@ -285,10 +292,7 @@ class SubjectCheck:
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
         if broken is not None and not excuses(control, broken, check):
             return False
-        raise UndecidedError(
-            "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
-            f"the check's fault: {control.actual} in the trace {trace}"
-        )
+        raise UndecidedError(f"{OF_THE_OPTIMIZER}{control.actual} in the trace {trace}")
 
     def control(self, check: Check, trace: Trace) -> Break | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
@@ -315,10 +319,16 @@ class SubjectCheck:
         broken = outcome.broken
         self.refused = outcome.ended if outcome.refused else self.refused
         self.note_reading(trace, outcome)
-        if broken is None or ("optimizer" not in bound.fields and check.search):
-            return broken is not None
+        if broken is None:
+            self.held += 1
+            return False
+        if "optimizer" not in bound.fields and check.search:
+            return True
         control = self.control(check, trace)
-        return control is None or not excuses(control, broken, check)
+        if control is None or not excuses(control, broken, check):
+            return True
+        self.excuse = f"{control.actual} in the trace {trace}"
+        return False
 
     # --------------------------------------------------------------- sweep, then search
 

@@ -82,33 +82,37 @@ def test_explain_reports_by_cause(command, tmp_path):
     status, printed, _ = command(*arguments, "--explain", "--json", file)
     assert status == 1
     blocks = re.split(r"\n\n", printed)
-    assert blocks[0].splitlines() == [
-        "CAUSE 1 of 3: at resume, lr is multiplied a second time by the factor of the last step",
-        "  check     resume_by_last_epoch",
-        f"  promise   {as_check(LAST_EPOCH).doc}",
-        "  subjects  it looks the same in MultiStepLR, StepLR",
-        "  smallest  MultiStepLR milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a",
-        "  at        resume:a (operation 3 of 3), epoch 2",
-        "  expected  lr [0.05, 0.005], because the uninterrupted run (train:2) has it there",
-        "  got       lr [0.025, 0.0025], however this run was resumed by resume_by_last_epoch",
-        "  Reproduce with:",
-        "    python -m harness replay MultiStepLR resume_by_last_epoch "
-        '"milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a"',
-        "    python -m harness script MultiStepLR resume_by_last_epoch "
-        '"milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a"',
-    ]
-    assert "BROKEN " not in printed.replace("4 BROKEN ", "")
-    assert "\n\n4 counterexamples, 3 causes\n\nsubject " in printed
     data = json.loads(file.read_text())
     assert data["schema"] == 1
-    assert [row["count"] for row in data["causes"]] == [2, 1, 1]
     first = data["causes"][0]
-    assert first["subjects"] == {"MultiStepLR": 1, "StepLR": 1}
+    assert set(first["subjects"]) == {"MultiStepLR", "StepLR"}
+    sets = [f"{name} ({count} sets of options)" for name, count in first["subjects"].items()]
+    assert min(first["subjects"].values()) > 5  # how many are drawn, torch's optimizers decide
+    assert blocks[0].splitlines() == [
+        f"CAUSE 1 of {len(data['causes'])}: at resume, lr is multiplied a second time by the "
+        "factor of the last step",
+        "  check     resume_by_last_epoch",
+        f"  promise   {as_check(LAST_EPOCH).doc}",
+        f"  subjects  it looks the same in {', '.join(sets)}",
+        "  smallest  StepLR step_size=1 gamma=0.5 train:1 save:a resume:a",
+        "  at        resume:a (operation 3 of 3), epoch 1",
+        "  expected  lr [0.05, 0.005], because the uninterrupted run (train:1) has it there",
+        "  got       lr [0.025, 0.0025], however this run was resumed by resume_by_last_epoch",
+        "  Reproduce with:",
+        "    python -m harness replay StepLR resume_by_last_epoch "
+        '"step_size=1 gamma=0.5 train:1 save:a resume:a"',
+        "    python -m harness script StepLR resume_by_last_epoch "
+        '"step_size=1 gamma=0.5 train:1 save:a resume:a"',
+    ]
+    assert "\nBROKEN " not in printed
+    counts = [row["count"] for row in data["causes"]]
+    assert f"\n\n{sum(counts)} counterexamples, {len(counts)} causes\n\nsubject " in printed
+    broken = [row for row in data["results"] if "others" in row]
+    assert sum(counts) == sum(1 + len(row["others"]) for row in broken)
     assert (first["checks"], first["operation"]) == ([LAST_EPOCH], "resume")
     assert first["relation"] == f"lr is {AGAIN}"
-    assert first["trace"] == "milestones=[2,5,5,9] gamma=0.5 train:2 save:a resume:a"
+    assert first["trace"] == "step_size=1 gamma=0.5 train:1 save:a resume:a"
     assert (first["expected"], first["actual"]) == ({"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]})
-    assert [row["others"] for row in data["results"] if "others" in row] == [[]] * 4
     status, plainly, _ = command(*arguments, "--json", file)
     assert status == 1
     assert "CAUSE" not in plainly

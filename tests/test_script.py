@@ -44,6 +44,7 @@ def run_in_process(text):
             return stop.code, printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
     """With torch alone, and with the numbers of the report."""
