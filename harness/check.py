@@ -30,7 +30,10 @@ from harness.traces import drawn_traces, swept_traces
 __all__ = ["SubjectCheck", "check_subject"]
 
 
-OF_THE_OPTIMIZER = "it fails with a scheduler that does nothing, too, so it is the optimizer's or the check's fault: "
+OF_THE_OPTIMIZER = (
+    "it fails with a scheduler that does nothing, too, so it is the optimizer's or "
+    "the check's fault: "
+)
 BEFORE_CHANGED = "resume_optimizer_then_scheduler"
 """The check that must hold with the same options, before they are changed."""
 
