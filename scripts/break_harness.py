@@ -122,7 +122,8 @@ EDITS = (
          "return trace if values is None else with_options(values)", "return trace",
          "tests/test_drawn_options.py::test_options_are_shrunk"),
     Edit("charge a scheduler with what a drawn optimizer does", "check.py",
-         "        if control is None or not excuses(control, broken, check):\n            return True\n"
+         "        if control is None or not excuses(control, broken, check):\n"
+         "            return True\n"
          "        self.excuse", "        return True\n        self.excuse",
          "tests/test_drawn_options.py::test_what_a_drawn_optimizer_does_itself_is_excused"),
     # Sweep, search, minimise.
