@@ -42,7 +42,7 @@ from typing import Any
 
 import torch
 
-from harness import transports
+from harness import ranks, transports
 from harness.decorators import Check, resume_check, state_check
 from harness.errors import CheckError
 from harness.loop import (
@@ -302,7 +302,7 @@ def resumes_mixed() -> Any:
 MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
 """The check that has no way of its own: each resume of its traces names one."""
 
-_DECORATED = [*globals().values(), *vars(transports).values()]
+_DECORATED = [*globals().values(), *vars(transports).values(), *vars(ranks).values()]
 
 CHECKS: tuple[Check, ...] = tuple(
     sorted(
@@ -348,12 +348,12 @@ def select_checks(
 ) -> list[Check]:
     """The checks called `names`, in that order; without names the default ones.
 
-    `all_checks` adds the opt-in ones, `elsewhere` those that go through another process, if
-    none of them is among the others. Raises `CheckError` for an unknown name.
+    `all_checks` adds the opt-in ones, `elsewhere` those that go through another process, one
+    at a time, if none is among the others. Raises `CheckError` for an unknown name.
     """
     chosen = [as_check(name) for name in names]
     if not chosen or all_checks:
         chosen = [*(check for check in CHECKS if check.default or all_checks), *chosen]
     if elsewhere and not any(check.elsewhere for check in chosen):
-        chosen += [check for check in CHECKS if check.elsewhere]
+        chosen += [check for check in CHECKS if check.elsewhere and check.ranks == 1]
     return list(dict.fromkeys(chosen))

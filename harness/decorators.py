@@ -36,6 +36,7 @@ class Check:
     without: tuple[str, ...] = ()
     search: bool = True
     elsewhere: str = ""
+    ranks: int = 1
 
     @property
     def name(self) -> str:
@@ -92,6 +93,7 @@ def resume_check(
     without: tuple[str, ...] = ...,
     search: bool = ...,
     elsewhere: str = ...,
+    ranks: int = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -108,6 +110,7 @@ def resume_check(
     without: tuple[str, ...] = (),
     search: bool = True,
     elsewhere: str = "",
+    ranks: int = 1,
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -142,16 +145,20 @@ def resume_check(
         the sweep takes few save points as well.
     elsewhere : str
         What is done in another process: nothing, ``resume`` (every resume, and what
-        follows it), or ``save`` (what comes before the first resume). Such a check is
-        not searched.
+        follows it), ``save`` (what comes before the first resume), or ``all``. Such a
+        check is not searched.
+    ranks : int
+        How many such processes do it together, as the ranks of one gloo group.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
     """
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
-    if elsewhere not in ("", "resume", "save"):
-        raise CheckError(f"'elsewhere' must be resume, save or nothing (got {elsewhere!r})")
+    if elsewhere not in ("", "resume", "save", "all"):
+        raise CheckError(f"'elsewhere' must be resume, save, all or nothing (got {elsewhere!r})")
+    if ranks < 1 or (ranks > 1 and not elsewhere):
+        raise CheckError(f"'ranks' must be 1, or more with 'elsewhere' (got {ranks!r})")
     if elsewhere and (at != "resume" or same_dict):
         raise CheckError("what is done in another process goes by resume, and by no shared dict")
 
@@ -166,7 +173,7 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
+                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere, ranks,
             ),
         )  # fmt: skip
 

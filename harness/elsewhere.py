@@ -133,9 +133,9 @@ def ask_script(python: str, script: str, request: Any) -> Any:
     return pickle.loads(done.stdout)
 
 
-def reply_to_script(segment: Any) -> int:
+def reply_to_script(there: Any) -> int:
     """Do the request that stands in standard input, and write the reply."""
-    reply = segment(pickle.loads(sys.stdin.buffer.read()))
+    reply = there(pickle.loads(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(pickle.dumps(reply, 2))
     return 0
 
@@ -165,7 +165,7 @@ def child(module: Any, data: bytes) -> bytes:
     """Run one request, and return the reply, both pickled."""
     settle(module)
     try:
-        return pickle.dumps(module.segment(pickle.loads(data)), 2)
+        return pickle.dumps(module.there(pickle.loads(data)), 2)
     except Exception as error:
         return pickle.dumps({"failed": describe(error)}, 2)
 
@@ -207,7 +207,7 @@ def serve(channel: Any) -> None:
 
     First come the folders that modules are imported from, or nothing for its own, and go
     the versions of torch and Python. A request is its number, the text of a module with a
-    function ``segment``, what to call that with, pickled, and seconds.
+    function ``there``, what to call that with, pickled, and seconds.
     """
     folders = channel.receive()
     if folders is not None:

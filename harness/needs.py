@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from harness.changes import changes
 from harness.errors import SubjectError
@@ -57,4 +60,9 @@ def lacking(need: str) -> str:
             importlib.import_module("torch.distributed.checkpoint.state_dict")
         except Exception:  # without distributed its own imports fail, in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
+    if need == "gloo":
+        if not hasattr(os, "fork"):
+            return "this system can't fork a process"
+        if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+            return "this torch has no gloo"
     return ""

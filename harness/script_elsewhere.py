@@ -7,7 +7,7 @@ from typing import Any
 from harness import elsewhere, loop, side_by_side
 from harness.decorators import Check
 from harness.paths import branches, epochs, gradients, groups_added, walk
-from harness.segments import letters, segments
+from harness.segments import done_there, letters, segments
 from harness.source import Source
 from harness.subject import Bound
 from harness.trace import BACK, Trace
@@ -34,6 +34,14 @@ def elsewhere_lines(
         source.name(function)
     ignored = [] if weights and check.weights else ["weights"]
     path = branches(trace.operations)[-1]
+    compare_there = [
+        "    other = ask_script(python, __file__, whole)",
+        '    rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
+        '    if other["raised"] or not same(*rates):',
+        '        print("The schedule itself differs there, without any resume.")',
+        "        return 125",
+    ]
+    indented = [f"    {line}" for line in compare_there]
     return [
         *lines,
         "",
@@ -48,7 +56,7 @@ def elsewhere_lines(
         "",
         "def main():",
         '    if sys.argv[1:] == ["there"]:',
-        "        return reply_to_script(segment)",
+        "        return reply_to_script(there)",
         "    python = sys.argv[1] if sys.argv[1:] else sys.executable",
         '    print("torch", torch.__version__)',
         f'    whole = {{"data": b"", "index": 0, "epoch": 0, "groups": 0, "todo": {path!r}}}',
@@ -56,12 +64,7 @@ def elsewhere_lines(
         '    if expected["raised"]:',
         '        print("The uninterrupted run raises", expected["raised"])',
         "        return 125",
-        "    if sys.argv[1:]:",
-        "        other = ask_script(python, __file__, whole)",
-        '        rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
-        '        if other["raised"] or not same(*rates):',
-        '            print("The schedule itself differs there, without any resume.")',
-        "            return 125",
+        *(compare_there if check.ranks > 1 else ["    if sys.argv[1:]:", *indented]),
         "    seen = []",
         "    error = run_parts(",
         "        PARTS, seen, segment, lambda request: ask_script(python, __file__, request)",
@@ -80,7 +83,7 @@ def _parts(check: Check, trace: Trace) -> list[tuple[Any, ...]]:
         slot = first.slot if first.kind in BACK else ""
         if not slot:
             path = ""
-        place = "there" if bool(slot) == (check.elsewhere == "resume") else "here"
+        place = "there" if done_there(check, indices[0]) else "here"
         saved = tuple(operation.slot for operation in operations if operation.kind == "save")
         todo = "".join(map(letters, operations))
         position = (gradients(path), epochs(path), groups_added(path))

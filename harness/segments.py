@@ -18,7 +18,7 @@ from harness.run import Runner, _Run, _Slot, _Stop
 from harness.trace import BACK, STEPS, Operation
 from harness.worker import segment_text, worker_of
 
-__all__ = ["RunElsewhere", "letters", "prepare", "segments"]
+__all__ = ["RunElsewhere", "done_there", "letters", "prepare", "segments"]
 
 
 def segments(operations: tuple[Operation, ...]) -> Iterator[range]:
@@ -26,6 +26,11 @@ def segments(operations: tuple[Operation, ...]) -> Iterator[range]:
     starts = [i for i, operation in enumerate(operations) if operation.kind in BACK or not i]
     for first, last in zip(starts, [*starts[1:], len(operations)], strict=True):
         yield range(first, last)
+
+
+def done_there(check: Check, first: int) -> bool:
+    """Whether a segment that begins with the operation `first` is done in the other process."""
+    return check.elsewhere in ("all", "resume" if first else "save")
 
 
 class RunElsewhere(_Run):
@@ -45,14 +50,13 @@ class RunElsewhere(_Run):
             texts[self.check] = segment_text(self.bound, self.check, same=worker.same)
         self.text = texts[self.check]
         try:
-            if not worker.same:
+            if not worker.same or self.check.ranks > 1:
                 self._compare_uninterrupted()
             for indices in segments(self.trace.operations):
-                begins = indices[0] == 0
-                if begins == (self.check.elsewhere == "save"):
+                if done_there(self.check, indices[0]):
                     self._do_there(indices)
                     continue
-                if begins:
+                if not indices[0]:
                     self._start()
                 for number in indices:
                     self._do(number)
@@ -133,8 +137,7 @@ class RunElsewhere(_Run):
             keys = {key: expected[key] for key in ("lr",) if key in expected}
             actual = {"raises": reply["raised"]}
             raise _Stop(Outcome(Break(self.operation, self.made, keys, actual)))
-        if not self.worker.same:
-            expected, seen = _in_both(expected, seen)
+        expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):
             self._apart(_told(expected, seen))
         self._differs(expected, seen)
@@ -154,13 +157,24 @@ class RunElsewhere(_Run):
             for i, expected in enumerate(run.observations[: len(path) + 1]):
                 if i >= len(there):
                     self._apart(f"after {i} steps it raises {reply['raised']} there")
-                expected, seen = _in_both(expected, there[i])
+                expected, seen = self._in_both(expected, there[i])
                 if not same(expected, seen):
                     self._apart(f"after {i} steps {_told(expected, seen)}")
+
+    def _in_both(
+        self, here: dict[str, Any], there: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Two observations without a ``get_last_lr`` that one torch lacks, or can't tell yet."""
+        key = "get_last_lr"
+        if self.worker.same or not any(isinstance(s.get(key, ""), str) for s in (here, there)):
+            return here, there
+        return tuple({k: v for k, v in s.items() if k != key} for s in (here, there))  # type: ignore[return-value]
 
     def _apart(self, how: str) -> NoReturn:
         """Stop, for there is nothing to compare a resumed run with."""
         other = "in another process"
+        if self.check.ranks > 1:
+            other = f"on {self.check.ranks} ranks"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
         self.runner.apart = f"the schedule itself differs {other}, without any resume: {how}"
@@ -172,14 +186,6 @@ def letters(operation: Operation) -> str:
     if operation.kind in STEPS:
         return LETTER[operation.kind] * operation.count
     return "w" if operation.kind == "save" else ""
-
-
-def _in_both(here: dict[str, Any], there: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two observations without a ``get_last_lr`` that one torch lacks, or can't tell yet."""
-    key = "get_last_lr"
-    if any(key not in side or isinstance(side[key], str) for side in (here, there)):
-        return tuple({k: v for k, v in side.items() if k != key} for side in (here, there))  # type: ignore[return-value]
-    return here, there
 
 
 def _told(here: dict[str, Any], there: dict[str, Any]) -> str:
@@ -201,5 +207,5 @@ def prepare(check: Check, runner: Runner) -> tuple[str, str]:
     if worker.same:
         return "", ""
     here, there = f"torch {torch.__version__}", f"torch {worker.torch}"
-    first, second = (here, there) if check.elsewhere == "resume" else (there, here)
+    first, second = (there if done_there(check, i) else here for i in (0, 1))
     return f"saved on {first}, resumed on {second}", ""

@@ -136,7 +136,7 @@ def set_aside() -> dict[str, str]:
 
     They are UNKNOWN with a scheduler that does nothing, or need what this torch lacks.
     """
-    aside = {check.name: why for check in HERE for need in check.needs if (why := lacking(need))}
+    aside = {check.name: why for check in CHECKS for need in check.needs if (why := lacking(need))}
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
     return {r.check: r.reason for r in results if r.verdict == UNKNOWN or r.check in aside}
 

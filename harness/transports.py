@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +23,12 @@ from harness.loop import StateRefused, snapshot
 
 __all__ = [
     "distributed_state",
+    "load_distributed",
     "raise_the_cause",
     "save_distributed",
     "save_json",
     "save_legacy_file",
+    "shared_folder",
 ]
 
 
@@ -82,15 +85,51 @@ def raise_the_cause() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def shared_folder() -> Iterator[str]:
+    """A new folder of all ranks, where there are some; the first removes it, when all are done."""
+    ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
+    first = not ranks or torch.distributed.get_rank() == 0
+    names = [tempfile.mkdtemp() if first else ""]
+    if ranks:
+        torch.distributed.broadcast_object_list(names)
+    try:
+        yield names[0]
+        if ranks:
+            torch.distributed.barrier()
+    finally:
+        if first:
+            shutil.rmtree(names[0])
+
+
 def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``."""
+    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``.
+
+    Across all ranks, where there are some: they write one checkpoint, complete at the first.
+    """
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     _, state = distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
+    with shared_folder() as folder, raise_the_cause():
         save(state, storage_writer=FileSystemWriter(folder, sync_files=False))
         return {"files": {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}}
+
+
+def load_distributed(optimizer: Any, scheduler: Any, checkpoint: Any) -> None:
+    """Load what `save_distributed` wrote into both, new ones, and into the parameters."""
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    model, state = distributed_state(optimizer, scheduler)
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
+        for name, content in checkpoint["files"].items():
+            pathlib.Path(folder, name).write_bytes(content)
+        load(state, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
+    scheduler.load_state_dict(state["scheduler"])
 
 
 @resume_check(default=False, save=save_legacy_file)
@@ -134,18 +173,7 @@ def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoin
     Loading fills the new scheduler's state: keys that this does not have are left
     out, and keys that are no strings are not found again.
     """
-    from torch.distributed.checkpoint.state_dict import set_state_dict
-    from torch.distributed.checkpoint.state_dict_loader import load
-
     optimizer = new_optimizer()
     scheduler = build(optimizer)
-    model, state = distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
-        for name, content in checkpoint["files"].items():
-            pathlib.Path(folder, name).write_bytes(content)
-        load(state, checkpoint_id=folder)
-    set_state_dict(
-        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-    )
-    scheduler.load_state_dict(state["scheduler"])
+    load_distributed(optimizer, scheduler, checkpoint)
     return optimizer, scheduler

@@ -121,6 +121,8 @@ def test_the_scripts_of_a_fault_tell_the_truth(name, run_script):
     for number, result in enumerate(broken(name)):
         run = here if number else isolated
         chosen = as_check(result.check)
+        if chosen.elsewhere:  # it starts itself again
+            run = isolated
         text = script_of(fault.subject, chosen, result, result.counterexample.trace)
         assert "\nNeeds torch" in text
         assert_tells_the_truth(*run(text), result)

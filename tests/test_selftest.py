@@ -46,9 +46,10 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     assert replay(fault.control, fault.caught_by[0], fault.trace).verdict != "BROKEN"
 
 
-# What is saved elsewhere and resumed here breaks alone only between two torches: see
-# test_elsewhere.
-@pytest.mark.parametrize("check", [check.name for check in CHECKS if check.elsewhere != "save"])
+# What another process saves breaks alone only between two torches: see test_elsewhere.
+@pytest.mark.parametrize(
+    "check", [check.name for check in CHECKS if check.name != "resume_from_another_process"]
+)
 def test_without_any_check_some_fault_is_missed(check):
     """Of the default checks, among themselves; an opt-in one is asked for beside them all."""
     others = (DEFAULT if check in DEFAULT else set(HELD_BY)) - {check}

@@ -6,6 +6,7 @@ from lr_schedules.faults import (
     optimizer,
     position,
     process,
+    ranks,
     state,
     timing,
     transport,
@@ -15,7 +16,7 @@ __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for module in (position, timing, state, optimizer, events, process, transport)
+    for module in (position, timing, state, optimizer, events, process, transport, ranks)
     for fault in planted_in(vars(module))
 )
 """Every planted fault; a new module of them is added here."""
