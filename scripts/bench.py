@@ -149,26 +149,27 @@ def cpu(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
+    """The sweep of checks, or their search."""
+    budget = Budget(max_examples=0 if phase == "sweep" else 25, time_limit=600)
+    draw_operations.cache_clear()
+    pair = SubjectCheck(subject, budget)
+    pair.prepare(())
+    for check in checks:
+        with pair.limited():
+            find = pair.search if phase == "search" else pair.find
+            found = find(check, WAYS, pair.cases)
+        if found is not None:
+            raise SystemExit(f"{check.name} is broken by {found}: nothing to measure")
+
+
 def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -> tuple[float, int]:
     """CPU time of a phase of checks to that of the bare loop; and the steps made."""
-    budget = Budget(max_examples=0 if phase == "sweep" else 25, time_limit=600)
-
-    def work() -> None:
-        draw_operations.cache_clear()
-        pair = SubjectCheck(subject, budget)
-        pair.prepare(())
-        for check in checks:
-            with pair.limited():
-                find = pair.search if phase == "search" else pair.find
-                found = find(check, WAYS)
-            if found is not None:
-                raise SystemExit(f"{check.name} is broken by {found}: nothing to measure")
-
     with Recorder() as recorder:
-        work()
+        work(subject, checks, phase)
     ratios = []
     for _ in range(repeats):
-        checked = cpu(work)
+        checked = cpu(lambda: work(subject, checks, phase))
         ratios.append(checked / cpu(lambda: bare(recorder.runs, subject)))
     return statistics.median(ratios), sum(trace.steps for _, trace in recorder.runs)
 
