@@ -56,7 +56,7 @@ from harness.loop import (
 )
 from harness.subject import import_attribute
 
-__all__ = ["CHANGED", "CHECKS", "MIXED", "as_check", "select_checks"]
+__all__ = ["CHANGED", "CHECKS", "HERE", "MIXED", "as_check", "select_checks"]
 
 BY_HAND = ("halve_lr", "add_group")
 """What is no part of a schedule, so that its options and the epoch don't tell it."""
@@ -311,6 +311,9 @@ CHECKS: tuple[Check, ...] = tuple(
     )
 )
 """Every check of the harness, in the order of reports."""
+
+HERE = tuple(check for check in CHECKS if not check.elsewhere)
+"""Those that stay in this process."""
 
 CHANGED: Check = resume_with_changed_options.__check__  # type: ignore[attr-defined]
 """The check whose traces change options on resume, and say so by ``changed={...}``."""

@@ -257,8 +257,8 @@ def table(results: Sequence[Result]) -> Table:
     columns = _columns(results)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
     grid.add_column("subject", no_wrap=True)
-    for letter in columns.values():
-        grid.add_column(letter, no_wrap=True)
+    between = " " if len(columns) < 26 else ""  # so that it fits in 80 columns
+    grid.add_column(between.join(columns.values()), no_wrap=True)
     rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for result in results:
         rows[result.subject][result.check] = result.verdict
@@ -266,7 +266,7 @@ def table(results: Sequence[Result]) -> Table:
     for subject, verdicts in rows.items():
         cells = [verdicts.get(check, " ") for check in columns]
         marked = [f"[{styles[cell]}]{cell[0]}[/]" if cell in styles else cell[0] for cell in cells]
-        grid.add_row(subject, *marked)
+        grid.add_row(subject, between.join(marked))
     return grid
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.api import replay
 from harness.check import SubjectCheck, check_subject
-from harness.checks import CHECKS, MIXED, as_check
+from harness.checks import CHECKS, HERE, MIXED, as_check
 from harness.control import do_nothing
 from harness.decorators import Check
 from harness.errors import HarnessError
@@ -125,10 +125,6 @@ class Trial:
     def _trace(self, check: str) -> str:
         [result] = [result for result in self.results if result.check == check]
         return "" if result.counterexample is None else str(result.counterexample.trace)
-
-
-HERE = tuple(check for check in CHECKS if not check.elsewhere)
-"""The checks of this process: a fault goes through them all, and others that its record names."""
 
 
 def set_aside() -> dict[str, str]:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from harness import (
-    CHECKS,
     Budget,
     Subject,
     SubjectError,
@@ -21,13 +20,13 @@ from harness import (
     state_check,
     step_with_metric,
 )
-from harness.checks import MIXED, as_check, select_checks
+from harness.checks import HERE, MIXED, as_check, select_checks
 from lr_schedules.faults import FAULTS
 
 DEFAULT = [check.name for check in select_checks()]
 
 
-def verdicts(subject, checks=CHECKS, **budget):
+def verdicts(subject, checks=HERE, **budget):
     results = check_subject(subject, [as_check(check) for check in checks], Budget(**budget))
     return {result.check: result for result in results}
 

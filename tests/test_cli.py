@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pty
@@ -5,6 +6,7 @@ import re
 import select
 import shlex
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -13,10 +15,13 @@ import tomllib
 import pytest
 import torch
 from conftest import ROOT
+from rich.console import Console
 
 import harness
 from harness import CHECKS, cli
-from harness.checks import select_checks
+from harness.checks import HERE, select_checks
+from harness.report import table
+from harness.results import Result
 from lr_schedules.subjects import SUBJECTS
 
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
@@ -80,7 +85,7 @@ def test_several_subjects_are_a_table_in_80_columns(command):
         "check",
         "CosineAnnealingWarmRestarts",
         "ReduceLROnPlateau",
-        "--all-checks",
+        *(f"--check={check.name}" for check in HERE),
         "--max-examples",
         0,
     )
@@ -89,8 +94,8 @@ def test_several_subjects_are_a_table_in_80_columns(command):
     assert len(table) == 3
     assert all(len(line.rstrip()) <= 80 for line in table)
     letters = table[0].split()[1:]
-    assert len(letters) == len(CHECKS)
-    for letter, check in zip(letters, CHECKS, strict=True):
+    assert len(letters) == len(HERE)
+    for letter, check in zip(letters, HERE, strict=True):
         assert f"\n{letter} {check.name}\n" in printed
     assert "DECLINED ReduceLROnPlateau: resume_by_last_epoch, resume_by_initial_lr\n" in printed
     assert "  its build takes no last_epoch\n" in printed
@@ -245,7 +250,14 @@ def test_an_unwritable_path_is_said_before_the_search(command, monkeypatch):
 
 def test_a_lambda_is_checked_and_has_no_script(command, tmp_path):
     status, printed, _ = command(
-        "check", "faulty:halve", "--all-checks", "--max-examples", 0, "--scripts", tmp_path / "s"
+        "check",
+        "faulty:halve",
+        "--check",
+        "resume_scheduler_alone",
+        "--max-examples",
+        0,
+        "--scripts",
+        tmp_path / "s",
     )
     assert status == 1
     assert "No script: subject halve: a script needs the source of" in printed
@@ -368,3 +380,16 @@ def test_the_console_script_is_the_same_program():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert pyproject["project"]["scripts"] == {"lr-resume-harness": "harness.cli:main"}
     assert callable(cli.main)
+
+
+def test_the_letters_of_many_checks_stand_side_by_side():
+    """So a table of all of them fits in 80 columns."""
+    results = [
+        Result("CosineAnnealingWarmRestarts", f"check {number}", "HOLDS") for number in range(40)
+    ]
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(table(results))
+    letters = string.ascii_lowercase + string.ascii_uppercase[:14]
+    assert [line.split() for line in printed.getvalue().splitlines()] == [
+        ["subject", letters], ["CosineAnnealingWarmRestarts", "H" * 40]
+    ]  # fmt: skip

@@ -8,7 +8,6 @@ import torch
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import (
-    CHECKS,
     Budget,
     Subject,
     Trace,
@@ -20,7 +19,7 @@ from harness import (
     step_with_metric,
     write_script,
 )
-from harness.checks import as_check, select_checks
+from harness.checks import HERE, as_check, select_checks
 from harness.paths import branches, epochs, gradients, groups_added, unpath
 from harness.run import Runner
 from harness.trace import EVENTS, STEPS
@@ -229,7 +228,7 @@ def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
 
 
 def test_a_schedule_that_ends_still_does_after_a_resume():
-    found = verdicts(ENDING["Ends"], CHECKS)
+    found = verdicts(ENDING["Ends"], HERE)
     broken = [r for r in found.values() if r.verdict not in ("HOLDS", "DECLINED")]
     assert not broken
     declined = {"resume_by_initial_lr", "resume_with_changed_options"}

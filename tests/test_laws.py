@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from test_trace import traces
 
 from harness import Trace, TraceError
-from harness.checks import CHECKS, as_check
+from harness.checks import HERE, as_check
 from harness.loop import observe
 from harness.paths import branches
 from harness.run import Runner
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of the order of steps
 
 PLAIN = [control for control in CONTROLS if control.strategy is None]
 BY_NAME = {fault.name: fault for fault in FAULTS if fault.subject.strategy is None}
@@ -68,7 +70,7 @@ def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, t
 def test_replaying_twice_gives_the_same_observations(name, data):
     """Of every fault without drawn options, by any check, whether that breaks or not."""
     subject = BY_NAME[name].subject
-    check = data.draw(st.sampled_from([c for c in CHECKS if c.name not in subject.declines]))
+    check = data.draw(st.sampled_from([c for c in HERE if c.name not in subject.declines]))
     trace = data.draw(traces().filter(short))
     trace = Trace(trace.operations)
     runs = []

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from harness import CHECKS, Subject, check_scheduler, check_subject
-from harness.checks import select_checks
+from harness import Subject, check_scheduler, check_subject
+from harness.checks import HERE, select_checks
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.published import PublishedLinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS
@@ -73,7 +73,7 @@ def in_sequence(optimizer, last_epoch=-1):
 
 def test_it_holds_every_check_but_those_it_declines():
     [subject] = [subject for subject in SUBJECTS if subject.name == "LinearAnnealingLR"]
-    results = list(check_subject(subject, CHECKS))
+    results = list(check_subject(subject, HERE))
     assert {r.check for r in results if r.verdict == "DECLINED"} == set(subject.declines)
     assert {r.verdict for r in results if r.check not in subject.declines} == {"HOLDS"}
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_trace import traces
 
-from harness import CHECKS, Operation, Subject, Trace, TraceError, check_subject, replay
-from harness.checks import as_check
+from harness import Operation, Subject, Trace, TraceError, check_subject, replay
+from harness.checks import HERE, as_check
 from harness.minimise import minimise, neighbours
 from lr_schedules.subjects import SUBJECTS
 
@@ -82,7 +82,7 @@ def still_breaks(subject, check, trace):
 
 
 def assert_minimal(subject):
-    broken = [r for r in check_subject(subject, CHECKS) if r.verdict == "BROKEN"]
+    broken = [r for r in check_subject(subject, HERE) if r.verdict == "BROKEN"]
     assert broken
     for result in broken:
         trace = result.counterexample.trace

@@ -16,9 +16,8 @@ from test_script import run_in_process
 
 from harness import CHECKS, Budget, Trace, cases, check_subject, machine, traces
 from harness.check import SubjectCheck
-from harness.checks import MIXED, as_check
+from harness.checks import HERE, MIXED, as_check
 from harness.script import script_of
-from harness.selftest import HERE
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
 

@@ -237,6 +237,7 @@ def alive(pid):
 # ---------------------------------------------------------------------------------- the script
 
 
+@pytest.mark.slow
 def test_a_script_starts_the_ranks(run_script):
     fault = BY_NAME["StartsAgainOnFewer"]
     text = write_script(fault.subject, FROM, fault.trace)

@@ -24,7 +24,7 @@ from harness import (
     resume_check,
     write_script,
 )
-from harness.checks import MIXED
+from harness.checks import HERE, MIXED
 from harness.script import script_of
 from lr_schedules.subjects import SUBJECTS
 
@@ -48,7 +48,7 @@ def run_in_process(text):
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
     """With torch alone, and with the numbers of the report."""
-    results = check_subject(subject, CHECKS, Budget(max_examples=0))
+    results = check_subject(subject, HERE, Budget(max_examples=0))
     for result in [result for result in results if result.verdict == "BROKEN"]:
         check = next(check for check in CHECKS if check.name == result.check)
         text = script_of(subject, check, result, result.counterexample.trace)
