@@ -408,6 +408,7 @@ def test_changes_print_and_parse_back():
 # -------------------------------------------------------------------------------------- scripts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SlopeOfTheNew", "FirstResumeOnly"])
 def test_the_script_shows_both_runs_beside_the_resumed_one(name, run_script):
     fault = FAULT[name]

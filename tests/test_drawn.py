@@ -320,6 +320,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_script_of_a_drawn_trace_runs_with_torch_alone(name, run_script):
     trace = f"{SCRIPTS[name]} train:2 save:a resume:a train:2"

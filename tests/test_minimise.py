@@ -96,6 +96,7 @@ def test_counterexamples_are_1_minimal(fault):
     assert_minimal(Subject(fault.__name__, fault))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["StepLR", "CyclicLR", "SWALR", "PublishedLinearAnnealingLR"])
 def test_counterexamples_of_real_schedulers_are_1_minimal(name):
     [subject] = [subject for subject in SUBJECTS if subject.name == name]
