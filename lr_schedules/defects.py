@@ -71,5 +71,26 @@ DEFECTS: tuple[Defect, ...] = (
         "its LR is computed from the group's, which another scheduler changed, and falls below 0",
         _pairs("lr_is_never_negative", "SequentialLR", "ChainedScheduler"),
     ),
+    Defect(
+        "its milestones are integers as keys, which JSON and a distributed checkpoint lose",
+        (
+            *_pairs("resume_from_json", "MultiStepLR", "SequentialLR", "ChainedScheduler",
+                    "TwoSchedulers"),
+            *_pairs("resume_from_distributed_checkpoint", "MultiStepLR"),
+            *_pairs("resume_on_two_ranks", "MultiStepLR"),
+            *_pairs("resume_from_two_ranks", "MultiStepLR"),
+            *_pairs("resume_across_two_ranks", "MultiStepLR"),
+        ),
+        "pytorch/pytorch#153842",
+    ),
+    Defect(
+        "an object that was saved gives its attributes to one of another class",
+        _pairs("resume_with_changed_options", "LambdaLR-stateful", "MultiplicativeLR-stateful"),
+    ),
 )  # fmt: skip
-"""Every defect of the installed PyTorch's schedulers that the default checks find."""
+"""Every defect of PyTorch's schedulers on torch 2.13.0.
+
+What they do when resumed in a way that leaves out a part of the state, or overwrites it
+(`resume_scheduler_alone`, `resume_by_initial_lr`, `resume_built_on_loaded_optimizer`), is no
+defect: nothing promises it.
+"""

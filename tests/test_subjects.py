@@ -6,7 +6,7 @@ import torch
 from torch.optim import lr_scheduler, swa_utils
 
 from harness import check_subject, replay
-from harness.checks import select_checks
+from harness.checks import CHECKS, select_checks
 from harness.run import Runner
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.defects import DEFECTS, NO_REPORT
@@ -115,6 +115,36 @@ FOUND_ON_2_13_0 = {
     },
 }
 
+AGAIN = "milestones=[2,5,5,9] gamma=0.5 train:1 save:a resume:a save:a"
+ANOTHER = (
+    "changed={'lr_lambda':[Swinging([0.3,0.25])]} optimizer=SGD(groups=1) lr_lambda=Fading(0.5) "
+    "train:1 save:a resume:a train:1"
+)
+FOUND_WHERE_ASKED_FOR = {
+    ("MultiStepLR", "resume_from_json"): ("milestones=[2,5,5,9] gamma=0.5 save:a resume:a train:2"),
+    ("SequentialLR", "resume_from_json"): (
+        "schedulers=[ExponentialLR(gamma=0.5),MultiStepLR(milestones=[])] milestones=[1] "
+        "save:a resume:a train:1"
+    ),
+    ("ChainedScheduler", "resume_from_json"): (
+        "schedulers=[MultiStepLR(milestones=[1])] save:a resume:a train:1"
+    ),
+    ("TwoSchedulers", "resume_from_json"): (
+        "schedulers=[ExponentialLR(gamma=0.5),MultiStepLR(milestones=[1])] save:a resume:a train:1"
+    ),
+    ("MultiStepLR", "resume_from_distributed_checkpoint"): AGAIN,
+    ("MultiStepLR", "resume_on_two_ranks"): AGAIN,
+    ("MultiStepLR", "resume_from_two_ranks"): AGAIN,
+    ("MultiStepLR", "resume_across_two_ranks"): AGAIN,
+    ("LambdaLR-stateful", "resume_with_changed_options"): ANOTHER,
+    ("MultiplicativeLR-stateful", "resume_with_changed_options"): ANOTHER,
+}
+"""What opt-in checks find, but for the ways that leave out a part of the state."""
+
+NO_PROMISE = {
+    "resume_built_on_loaded_optimizer", "resume_scheduler_alone", "resume_by_initial_lr"
+}  # fmt: skip
+
 DECLINES_LAST_EPOCH = ("ReduceLROnPlateau", "LambdaLR-stateful", "MultiplicativeLR-stateful")
 
 
@@ -168,9 +198,17 @@ def test_what_was_found_on_torch_2_13_0_is_still_there(name):
         assert replay(BY_NAME[name], check, trace).verdict == "BROKEN"
 
 
+@ON_2_13_0
+@pytest.mark.parametrize("pair", FOUND_WHERE_ASKED_FOR)
+def test_what_opt_in_checks_found_on_torch_2_13_0_is_still_there(pair):
+    name, check = pair
+    assert replay(BY_NAME[name], check, FOUND_WHERE_ASKED_FOR[pair]).verdict == "BROKEN"
+
+
 def test_every_defect_says_where_it_is_tracked():
     """One line for each pair that is found on torch 2.13.0, and none for others."""
     found = {(name, check) for name, checks in FOUND_ON_2_13_0.items() for check in checks}
+    found |= set(FOUND_WHERE_ASKED_FOR)
     of_torch = {pair for pair in found if pair[0] != "PublishedLinearAnnealingLR"}
     told = [pair for defect in DEFECTS for pair in defect.pairs]
     assert sorted(told) == sorted(of_torch)
@@ -178,6 +216,17 @@ def test_every_defect_says_where_it_is_tracked():
         number = re.fullmatch(r"(like )?pytorch/pytorch#\d+(, .*)?", defect.tracked)
         assert number or defect.tracked == NO_REPORT
         assert defect.wrong
+
+
+@ON_2_13_0
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_opt_in_checks_find_on_torch_2_13_0(name):
+    checks = [check for check in CHECKS if not check.default and check.name not in NO_PROMISE]
+    results = list(check_subject(BY_NAME[name], checks))
+    broken = {(name, result.check) for result in results if result.verdict == "BROKEN"}
+    assert broken == {pair for pair in FOUND_WHERE_ASKED_FOR if pair[0] == name}
+    assert {result.verdict for result in results} <= {"HOLDS", "BROKEN", "DECLINED"}
 
 
 @ON_2_13_0
