@@ -84,7 +84,7 @@ def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: 
     return optimizer, scheduler
 
 
-@resume_check(save=save_file)
+@resume_check(save=save_file, needs=("weights_only",))
 def resume_from_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Load what torch.save wrote with torch.load(weights_only=True), into both built anew."""
     loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
@@ -271,7 +271,7 @@ def saving_after_loading_is_the_same(new_optimizer: Any, build: Any, checkpoint:
     return checkpoint["scheduler"], scheduler.state_dict()
 
 
-@state_check(at="save")
+@state_check(at="save", needs=("weights_only",))
 def state_loads_with_weights_only(scheduler: Any) -> Any:
     """The state comes back whole from torch.save and torch.load(weights_only=True)."""
     state = scheduler.state_dict()

@@ -126,7 +126,8 @@ def resume_check(
     needs : tuple of str
         What not every scheduler has, ``get_last_lr``, (a build that takes)
         ``last_epoch`` or (a state that goes into) ``json``, or not every torch,
-        ``distributed_checkpoint``; one that lacks it declines the check.
+        ``distributed_checkpoint``, ``gloo`` or (a float by) ``weights_only``; where it
+        lacks, the check is declined.
     about : str
         Whose state it is about.
     from_epoch : int

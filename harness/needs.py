@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,13 @@ def lacking(need: str) -> str:
             importlib.import_module("torch.distributed.checkpoint.state_dict")
         except Exception:  # without distributed its own imports fail, in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
+    if need == "weights_only":
+        file = io.BytesIO()
+        torch.save(0.5, file)
+        try:
+            torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        except Exception:
+            return "torch.load(weights_only=True) of this torch loads no float"
     if need == "gloo":
         if not hasattr(os, "fork"):
             return "this system can't fork a process"

@@ -134,7 +134,10 @@ def set_aside() -> dict[str, str]:
     """
     aside = {check.name: why for check in CHECKS for need in check.needs if (why := lacking(need))}
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
-    return {r.check: r.reason for r in results if r.verdict == UNKNOWN or r.check in aside}
+    return {
+        **aside,
+        **{result.check: result.reason for result in results if result.verdict == UNKNOWN},
+    }
 
 
 def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick: bool) -> Trial:

@@ -1,8 +1,6 @@
 import collections
 import functools
 import inspect
-import io
-import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +17,7 @@ from harness.control import do_nothing
 from harness.errors import SubjectError, TraceError
 from harness.loop import observe, optimizer_step
 from harness.machine import draw_options
+from harness.needs import lacking
 from harness.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
 from harness.results import DECLINED, HOLDS, Budget
 from harness.run import Runner
@@ -30,14 +29,7 @@ FEW = Budget(max_examples=2, time_limit=120.0)
 
 def promised():
     """The default checks, without those that need what this torch can't load: a float."""
-    file = io.BytesIO()
-    torch.save(0.5, file)
-    try:
-        torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-    except pickle.UnpicklingError:
-        unable = ("resume_from_file", "state_loads_with_weights_only")
-        return [check for check in select_checks() if check.name not in unable]
-    return select_checks()
+    return [check for check in select_checks() if not any(map(lacking, check.needs))]
 
 
 def made(text):
