@@ -318,3 +318,14 @@ def test_the_words_do_not_need_hypothesis():
 def test_each_word_has_its_options():
     assert set(WORDS) <= set(OWN)
     assert all(options[0] == {} for options in OWN.values())
+
+
+def test_where_there_is_a_gpu_optimizers_on_it_are_drawn(monkeypatch):
+    """As far as this can be told without one: they are said, and not made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("harness.optimizers.works", lambda name, said: True)
+    found = [dict(term.keywords) for term in drawn()]
+    on_it = [said for said in found if said.get("device") == "cuda"]
+    assert 100 < len(on_it) < len(found)
+    assert {"device", "capturable", "fused", "lr"} <= {word for said in on_it for word in said}
+    assert not any(said.get("capturable") for said in found if "device" not in said)
