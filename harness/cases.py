@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from harness.loop import describe, same, with_groups
 from harness.paths import LETTER
 from harness.run import Runner
 from harness.subject import Bound, Subject
-from harness.trace import EVENTS, MAX_STEPS
+from harness.trace import EVENTS, MAX_STEPS, Operation, Trace
 
 __all__ = [
     "HORIZONS",
@@ -20,6 +21,7 @@ __all__ = [
     "Case",
     "find_cases",
     "find_untried",
+    "uninterrupted_rates",
 ]
 
 SETS = 25
@@ -120,6 +122,31 @@ def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
         except (Exception, SystemExit) as error:
             return f"with the same options it can't be built on one group more: {describe(error)}"
     return ""
+
+
+def uninterrupted_rates(subject: Subject, seed: int) -> dict[str, list[Any]]:
+    """The LR of every group at the start and after each epoch of the plain run, by its trace.
+
+    For all sets of options that the subject is checked with, without any save; fewer epochs
+    where the run ends by an exception. Nothing where the subject can't be run.
+    """
+    runners: dict[str, Runner] = {}
+    plain = Operation("train", count=subject.length)
+
+    def runner(bound: Bound) -> Runner:
+        return runners.setdefault(str(Trace((plain,), bound.literals)), Runner(bound))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            find_cases(subject, seed, runner)
+        except HarnessError:
+            return {}
+        runs = {trace: runner.reference("t" * plain.count) for trace, runner in runners.items()}
+    return {
+        trace: [seen["lr"] for seen in run.observations[: plain.count + 1]]
+        for trace, run in runs.items()
+    }
 
 
 def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:

@@ -181,10 +181,13 @@ def check(
 
     status = show_results(results, chosen, selected, scripts, explain)
     if json_file is not None:
+        from harness.cases import uninterrupted_rates
         from harness.output import write_text
         from harness.report import to_json
 
-        data = to_json(results, budget, complete=complete)
+        done = {result.subject for result in results}
+        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in done}
+        data = to_json(results, budget, complete=complete, runs=runs)
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return status if complete else INTERRUPTED
 

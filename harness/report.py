@@ -9,6 +9,7 @@ import shlex
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.causes import Cause, explain
@@ -288,7 +289,13 @@ def summary(results: Sequence[Result]) -> str:
     return f"torch {version}: {tried}: {verdicts} ({_totals(results)})"
 
 
-def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dict[str, Any]:
+def to_json(
+    results: Sequence[Result],
+    budget: Budget,
+    *,
+    complete: bool,
+    runs: Mapping[str, dict[str, list[Any]]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The results as data for JSON.
 
     One object: ``schema`` (`SCHEMA`), ``torch``, ``python``, ``seed``,
@@ -299,7 +306,9 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
     also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
     operation, from 1; 0 for saves and resumes), ``found_by`` (``sweep`` or
     ``search``), ``expected`` and ``actual``. Numbers that JSON lacks are the
-    strings ``nan``, ``inf`` and ``-inf``.
+    strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of an object by
+    trace: the LR of every group at the start and after each epoch, without any resume
+    (`harness.cases.uninterrupted_rates`).
 
     With ``budget.explain``, a broken pair has also ``others``, the traces of its
     counterexamples under other sets of options; and the object has ``causes``, a list
@@ -315,6 +324,7 @@ def to_json(results: Sequence[Result], budget: Budget, *, complete: bool) -> dic
         "max_examples": budget.max_examples,
         "complete": complete,
         "results": [_row(result) for result in results],
+        "runs": _finite(dict(runs)),
     }
     if budget.explain:
         for row, result in zip(data["results"], results, strict=True):

@@ -127,6 +127,11 @@ def test_json_holds_the_same(command, tmp_path):
     assert held["verdict"] == "HOLDS"
     assert min(held["traces"], held["steps"], held["resumes"]) > 0
     assert "trace" not in held
+    runs = data["runs"]["StepLR"]
+    rates = runs["step_size=3 gamma=0.5 train:12"]
+    assert (len(rates), rates[2], rates[3]) == (13, [0.1, 0.01], [0.05, 0.005])
+    assert len(runs) > 10
+    assert any("optimizer=" in trace for trace in runs)
     assert rows["ReduceLROnPlateau", "resume_by_last_epoch"]["reason"]
     counts = re.search(r"(\d+) HOLDS, (\d+) BROKEN, (\d+) DECLINED, (\d+) UNKNOWN", printed)
     verdicts = [row["verdict"] for row in data["results"]]
