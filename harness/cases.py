@@ -133,20 +133,26 @@ def uninterrupted_rates(subject: Subject, seed: int) -> dict[str, list[Any]]:
     runners: dict[str, Runner] = {}
     plain = Operation("train", count=subject.length)
 
+    def said(bound: Bound) -> str:
+        return str(Trace((plain,), bound.literals))
+
     def runner(bound: Bound) -> Runner:
-        return runners.setdefault(str(Trace((plain,), bound.literals)), Runner(bound))
+        return runners.setdefault(said(bound), Runner(bound))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            find_cases(subject, seed, runner)
+            cases, _ = find_cases(subject, seed, runner)
         except HarnessError:
             return {}
-        runs = {trace: runner.reference("t" * plain.count) for trace, runner in runners.items()}
-    return {
-        trace: [seen["lr"] for seen in run.observations[: plain.count + 1]]
-        for trace, run in runs.items()
-    }
+        runs = {said(case.bound): runner(case.bound) for case in cases}
+        path = "t" * subject.length
+        return {
+            trace: [
+                seen["lr"] for seen in runs[trace].reference(path).observations[: len(path) + 1]
+            ]
+            for trace in runs
+        }
 
 
 def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
-from harness.cases import find_cases
+from harness.cases import find_cases, uninterrupted_rates
 from harness.checks import as_check, select_checks
 from harness.run import Runner
 from lr_schedules.correct import Halving
@@ -164,3 +164,17 @@ def test_a_callable_with_state_is_made_anew_for_each_scheduler():
         checks=[CHECK, "resume_optimizer_then_scheduler"],
     )
     assert {found.verdict for found in results} == {"HOLDS"}
+
+
+def refuses_five(optimizer, last_epoch=-1, *, number):
+    if number == 5:
+        raise ValueError("not five")
+    return StepLR(optimizer, number, last_epoch=last_epoch)
+
+
+def test_plain_runs_are_those_of_the_sets_that_are_not_refused():
+    subject = Subject("x", refuses_five, drawn=st.fixed_dictionaries({"number": st.integers(4, 6)}))
+    rates = uninterrupted_rates(subject, 0)
+    assert set(rates) == {"number=4 train:12", "number=6 train:12"}
+    assert [len(seen) for seen in rates.values()] == [13, 13]
+    assert uninterrupted_rates(Subject("x", refuses_five, options={"number": 5}), 0) == {}
