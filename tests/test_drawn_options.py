@@ -173,7 +173,8 @@ def refuses_five(optimizer, last_epoch=-1, *, number):
 
 
 def test_plain_runs_are_those_of_the_sets_that_are_not_refused():
-    subject = Subject("x", refuses_five, drawn=st.fixed_dictionaries({"number": st.integers(4, 6)}))
+    drawn = st.fixed_dictionaries({"number": st.integers(4, 6)})
+    subject = Subject("x", refuses_five, options={"number": 4}, drawn=drawn)
     rates = uninterrupted_rates(subject, 0)
     assert set(rates) == {"number=4 train:12", "number=6 train:12"}
     assert [len(seen) for seen in rates.values()] == [13, 13]
