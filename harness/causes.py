@@ -23,7 +23,7 @@ from harness.results import Counterexample, Result
 from harness.terms import format_value
 from harness.trace import BACK, STEPS
 
-__all__ = ["Cause", "explain", "relations"]
+__all__ = ["Cause", "alike", "explain", "relations"]
 
 Member: TypeAlias = tuple[Result, Counterexample]
 Token: TypeAlias = tuple[str, str]
@@ -111,7 +111,7 @@ def explain(results: Iterable[Result]) -> list[Cause]:
         for found in (result.counterexample, *result.others):
             if found is not None:
                 tokens = frozenset((text, "") for text in relations(found))
-                key = result.check, _operation(result, found), tuple(found.actual)
+                key = result.check, _operation(result.check, found), tuple(found.actual)
                 groups[key].append(((result, found), tokens or frozenset([("", result.subject)])))
     causes = [
         Cause((check,), operation, values, *cover)
@@ -209,11 +209,11 @@ def _place(check: str) -> tuple[int, str]:
 # ------------------------------------------------------------------ one counterexample
 
 
-def _operation(result: Result, found: Counterexample) -> str:
+def _operation(check: str, found: Counterexample) -> str:
     """The operation at which a counterexample shows, in words that name no slot."""
     operations = found.trace.operations[: found.operation + 1]
     kinds = [
-        "resume" if op.kind == "save" and result.check in AT_EVERY_SAVE else op.kind
+        "resume" if op.kind == "save" and check in AT_EVERY_SAVE else op.kind
         for op in operations
         if op.kind not in STEPS
     ]
@@ -222,6 +222,17 @@ def _operation(result: Result, found: Counterexample) -> str:
     if not found.step:
         return "the start"
     return f"a step after {kinds[-1]}" if kinds else "a step"
+
+
+def alike(check: str, one: Counterexample, other: Counterexample) -> bool:
+    """Whether two counterexamples of a check may have one cause.
+
+    They show at the same operation, in the same values, and share a relation; or of neither
+    any is known.
+    """
+    places = [(_operation(check, found), sorted(found.actual)) for found in (one, other)]
+    mine, its = relations(one), relations(other)
+    return places[0] == places[1] and bool(mine & its or not (mine or its))
 
 
 def relations(found: Counterexample) -> frozenset[str]:

@@ -8,20 +8,36 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
+
 from harness.cases import SETS, Case, find_cases, find_untried
+from harness.causes import alike
 from harness.changes import said_change, say
 from harness.checks import CHANGED, CHECKS, MIXED, as_check
 from harness.control import do_nothing
-from harness.counterexample import counterexample, find_others
+from harness.counterexample import counterexample, evidence, find_others
 from harness.decorators import Check
 from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.excuses import excuses, why
+from harness.judge import judged
+from harness.ledger import NOTHING_KNOWN, Entry, Ledger, version_of
 from harness.limit import time_limit
 from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
 from harness.needs import lacking, lacks
 from harness.outcomes import Break, Outcome, Tally
-from harness.results import BROKEN, DECLINED, HOLDS, UNKNOWN, Budget, Counterexample, Found, Result
+from harness.results import (
+    BROKEN,
+    DECLINED,
+    HOLDS,
+    KNOWN,
+    STALE,
+    UNKNOWN,
+    Budget,
+    Counterexample,
+    Found,
+    Result,
+)
 from harness.run import Runner
 from harness.subject import Bound, Subject
 from harness.trace import BACK, EVENTS, Operation, Trace
@@ -41,8 +57,19 @@ BEFORE_CHANGED = "resume_optimizer_then_scheduler"
 class SubjectCheck:
     """One subject through all its checks; its uninterrupted runs are shared among them."""
 
-    def __init__(self, subject: Subject, budget: Budget, resume_python: str = "") -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        budget: Budget,
+        resume_python: str = "",
+        ledger: Ledger = NOTHING_KNOWN,
+        *,
+        search_known: bool = False,
+    ) -> None:
         self.subject = subject
+        self.ledger = ledger
+        self.search_known = search_known
+        self.known: Counterexample | None = None
         self.budget = budget
         self.resume_python = resume_python
         self.elsewhere = ""
@@ -136,14 +163,22 @@ class SubjectCheck:
         self.followed = {}
         self.held = 0
         self.excuse = ""
+        self.known = None
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
-            if reason:
+            names = {self.subject.name, self.subject.reference} - {""}
+            entry = self.ledger.find(names, check.name, version_of(torch.__version__))
+            if reason and entry:
+                verdict, reason = STALE, f"{entry.place}: it is declined here: {reason}"
+            elif reason:
                 verdict = DECLINED
             else:
                 with self.limited():
-                    verdict, reason, counterexample = self.decide(check, holding)
+                    if entry is None:
+                        verdict, reason, counterexample = self.decide(check, holding)
+                    else:
+                        verdict, reason, counterexample = self.judge(entry, check, holding)
         except Exception as error:
             reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
@@ -165,6 +200,21 @@ class SubjectCheck:
             seconds, references, self.weights, tuple(self.untried.items()),
             self.resume_python if check.elsewhere else "", others=self.others,
         )  # fmt: skip
+
+    def judge(
+        self, entry: Entry, check: Check, holding: Sequence[Check]
+    ) -> tuple[str, str, Counterexample | None]:
+        """Verdict, reason and counterexample of a pair that the ledger has an entry on."""
+        found, stale = judged(self, entry, check)
+        if stale or found is None:
+            return STALE, stale, found
+        if self.search_known:
+            self.known = found
+            verdict, reason, other = self.decide(check, holding)
+            if verdict == BROKEN:
+                beside = f"beside what is known at {entry.place}"
+                return BROKEN, "; ".join(filter(None, [beside, reason])), other
+        return KNOWN, f"{entry.kind}, {entry.tracked}: {entry.reason}", found
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
         """Why the subject need not keep this check's promise, or nothing."""
@@ -325,6 +375,8 @@ class SubjectCheck:
         if broken is None:
             self.held += 1
             return False
+        if self.known and alike(check.name, self.known, evidence(self, check, trace, broken)):
+            return False
         if "optimizer" not in bound.fields and check.search:
             return True
         control = self.control(check, trace)
@@ -409,16 +461,19 @@ def check_subject(
     budget: Budget | None = None,
     *,
     resume_python: str = "",
+    ledger: Ledger = NOTHING_KNOWN,
+    search_known: bool = False,
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
     `resume_python` is the interpreter of checks that go through another process, this one where
-    it is empty.
+    it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and not
+    searched, but with `search_known`: what is found then is not what the entry tells.
     What keeps any check from being made is the reason of an UNKNOWN for each of them.
     """
     budget = budget or Budget()
     checks = list(checks)
-    work = SubjectCheck(subject, budget, resume_python)
+    work = SubjectCheck(subject, budget, resume_python, ledger, search_known=search_known)
     try:
         work.prepare({check.name for check in (*CHECKS, *checks)})
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The command line: ``check``, ``list``, ``replay``, ``script`` and ``selftest``."""
+"""The command line: ``check``, ``list``, ``replay``, ``script``, ``selftest`` and ``ledger``."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness import __version__
+from harness.cli_ledger import ledger
 from harness.errors import HarnessError, TraceError
 from harness.progress import progress
 
 if TYPE_CHECKING:
     from harness.decorators import Check
+    from harness.ledger import Ledger
     from harness.results import Budget, Result
     from harness.subject import Subject
 
 __all__ = ["main"]
 
-CATALOGUE = "lr_schedules.subjects:SUBJECTS"
-"""The subjects that are checked where none is named."""
-
 OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+LEDGER = click.option(
+    "--ledger",
+    "ledgers",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Known failures of your own, beside ours of PyTorch; repeatable.",
+)
 
 RESUME_PYTHON = click.option(
     "--resume-python",
@@ -131,6 +139,10 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     help="Write a reproduction script for every counterexample.",
 )
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
+@LEDGER
+@click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
+@click.option("--search-known", is_flag=True,
+              help="Search known failures, too, for what the ledger does not tell.")  # fmt: skip
 @RESUME_PYTHON
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
@@ -145,6 +157,9 @@ def check(
     json_file: Path | None,
     scripts: Path | None,
     explain: bool,
+    ledgers: tuple[Path, ...],
+    no_ledger: bool,
+    search_known: bool,
     resume_python: str,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
@@ -152,14 +167,16 @@ def check(
     Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
     argument is wrong, 130 after Ctrl-C.
     """
+    from harness.catalogue import choose_subjects, known_failures, ledger_of_torch
     from harness.checks import select_checks
+    from harness.ledger import NOTHING_KNOWN
     from harness.output import check_folder, check_writable
     from harness.results import Budget
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
     options = _options(kwargs)
-    chosen = _subjects(subjects, options)
+    chosen = choose_subjects(subjects, options)
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     _check_python(resume_python)
     if json_file is not None:
@@ -169,54 +186,70 @@ def check(
     if math.isnan(time_limit):
         raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     budget = Budget(max_examples, seed, time_limit, explain)
+    if no_ledger and (ledgers or search_known):
+        raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
+    known = NOTHING_KNOWN
+    if not no_ledger:
+        known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
     results: list[Result] = []
     complete = True
     try:
         with progress(len(chosen) * len(selected)) as show:
-            _run(chosen, selected, budget, resume_python, results, show)
+            for done in _checked(chosen, selected, budget, resume_python, known, search_known):
+                results.append(done)
+                show(*_progress(results, len(selected)))
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
     from harness.show import show_results
 
-    status = show_results(results, chosen, selected, scripts, explain)
+    status = show_results(results, chosen, selected, scripts, explain, not no_ledger)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text
         from harness.report import to_json
 
-        done = {result.subject for result in results}
-        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in done}
+        names = {result.subject for result in results}
+        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in names}
         data = to_json(results, budget, complete=complete, runs=runs)
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return status if complete else INTERRUPTED
 
 
-def _run(
+def _checked(
     subjects: Sequence[Subject],
     checks: Sequence[Check],
     budget: Budget,
     resume_python: str,
-    results: list[Result],
-    show: Callable[[str, str], None],
-) -> None:
-    """Add the results one by one, and show each, with a line for every subject."""
+    ledger: Ledger,
+    search_known: bool,
+) -> Iterator[Result]:
+    """The results of all subjects, one by one."""
     from harness.check import check_subject
-    from harness.report import tried_text
 
     for subject in subjects:
-        done: list[Result] = []
-        for result in check_subject(subject, checks, budget, resume_python=resume_python):
-            results.append(result)
-            done.append(result)
-            line = f"{subject.name}: {tried_text(done)}" if len(done) == len(checks) else ""
-            show(f"{result.subject} {result.check}", line)
+        yield from check_subject(
+            subject, checks, budget, resume_python=resume_python, ledger=ledger,
+            search_known=search_known,
+        )  # fmt: skip
+
+
+def _progress(results: Sequence[Result], checks: int) -> tuple[str, str]:
+    """What was just done, and a line for the subject once all its checks are made."""
+    from harness.report import tried_text
+
+    last = results[-1]
+    made = len(results) % checks == 0
+    line = f"{last.subject}: {tried_text(results[-checks:])}" if made else ""
+    return f"{last.subject} {last.check}", line
 
 
 @cli.command("list")
 def list_() -> int:
     """Show the subjects and the checks, a line each."""
-    subjects = _subjects((), {})
+    from harness.catalogue import choose_subjects
+
+    subjects = choose_subjects((), {})
     width = max(len(subject.name) for subject in subjects)
     click.echo("Subjects:")
     for subject in subjects:
@@ -260,12 +293,13 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     """
     from harness import report
     from harness.api import replay
+    from harness.catalogue import subject_called
     from harness.checks import as_check
     from harness.results import BROKEN, HOLDS
 
     chosen = as_check(check_name)
     _check_python(resume_python)
-    result = replay(_one_subject(subject), chosen, trace, resume_python=resume_python)
+    result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == BROKEN:
         click.echo("still broken\n" + report.broken_text(result, chosen))
         return BROKEN_FOUND
@@ -290,12 +324,13 @@ def script(
 ) -> int:
     """Write a script that shows TRACE with torch alone."""
     from harness.api import replay
+    from harness.catalogue import subject_called
     from harness.checks import as_check
     from harness.output import check_writable, write_text
     from harness.results import BROKEN
     from harness.script import script_of
 
-    chosen, found = as_check(check_name), _one_subject(subject)
+    chosen, found = as_check(check_name), subject_called(subject)
     if output is not None:
         check_writable(output)
     _check_python(resume_python)
@@ -324,26 +359,6 @@ def _options(kwargs: str) -> dict[str, Any]:
     from harness.trace import parse_options
 
     return parse_options(kwargs)
-
-
-def _subjects(names: Sequence[str], options: dict[str, Any]) -> list[Subject]:
-    """The subjects of these names, or all that are listed; each takes the options."""
-    from harness.subject import find_subjects, select_subjects
-
-    catalogue = find_subjects(CATALOGUE)
-    names = names or [subject.name for subject in catalogue]
-    chosen = select_subjects(names, catalogue, options)
-    for subject in chosen:
-        subject.bind(dict.fromkeys(subject.open))
-    return chosen
-
-
-def _one_subject(name: str) -> Subject:
-    from harness.subject import find_subject, find_subjects, select_subjects
-
-    return (
-        find_subject(name) if ":" in name else select_subjects([name], find_subjects(CATALOGUE))[0]
-    )
 
 
 @cli.command()
@@ -389,3 +404,6 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     if json_file is not None:
         write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
     return selftest_report.status(trials)
+
+
+cli.add_command(ledger)

@@ -15,9 +15,10 @@ from harness.results import Counterexample, Found
 if TYPE_CHECKING:
     from harness.check import SubjectCheck
     from harness.decorators import Check
+    from harness.outcomes import Break
     from harness.trace import Trace
 
-__all__ = ["counterexample", "find_others"]
+__all__ = ["counterexample", "evidence", "find_others"]
 
 
 def counterexample(work: SubjectCheck, check: Check, trace: Trace, found: Found) -> Counterexample:
@@ -31,6 +32,13 @@ def counterexample(work: SubjectCheck, check: Check, trace: Trace, found: Found)
             f"the trace {trace} broke the check once and not again: "
             "what the scheduler does depends on more than the trace"
         )
+    return evidence(work, check, trace, broken, found)
+
+
+def evidence(
+    work: SubjectCheck, check: Check, trace: Trace, broken: Break, found: Found | None = None
+) -> Counterexample:
+    """A counterexample out of what a trace shows, with the run that it is compared with."""
     run = None
     if check.compares == "trajectory":
         path = path_to(trace.operations, broken.operation, broken.step)

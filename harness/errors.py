@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CheckError",
     "HarnessError",
+    "LedgerError",
     "OutputError",
     "ScriptError",
     "SubjectError",
@@ -32,6 +33,10 @@ class CheckError(HarnessError):
 
 class ScriptError(HarnessError):
     """A script that cannot be written, for example of a lambda."""
+
+
+class LedgerError(HarnessError):
+    """A ledger that can't be read, or an entry in it that is not as it must be."""
 
 
 class OutputError(HarnessError):

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from harness.causes import Cause, explain
 from harness.checks import CHANGED
 from harness.decorators import Check
+from harness.ledger import NO_REPORT, entry_text, shows_of, version_of
 from harness.paths import epochs, path_to, unpath
 from harness.results import (
     BROKEN,
     DECLINED,
     HOLDS,
+    KNOWN,
+    STALE,
     UNKNOWN,
     Budget,
     Counterexample,
@@ -37,6 +40,8 @@ __all__ = [
     "causes_count",
     "causes_text",
     "declined_text",
+    "entries_text",
+    "known_text",
     "legend",
     "note_text",
     "summary",
@@ -46,6 +51,9 @@ __all__ = [
     "unknown_text",
     "untried_text",
 ]
+
+VERDICTS = (HOLDS, BROKEN, KNOWN, STALE, DECLINED, UNKNOWN)
+"""In the order of a report."""
 
 SCHEMA = 1
 """The version of what `to_json` returns; it goes up when a key changes its sense or goes."""
@@ -206,6 +214,41 @@ def unknown_text(results: Sequence[Result]) -> str:
     return "\n".join(_grouped(results, UNKNOWN))
 
 
+def known_text(results: Sequence[Result]) -> str:
+    """What is broken as the ledger says, and what is not."""
+    return "\n".join([*_grouped(results, KNOWN), *_grouped(results, STALE)])
+
+
+def entries_text(results: Sequence[Result]) -> str:
+    """Entries for a ledger: what is broken, and in none."""
+    entries = []
+    for result in results:
+        found = result.counterexample
+        if result.verdict == BROKEN and found is not None:
+            subject, check = result.references
+            entries.append(
+                entry_text(
+                    {
+                        "subject": subject or result.subject,
+                        "check": check or result.check,
+                        "torch": f">={version_of(result.torch)}",
+                        "trace": str(found.trace),
+                        "shows": shows_of(found),
+                        "kind": "bug",
+                        "tracked": NO_REPORT,
+                        "reason": _reason(found),
+                    }
+                )
+            )
+    return "\n\n".join(entries)
+
+
+def _reason(found: Counterexample) -> str:
+    if "raises" in found.actual:
+        return f"It raises {found.actual['raises']}."
+    return f"It has {_values(found.actual)} there, and must have {_values(found.expected)}."
+
+
 def untried_text(results: Sequence[Result]) -> str:
     """The operations that no trace had, with whom, and why."""
     subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
@@ -221,10 +264,7 @@ def untried_text(results: Sequence[Result]) -> str:
 def tried_text(results: Sequence[Result]) -> str:
     """The verdicts on one subject in one line, with what was tried for them."""
     counts = collections.Counter(result.verdict for result in results)
-    verdicts = ", ".join(
-        f"{counts[verdict]} {verdict}" for verdict in (HOLDS, BROKEN, DECLINED, UNKNOWN)
-        if counts[verdict]
-    )  # fmt: skip
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     return f"{verdicts} ({_totals(results)})"
 
 
@@ -263,7 +303,7 @@ def table(results: Sequence[Result]) -> Table:
     rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for result in results:
         rows[result.subject][result.check] = result.verdict
-    styles = {BROKEN: "bold red", UNKNOWN: "bold yellow", DECLINED: "dim"}
+    styles = {BROKEN: "bold red", STALE: "bold red", UNKNOWN: "bold yellow", DECLINED: "dim"}
     for subject, verdicts in rows.items():
         cells = [verdicts.get(check, " ") for check in columns]
         marked = [f"[{styles[cell]}]{cell[0]}[/]" if cell in styles else cell[0] for cell in cells]
@@ -273,7 +313,9 @@ def table(results: Sequence[Result]) -> Table:
 
 def legend(results: Sequence[Result]) -> str:
     """What the letters of the table stand for."""
-    lines = ["H holds, B broken, D declined, U unknown"]
+    of_a_ledger = {result.verdict for result in results} & {KNOWN, STALE}
+    more = ", K known, S stale" if of_a_ledger else ""
+    lines = [f"H holds, B broken, D declined, U unknown{more}"]
     lines += [f"{letter} {check}" for check, letter in _columns(results).items()]
     return "\n".join(lines)
 
@@ -283,7 +325,9 @@ def summary(results: Sequence[Result]) -> str:
     counts = collections.Counter(result.verdict for result in results)
     subjects = len({result.subject for result in results})
     checks = len({result.check for result in results})
-    verdicts = ", ".join(f"{counts[v]} {v}" for v in (HOLDS, BROKEN, DECLINED, UNKNOWN))
+    verdicts = ", ".join(
+        f"{counts[v]} {v}" for v in VERDICTS if counts[v] or v not in (KNOWN, STALE)
+    )
     version = results[0].torch if results else ""
     tried = f"{_count(subjects, 'subject')}, {_count(checks, 'check')}"
     return f"torch {version}: {tried}: {verdicts} ({_totals(results)})"

@@ -15,6 +15,8 @@ __all__ = [
     "BROKEN",
     "DECLINED",
     "HOLDS",
+    "KNOWN",
+    "STALE",
     "UNKNOWN",
     "BrokenSchedule",
     "Budget",
@@ -26,6 +28,8 @@ __all__ = [
 
 HOLDS = "HOLDS"
 BROKEN = "BROKEN"
+KNOWN = "KNOWN"
+STALE = "STALE"
 DECLINED = "DECLINED"
 UNKNOWN = "UNKNOWN"
 

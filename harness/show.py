@@ -14,7 +14,7 @@ from harness.causes import explain as causes_of
 from harness.decorators import Check
 from harness.errors import ScriptError
 from harness.output import write_text
-from harness.results import BROKEN, UNKNOWN, Result
+from harness.results import BROKEN, STALE, UNKNOWN, Result
 from harness.script import script_of
 from harness.subject import Subject
 
@@ -30,8 +30,12 @@ def show_results(
     checks: Sequence[Check],
     scripts: Path | None,
     explain: bool,
+    ledger: bool,
 ) -> int:
-    """Print everything that was found, write the scripts, and return the exit status."""
+    """Print everything that was found, write the scripts, and return the exit status.
+
+    With a `ledger` what is broken is printed as its entries, too.
+    """
     if not results:
         return FAILED
     reasons = {result.reason for result in results}
@@ -54,6 +58,7 @@ def show_results(
     if explain and broken and scripts is not None:
         click.echo()
     for text in (
+        report.known_text(results),
         report.note_text(results),
         report.declined_text(results),
         report.unknown_text(results),
@@ -63,13 +68,16 @@ def show_results(
             click.echo(text + "\n")
     if causes:
         click.echo(f"{report.causes_count(causes)}\n")
+    if ledger and broken:
+        click.echo("In no ledger. To accept what is broken, put this into one:\n")
+        click.echo(f"{report.entries_text(results)}\n")
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 100, highlight=False).print(report.table(results))
     click.echo()
     click.echo(report.legend(results))
     click.echo()
     click.echo(report.summary(results))
-    if broken:
+    if broken or any(result.verdict == STALE for result in results):
         return BROKEN_FOUND
     return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
 

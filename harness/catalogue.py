@@ -1,0 +1,49 @@
+"""What the command line checks where nothing is named: the subjects, and the ledger of PyTorch."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.checks import CHECKS
+from harness.decorators import Check
+from harness.ledger import Ledger, read_ledger
+from harness.subject import Subject, find_subject, find_subjects, select_subjects
+
+__all__ = ["choose_subjects", "known_failures", "ledger_of_torch", "subject_called"]
+
+CATALOGUE = "lr_schedules.subjects:SUBJECTS"
+"""The subjects that are checked where none is named."""
+
+
+def choose_subjects(names: Sequence[str], options: Mapping[str, Any]) -> list[Subject]:
+    """The subjects of these names, or all that are listed; each takes the options."""
+    catalogue = find_subjects(CATALOGUE)
+    names = names or [subject.name for subject in catalogue]
+    chosen = select_subjects(names, catalogue, dict(options))
+    for subject in chosen:
+        subject.bind(dict.fromkeys(subject.open))
+    return chosen
+
+
+def subject_called(name: str) -> Subject:
+    """The subject that is listed by a name, or is to be found at a ``module:attribute``."""
+    return (
+        find_subject(name) if ":" in name else select_subjects([name], find_subjects(CATALOGUE))[0]
+    )
+
+
+def ledger_of_torch() -> Path:
+    """The file of PyTorch's known failures, which comes with the subjects."""
+    package = CATALOGUE.partition(".")[0]
+    return Path(str(importlib.resources.files(package) / "known_failures.toml"))
+
+
+def known_failures(
+    files: Sequence[Path], subjects: Sequence[Subject] = (), checks: Sequence[Check] = ()
+) -> Ledger:
+    """The entries of these files; `subjects` and `checks` are a user's own beside the listed."""
+    names = [subject.name for subject in (*find_subjects(CATALOGUE), *subjects)]
+    return read_ledger(files, names, [check.name for check in (*CHECKS, *checks)])

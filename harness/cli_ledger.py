@@ -1,0 +1,103 @@
+"""The commands ``ledger verify`` and ``ledger update``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from harness.ledger import Entry
+
+__all__ = ["ledger"]
+
+OK, BROKEN_FOUND, FAILED = 0, 1, 2
+
+FILES = click.option(
+    "--ledger",
+    "files",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A ledger of your own in place of ours of PyTorch; repeatable.",
+)
+
+
+@click.group()
+def ledger() -> None:
+    """See whether a ledger of known failures is true, and write it anew."""
+
+
+@ledger.command()
+@FILES
+def verify(files: tuple[Path, ...]) -> int:
+    """Run the trace of every entry about the installed torch.
+
+    Exit status: 0 all are known failures, 1 one is stale, 2 one can't be judged.
+    """
+    import torch
+
+    from harness.catalogue import subject_called
+    from harness.check import check_subject
+    from harness.checks import as_check
+    from harness.ledger import Ledger, version_of
+    from harness.results import KNOWN, STALE
+
+    version = version_of(torch.__version__)
+    entries = _read(files)
+    about = [entry for entry in entries if entry.covers(version)]
+    verdicts = []
+    for subject in dict.fromkeys(entry.subject for entry in about):
+        checks = [as_check(entry.check) for entry in about if entry.subject == subject]
+        for result in check_subject(subject_called(subject), checks, ledger=Ledger(tuple(about))):
+            verdicts.append(result.verdict)
+            if result.verdict != KNOWN:
+                click.echo(f"{result.verdict} {subject}: {result.check}\n  {result.reason}")
+    click.echo(
+        f"torch {version}: {verdicts.count(KNOWN)} of {len(about)} entries are true of it; "
+        f"{len(entries) - len(about)} are about other versions"
+    )
+    if set(verdicts) - {KNOWN, STALE}:
+        return FAILED
+    return BROKEN_FOUND if STALE in verdicts else OK
+
+
+@ledger.command()
+@click.argument("results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1,
+                required=True)  # fmt: skip
+@FILES
+@click.option("--write", is_flag=True, help="Write the file; else it is printed.")
+def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> int:
+    """Print the ledger as RESULTs would have it: what `check --json` wrote, a file a version.
+
+    Ranges become true of all of them, what is broken and in no entry gets one, and what is
+    not broken any more loses its. Comments stay, and so does what is said of other versions.
+    """
+    from harness.catalogue import ledger_of_torch
+    from harness.ledger_update import read_results, updated
+    from harness.output import check_writable, write_text
+
+    if len(files) > 1:
+        raise click.UsageError("--ledger: one file at a time can be written anew")
+    path = files[0] if files else ledger_of_torch()
+    data = read_results(results)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    entries = _read((path,)) if text else ()
+    new = updated(text, entries, data)
+    if not write:
+        click.echo(new, nl=False)
+        return OK
+    if new == text:
+        click.echo(f"{path} is true of these results as it is")
+        return OK
+    check_writable(path)
+    write_text(path, new)
+    click.echo(f"wrote {path}")
+    return OK
+
+
+def _read(files: tuple[Path, ...]) -> tuple[Entry, ...]:
+    from harness.catalogue import known_failures, ledger_of_torch
+
+    return known_failures(files or (ledger_of_torch(),)).entries
