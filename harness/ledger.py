@@ -246,7 +246,7 @@ def without(versions: SpecifierSet, version: Version) -> str:
     capped = SpecifierSet(f"{versions},<{version}" if str(versions) else f"<{version}")
     if not any(capped.contains(point, prereleases=True) for point in _points(capped)):
         return ""
-    kept = [s for s in versions if s.operator not in ("<", "<=")]
+    kept = [s for s in versions if s.operator[0] != "<" or Version(s.version) < version]
     return ",".join([*sorted(map(str, kept), reverse=True), f"<{version}"])
 
 
