@@ -6,6 +6,7 @@ __all__ = [
     "CheckError",
     "HarnessError",
     "OutputError",
+    "ResultsError",
     "ScriptError",
     "SubjectError",
     "TimeLimit",
@@ -36,6 +37,10 @@ class ScriptError(HarnessError):
 
 class OutputError(HarnessError):
     """An output path that cannot be written."""
+
+
+class ResultsError(HarnessError):
+    """A file of results that cannot be read, or compared."""
 
 
 class UndecidedError(HarnessError):
