@@ -1,4 +1,4 @@
-"""The command line: ``check``, ``list``, ``replay``, ``script``, ``selftest`` and ``ledger``."""
+"""The command line: see ``python -m harness --help``."""
 
 from __future__ import annotations
 
@@ -407,3 +407,23 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
 
 
 cli.add_command(ledger)
+
+
+@cli.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+def diff(old: Path, new: Path) -> int:
+    """Say what changed from OLD to NEW, two files that check --json wrote.
+
+    What only one of them has is named, and not compared; so it is with what a
+    stopped run lacks. Drawn options differ between versions: what is broken with
+    options that OLD was not checked with is told apart, and counts as newly broken.
+
+    Exit status: 0 nothing is newly broken and no LR changed without a resume by more
+    than rounding, 1 otherwise, 2 the files can't be compared.
+    """
+    from harness.diff import compare, read_results, text
+
+    difference = compare(read_results(old), read_results(new))
+    click.echo(text(difference))
+    return BROKEN_FOUND if difference.worse else OK

@@ -7,6 +7,7 @@ __all__ = [
     "HarnessError",
     "LedgerError",
     "OutputError",
+    "ResultsError",
     "ScriptError",
     "SubjectError",
     "TimeLimit",
@@ -41,6 +42,10 @@ class LedgerError(HarnessError):
 
 class OutputError(HarnessError):
     """An output path that cannot be written."""
+
+
+class ResultsError(HarnessError):
+    """A file of results that cannot be read, or compared."""
 
 
 class UndecidedError(HarnessError):

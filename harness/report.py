@@ -42,8 +42,10 @@ __all__ = [
     "declined_text",
     "entries_text",
     "known_text",
+    "evidence",
     "legend",
     "note_text",
+    "replay_command",
     "summary",
     "table",
     "to_json",
@@ -70,7 +72,7 @@ def broken_text(result: Result, check: Check) -> str:
         ("promise", check.doc),
         ("about", check.about),
         ("counterexample", str(found.trace)),
-        *_evidence(found, check),
+        *evidence(found, check),
     ]
     if result.note:
         rows.append(("note", result.note))
@@ -97,7 +99,7 @@ def causes_text(causes: Sequence[Cause], checks: Mapping[str, Check]) -> str:
             if len(cause.subjects) == 1
             else ("subjects", f"it looks the same in {shown}"),
             ("smallest", f"{result.subject} {found.trace}"),
-            *_evidence(found, checks[result.check]),
+            *evidence(found, checks[result.check]),
         ]
         lines = [f"CAUSE {number} of {len(causes)}: at {cause.operation}, {cause.relation}"]
         lines += [*_lined_up(rows), "  Reproduce with:", *_commands(result, str(found.trace))]
@@ -111,7 +113,7 @@ def causes_count(causes: Sequence[Cause]) -> str:
     return f"{_count(members, 'counterexample')}, {_count(len(causes), 'cause')}"
 
 
-def _evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
+def evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
     """Where a counterexample shows, with what was expected and what was got there."""
     where, path = _where(found)
     if check.compares == "trajectory":
@@ -175,6 +177,11 @@ def _commands(result: Result, trace: str) -> list[str]:
         words += ["--resume-python", result.resume_python]
     said = " ".join(map(_quote, words))
     return [f"    {PROGRAM} replay {said}", f"    {PROGRAM} script {said}"]
+
+
+def replay_command(result: Result, trace: str) -> str:
+    """The command that replays `trace`; a line of Python where no command can name the pair."""
+    return _commands(result, trace)[0].strip()
 
 
 def _quote(word: str) -> str:
@@ -348,11 +355,11 @@ def to_json(
     ``reason``, ``torch``, ``traces``, ``steps``, ``resumes``, ``comparisons``,
     ``seconds``, ``untried`` (operations, each with the reason); for a broken pair
     also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
-    operation, from 1; 0 for saves and resumes), ``found_by`` (``sweep`` or
-    ``search``), ``expected`` and ``actual``. Numbers that JSON lacks are the
-    strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of an object by
-    trace: the LR of every group at the start and after each epoch, without any resume
-    (`harness.cases.uninterrupted_rates`).
+    operation, from 1; 0 for saves and resumes), ``replay`` (the command that replays it),
+    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers that JSON
+    lacks are the strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of
+    an object by trace: the LR of every group at the start and after each epoch, without any
+    resume (`harness.cases.uninterrupted_rates`).
 
     With ``budget.explain``, a broken pair has also ``others``, the traces of its
     counterexamples under other sets of options; and the object has ``causes``, a list
@@ -411,6 +418,7 @@ def _row(result: Result) -> dict[str, Any]:
             "trace": str(found.trace),
             "operation": found.operation,
             "step": found.step,
+            "replay": replay_command(result, str(found.trace)),
             "found_by": found.found.by if found.found else "",
             "expected": _finite(found.expected),
             "actual": _finite(found.actual),
