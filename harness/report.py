@@ -36,6 +36,7 @@ __all__ = [
     "broken_text",
     "causes_count",
     "causes_text",
+    "command",
     "declined_text",
     "legend",
     "note_text",
@@ -45,6 +46,7 @@ __all__ = [
     "tried_text",
     "unknown_text",
     "untried_text",
+    "values_text",
 ]
 
 SCHEMA = 1
@@ -121,8 +123,8 @@ def _evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
         however = "however it is not kept there"
     return [
         ("at", f"{where}, epoch {epochs(path)}"),
-        ("expected", f"{_values(found.expected)}, {because}"),
-        ("got", f"{_values(found.actual)}, {however}"),
+        ("expected", f"{values_text(found.expected)}, {because}"),
+        ("got", f"{values_text(found.actual)}, {however}"),
     ]
 
 
@@ -144,7 +146,8 @@ def _where(found: Counterexample) -> tuple[str, str]:
     return f"step {found.step} of {operation} ({number})", path
 
 
-def _values(values: dict[str, Any]) -> str:
+def values_text(values: Mapping[str, Any]) -> str:
+    """What was observed, or what was raised."""
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"
     return ", ".join(f"{name} {shorten(value)}" for name, value in values.items())
@@ -165,8 +168,12 @@ def _commands(result: Result, trace: str) -> list[str]:
     words = [subject, check, trace]
     if result.resume_python:
         words += ["--resume-python", result.resume_python]
-    said = " ".join(map(_quote, words))
-    return [f"    {PROGRAM} replay {said}", f"    {PROGRAM} script {said}"]
+    return [f"    {command(name, *words)}" for name in ("replay", "script")]
+
+
+def command(*words: str) -> str:
+    """A command of the harness, as it is typed into a shell."""
+    return " ".join([PROGRAM, *map(_quote, words)])
 
 
 def _quote(word: str) -> str:
