@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Line:
-    """Pairs of one check that have the very same letters on every version."""
+    """Subjects that have the very same letters under a check, or under several."""
 
-    check: str
-    letters: tuple[str, ...]
-    pairs: tuple[Pair, ...]
+    checks: str
     subjects: str
+    letters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,28 +125,23 @@ class Matrix:
     def lines(self) -> list[Line]:
         """The pairs that are shown, those of one check with the same letters in one line.
 
-        Of each check what is broken on the newest version comes first. Where no subject of
-        the check is left out, the most that hold or are declined are "the others".
+        Of each check what is broken on the newest version comes first, and checks that would
+        have the same lines share them. Where no subject of a check is left out, the most that
+        hold or are declined are "the others".
         """
-        lines: list[Line] = []
-        totals = collections.Counter(pair.check for pair in self.pairs)
+        alike: dict[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...], list[str]] = {}
         for check, pairs in itertools.groupby(self.shown, lambda pair: pair.check):
-            grouped: dict[tuple[str, ...], list[Pair]] = {}
+            grouped: dict[tuple[str, ...], list[str]] = {}
             for pair in pairs:
-                grouped.setdefault(pair.letters, []).append(pair)
-            found = [
-                Line(check, letters, tuple(alike), ", ".join(pair.subject for pair in alike))
-                for letters, alike in grouped.items()
-            ]
-            found.sort(key=_newest_first)
-            if sum(len(line.pairs) for line in found) == totals[check]:
-                most = max(found, key=lambda line: len(line.pairs))
-                if len(most.pairs) > FEW and {*most.letters} <= {"D", "H", ""}:
-                    found.remove(most)
-                    said = f"the {len(most.pairs)} others" if found else f"all {totals[check]}"
-                    found.append(replace(most, subjects=said))
-            lines += found
-        return lines
+                grouped.setdefault(pair.letters, []).append(pair.subject)
+            rows = [(letters, tuple(subjects)) for letters, subjects in grouped.items()]
+            alike.setdefault(tuple(sorted(rows, key=_newest_first)), []).append(check)
+        totals = collections.Counter(pair.check for pair in self.pairs)
+        return [
+            Line(", ".join(checks), subjects, letters)
+            for rows, checks in alike.items()
+            for letters, subjects in _named(rows, {totals[check] for check in checks})
+        ]
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -165,10 +159,26 @@ class Matrix:
         return f"Left out are the pairs that {' or '.join(said)}." if said else ""
 
 
-def _newest_first(line: Line) -> list[int]:
+def _newest_first(row: tuple[tuple[str, ...], tuple[str, ...]]) -> list[int]:
     """A key that puts what is worst on the newest versions first."""
     order = [*LETTERS, ""]
-    return [order.index(letter) for letter in reversed(line.letters)]
+    return [order.index(letter) for letter in reversed(row[0])]
+
+
+def _named(
+    rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], totals: set[int]
+) -> list[tuple[tuple[str, ...], str]]:
+    """Each row of letters with its subjects, in words; `totals` are how many there are in all."""
+    named = [(letters, ", ".join(subjects)) for letters, subjects in rows]
+    letters, most = max(rows, key=lambda row: len(row[1]))
+    if (
+        len(most) > FEW
+        and {*letters} <= {"D", "H", ""}
+        and totals == {sum(len(subjects) for _, subjects in rows)}
+    ):
+        named.remove((letters, ", ".join(most)))
+        named.append((letters, f"the {len(most)} others" if named else f"all {len(most)}"))
+    return named
 
 
 def read(path: Path) -> Source:
@@ -250,10 +260,10 @@ def markdown(matrix: Matrix) -> str:
         lines += [_row(["---", "---", *[":-:"] * len(matrix.versions)])]
     last = ""
     for line in matrix.lines:
-        check = "" if line.check == last else _escaped(line.check)
+        checks = "" if line.checks == last else _escaped(line.checks)
         cells = [SHOWN.get(letter, letter) for letter in line.letters]
-        lines.append(_row([check, _escaped(line.subjects), *cells]))
-        last = line.check
+        lines.append(_row([checks, _escaped(line.subjects), *cells]))
+        last = line.checks
     legend = ", ".join(f"`{mark}` {text}" for mark, text in matrix.legend)
     legend = legend.replace("`empty`", "empty")
     below = " ".join(filter(None, [f"{legend}." if legend else "", matrix.left_out]))

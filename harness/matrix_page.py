@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from harness.checks import CHECKS
 from harness.matrix import COLOURS, LETTERS, SHOWN, Matrix, Pair
 from harness.report import command, values_text
 
@@ -22,7 +23,7 @@ table { border-collapse: separate; border-spacing: 0; margin: 1rem 0; }
 th { font-weight: normal; text-align: left; white-space: nowrap; padding: .1rem .6rem; }
 thead th { position: sticky; top: 0; background: Canvas; border-bottom: 2px solid var(--line);
   font-weight: bold; text-align: center; z-index: 1; }
-tbody tr:first-child th { font-weight: bold; padding-top: .9rem; }
+tbody tr:first-child th { padding-top: .9rem; }
 tbody th[scope=row] { position: sticky; left: 0; background: Canvas; }
 td { border: 1px solid Canvas; padding: 0; text-align: center; min-width: 3.4rem; }
 td, td summary, .key { font-family: ui-monospace, monospace; }
@@ -87,8 +88,10 @@ def page(matrix: Matrix) -> str:
 
 
 def _body(check: str, pairs: list[Pair], versions: list[str]) -> str:
-    """The rows of one check, under its name."""
-    name = f'<tr><th colspan="{len(versions) + 1}"><code>{escape(check)}</code></th></tr>'
+    """The rows of one check, under its name and promise."""
+    promises = {known.name: known.doc for known in CHECKS}
+    said = f"<b><code>{escape(check)}</code></b> {escape(promises.get(check, ''))}"
+    name = f'<tr><th colspan="{len(versions) + 1}">{said}</th></tr>'
     rows = [
         f'<tr><th scope="row">{escape(pair.subject)}</th>'
         + "".join(_cell(pair, index, versions) for index in range(len(versions)))

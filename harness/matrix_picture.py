@@ -46,7 +46,7 @@ def draw(matrix: Matrix, suffix: str) -> bytes:
 
 
 def _figure(matrix: Matrix) -> Any:
-    """The figure: under the name of each check, its lines."""
+    """The figure: under the names of checks, their lines."""
     from matplotlib.figure import Figure
 
     versions = matrix.versions
@@ -61,7 +61,7 @@ def _figure(matrix: Matrix) -> Any:
                 for line in lines
             ],
         )
-        for check, lines in itertools.groupby(matrix.lines, lambda line: line.check)
+        for checks, lines in itertools.groupby(matrix.lines, lambda line: line.checks)
     ]
     width = (LABEL + CELL * len(versions)) / CELL  # in cells
     legend = _legend(matrix, width)
@@ -75,9 +75,9 @@ def _figure(matrix: Matrix) -> Any:
     for index, version in enumerate(versions):
         axes.text(left + index + 0.5, 0.7, version, ha="center", va="center", weight="bold")
     top = 1.0
-    for check, lines in blocks:
+    for checks, lines in blocks:
         top += 1.3
-        axes.text(MARGIN, top - 0.5, check, va="center", weight="bold")
+        axes.text(MARGIN, top - 0.5, checks, va="center", weight="bold")
         for label, letters in lines:
             middle = top + len(label) / 2
             axes.text(left - MARGIN, middle, "\n".join(label), ha="right", va="center",
@@ -88,7 +88,7 @@ def _figure(matrix: Matrix) -> Any:
     for letter, text, start, line in legend:
         middle = top + 1.2 + 1.4 * line
         _cell(axes, letter, start, middle - 0.5, 0.5, 1)
-        axes.text(start + 0.6, middle, text, va="center")
+        axes.text(start + (0.6 if letter else 0), middle, text, va="center")
     return figure
 
 

@@ -113,6 +113,16 @@ def test_many_that_are_alike_are_the_others_if_none_is_left_out(merged, broken, 
     assert [line.subjects for line in merged(cells, ("2.0.1", "1.13.1")).lines] == said
 
 
+def test_checks_with_the_same_lines_share_them(merged):
+    matrix = merged(
+        {"one A": "B", "two A": "B", "three A": "B", "one B": ".", "two B": "D", "three B": "U"},
+        ["2.0.1"],
+    )
+    assert [(line.checks, line.subjects) for line in matrix.lines] == [
+        ("one, two", "A"), ("three", "A"), ("three", "B")
+    ]  # fmt: skip
+
+
 def test_what_is_broken_is_always_named(merged):
     matrix = merged({f"one {name}": ".B" for name in "ABCDEF"}, ("2.0.1", "1.13.1"))
     assert [line.subjects for line in matrix.lines] == ["A, B, C, D, E, F"]
@@ -250,6 +260,13 @@ def test_the_page_has_all_cells_and_needs_nothing_else(merged):
         "An empty cell was not run.",
     ]:  # fmt: skip
         assert said in everything
+
+
+def test_the_page_says_what_a_check_promises(write):
+    rows = [row("resume_by_last_epoch", "StepLR", "B")]
+    parsed = Page(page(merge(map(read, write(a=result("2.0.1", rows))))))
+    place = parsed.texts.index("resume_by_last_epoch")
+    assert "build with last_epoch=k-1 after k scheduler steps." in parsed.texts[place + 1]
 
 
 def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
