@@ -52,7 +52,7 @@ def _figure(matrix: Matrix) -> Any:
     versions = matrix.versions
     blocks = [
         (
-            check,
+            checks,
             [
                 (
                     textwrap.wrap(line.subjects, LONGEST, break_on_hyphens=False) or [""],
