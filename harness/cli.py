@@ -430,6 +430,8 @@ def matrix(
     for path, content in made:
         write_bytes(path, content)
         click.echo(f"wrote {path}")
+    if merged.uneven:
+        click.echo(f"note: {merged.uneven}", err=True)
     if not made:
         click.echo(markdown(merged), nl=False)
     return OK

@@ -158,6 +158,24 @@ class Matrix:
         said += [f"are declined on every version ({declined})"] if declined else []
         return f"Left out are the pairs that {' or '.join(said)}." if said else ""
 
+    @property
+    def uneven(self) -> str:
+        """That some versions were searched with more than others, if so, in one sentence."""
+        searched: dict[tuple[str, str], list[str]] = {}
+        for source, version in zip(self.sources, self.versions, strict=True):
+            key = str(source.max_examples), str(source.seed)
+            searched.setdefault(key, []).append(version)
+        if len(searched) == 1:
+            return ""
+        said = [
+            f"{examples} (seed {seed}) on {', '.join(versions)}"
+            for (examples, seed), versions in searched.items()
+        ]
+        return (
+            "The versions were not searched alike, with this many traces for each pair: "
+            f"{'; '.join(said)}. Where it was less, a defect can be missing."
+        )
+
 
 def _newest_first(row: tuple[tuple[str, ...], tuple[str, ...]]) -> list[int]:
     """A key that puts what is worst on the newest versions first."""
@@ -266,7 +284,8 @@ def markdown(matrix: Matrix) -> str:
         last = line.checks
     legend = ", ".join(f"`{mark}` {text}" for mark, text in matrix.legend)
     legend = legend.replace("`empty`", "empty")
-    below = " ".join(filter(None, [f"{legend}." if legend else "", matrix.left_out]))
+    said = [f"{legend}." if legend else "", matrix.left_out, _escaped(matrix.uneven)]
+    below = " ".join(filter(None, said))
     return "\n".join([*lines, *([""] if lines else []), below]) + "\n"
 
 

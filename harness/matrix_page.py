@@ -78,6 +78,7 @@ def page(matrix: Matrix) -> str:
         "Each row is a scheduler under the check that stands above it, each column a version "
         "of torch. Click a cell for what is behind it, and again to close it.</p>",
         f"<p>{keys}{empty}</p>",
+        f"<p>{escape(matrix.uneven)}</p>",
         f'<table><thead><tr><th scope="col">torch</th>{head}</tr></thead>',
         *bodies,
         "</table>",

@@ -18,6 +18,9 @@ LABEL, CELL, ROW = 3.4, 0.58, 0.19
 MARGIN = 0.15
 """Cells: what is left free beside a text."""
 
+LETTER = 0.13
+"""Cells: the width of a letter of a heading."""
+
 LONGEST = 50
 """Characters to a line of a label."""
 
@@ -41,7 +44,7 @@ def draw(matrix: Matrix, suffix: str) -> bytes:
     into = io.BytesIO()
     settings: Any = {"svg.hashsalt": SALT, "font.size": 8, "text.parse_math": False}
     with matplotlib.rc_context(settings):
-        _figure(matrix).savefig(into, format=kind, dpi=200, metadata=metadata)
+        _figure(matrix).savefig(into, format=kind, dpi=160, metadata=metadata)
     return into.getvalue()
 
 
@@ -50,22 +53,16 @@ def _figure(matrix: Matrix) -> Any:
     from matplotlib.figure import Figure
 
     versions = matrix.versions
-    blocks = [
-        (
-            checks,
-            [
-                (
-                    textwrap.wrap(line.subjects, LONGEST, break_on_hyphens=False) or [""],
-                    line.letters,
-                )
-                for line in lines
-            ],
-        )
-        for checks, lines in itertools.groupby(matrix.lines, lambda line: line.checks)
-    ]
     width = (LABEL + CELL * len(versions)) / CELL  # in cells
+    blocks = [
+        (_wrapped(checks, int(width / LETTER)),
+         [(_wrapped(line.subjects, LONGEST), line.letters) for line in lines])
+        for checks, lines in itertools.groupby(matrix.lines, lambda line: line.checks)
+    ]  # fmt: skip
     legend = _legend(matrix, width)
-    texts = sum(1.3 + sum(len(label) for label, _ in lines) for _, lines in blocks)
+    texts = sum(
+        0.3 + len(heading) + sum(len(label) for label, _ in lines) for heading, lines in blocks
+    )
     height = texts + 3.2 + 1.4 * max((line for *_, line in legend), default=0)  # in lines of text
     left = LABEL / CELL
     figure = Figure(figsize=(width * CELL, height * ROW), facecolor="white")
@@ -75,9 +72,9 @@ def _figure(matrix: Matrix) -> Any:
     for index, version in enumerate(versions):
         axes.text(left + index + 0.5, 0.7, version, ha="center", va="center", weight="bold")
     top = 1.0
-    for checks, lines in blocks:
-        top += 1.3
-        axes.text(MARGIN, top - 0.5, checks, va="center", weight="bold")
+    for heading, lines in blocks:
+        top += 0.3 + len(heading)
+        axes.text(MARGIN, top - len(heading) / 2, "\n".join(heading), va="center", weight="bold")
         for label, letters in lines:
             middle = top + len(label) / 2
             axes.text(left - MARGIN, middle, "\n".join(label), ha="right", va="center",
@@ -90,6 +87,10 @@ def _figure(matrix: Matrix) -> Any:
         _cell(axes, letter, start, middle - 0.5, 0.5, 1)
         axes.text(start + (0.6 if letter else 0), middle, text, va="center")
     return figure
+
+
+def _wrapped(text: str, longest: int) -> list[str]:
+    return textwrap.wrap(text, longest, break_on_hyphens=False) or [""]
 
 
 def _cell(axes: Any, letter: str, left: float, top: float, width: float, height: float) -> None:

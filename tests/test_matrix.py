@@ -100,6 +100,23 @@ def test_builds_of_one_version_have_their_full_names(merged):
     ]  # fmt: skip
 
 
+def test_versions_that_were_not_searched_alike_are_told(command, write):
+    rows = [row("one", "First", "B")]
+    first, second, third = write(
+        a=result("2.0.1", rows), b=result("2.1.0", rows), c=result("2.2.0", rows, max_examples=0)
+    )
+    assert command("matrix", first, second)[2] == ""
+    status, printed, errors = command("matrix", first, second, third)
+    said = (
+        "The versions were not searched alike, with this many traces for each pair: "
+        "25 (seed 0) on 2.0.1, 2.1.0; 0 (seed 0) on 2.2.0. "
+        "Where it was less, a defect can be missing."
+    )
+    assert (status, errors) == (0, f"note: {said}\n")
+    assert printed.endswith(f"`B` broken. {said}\n")
+    assert said in page(merge(map(read, [first, third, second])))
+
+
 @pytest.mark.parametrize(
     ("broken", "left_out", "said"),
     [
