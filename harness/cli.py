@@ -427,3 +427,49 @@ def diff(old: Path, new: Path) -> int:
     difference = compare(read_results(old), read_results(new))
     click.echo(text(difference))
     return BROKEN_FOUND if difference.worse else OK
+
+
+@cli.command()
+@click.argument("results", metavar="RESULT...", nargs=-1, required=True,
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("--markdown", "markdown_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the table for a README.")  # fmt: skip
+@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write a page with the counterexample behind each cell.")  # fmt: skip
+@click.option("--picture", "picture_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Draw it, to a name that ends with .png or .svg.")  # fmt: skip
+def matrix(
+    results: tuple[Path, ...],
+    markdown_file: Path | None,
+    html_file: Path | None,
+    picture_file: Path | None,
+) -> int:
+    """Merge RESULTs of several torch versions: what is broken on which.
+
+    Each RESULT is what `check --json` wrote, one for each version. Without an option
+    the table goes to standard output, as Markdown.
+    """
+    from harness.matrix import markdown, merge, read
+    from harness.matrix_page import page
+    from harness.matrix_picture import draw
+    from harness.output import check_writable, write_bytes
+
+    for path in (markdown_file, html_file, picture_file):
+        if path is not None:
+            check_writable(path)
+    merged = merge(map(read, results))
+    made: list[tuple[Path, bytes]] = []
+    if markdown_file is not None:
+        made.append((markdown_file, markdown(merged).encode()))
+    if html_file is not None:
+        made.append((html_file, page(merged).encode()))
+    if picture_file is not None:
+        made.append((picture_file, draw(merged, picture_file.suffix)))
+    for path, content in made:
+        write_bytes(path, content)
+        click.echo(f"wrote {path}")
+    if merged.uneven:
+        click.echo(f"note: {merged.uneven}", err=True)
+    if not made:
+        click.echo(markdown(merged), nl=False)
+    return OK

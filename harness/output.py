@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import OutputError
 
-__all__ = ["check_folder", "check_writable", "write_text"]
+__all__ = ["check_folder", "check_writable", "write_bytes", "write_text"]
 
 
 def check_writable(path: Path) -> None:
@@ -43,14 +43,19 @@ def _try_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` whole or not at all; raises `OutputError`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` whole or not at all; raises `OutputError`."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe has no other name
-            path.write_text(text)
+            path.write_bytes(content)
             return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             Path(name).chmod(0o666 & ~_umask())
             Path(name).replace(path)
         except BaseException:

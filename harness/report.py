@@ -39,10 +39,11 @@ __all__ = [
     "broken_text",
     "causes_count",
     "causes_text",
+    "command",
     "declined_text",
     "entries_text",
-    "known_text",
     "evidence",
+    "known_text",
     "legend",
     "note_text",
     "replay_command",
@@ -52,6 +53,7 @@ __all__ = [
     "tried_text",
     "unknown_text",
     "untried_text",
+    "values_text",
 ]
 
 VERDICTS = (HOLDS, BROKEN, KNOWN, STALE, DECLINED, UNKNOWN)
@@ -131,8 +133,8 @@ def evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
         however = "however it is not kept there"
     return [
         ("at", f"{where}, epoch {epochs(path)}"),
-        ("expected", f"{_values(found.expected)}, {because}"),
-        ("got", f"{_values(found.actual)}, {however}"),
+        ("expected", f"{values_text(found.expected)}, {because}"),
+        ("got", f"{values_text(found.actual)}, {however}"),
     ]
 
 
@@ -154,7 +156,8 @@ def _where(found: Counterexample) -> tuple[str, str]:
     return f"step {found.step} of {operation} ({number})", path
 
 
-def _values(values: dict[str, Any]) -> str:
+def values_text(values: Mapping[str, Any]) -> str:
+    """What was observed, or what was raised."""
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"
     return ", ".join(f"{name} {shorten(value)}" for name, value in values.items())
@@ -175,8 +178,12 @@ def _commands(result: Result, trace: str) -> list[str]:
     words = [subject, check, trace]
     if result.resume_python:
         words += ["--resume-python", result.resume_python]
-    said = " ".join(map(_quote, words))
-    return [f"    {PROGRAM} replay {said}", f"    {PROGRAM} script {said}"]
+    return [f"    {command(name, *words)}" for name in ("replay", "script")]
+
+
+def command(*words: str) -> str:
+    """A command of the harness, as it is typed into a shell."""
+    return " ".join([PROGRAM, *map(_quote, words)])
 
 
 def replay_command(result: Result, trace: str) -> str:

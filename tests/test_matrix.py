@@ -1,0 +1,355 @@
+import copy
+import html.parser
+import itertools
+import json
+import re
+import sys
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.matrix import COLOURS, LETTERS, markdown, merge, read
+from harness.matrix_page import page
+from harness.matrix_picture import draw
+from harness.report import SCHEMA
+
+VERDICTS = {
+    "B": "BROKEN", "S": "STALE", "K": "KNOWN", "U": "UNKNOWN", "D": "DECLINED", ".": "HOLDS"
+}  # fmt: skip
+BROKEN_AT = {
+    "trace": "gamma=0.5 train:3 save:a resume:a", "found_by": "sweep",
+    "expected": {"lr": [0.05]}, "actual": {"lr": [0.025]},
+}  # fmt: skip
+
+
+def row(check, subject, letter, **more):
+    found = BROKEN_AT if letter in "BK" else {}
+    reason = {"D": "it needs more", "U": "the time limit"}.get(letter, "")
+    return {
+        "subject": subject, "check": check, "verdict": VERDICTS[letter], "reason": reason,
+        "traces": 12, "resumes": 34, **found, **more,
+    }  # fmt: skip
+
+
+def result(torch, rows, **more):
+    return {
+        "schema": SCHEMA, "torch": torch, "python": "3.11.2", "seed": 0, "max_examples": 25,
+        "complete": True, "runs": {}, "results": rows, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**files):
+        paths = [tmp_path / f"{name}.json" for name in files]
+        for path, data in zip(paths, files.values(), strict=True):
+            path.write_text(data if isinstance(data, str) else json.dumps(data))
+        return paths
+
+    return write
+
+
+@pytest.fixture
+def merged(write):
+    """The matrix of rows like ``{"check subject": "B. D"}``, a letter for each version."""
+
+    def merged(cells, versions=("2.10.0+cpu", "2.9.1", "2.8.0", "1.13.1"), **more):
+        results = {
+            f"r{index}": result(version, [
+                row(*pair.split(), letters[index], **more)
+                for pair, letters in cells.items() if letters[index] != " "
+            ])
+            for index, version in enumerate(versions)
+        }  # fmt: skip
+        return merge(map(read, write(**results)))
+
+    return merged
+
+
+def test_versions_are_sorted_as_versions_and_pairs_are_grouped_by_check(merged):
+    text = markdown(merged({
+        "one First": ".B.B", "one Held": "....", "one Second": ".B.B", "one Third": "BB..",
+        "two First": "UKS ", "two Declined": "D D ", "two Kept": "... ",
+    }))  # fmt: skip
+    assert text.splitlines() == [
+        "| check | subject | 1.13.1 | 2.8.0 | 2.9.1 | 2.10.0 |",
+        "| --- | --- | :-: | :-: | :-: | :-: |",
+        "| one | Third | . | . | B | B |",
+        "|  | First, Second | B | . | B | . |",
+        "| two | First |  | S | K | U |",
+        "",
+        "`B` broken, `S` stale: no longer as the ledger has it, `K` known: in the ledger, "
+        "`U` unknown, `.` holds, empty not run. Left out are the pairs that hold on every "
+        "version (2) or are declined on every version (1).",
+    ]
+
+
+def test_one_version_is_a_matrix_and_nothing_to_show_is_said(merged):
+    assert markdown(merged({"one First": "B"}, ["2.0.1"])).splitlines() == [
+        "| check | subject | 2.0.1 |", "| --- | --- | :-: |", "| one | First | B |",
+        "", "`B` broken.",
+    ]  # fmt: skip
+    text = markdown(merged({"one First": "."}, ["2.0.1"]))
+    assert text == "Left out are the pairs that hold on every version (1).\n"
+
+
+def test_builds_of_one_version_have_their_full_names(merged):
+    versions = ("2.0.1+cu117", "2.0.1+cpu", "2.1.0+cpu")
+    assert merged({"one First": "BBB"}, versions).versions == [
+        "2.0.1+cpu", "2.0.1+cu117", "2.1.0"
+    ]  # fmt: skip
+
+
+def test_versions_that_were_not_searched_alike_are_told(command, write):
+    rows = [row("one", "First", "B")]
+    first, second, third = write(
+        a=result("2.0.1", rows), b=result("2.1.0", rows), c=result("2.2.0", rows, max_examples=0)
+    )
+    assert command("matrix", first, second)[2] == ""
+    status, printed, errors = command("matrix", first, second, third)
+    said = (
+        "The versions were not searched alike, with this many traces for each pair: "
+        "25 (seed 0) on 2.0.1, 2.1.0; 0 (seed 0) on 2.2.0. "
+        "Where it was less, a defect can be missing."
+    )
+    assert (status, errors) == (0, f"note: {said}\n")
+    assert printed.endswith(f"`B` broken. {said}\n")
+    assert said in page(merge(map(read, [first, third, second])))
+
+
+@pytest.mark.parametrize(
+    ("broken", "left_out", "said"),
+    [
+        ({}, {}, ["all 6"]),
+        ({"one G": "BB"}, {}, ["G", "the 6 others"]),
+        ({"one G": "BB"}, {"one H": ".."}, ["G", "A, B, C, D, E, F"]),
+    ],
+)
+def test_many_that_are_alike_are_the_others_if_none_is_left_out(merged, broken, left_out, said):
+    cells = {f"one {name}": ".D" for name in "ABCDEF"} | broken | left_out
+    assert [line.subjects for line in merged(cells, ("2.0.1", "1.13.1")).lines] == said
+
+
+def test_checks_with_the_same_lines_share_them(merged):
+    matrix = merged(
+        {"one A": "B", "two A": "B", "three A": "B", "one B": ".", "two B": "D", "three B": "U"},
+        ["2.0.1"],
+    )
+    assert [(line.checks, line.subjects) for line in matrix.lines] == [
+        ("one, two", "A"), ("three", "A"), ("three", "B")
+    ]  # fmt: skip
+
+
+def test_what_is_broken_is_always_named(merged):
+    matrix = merged({f"one {name}": ".B" for name in "ABCDEF"}, ("2.0.1", "1.13.1"))
+    assert [line.subjects for line in matrix.lines] == ["A, B, C, D, E, F"]
+
+
+def test_markdown_prints_names_as_they_are(write):
+    rows = [row("a|b", "_x_ *y* `z` a_b <i>", "B")]
+    text = markdown(merge(map(read, write(a=result("2.0.1", rows)))))
+    assert text.splitlines()[2] == r"| a\|b | \_x\_ \*y\* \`z\` a_b \<i\> | B |"
+
+
+GOOD = result("2.0.1", [row("one", "First", "B")])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "r.json is not JSON: Expecting property name"),
+        ("[" * 100_000, "r.json is not JSON: "),
+        ("[]", "r.json is no result of `check --json`"),
+        ("{}", "r.json is no result of `check --json`"),
+        ({**GOOD, "schema": 7}, f"r.json has schema 7, and this harness reads {SCHEMA}: "),
+        ({**GOOD, "complete": False}, "r.json is of a run that was stopped: let it run"),
+        ({**GOOD, "torch": "new"}, "r.json is no result of `check --json`"),
+        ({**GOOD, "torch": None}, "r.json is no result of `check --json`"),
+        ({**GOOD, "results": 5}, "r.json is no result of `check --json`"),
+        ({**GOOD, "results": ["StepLR"]}, "r.json is no result of `check --json`"),
+        ({**GOOD, "results": [{"check": "one"}]}, "r.json is no result of `check --json`"),
+        *(
+            ({**GOOD, "results": [{**GOOD["results"][0], key: value}]},
+             "r.json is no result of `check --json`")
+            for key, value in [("verdict", "FINE"), ("verdict", ""), ("verdict", None),
+                               ("subject", 1), ("trace", ["train:1"]), ("expected", "lr")]
+        ),
+        ({**GOOD, "results": GOOD["results"] * 2}, "r.json has two verdicts on First: one"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_result_is_refused_in_one_sentence(command, write, content, said):
+    (path,) = write(r=content)
+    status, printed, errors = command("matrix", path, "--markdown", "out.md")
+    assert (status, printed) == (2, "")
+    assert errors.startswith(f"error: {path.parent}/{said}")
+    assert errors.count("\n") == 1
+    assert not (path.parent / "out.md").exists()
+
+
+def test_a_file_that_is_not_text_or_not_there_is_refused(command, tmp_path):
+    (tmp_path / "r.json").write_bytes(b"\xff\xfe")
+    status, _, errors = command("matrix", "r.json")
+    assert (status, errors[:25]) == (2, "error: r.json is not JSON")
+    assert command("matrix", "no.json")[::2] == (
+        2, "error: cannot read no.json: No such file or directory\n"
+    )  # fmt: skip
+    assert command("matrix", ".")[::2] == (2, "error: cannot read .: Is a directory\n")
+
+
+def test_two_files_of_one_version_are_refused(command, write):
+    first, other, second = write(a=GOOD, b={**GOOD, "torch": "2.1.0"}, c=copy.deepcopy(GOOD))
+    assert command("matrix", first, other, second) == (
+        2, "",
+        f"error: {first} and {second} are both of torch 2.0.1: give one file for each version\n",
+    )  # fmt: skip
+
+
+def test_without_a_result_it_says_how_it_is_used(command):
+    status, printed, errors = command("matrix")
+    assert (status, printed) == (2, "")
+    assert "Missing argument 'RESULT...'" in errors
+
+
+def test_the_command_writes_what_is_asked_for_or_prints_markdown(command, write, tmp_path):
+    (path,) = write(a=GOOD)
+    status, printed, errors = command("matrix", path)
+    assert (status, printed, errors) == (0, markdown(merge([read(path)])), "")
+    status, said, errors = command("matrix", path, "--markdown", "m.md", "--html", "m.html")
+    assert (status, said, errors) == (0, "wrote m.md\nwrote m.html\n", "")
+    assert (tmp_path / "m.md").read_text() == printed
+    assert (tmp_path / "m.html").read_text() == page(merge([read(path)]))
+
+
+def test_nothing_is_written_if_something_cannot_be(command, write, tmp_path):
+    (path,) = write(a=GOOD)
+    for option, file, said in [
+        ("--html", "no/m.html", "cannot write to the folder no: "),
+        ("--picture", "m.gif", "a picture's name must end with .png or .svg (got '.gif')"),
+        ("--picture", "m", "a picture's name must end with .png or .svg (got '')"),
+    ]:
+        status, printed, errors = command("matrix", path, "--markdown", "m.md", option, file)
+        assert (status, printed) == (2, "")
+        assert errors.startswith(f"error: {said}")
+        assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are closed in order; has every text, and the attributes of every tag."""
+
+    VOID = frozenset({"meta"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.tags = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_has_all_cells_and_needs_nothing_else(merged):
+    text = page(merged({
+        "one First": ".B.B", "one Held": "....", "two First": "UKS ", "two Declined": "DDDD",
+        "two Second": ".D..",
+    }))  # fmt: skip
+    parsed = Page(text)
+    classes = [attributes.get("class") for tag, attributes in parsed.tags if tag == "td"]
+    assert classes == ["B", "H", "B", "H", None, "S", "K", "U", "H", "H", "D", "H"]
+    assert not re.search(r"http|src=|href|<script|<link|@import|url\(", text)
+    headings = [text for text in parsed.texts if re.fullmatch(r"\d+\.\d+\.\d+", text)]
+    assert headings[:4] == ["1.13.1", "2.8.0", "2.9.1", "2.10.0"]
+    everything = " ".join(parsed.texts)
+    for said in [
+        'python -m harness replay First one "gamma=0.5 train:3 save:a resume:a"',
+        "lr [0.05]", "lr [0.025]", "sweep", "the time limit", "it needs more",
+        "First, one, torch 2.9.1: BROKEN", "torch 2.10.0+cpu, Python 3.11.2", "r3.json",
+        "that hold on every version (1)", "that are declined on every version (1)",
+        "An empty cell was not run.",
+    ]:  # fmt: skip
+        assert said in everything
+
+
+def test_the_page_says_what_a_check_promises(write):
+    rows = [row("resume_by_last_epoch", "StepLR", "B")]
+    parsed = Page(page(merge(map(read, write(a=result("2.0.1", rows))))))
+    place = parsed.texts.index("resume_by_last_epoch")
+    assert "build with last_epoch=k-1 after k scheduler steps." in parsed.texts[place + 1]
+
+
+def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
+    other = {"actual": {"lr": [0.0125]}}
+    results = {
+        f"r{minor}": result(f"2.{minor}.0", [row("one", "First", "B", **more)])
+        for minor, more in enumerate([{}, other, {}, {}])
+    }
+    parsed = Page(page(merge(map(read, write(**results)))))
+    after = [
+        then for said, then in itertools.pairwise(parsed.texts) if said == "just the same on"
+    ]  # fmt: skip
+    assert after == ["2.2.0, 2.3.0", "2.0.0, 2.3.0", "2.0.0, 2.2.0"]
+
+
+def test_the_page_shows_hostile_text_as_text(write):
+    evil = '<script>alert("&amp;")</script>'
+    rows = [
+        row(evil, evil, "B", trace=evil, reason=evil, found_by=evil,
+            expected={evil: evil}, actual={"raises": evil}),
+        row("c", evil, "D", reason=evil), row("c", "x", "B"), row("d", evil, "."),
+    ]  # fmt: skip
+    data = result("2.0.1", rows, python=evil, seed=evil, max_examples=evil)
+    other = result("2.1.0", [row("c", evil, ".")])
+    text = page(merge(map(read, write(a=data, b=other))))
+    parsed = Page(text)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert "<script" not in text
+    assert parsed.texts.count(evil) >= 5
+
+
+def test_colours_differ_in_lightness():
+    def lightness(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
+
+    assert list(COLOURS) == list(LETTERS)
+    cells = sorted(lightness(colour) for colour, _ in COLOURS.values())
+    assert all(light / dark > 1.25 for dark, light in itertools.pairwise(cells))
+    for colour, ink in COLOURS.values():
+        dark, light = sorted([lightness(colour), lightness(ink)])
+        assert light / dark > 4.5
+
+
+def test_a_picture_without_matplotlib_says_what_to_install(merged, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(HarnessError, match="needs matplotlib: python -m pip install matplotlib"):
+        draw(merged({"one First": "BBBB"}), ".png")
+
+
+def test_a_picture_is_made_by_its_suffix(command, write, tmp_path):
+    pytest.importorskip("matplotlib")
+    (path,) = write(a=GOOD)
+    for name, start in [("m.png", b"\x89PNG\r\n"), ("m.SVG", b"<?xml")]:
+        assert command("matrix", path, "--picture", name) == (0, f"wrote {name}\n", "")
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_picture_has_every_cell_and_is_the_same_each_time(merged):
+    pytest.importorskip("matplotlib")
+    cells = {"one $First$": ".B.B", "two First": "UKS ", "two Second": ".D.."}
+    text = draw(merged(cells), ".svg").decode()
+    assert draw(merged(cells), ".svg").decode() == text
+    assert "<dc:date>" not in text
+    found = {letter: text.count(f"fill: {colour}") for letter, (colour, _) in COLOURS.items()}
+    # one more of each than there are cells: the legend's
+    assert found == {"B": 2 + 1, "S": 2, "K": 2, "U": 2, "D": 2, "H": 5 + 1}
+    assert draw(merged({"one Held": "...."}), ".svg")
