@@ -75,13 +75,13 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     not broken any more loses its. Comments stay, and so does what is said of other versions.
     """
     from harness.catalogue import ledger_of_torch
-    from harness.ledger_update import read_results, updated
+    from harness.ledger_update import read_versions, updated
     from harness.output import check_writable, write_text
 
     if len(files) > 1:
         raise click.UsageError("--ledger: one file at a time can be written anew")
     path = files[0] if files else ledger_of_torch()
-    data = read_results(results)
+    data = read_versions(results)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     entries = _read((path,)) if text else ()
     new = updated(text, entries, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from packaging.version import Version
 from harness.errors import LedgerError
 from harness.ledger import NO_REPORT, Entry, entry_text, shows_of, version_of, without
 from harness.outcomes import Break
+from harness.result_files import read_results
 
-__all__ = ["Shown", "broken_by_version", "read_results", "updated"]
+__all__ = ["Shown", "broken_by_version", "read_versions", "updated"]
 
 Pair: TypeAlias = tuple[str, str]
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -38,23 +36,15 @@ class Shown:
         return self.trace, self.shows
 
 
-def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def read_versions(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The data that ``check --json`` wrote to these files, by the version of torch.
 
-    Raises `LedgerError` for other files, for a run that was stopped, and for two of one version.
+    Raises `ResultsError` for other files, `LedgerError` for a run that was stopped, and for two
+    of one version.
     """
     found: dict[Version, dict[str, Any]] = {}
     for path in paths:
-        try:
-            data = json.loads(path.read_bytes())
-        except OSError as error:
-            raise LedgerError(f"cannot read {path}: {error.strerror}") from None
-        except ValueError as error:
-            raise LedgerError(
-                f"{path} is no JSON ({error}): give what check --json wrote"
-            ) from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA or "results" not in data:
-            raise LedgerError(f"{path} is not what check --json of this version writes")
+        data = read_results(path)
         if not data.get("complete") or not data["results"]:
             raise LedgerError(f"{path} is of a run that was stopped: run it again")
         version = version_of(data["torch"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from harness.errors import HarnessError
-from harness.report import SCHEMA
+from harness.result_files import read_results
 
 __all__ = [
     "COLOURS",
@@ -201,22 +200,9 @@ def _named(
 
 def read(path: Path) -> Source:
     """What ``check --json`` wrote to `path`; raises `HarnessError` where it did not, or not all."""
+    data = read_results(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise HarnessError(
-            f"{path} is not JSON: {error}; give files that `check --json` wrote"
-        ) from None
-    try:
-        schema, complete = data["schema"], data["complete"]
-        if schema != SCHEMA:
-            raise HarnessError(
-                f"{path} has schema {schema!r}, and this harness reads {SCHEMA}: "
-                "make it with this harness"
-            )
-        if not complete:
+        if not data["complete"]:
             raise HarnessError(f"{path} is of a run that was stopped: let it run to its end")
         source = Source(
             str(path), Version(data["torch"]), str(data["python"]), data["seed"],

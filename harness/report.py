@@ -260,7 +260,7 @@ def entries_text(results: Sequence[Result]) -> str:
 def _reason(found: Counterexample) -> str:
     if "raises" in found.actual:
         return f"It raises {found.actual['raises']}."
-    return f"It has {_values(found.actual)} there, and must have {_values(found.expected)}."
+    return f"It has {values_text(found.actual)} there, and must have {values_text(found.expected)}."
 
 
 def untried_text(results: Sequence[Result]) -> str:

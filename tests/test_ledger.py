@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Subject, check_subject
 from harness.checks import as_check
 from harness.cli import cli
-from harness.errors import LedgerError
+from harness.errors import HarnessError, LedgerError
 from harness.ledger import (
     KEYS,
     entry_text,
@@ -402,14 +402,14 @@ def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([], "is not what check --json of this version writes"),
-        ({**rows("2.4.1"), "schema": 99}, "is not what check --json of this version writes"),
+        ([], "has no results of check in it"),
+        ({**rows("2.4.1"), "schema": 99}, "has schema 99, and this harness reads 1"),
         ({**rows("2.4.1"), "complete": False}, "is of a run that was stopped"),
         (rows("2.0.1"), "is the second file of torch 2.0.1"),
     ],
 )
 def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
-    with pytest.raises(LedgerError, match=said):
+    with pytest.raises(HarnessError, match=said):
         run("ledger", "update", *files_of(tmp_path, rows("2.0.1"), data), "--ledger", ledger({}))
 
 

@@ -17,7 +17,7 @@ VERDICTS = {
     "B": "BROKEN", "S": "STALE", "K": "KNOWN", "U": "UNKNOWN", "D": "DECLINED", ".": "HOLDS"
 }  # fmt: skip
 BROKEN_AT = {
-    "trace": "gamma=0.5 train:3 save:a resume:a", "found_by": "sweep",
+    "trace": "gamma=0.5 train:3 save:a resume:a", "operation": 2, "step": 0, "found_by": "sweep",
     "expected": {"lr": [0.05]}, "actual": {"lr": [0.025]},
 }  # fmt: skip
 
@@ -157,22 +157,24 @@ GOOD = result("2.0.1", [row("one", "First", "B")])
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "r.json is not JSON: Expecting property name"),
-        ("[" * 100_000, "r.json is not JSON: "),
-        ("[]", "r.json is no result of `check --json`"),
-        ("{}", "r.json is no result of `check --json`"),
+        ("{", "r.json is not JSON (Expecting property name"),
+        ("[" * 100_000, "r.json is not JSON ("),
+        ("[]", "r.json has no results of check in it"),
+        ("{}", "r.json has no results of check in it"),
         ({**GOOD, "schema": 7}, f"r.json has schema 7, and this harness reads {SCHEMA}: "),
         ({**GOOD, "complete": False}, "r.json is of a run that was stopped: let it run"),
         ({**GOOD, "torch": "new"}, "r.json is no result of `check --json`"),
         ({**GOOD, "torch": None}, "r.json is no result of `check --json`"),
-        ({**GOOD, "results": 5}, "r.json is no result of `check --json`"),
-        ({**GOOD, "results": ["StepLR"]}, "r.json is no result of `check --json`"),
-        ({**GOOD, "results": [{"check": "one"}]}, "r.json is no result of `check --json`"),
+        ({**GOOD, "results": 5}, "r.json has no results of check in it"),
+        ({**GOOD, "results": ["StepLR"]}, "r.json has no results of check in it"),
+        ({**GOOD, "results": [{"check": "one"}]}, "r.json has no results of check in it"),
         *(
-            ({**GOOD, "results": [{**GOOD["results"][0], key: value}]},
-             "r.json is no result of `check --json`")
-            for key, value in [("verdict", "FINE"), ("verdict", ""), ("verdict", None),
-                               ("subject", 1), ("trace", ["train:1"]), ("expected", "lr")]
+            ({**GOOD, "results": [{**GOOD["results"][0], key: value}]}, f"r.json {said}")
+            for key, value, said in [
+                ("verdict", "FINE", "is no result of"), ("verdict", "", "is no result of"),
+                ("verdict", None, "has no results"), ("subject", 1, "has no results"),
+                ("trace", ["train:1"], "has no results"), ("expected", "lr", "has no results"),
+            ]
         ),
         ({**GOOD, "results": GOOD["results"] * 2}, "r.json has two verdicts on First: one"),
     ],

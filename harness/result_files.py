@@ -1,0 +1,56 @@
+"""Reads the files that ``check --json`` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ResultsError
+from harness.report import SCHEMA
+from harness.results import BROKEN
+
+__all__ = ["read_results"]
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What ``check --json`` wrote to `path`; raises `ResultsError` where it is something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error).partition("\n")[0]
+        raise ResultsError(
+            f"{path} is not JSON ({why}): give a file that check --json wrote"
+        ) from None
+    if not isinstance(data, dict) or "schema" not in data or not _is_results(data):
+        raise ResultsError(f"{path} has no results of check in it: give a file of check --json")
+    if data["schema"] != SCHEMA:
+        raise ResultsError(
+            f"{path} has schema {data['schema']!r}, and this harness reads {SCHEMA}: "
+            "write it again with this version's check --json"
+        )
+    return data
+
+
+def _is_results(data: Mapping[str, Any]) -> bool:
+    rows, runs = data.get("results"), data.get("runs", {})
+    return (
+        isinstance(rows, list)
+        and all(isinstance(row, dict) for row in rows)
+        and all(isinstance(row.get(key), kind) for row in rows for key, kind in _keys(row))
+        and isinstance(runs, dict)
+        and all(isinstance(run, dict) for run in runs.values())
+        and all(isinstance(rates, list) for run in runs.values() for rates in run.values())
+    )
+
+
+def _keys(row: Mapping[str, Any]) -> list[tuple[str, type]]:
+    """The keys that a row must have, with the type of each."""
+    keys: list[tuple[str, type]] = [("subject", str), ("check", str), ("verdict", str)]
+    if row.get("verdict") == BROKEN or "trace" in row:
+        keys += [("trace", str), ("operation", int), ("step", int)]
+        keys += [("expected", dict), ("actual", dict)]
+    return keys
