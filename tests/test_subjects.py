@@ -3,10 +3,13 @@ import re
 
 import pytest
 import torch
+from packaging.version import Version
 from torch.optim import lr_scheduler, swa_utils
 
 from harness import check_subject, replay
-from harness.checks import CHECKS, select_checks
+from harness.catalogue import known_failures, ledger_of_torch
+from harness.checks import CHECKS, as_check, select_checks
+from harness.ledger import Ledger, version_of
 from harness.run import Runner
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.defects import DEFECTS, NO_REPORT
@@ -203,6 +206,46 @@ def test_what_was_found_on_torch_2_13_0_is_still_there(name):
 def test_what_opt_in_checks_found_on_torch_2_13_0_is_still_there(pair):
     name, check = pair
     assert replay(BY_NAME[name], check, FOUND_WHERE_ASKED_FOR[pair]).verdict == "BROKEN"
+
+
+MATRIX = (
+    "1.13.1", "2.0.1", "2.2.2", "2.4.1", "2.6.0", "2.7.1", "2.8.0", "2.9.1", "2.10.0", "2.12.1",
+    "2.13.0", "2.15.0",
+)  # fmt: skip
+LEDGER = known_failures([ledger_of_torch()]).entries
+
+
+def test_the_ledger_tells_what_is_found_on_torch_2_13_0():
+    told = {
+        (entry.subject, entry.check): str(entry.trace)
+        for entry in LEDGER
+        if entry.covers(Version("2.13.0"))
+    }
+    assert told == {
+        (name, check): trace
+        for name, checks in FOUND_ON_2_13_0.items()
+        for check, trace in checks.items()
+    }
+
+
+def test_the_ranges_of_the_ledger_are_of_releases_that_were_run():
+    """Each begins at the first that shows the failure, and ends before one that does not."""
+    for entry in LEDGER:
+        shown = [version for version in MATRIX if entry.covers(Version(version))]
+        first = MATRIX.index(shown[0])
+        assert shown == list(MATRIX[first : first + len(shown)]), entry.place
+        after = MATRIX[first + len(shown) : first + len(shown) + 1]
+        assert set(map(str, entry.torch)) == {f">={shown[0]}", *(f"<{v}" for v in after)}
+
+
+@pytest.mark.slow
+def test_the_ledger_is_true_of_this_torch():
+    version = version_of(torch.__version__)
+    about = [entry for entry in LEDGER if entry.covers(version)]
+    for name in dict.fromkeys(entry.subject for entry in about):
+        checks = [as_check(entry.check) for entry in about if entry.subject == name]
+        for result in check_subject(BY_NAME[name], checks, ledger=Ledger(tuple(about))):
+            assert result.verdict == "KNOWN", (name, result.check, result.reason)
 
 
 def test_every_defect_says_where_it_is_tracked():
