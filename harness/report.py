@@ -388,7 +388,8 @@ def to_json(
         for row, result in zip(data["results"], results, strict=True):
             if result.counterexample is not None:
                 row["others"] = [str(other.trace) for other in result.others]
-        data["causes"] = list(map(_cause_row, explain(results)))
+        broken = [result for result in results if result.verdict == BROKEN]
+        data["causes"] = list(map(_cause_row, explain(broken)))
     return data
 
 

@@ -44,7 +44,7 @@ def show_results(
         return FAILED
     pairs = [(subject, check) for subject in subjects for check in checks]
     broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
-    causes = causes_of(results) if explain else []
+    causes = causes_of(result for result, _ in broken) if explain else []
     if causes:
         by_name = {check.name: check for check in checks}
         click.echo(f"{report.causes_text(causes, by_name)}\n")

@@ -22,10 +22,15 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
-    """Runs the command line in this process; returns status, output and errors."""
+    """Runs the command line in this process; returns status, output and errors.
+
+    ``check`` without a ledger: what is known to be broken is broken here.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
+        if arguments[:1] == ("check",):
+            arguments = ("check", "--no-ledger", *arguments[1:])
         monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
