@@ -65,7 +65,8 @@ def test_the_time_limit_ends_the_explanation_and_not_the_verdict():
 def test_without_explain_nothing_changes(command):
     """To the byte, but for the time: the example of the README."""
     readme = (ROOT / "README.md").read_text()
-    example = readme.split(f"$ python -m harness check StepLR --check {LAST_EPOCH} --no-ledger\n")[1]
+    shown = f"$ python -m harness check StepLR --check {LAST_EPOCH} --no-ledger\n"
+    example = readme.split(shown)[1]
     status, printed, _ = command("check", "StepLR", "--check", LAST_EPOCH)
     assert status == 1
 

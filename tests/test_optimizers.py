@@ -324,7 +324,7 @@ def test_where_there_is_a_gpu_optimizers_on_it_are_drawn(monkeypatch):
     """As far as this can be told without one: they are said, and not made."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("harness.optimizers.works", lambda name, said: True)
-    found = [dict(term.keywords) for term in drawn()]
+    found = [dict(term.keywords) for term in drawn.__wrapped__()]
     on_it = [said for said in found if said.get("device") == "cuda"]
     assert 100 < len(on_it) < len(found)
     assert {"device", "capturable", "fused", "lr"} <= {word for said in on_it for word in said}
