@@ -229,7 +229,7 @@ def test_the_ledger_tells_what_is_found_on_torch_2_13_0():
 
 
 def test_the_ranges_of_the_ledger_are_of_releases_that_were_run():
-    """Each begins at the first that shows the failure, and ends before one that does not."""
+    """Each begins where the main job found the failure first, and ends before it did not."""
     for entry in LEDGER:
         shown = [version for version in MATRIX if entry.covers(Version(version))]
         first = MATRIX.index(shown[0])
