@@ -19,8 +19,8 @@ from harness.counterexample import counterexample, evidence, find_others
 from harness.decorators import Check
 from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.excuses import excuses, why
-from harness.judge import judged
-from harness.ledger import NOTHING_KNOWN, Entry, Ledger, version_of
+from harness.judge import by_ledger
+from harness.ledger import NOTHING_KNOWN, Ledger, version_of
 from harness.limit import time_limit
 from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
@@ -30,7 +30,6 @@ from harness.results import (
     BROKEN,
     DECLINED,
     HOLDS,
-    KNOWN,
     STALE,
     UNKNOWN,
     Budget,
@@ -69,6 +68,8 @@ class SubjectCheck:
         self.subject = subject
         self.ledger = ledger
         self.search_known = search_known
+        self.replay_alone = False
+        self.replays: tuple[Counterexample, ...] = ()
         self.known: Counterexample | None = None
         self.budget = budget
         self.resume_python = resume_python
@@ -164,21 +165,21 @@ class SubjectCheck:
         self.held = 0
         self.excuse = ""
         self.known = None
+        self.replays = ()
         verdict, reason, counterexample = UNKNOWN, "", None
         try:
             reason = self.declined(check, holding)
             names = {self.subject.name, self.subject.reference} - {""}
-            entry = self.ledger.find(names, check.name, version_of(torch.__version__))
-            if reason and entry:
-                verdict, reason = STALE, f"{entry.place}: it is declined here: {reason}"
+            entries = self.ledger.on(names, check.name)
+            here = version_of(torch.__version__)
+            about = next((entry for entry in entries if entry.covers(here)), None)
+            if reason and about:
+                verdict, reason = STALE, f"{about.place}: it is declined here: {reason}"
             elif reason:
                 verdict = DECLINED
             else:
                 with self.limited():
-                    if entry is None:
-                        verdict, reason, counterexample = self.decide(check, holding)
-                    else:
-                        verdict, reason, counterexample = self.judge(entry, check, holding)
+                    verdict, reason, counterexample = by_ledger(self, entries, check, holding)
         except Exception as error:
             reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
@@ -199,22 +200,8 @@ class SubjectCheck:
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
             seconds, references, self.weights, tuple(self.untried.items()),
             self.resume_python if check.elsewhere else "", others=self.others,
+            replays=self.replays,
         )  # fmt: skip
-
-    def judge(
-        self, entry: Entry, check: Check, holding: Sequence[Check]
-    ) -> tuple[str, str, Counterexample | None]:
-        """Verdict, reason and counterexample of a pair that the ledger has an entry on."""
-        found, stale = judged(self, entry, check)
-        if stale or found is None:
-            return STALE, stale, found
-        if self.search_known:
-            self.known = found
-            verdict, reason, other = self.decide(check, holding)
-            if verdict == BROKEN:
-                beside = f"beside what is known at {entry.place}"
-                return BROKEN, "; ".join(filter(None, [beside, reason])), other
-        return KNOWN, f"{entry.kind}, {entry.tracked}: {entry.reason}", found
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:
         """Why the subject need not keep this check's promise, or nothing."""
@@ -274,9 +261,15 @@ class SubjectCheck:
             return HOLDS, self.note, None
         found = self.found()
         first = counterexample(self, check, self.simplify(check, trace), found)
+        return BROKEN, self.note, self.with_others(check, holding, first)
+
+    def with_others(
+        self, check: Check, holding: Sequence[Check], first: Counterexample
+    ) -> Counterexample:
+        """The `first` counterexample, once those of the other options are found, where asked."""
         if self.budget.explain:
             self.others = find_others(self, check, holding, first.trace)
-        return BROKEN, self.note, first
+        return first
 
     def found(self) -> Found:
         """How what is found now was found."""
@@ -463,12 +456,14 @@ def check_subject(
     resume_python: str = "",
     ledger: Ledger = NOTHING_KNOWN,
     search_known: bool = False,
+    replay_alone: bool = False,
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
     `resume_python` is the interpreter of checks that go through another process, this one where
     it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and not
-    searched, but with `search_known`: what is found then is not what the entry tells.
+    searched, but with `search_known`: what is found then is not what the entry tells. With
+    `replay_alone` the traces of the ledger are run, and no other.
     What keeps any check from being made is the reason of an UNKNOWN for each of them.
     """
     budget = budget or Budget()
@@ -483,14 +478,18 @@ def check_subject(
         return
     ways = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
     ways.remove(MIXED)
-    results: dict[str, Result] = {}
+    searched: dict[str, Result] = {}
     for check in checks:
+        work.replay_alone = False
         before = ways if check is MIXED else []
         if check is CHANGED and "options" not in work.lacks:
             before = [as_check(BEFORE_CHANGED)]
         for way in before:
-            if way.name not in results:
-                results[way.name] = work.check(way, ())
-        holding = [way for way in before if results[way.name].verdict == HOLDS]
-        results[check.name] = work.check(check, holding)
-        yield results[check.name]
+            if way.name not in searched:
+                searched[way.name] = work.check(way, ())
+        holding = [way for way in before if searched[way.name].verdict == HOLDS]
+        work.replay_alone = replay_alone
+        result = work.check(check, holding)
+        if not replay_alone:
+            searched[check.name] = result
+        yield result

@@ -32,9 +32,9 @@ def ledger() -> None:
 @ledger.command()
 @FILES
 def verify(files: tuple[Path, ...]) -> int:
-    """Run the trace of every entry about the installed torch.
+    """Run the trace of every entry: true of the installed torch where its range says so, alone.
 
-    Exit status: 0 all are known failures, 1 one is stale, 2 one can't be judged.
+    Exit status: 0 every range is true, 1 one is not, 2 one can't be judged.
     """
     import torch
 
@@ -42,25 +42,30 @@ def verify(files: tuple[Path, ...]) -> int:
     from harness.check import check_subject
     from harness.checks import as_check
     from harness.ledger import Ledger, version_of
-    from harness.results import KNOWN, STALE
+    from harness.results import BROKEN, KNOWN, STALE, UNKNOWN
 
     version = version_of(torch.__version__)
     entries = _read(files)
     about = [entry for entry in entries if entry.covers(version)]
     verdicts = []
-    for subject in dict.fromkeys(entry.subject for entry in about):
-        checks = [as_check(entry.check) for entry in about if entry.subject == subject]
-        for result in check_subject(subject_called(subject), checks, ledger=Ledger(tuple(about))):
+    for name in dict.fromkeys(entry.subject for entry in entries):
+        checks = {entry.check: None for entry in entries if entry.subject == name}
+        subject, known = subject_called(name), Ledger(entries)
+        for result in check_subject(
+            subject, map(as_check, checks), ledger=known, replay_alone=True
+        ):
             verdicts.append(result.verdict)
-            if result.verdict != KNOWN:
-                click.echo(f"{result.verdict} {subject}: {result.check}\n  {result.reason}")
+            if result.verdict in (BROKEN, STALE, UNKNOWN):
+                click.echo(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
+    more = verdicts.count(BROKEN)
     click.echo(
-        f"torch {version}: {verdicts.count(KNOWN)} of {len(about)} entries are true of it; "
-        f"{len(entries) - len(about)} are about other versions"
+        f"torch {version}: {verdicts.count(KNOWN)} of {len(about)} entries are true of it; of "
+        f"{len(entries) - len(about)} about other versions {more or 'none'} "
+        f"{'is' if more < 2 else 'are'} true of it as well"
     )
-    if set(verdicts) - {KNOWN, STALE}:
+    if UNKNOWN in verdicts:
         return FAILED
-    return BROKEN_FOUND if STALE in verdicts else OK
+    return BROKEN_FOUND if BROKEN in verdicts or STALE in verdicts else OK
 
 
 @ledger.command()

@@ -1,55 +1,145 @@
-"""Judges an entry of the ledger by running its trace again."""
+"""Judges entries of the ledger by running their traces again."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from harness.counterexample import evidence
+from harness.cases import find_untried
+from harness.counterexample import counterexample, evidence
 from harness.errors import HarnessError, LedgerError
 from harness.ledger import Entry, shows_of, version_of, without
 from harness.loop import describe
 from harness.minimise import neighbours
-from harness.results import Counterexample
+from harness.results import BROKEN, DECLINED, KNOWN, STALE, Counterexample
+from harness.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.check import SubjectCheck
     from harness.decorators import Check
 
-__all__ = ["judged"]
+__all__ = ["by_ledger"]
 
 
-def judged(work: SubjectCheck, entry: Entry, check: Check) -> tuple[Counterexample | None, str]:
-    """The counterexample of an entry as it is here, and why the entry is stale, or nothing.
+@dataclass(frozen=True)
+class Replay:
+    """What the trace of an entry shows here.
 
-    Raises `LedgerError` where the trace breaks the check and is not minimal.
+    `found` is nothing where it breaks nothing; `why` says so. `smaller` is a trace with an
+    operation less that breaks the check as well.
     """
+
+    entry: Entry
+    found: Counterexample | None
+    why: str = ""
+    smaller: Trace | None = None
+
+    @property
+    def minimal(self) -> bool:
+        """Whether it breaks the check, with nothing too much in it."""
+        return self.found is not None and not self.why and self.smaller is None
+
+
+def replayed(work: SubjectCheck, entry: Entry, check: Check) -> Replay:
+    """Run the trace of an entry on this torch, whatever its range is."""
     trace = entry.trace
     work.current = trace
     try:
+        bound = work.subject.bind(dict(trace.options))
+        kinds = {operation.kind for operation in trace.operations}
+        for kind, reason in find_untried(bound, work.runner(bound), kinds).items():
+            return Replay(entry, None, f"{kind} is not tried with its options: {reason}")
         outcome, work.tally = work.twice(check, trace)
     except HarnessError as error:
-        return None, f"{entry.place}: its trace can't be run: {describe(error)}"
+        return Replay(entry, None, f"its trace can't be run: {describe(error)}")
     broken = outcome.broken
     if broken is not None and set(broken.actual) == {"weights"} and work.blame(check, trace):
         broken = None
     if broken is None or not work.breaks(check, trace):
         ended = f" ({outcome.ended})" if outcome.ended else ""
-        return None, f"{entry.place}: its trace holds{ended}: {_mend(entry)}"
+        return Replay(entry, None, f"its trace holds{ended}")
     found = evidence(work, check, trace, broken)
     last = trace.operations[-1]
     if (broken.operation, broken.step) != (len(trace.operations) - 1, last.count):
-        return found, f"{entry.place}: it breaks sooner, its trace is too long: {_mend(entry)}"
-    if shows_of(broken) != entry.shows:
-        shown = f"it shows {shows_of(broken)!r} and not {entry.shows!r}"
-        return found, f"{entry.place}: {shown}: write that, or {_mend(entry)}"
-    for smaller in neighbours(trace):
-        if work.breaks(check, smaller):
-            raise LedgerError(
-                f"{entry.place}: its trace is not minimal: {smaller} breaks {check.name}, too"
-            )
-    return found, ""
+        return Replay(entry, found, "it breaks sooner, its trace is too long")
+    smaller = (candidate for candidate in neighbours(trace) if work.breaks(check, candidate))
+    return Replay(entry, found, smaller=next(smaller, None))
+
+
+def by_ledger(
+    work: SubjectCheck, entries: Sequence[Entry], check: Check, holding: Sequence[Check]
+) -> tuple[str, str, Counterexample | None]:
+    """Verdict, reason and counterexample of a pair that these entries are on.
+
+    All their traces are run: one that breaks the check on a torch that no entry is about says
+    that a range is too short.
+    """
+    version = version_of(torch.__version__)
+    replays = []
+    for entry in entries:
+        work.weights = True
+        replays.append(replayed(work, entry, check))
+    work.replays = tuple(replay.found for replay in replays if replay.found and replay.minimal)
+    work.weights = True
+    about = next((replay for replay in replays if replay.entry.covers(version)), None)
+    if about is not None:
+        return _judged(work, about, check, holding)
+    told = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
+    if told is not None:
+        first = _minimal(work, check, told)
+        place, range_ = told.entry.place, str(told.entry.torch)
+        reason = f"{place} has it, but of torch {range_!r}: let an entry cover {version}"
+        return BROKEN, reason, work.with_others(check, holding, first)
+    if work.replay_alone:
+        return DECLINED, "no trace in the ledger breaks it, and none but those were run", None
+    return work.decide(check, holding)
+
+
+def _minimal(work: SubjectCheck, check: Check, replay: Replay) -> Counterexample:
+    """The counterexample of an entry, without what is too much of it on this torch."""
+    if replay.found is not None and replay.minimal:
+        return replay.found
+    trace = work.simplify(check, work.cut(check, replay.entry.trace))
+    return counterexample(work, check, trace, work.found())
+
+
+def _judged(
+    work: SubjectCheck, replay: Replay, check: Check, holding: Sequence[Check]
+) -> tuple[str, str, Counterexample | None]:
+    """Verdict, reason and counterexample of a pair with an entry about this torch."""
+    entry, found = replay.entry, replay.found
+    stale = _stale(replay, check)
+    if stale:
+        return STALE, stale, found
+    if work.search_known:
+        work.known = found
+        verdict, reason, other = work.decide(check, holding)
+        if verdict == BROKEN:
+            beside = f"beside what is known at {entry.place}"
+            return BROKEN, "; ".join(filter(None, [beside, reason])), other
+    return KNOWN, f"{entry.kind}, {entry.tracked}: {entry.reason}", found
+
+
+def _stale(replay: Replay, check: Check) -> str:
+    """Why an entry about this torch is stale, or nothing.
+
+    Raises `LedgerError` where the trace breaks the check and is not minimal.
+    """
+    entry = replay.entry
+    if replay.why or replay.found is None:
+        return f"{entry.place}: {replay.why}: {_mend(entry)}"
+    if shows_of(replay.found) != entry.shows:
+        shown = f"it shows {shows_of(replay.found)!r} and not {entry.shows!r}"
+        return f"{entry.place}: {shown}: write that, or {_mend(entry)}"
+    if replay.smaller is not None:
+        raise LedgerError(
+            f"{entry.place}: its trace is not minimal: {replay.smaller} breaks {check.name}, too"
+        )
+    return ""
 
 
 def _mend(entry: Entry) -> str:

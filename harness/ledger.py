@@ -13,7 +13,9 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     reason = "The constructor makes a step, which decays once more."
 
 An entry is judged by its trace, which is run again: while that breaks the check in the same
-way, the pair is KNOWN; else the entry is STALE. No search is part of it.
+way, the pair is KNOWN; else the entry is STALE. No search is part of it. The traces of entries
+about other versions are run, too: where one breaks the check, and no entry is about this torch,
+the pair is BROKEN, for the range is too short.
 """
 
 from __future__ import annotations
@@ -82,13 +84,10 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
 
-    def find(self, subjects: Iterable[str], check: str, version: Version) -> Entry | None:
-        """The entry on a pair for this torch; `subjects` are the names that a subject goes by."""
+    def on(self, subjects: Iterable[str], check: str) -> list[Entry]:
+        """The entries on a pair; `subjects` are the names that a subject goes by."""
         names = set(subjects)
-        for entry in self.entries:
-            if entry.check == check and entry.subject in names and entry.covers(version):
-                return entry
-        return None
+        return [e for e in self.entries if e.check == check and e.subject in names]
 
 
 NOTHING_KNOWN = Ledger()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,12 +55,13 @@ def read_versions(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 def broken_by_version(
     results: Sequence[Mapping[str, Any]],
-) -> dict[Pair, dict[Version, Shown | None]]:
-    """What every pair shows on each version where it was checked: nothing where it is not broken.
+) -> dict[Pair, dict[Version, list[Shown]]]:
+    """What breaks every pair on each version where it was checked: nothing where it is not broken.
 
+    What its own counterexample shows comes first, then that of the ledger's other traces.
     Raises `LedgerError` for a verdict that says neither.
     """
-    pairs: dict[Pair, dict[Version, Shown | None]] = {}
+    pairs: dict[Pair, dict[Version, list[Shown]]] = {}
     for data in results:
         version = version_of(data["torch"])
         for row in data["results"]:
@@ -70,12 +70,16 @@ def broken_by_version(
                     f"torch {version}: {row['subject']} {row['check']} is {row['verdict']}: "
                     "run it again with --no-ledger, to an end"
                 )
-            shown = None
-            if "trace" in row:
-                broken = Break(row["operation"], row["step"], row["expected"], row["actual"])
-                shown = Shown(row["trace"], shows_of(broken), _reason(row))
-            pairs.setdefault((row["subject"], row["check"]), {})[version] = shown
+            rows = [row, *row.get("in_ledger", [])] if "trace" in row else []
+            shown = {one.key: one for one in map(_shown, reversed(rows))}
+            pair = (row["subject"], row["check"])
+            pairs.setdefault(pair, {})[version] = list(reversed(shown.values()))
     return pairs
+
+
+def _shown(row: Mapping[str, Any]) -> Shown:
+    broken = Break(row["operation"], row["step"], row["expected"], row["actual"])
+    return Shown(row["trace"], shows_of(broken), _reason(row))
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -98,7 +102,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[Mapping[str, 
     for pair, by_version in broken_by_version(results).items():
         mine = [i for i, entry in enumerate(entries) if (entry.subject, entry.check) == pair]
         used = set()
-        for versions, after, shown in _stretches(by_version):
+        for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
             same = (i for i in mine if i not in used and _key(entries[i]) == shown.key)
             number = next(same, None)
             range_ = _range(versions, after, entries[number] if number is not None else None)
@@ -123,18 +127,37 @@ def _key(entry: Entry) -> tuple[str, str]:
 
 
 def _stretches(
-    by_version: Mapping[Version, Shown | None],
+    by_version: Mapping[Version, Sequence[Shown]], entries: Sequence[Entry]
 ) -> list[tuple[list[Version], Version | None, Shown]]:
-    """Neighbouring versions that show the same, with the next one after them, and what it is."""
+    """Neighbouring versions that one trace breaks, with the next one after them, and the trace.
+
+    An entry that is true of a version stays; else it is the trace that breaks the most of those
+    that follow, and where two do, the shorter one.
+    """
     ordered = sorted(by_version)
+    kept = [
+        next((s for s in by_version[v] for e in entries if e.covers(v) and _key(e) == s.key), None)
+        for v in ordered
+    ]
+
+    def reach(shown: Shown, start: int) -> int:
+        for i in range(start, len(ordered)):
+            other = kept[i] is not None and kept[i] != shown
+            if other or shown.key not in {one.key for one in by_version[ordered[i]]}:
+                return i
+        return len(ordered)
+
     found = []
-    groups = itertools.groupby(ordered, lambda v: (shown := by_version[v]) and shown.key)
-    for key, group in groups:
-        versions = list(group)
-        shown = by_version[versions[0]]
-        if key is not None and shown is not None:
-            after = ordered[ordered.index(versions[-1]) + 1 :]
-            found.append((versions, after[0] if after else None, shown))
+    start = 0
+    while start < len(ordered):
+        choice = [kept[start] or one for one in by_version[ordered[start]]]
+        if not choice:
+            start += 1
+            continue
+        shown = max(choice, key=lambda one: (reach(one, start), -len(one.trace)))
+        end = reach(shown, start)
+        found.append((ordered[start:end], ordered[end] if end < len(ordered) else None, shown))
+        start = end
     return found
 
 

@@ -423,15 +423,22 @@ def _row(result: Result) -> dict[str, Any]:
     found = result.counterexample
     if found is not None:
         row |= {
-            "trace": str(found.trace),
-            "operation": found.operation,
-            "step": found.step,
+            **_shown(found),
             "replay": replay_command(result, str(found.trace)),
             "found_by": found.found.by if found.found else "",
-            "expected": _finite(found.expected),
-            "actual": _finite(found.actual),
+            "in_ledger": [_shown(known) for known in result.replays],
         }
     return row
+
+
+def _shown(found: Counterexample) -> dict[str, Any]:
+    return {
+        "trace": str(found.trace),
+        "operation": found.operation,
+        "step": found.step,
+        "expected": _finite(found.expected),
+        "actual": _finite(found.actual),
+    }
 
 
 def _finite(value: Any) -> Any:

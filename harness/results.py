@@ -82,7 +82,8 @@ class Result:
     names them, empty where it can't; `weights` says whether weights were compared,
     `untried` which operations were not tried, each with the reason, `resume_python` the
     interpreter that a part was done with, where it is not this one. `others` are
-    counterexamples under other sets of drawn options, where they were asked for.
+    counterexamples under other sets of drawn options, where they were asked for; `replays`
+    are those of the ledger on this pair that break it here.
     """
 
     subject: str
@@ -98,6 +99,7 @@ class Result:
     resume_python: str = ""
     torch: str = torch.__version__
     others: tuple[Counterexample, ...] = ()
+    replays: tuple[Counterexample, ...] = ()
 
     @property
     def note(self) -> str:
