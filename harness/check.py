@@ -431,8 +431,13 @@ class SubjectCheck:
         def with_options(values: dict[str, Any]) -> Trace:
             return Trace(trace.operations, self.subject.bind({**values, **kept}).literals)
 
+        kinds = {operation.kind for operation in trace.operations}
+
         def breaks(values: dict[str, Any]) -> bool:
             try:
+                bound = self.subject.bind({**values, **kept})
+                if find_untried(bound, self.runner(bound), kinds):
+                    return False
                 return self.breaks(check, with_options(values))
             except SubjectError:  # the constructor refuses them
                 return False
