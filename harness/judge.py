@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from harness.decorators import Check
 
 __all__ = ["by_ledger"]
+
+OTHERWISE = "; another trace breaks it"
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,35 @@ def by_ledger(
     work.replays = tuple(replay.found for replay in replays if replay.found and replay.minimal)
     work.weights = True
     about = next((replay for replay in replays if replay.entry.covers(version)), None)
-    if about is not None:
-        return _judged(work, about, check, holding)
+    if about is None:
+        return _beyond(work, replays, check, holding)
+    entry, found = about.entry, about.found
+    stale = _stale(about, check)
+    if stale and found is not None and about.minimal:
+        return STALE, stale, found
+    if stale:
+        instead = None
+        with contextlib.suppress(HarnessError):
+            instead = _beyond(work, [r for r in replays if r is not about], check, holding)[2]
+        return STALE, stale + (OTHERWISE if instead is not None else ""), instead
+    if work.search_known:
+        work.known = found
+        verdict, reason, other = work.decide(check, holding)
+        if verdict == BROKEN:
+            beside = f"beside what is known at {entry.place}"
+            return BROKEN, "; ".join(filter(None, [beside, reason])), other
+    return KNOWN, f"{entry.kind}, {entry.tracked}: {entry.reason}", found
+
+
+def _beyond(
+    work: SubjectCheck, replays: Sequence[Replay], check: Check, holding: Sequence[Check]
+) -> tuple[str, str, Counterexample | None]:
+    """Verdict, reason and counterexample of a pair that no entry which is true is about."""
     told = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
     if told is not None:
         first = _minimal(work, check, told)
         place, range_ = told.entry.place, str(told.entry.torch)
+        version = version_of(torch.__version__)
         reason = f"{place} has it, but of torch {range_!r}: let an entry cover {version}"
         return BROKEN, reason, work.with_others(check, holding, first)
     if work.replay_alone:
@@ -105,23 +131,6 @@ def _minimal(work: SubjectCheck, check: Check, replay: Replay) -> Counterexample
         return replay.found
     trace = work.simplify(check, work.cut(check, replay.entry.trace))
     return counterexample(work, check, trace, work.found())
-
-
-def _judged(
-    work: SubjectCheck, replay: Replay, check: Check, holding: Sequence[Check]
-) -> tuple[str, str, Counterexample | None]:
-    """Verdict, reason and counterexample of a pair with an entry about this torch."""
-    entry, found = replay.entry, replay.found
-    stale = _stale(replay, check)
-    if stale:
-        return STALE, stale, found
-    if work.search_known:
-        work.known = found
-        verdict, reason, other = work.decide(check, holding)
-        if verdict == BROKEN:
-            beside = f"beside what is known at {entry.place}"
-            return BROKEN, "; ".join(filter(None, [beside, reason])), other
-    return KNOWN, f"{entry.kind}, {entry.tracked}: {entry.reason}", found
 
 
 def _stale(replay: Replay, check: Check) -> str:

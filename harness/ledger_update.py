@@ -65,10 +65,10 @@ def broken_by_version(
     for data in results:
         version = version_of(data["torch"])
         for row in data["results"]:
-            if row["verdict"] in ("STALE", "UNKNOWN"):
+            if row["verdict"] == "UNKNOWN":
                 raise LedgerError(
-                    f"torch {version}: {row['subject']} {row['check']} is {row['verdict']}: "
-                    "run it again with --no-ledger, to an end"
+                    f"torch {version}: {row['subject']} {row['check']} is UNKNOWN "
+                    f"({row['reason']}): run it again, to an end"
                 )
             rows = [row, *row.get("in_ledger", [])] if "trace" in row else []
             shown = {one.key: one for one in map(_shown, reversed(rows))}

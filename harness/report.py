@@ -234,11 +234,11 @@ def known_text(results: Sequence[Result]) -> str:
 
 
 def entries_text(results: Sequence[Result]) -> str:
-    """Entries for a ledger: what is broken, and in none."""
+    """Entries for a ledger: what is broken, and in none as it is."""
     entries = []
     for result in results:
         found = result.counterexample
-        if result.verdict == BROKEN and found is not None:
+        if result.verdict in (BROKEN, STALE) and found is not None:
             subject, check = result.references
             entries.append(
                 entry_text(

@@ -68,9 +68,9 @@ def show_results(
             click.echo(text + "\n")
     if causes:
         click.echo(f"{report.causes_count(causes)}\n")
-    if ledger and broken:
+    if ledger and (entries := report.entries_text(results)):
         click.echo("In no ledger. To accept what is broken, put this into one:\n")
-        click.echo(f"{report.entries_text(results)}\n")
+        click.echo(f"{entries}\n")
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 100, highlight=False).print(report.table(results))
     click.echo()

@@ -184,9 +184,41 @@ def test_a_trace_that_still_breaks_is_known_and_nothing_is_searched(ledger):
     assert found.tally.traces < 20
 
 
-def test_an_entry_about_other_versions_is_not_asked(ledger):
-    assert result(ledger({"torch": f"<{HERE}"})).verdict == "BROKEN"
-    assert result(ledger({"torch": f">{HERE}"})).verdict == "BROKEN"
+@pytest.mark.parametrize("versions", [f"<{HERE}", f">{HERE}"])
+def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(ledger, versions):
+    trace = "step_size=4 gamma=0.5 train:4 save:a resume:a"
+    path = ledger({"torch": versions, "trace": trace})
+    found = result(path)
+    assert found.verdict == "BROKEN"
+    assert str(found.counterexample.trace) == trace  # and not the simpler one that is searched
+    assert found.note == f"{path}:2 has it, but of torch '{versions}': let an entry cover {HERE}"
+    assert found.tally.traces < 20
+
+
+def test_one_that_is_not_minimal_here_is_made_so(ledger):
+    path = ledger({"torch": f"<{HERE}", "trace": STEP["trace"] + " train:1"})
+    found = result(path)
+    assert (found.verdict, str(found.counterexample.trace)) == ("BROKEN", STEP["trace"])
+
+
+def test_an_entry_about_other_versions_that_holds_here_says_nothing(ledger):
+    path = ledger({"torch": f"<{HERE}", "trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"})
+    found = result(path)
+    assert (found.verdict, found.note, found.replays) == ("BROKEN", "", ())
+    assert found.tally.traces > 0
+
+
+def test_an_event_that_cannot_be_with_these_options_breaks_nothing(ledger):
+    class OneGroup(Halving):
+        def step(self):
+            if len(self.optimizer.param_groups) > 2:
+                raise ValueError("a group too much")
+            super().step()
+
+    trace = "add_group:1 save:a resume:a train:1"
+    found = result(ledger({"trace": trace}), subject=Subject("StepLR", OneGroup))
+    assert found.verdict == "STALE"
+    assert "add_group is not tried with its options: the uninterrupted run raises" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -212,11 +244,24 @@ def test_an_entry_that_is_not_true_is_stale(ledger, changes, said):
 def test_what_to_write_instead(ledger):
     holds = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
     assert result(ledger(holds)).reason.endswith(
-        f"cap the entry at '<{HERE}' (torch = \">=1.13,<{HERE}\")"
+        f"cap the entry at '<{HERE}' (torch = \">=1.13,<{HERE}\"); another trace breaks it"
     )
     assert result(ledger({**holds, "torch": f"=={HERE}"})).reason.endswith(
-        "delete the entry, or let it begin at a later torch"
+        "delete the entry, or let it begin at a later torch; another trace breaks it"
     )
+
+
+def test_a_stale_entry_says_what_breaks_the_check_instead(ledger):
+    found = result(ledger({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}))
+    assert found.verdict == "STALE"
+    assert found.reason.endswith("; another trace breaks it")
+    assert str(found.counterexample.trace) == STEP["trace"]
+
+
+def test_what_holds_now_has_no_counterexample(ledger):
+    subject = Subject("StepLR", Halving)
+    found = result(ledger({"trace": "train:1 save:a resume:a"}), subject=subject)
+    assert (found.verdict, found.counterexample) == ("STALE", None)
 
 
 def test_a_pair_that_is_declined_here_has_a_stale_entry(ledger):
@@ -372,6 +417,50 @@ def test_a_ledger_becomes_true_of_the_results(ledger, before, runs, after):
     assert updated(new, found, [rows(*run) for run in runs]) == new
 
 
+def in_ledger(data, *traces):
+    """The same data, in which these traces of the ledger break the pair as well."""
+    [row] = data["results"]
+    row["in_ledger"] = [{**row, "trace": trace} for trace in traces]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("before", "runs", "after"),
+    [
+        # One trace for all of them, though each run had found its own.
+        ([], [("2.0.1", ONE, OTHER), ("2.4.1", OTHER)], [(OTHER, ">=2.0.1")]),
+        ([], [("2.0.1", ONE), ("2.4.1", OTHER, ONE), ("2.6.0", OTHER)],
+         [(ONE, "<2.6.0,>=2.0.1"), (OTHER, ">=2.6.0")]),
+        ([], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(OTHER, ">=2.0.1")]),
+        # What is there and true stays, though another trace would do for more.
+        ([(ONE, ">=2.0.1,<2.4.1")], [("2.0.1", ONE, OTHER), ("2.4.1", OTHER)],
+         [(ONE, ">=2.0.1,<2.4.1"), (OTHER, ">=2.4.1")]),
+        ([(ONE, ">=2.4.1")], [("2.0.1", OTHER), ("2.4.1", ONE, OTHER), ("2.6.0", ONE)],
+         [(ONE, ">=2.4.1"), (OTHER, "<2.4.1,>=2.0.1")]),
+        ([(ONE, ">=2.4.1")], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(ONE, ">=2.0.1")]),
+    ],
+)  # fmt: skip
+def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, runs, after):
+    path = ledger(*({"trace": trace, "torch": versions} for trace, versions in before))
+    data = [in_ledger(rows(*run[:2]), *run[2:]) for run in runs]
+    path.write_text(updated(path.read_text(), read(path).entries, data))
+    found = [(str(entry.trace), str(entry.torch)) for entry in read(path).entries]
+    assert found == [(trace, str(SpecifierSet(versions))) for trace, versions in after]
+
+
+@pytest.mark.usefixtures("no_ledger_of_torch")
+def test_what_a_run_writes_of_the_ledger_is_what_update_reads(ledger, tmp_path):
+    longer = {"trace": "step_size=1 gamma=0.5 train:1 save:a resume:a", "torch": f"<{HERE}"}
+    path = ledger({"torch": f">{HERE}"}, longer)
+    written = tmp_path / "results.json"
+    assert run(*ARGUMENTS, "--ledger", path, "--json", written)[0] == 1
+    [row] = json.loads(written.read_text())["results"]
+    assert {known["trace"] for known in row["in_ledger"]} == {STEP["trace"], longer["trace"]}
+    assert run("ledger", "update", written, "--ledger", path, "--write")[0] == 0
+    assert run(*ARGUMENTS, "--ledger", path)[0] == 0
+    assert run("ledger", "verify", "--ledger", path)[0] == 0
+
+
 def test_comments_and_reasons_stay(ledger):
     path = ledger({}, {"subject": "MultiStepLR"}, text="# the end")
     text = path.read_text().replace('shows = "lr"', 'shows = "lr" # seen', 1)
@@ -413,8 +502,9 @@ def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
         run("ledger", "update", *files_of(tmp_path, rows("2.0.1"), data), "--ledger", ledger({}))
 
 
-def test_a_stale_verdict_is_no_result(ledger, tmp_path):
+def test_a_pair_that_could_not_be_decided_is_no_result(ledger, tmp_path):
     data = rows("2.4.1")
-    data["results"][0]["verdict"] = "STALE"
-    with pytest.raises(LedgerError, match=r"torch 2\.4\.1: StepLR resume_by_last_epoch is STALE"):
+    data["results"][0] |= {"verdict": "UNKNOWN", "reason": "the time limit of 30 s ran out"}
+    said = r"torch 2\.4\.1: StepLR resume_by_last_epoch is UNKNOWN \(the time limit of 30 s ran out"
+    with pytest.raises(LedgerError, match=said):
         run("ledger", "update", *files_of(tmp_path, data), "--ledger", ledger({}))

@@ -1,0 +1,177 @@
+"""Runs tox on many releases of torch, keeping one environment at a time.
+
+    python scripts/run_matrix.py [ENV ...]
+
+An ENV is one of tox, as torch2.4.1; without any it is all those of the label `full`. Each is
+made, run and removed, with all that was downloaded for it: uv's cache stands in a temporary
+folder (TMPDIR moves it) until then. What tox prints goes to a log beside the results of the
+main job, in `.tox/results`, where they stay: `python -m harness matrix .tox/results/*.json`
+merges them. tox must be installed.
+
+Exit status: 0 all are green, 1 one is not, 2 tox can't be run or an ENV is none, 130 after
+Ctrl-C, 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".tox"
+RESULTS = WORK / "results"
+TOX = (sys.executable, "-m", "tox")
+
+GREEN, RED, FAILED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One environment: whether it is green, what was said in it, and what it took.
+
+    `main_job` are its counts of verdicts, `tests` is pytest's last line, `gigabytes` what stood
+    on the disk at its end.
+    """
+
+    env: str
+    green: bool
+    main_job: str
+    tests: str
+    seconds: float
+    gigabytes: float
+
+
+def envs_of(label: str) -> list[str]:
+    """The environments of a label of tox.ini."""
+    words = [*TOX, "list", "-m", label, "--no-desc", "-q"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip() or "it says nothing"
+        raise click.UsageError(f"tox can't be run, is it installed? {reason.splitlines()[-1]}")
+    return re.findall(r"^torch\S+", done.stdout, re.MULTILINE)
+
+
+def run(env: str) -> Ran:
+    """Make, run and remove one environment."""
+    started = time.monotonic()
+    report, log = (RESULTS / f"{env}.{ending}" for ending in ("json", "log"))
+    report.unlink(missing_ok=True)
+    made = WORK / env
+    with tempfile.TemporaryDirectory(prefix="run_matrix-") as cache:
+        try:
+            with log.open("w", encoding="utf-8") as file:
+                status = _tox(env, {**os.environ, "UV_CACHE_DIR": cache}, file)
+            size = _size(Path(cache), made)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    took = time.monotonic() - started
+    return Ran(env, status == 0, main_job(report), tests(text), took, size / 1e9)
+
+
+def _tox(env: str, environ: dict[str, str], log: TextIO) -> int:
+    """The exit status of tox, which is ended with all that it started where this is."""
+    words = [*TOX, "run", "-e", env]
+    tox = subprocess.Popen(
+        words, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return tox.wait()
+    except BaseException:
+        os.killpg(tox.pid, signal.SIGTERM)
+        tox.wait()
+        raise
+
+
+def main_job(report: Path) -> str:
+    """How many pairs have each verdict in what the main job wrote."""
+    try:
+        rows = json.loads(report.read_text(encoding="utf-8"))["results"]
+    except OSError:
+        return "did not run"
+    return ", ".join(f"{n} {verdict}" for verdict, n in Counter(r["verdict"] for r in rows).items())
+
+
+def tests(text: str) -> str:
+    """What pytest said last, without the time that it took.
+
+    >>> tests("=== 1 failed, 12 passed in 3.21s ===")
+    '1 failed, 12 passed'
+    """
+    found = re.findall(r"^=+ (.*(?:passed|failed|error).*) in .* =+$", text, re.MULTILINE)
+    return found[-1] if found else "did not run"
+
+
+def _size(*folders: Path) -> int:
+    """What the folders take, in bytes; a file that stands in two of them once."""
+    seen = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            state = path.lstat()
+            seen[state.st_ino] = state.st_blocks * 512
+    return sum(seen.values())
+
+
+def table(all_ran: Sequence[Ran]) -> Table:
+    """What came of each environment."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for name in ("env", "", "main job", "tests", "min", "GB"):
+        grid.add_column(name, justify="right" if name in ("min", "GB") else "left")
+    for ran in all_ran:
+        took, size = f"{ran.seconds / 60:.1f}", f"{ran.gigabytes:.1f}"
+        state = "green" if ran.green else "[bold red]RED[/]"
+        grid.add_row(ran.env, state, ran.main_job, ran.tests, took, size)
+    return grid
+
+
+@click.command(help=__doc__)
+@click.argument("envs", metavar="[ENV]...", nargs=-1)
+def command(envs: Sequence[str]) -> int:
+    """See the module."""
+    full = envs_of("full")
+    for env in envs:
+        if env not in full:
+            raise click.UsageError(f"{env!r} is none of {', '.join(full)}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    all_ran = []
+    for env in envs or full:
+        all_ran.append(run(env))
+        took = f"{all_ran[-1].seconds / 60:.1f} min"
+        console.print(f"{env}: {'green' if all_ran[-1].green else 'RED'}, {took}")
+    console.print()
+    console.print(table(all_ran))
+    console.print(f"\nResults and logs: {RESULTS}")
+    return GREEN if all(ran.green for ran in all_ran) else RED
+
+
+def main() -> None:
+    """Run the command; SIGTERM removes what was made, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
