@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from harness.catalogue import known_failures
 from harness.causes import explain as explain_results
 from harness.check import SubjectCheck, check_subject
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
+from harness.ledger import NOTHING_KNOWN
 from harness.outcomes import Outcome
-from harness.report import broken_text, causes_count, causes_text, unknown_text
+from harness.report import broken_text, causes_count, causes_text, stale_text, unknown_text
 from harness.results import (
     BROKEN,
     HOLDS,
@@ -76,6 +79,7 @@ def check_scheduler(
     time_limit: float = 30.0,
     explain: bool = False,
     resume_python: str = "",
+    ledger: str | Path | Iterable[str | Path] = (),
     **options: Any,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint, in any test.
@@ -100,12 +104,15 @@ def check_scheduler(
     resume_python : str
         Path of another Python, with another torch: the checks that go through another
         process are added, saved by one torch and resumed by the other.
+    ledger : str, Path or iterable of these
+        Files of known failures (`harness.ledger`): what they tell of is KNOWN, and no failure.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
     Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`,
-    if a check is broken; else `UndecidedError` if one is UNKNOWN;
-    `CheckError` or `SubjectError` for arguments that are not what they must be.
+    if a check is broken, or what the ledger tells of it is STALE; else `UndecidedError` if one
+    is UNKNOWN; `CheckError`, `SubjectError` or `LedgerError` for arguments that are not what
+    they must be.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
@@ -127,7 +134,13 @@ def check_scheduler(
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     budget = Budget(max_examples, seed, time_limit, explain)
     chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
-    results = list(check_subject(chosen, selected, budget, resume_python=resume_python))
+    files = [ledger] if isinstance(ledger, (str, Path)) else list(ledger)
+    known = NOTHING_KNOWN
+    if files:
+        known = known_failures(list(map(Path, files)), [chosen], selected)
+    results = list(
+        check_subject(chosen, selected, budget, resume_python=resume_python, ledger=known)
+    )
     if explain and (causes := explain_results(results)):
         text = causes_text(causes, {check.name: check for check in selected})
         raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)
@@ -136,6 +149,7 @@ def check_scheduler(
         for result, check in zip(results, selected, strict=True)
         if result.verdict == BROKEN
     ]
+    broken += filter(None, [stale_text(results)])
     if broken:
         raise BrokenSchedule("\n\n".join(broken), results)
     if any(result.verdict == UNKNOWN for result in results):

@@ -47,6 +47,7 @@ __all__ = [
     "legend",
     "note_text",
     "replay_command",
+    "stale_text",
     "summary",
     "table",
     "to_json",
@@ -231,6 +232,11 @@ def unknown_text(results: Sequence[Result]) -> str:
 def known_text(results: Sequence[Result]) -> str:
     """What is broken as the ledger says, and what is not."""
     return "\n".join([*_grouped(results, KNOWN), *_grouped(results, STALE)])
+
+
+def stale_text(results: Sequence[Result]) -> str:
+    """What the ledger tells and is not true here."""
+    return "\n".join(_grouped(results, STALE))
 
 
 def entries_text(results: Sequence[Result]) -> str:

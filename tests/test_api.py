@@ -19,6 +19,8 @@ from harness import (
     state_check,
 )
 from harness.checks import select_checks
+from harness.errors import LedgerError
+from harness.ledger import entry_text
 from lr_schedules import LinearAnnealingLR
 
 DEFAULT = [check.name for check in select_checks()]
@@ -45,6 +47,31 @@ def test_check_scheduler_raises_an_assertion_with_the_report():
         "    python -m harness script torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
         '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
     ]
+
+
+def test_check_scheduler_takes_known_failures(tmp_path):
+    entry = {
+        "subject": "torch.optim.lr_scheduler:StepLR",
+        "check": "resume_by_last_epoch",
+        "torch": ">=1.13",
+        "trace": "step_size=3 gamma=0.5 train:3 save:a resume:a",
+        "shows": "lr",
+        "kind": "bug",
+        "tracked": "like pytorch/pytorch#102261",
+        "reason": "It decays again.",
+    }
+    (tmp_path / "known.toml").write_text(entry_text(entry))
+    known = tmp_path / "known.toml"
+    results = check_scheduler(StepLR, step_size=3, gamma=0.5, ledger=str(known))
+    verdicts = {result.check: result.verdict for result in results}
+    assert verdicts.pop("resume_by_last_epoch") == "KNOWN"
+    assert set(verdicts.values()) == {"HOLDS"}
+    stale = tmp_path / "stale.toml"
+    stale.write_text(entry_text({**entry, "check": "resume_from_file"}))
+    with pytest.raises(BrokenSchedule, match=r"STALE StepLR: resume_from_file\n  .*stale.toml:1"):
+        check_scheduler(StepLR, step_size=3, gamma=0.5, ledger=[known, stale])
+    with pytest.raises(LedgerError, match="cannot read the ledger"):
+        check_scheduler(StepLR, step_size=3, ledger=tmp_path / "none.toml")
 
 
 def test_a_subject_without_a_name_on_the_command_line_is_reproduced_in_python():
