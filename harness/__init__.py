@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api import check_scheduler, replay
     from harness.causes import Cause, explain
-    from harness.check import check_subject
     from harness.checks import CHECKS
     from harness.decorators import Check, resume_check, state_check
     from harness.errors import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         UndecidedError,
     )
     from harness.loop import metrics, step_with_metric
+    from harness.pairs import check_subject
     from harness.results import BrokenSchedule, Budget, Counterexample, Result
     from harness.script import write_script
     from harness.subject import Subject
@@ -55,7 +55,7 @@ _HOME = {
     "TraceError": "errors",
     "UndecidedError": "errors",
     "check_scheduler": "api",
-    "check_subject": "check",
+    "check_subject": "pairs",
     "explain": "causes",
     "metrics": "loop",
     "replay": "api",

@@ -9,11 +9,12 @@ from typing import Any
 
 from harness.catalogue import known_failures
 from harness.causes import explain as explain_results
-from harness.check import SubjectCheck, check_subject
+from harness.check import SubjectCheck
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
 from harness.ledger import NOTHING_KNOWN
 from harness.outcomes import Outcome
+from harness.pairs import check_subject
 from harness.report import broken_text, causes_count, causes_text, stale_text, unknown_text
 from harness.results import (
     BROKEN,

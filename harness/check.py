@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from harness.cases import SETS, Case, find_cases, find_untried
 from harness.causes import alike
 from harness.changes import said_change, say
-from harness.checks import CHANGED, CHECKS, MIXED, as_check
+from harness.checks import CHANGED, MIXED, as_check
 from harness.control import do_nothing
 from harness.counterexample import counterexample, evidence, find_others
 from harness.decorators import Check
@@ -39,10 +39,10 @@ from harness.results import (
 )
 from harness.run import Runner
 from harness.subject import Bound, Subject
-from harness.trace import BACK, EVENTS, Operation, Trace
+from harness.trace import EVENTS, Operation, Trace
 from harness.traces import drawn_traces, swept_traces
 
-__all__ = ["SubjectCheck", "check_subject"]
+__all__ = ["BEFORE_CHANGED", "SubjectCheck"]
 
 
 OF_THE_OPTIMIZER = (
@@ -451,50 +451,3 @@ class SubjectCheck:
         """`trace` without what comes after the step where it breaks."""
         broken = self.runner(self.subject.bind(dict(trace.options))).run(check, trace).broken
         return trace if broken is None else trace.until(broken.operation, broken.step)
-
-
-def check_subject(
-    subject: Subject,
-    checks: Iterable[Check],
-    budget: Budget | None = None,
-    *,
-    resume_python: str = "",
-    ledger: Ledger = NOTHING_KNOWN,
-    search_known: bool = False,
-    replay_alone: bool = False,
-) -> Iterator[Result]:
-    """Check `subject` with each of `checks`, and yield the results one by one.
-
-    `resume_python` is the interpreter of checks that go through another process, this one where
-    it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and not
-    searched, but with `search_known`: what is found then is not what the entry tells. With
-    `replay_alone` the traces of the ledger are run, and no other.
-    What keeps any check from being made is the reason of an UNKNOWN for each of them.
-    """
-    budget = budget or Budget()
-    checks = list(checks)
-    work = SubjectCheck(subject, budget, resume_python, ledger, search_known=search_known)
-    try:
-        work.prepare({check.name for check in (*CHECKS, *checks)})
-    except Exception as error:
-        reason = why(error, work.so_far())
-        for check in checks:
-            yield work.result(check, UNKNOWN, reason, None, time.perf_counter())
-        return
-    ways = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
-    ways.remove(MIXED)
-    searched: dict[str, Result] = {}
-    for check in checks:
-        work.replay_alone = False
-        before = ways if check is MIXED else []
-        if check is CHANGED and "options" not in work.lacks:
-            before = [as_check(BEFORE_CHANGED)]
-        for way in before:
-            if way.name not in searched:
-                searched[way.name] = work.check(way, ())
-        holding = [way for way in before if searched[way.name].verdict == HOLDS]
-        work.replay_alone = replay_alone
-        result = work.check(check, holding)
-        if not replay_alone:
-            searched[check.name] = result
-        yield result

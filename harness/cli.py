@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness import __version__
+from harness.cli_check import check, list_
 from harness.cli_ledger import ledger
-from harness.errors import HarnessError, TraceError
+from harness.cli_options import (
+    BROKEN_FOUND,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    RESUME_PYTHON,
+    check_python,
+)
+from harness.errors import HarnessError
 from harness.progress import progress
 
-if TYPE_CHECKING:
-    from harness.decorators import Check
-    from harness.ledger import Ledger
-    from harness.results import Budget, Result
-    from harness.subject import Subject
-
 __all__ = ["main"]
-
-OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
-
-LEDGER = click.option(
-    "--ledger",
-    "ledgers",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Known failures of your own, beside ours of PyTorch; repeatable.",
-)
-
-RESUME_PYTHON = click.option(
-    "--resume-python",
-    metavar="PATH",
-    default="",
-    help="Another Python, with another torch: save with one and resume with the other.",
-)
 
 
 def main() -> None:
@@ -88,199 +70,6 @@ def _no_more_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        click.echo("\n".join(_check_lines()))
-        context.exit()
-
-
-@cli.command()
-@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
-@click.option(
-    "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
-)
-@click.option("--all-checks", is_flag=True, help="The opt-in checks too.")
-@click.option(
-    "--kwargs",
-    metavar="OPTIONS",
-    default="",
-    help="Options for the SUBJECTs, such as 'step_size=3 gamma=0.5'.",
-)
-@click.option(
-    "--max-examples",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=25,
-    show_default=True,
-    help="Traces of the search for each pair, after the sweep; 0 for the sweep alone.",
-)
-@click.option(
-    "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
-)
-@click.option(
-    "--time-limit",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, max=86400, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="For each pair of subject and check.",
-)
-@click.option(
-    "--json",
-    "json_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the results as data.",
-)
-@click.option(
-    "--scripts",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Write a reproduction script for every counterexample.",
-)
-@click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
-@LEDGER
-@click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
-@click.option("--search-known", is_flag=True,
-              help="Search known failures, too, for what the ledger does not tell.")  # fmt: skip
-@RESUME_PYTHON
-@click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
-              callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
-def check(
-    subjects: tuple[str, ...],
-    checks: tuple[str, ...],
-    all_checks: bool,
-    kwargs: str,
-    max_examples: int,
-    seed: int,
-    time_limit: float,
-    json_file: Path | None,
-    scripts: Path | None,
-    explain: bool,
-    ledgers: tuple[Path, ...],
-    no_ledger: bool,
-    search_known: bool,
-    resume_python: str,
-) -> int:
-    """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
-
-    Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
-    argument is wrong, 130 after Ctrl-C.
-    """
-    from harness.catalogue import choose_subjects, known_failures, ledger_of_torch
-    from harness.checks import select_checks
-    from harness.ledger import NOTHING_KNOWN
-    from harness.output import check_folder, check_writable
-    from harness.results import Budget
-
-    if kwargs and not subjects:
-        raise click.UsageError("--kwargs needs a SUBJECT to give them to")
-    options = _options(kwargs)
-    chosen = choose_subjects(subjects, options)
-    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
-    _check_python(resume_python)
-    if json_file is not None:
-        check_writable(json_file)
-    if scripts is not None:
-        check_folder(scripts)
-    if math.isnan(time_limit):
-        raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
-    budget = Budget(max_examples, seed, time_limit, explain)
-    if no_ledger and (ledgers or search_known):
-        raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
-    known = NOTHING_KNOWN
-    if not no_ledger:
-        known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
-    results: list[Result] = []
-    complete = True
-    try:
-        with progress(len(chosen) * len(selected)) as show:
-            for done in _checked(chosen, selected, budget, resume_python, known, search_known):
-                results.append(done)
-                show(*_progress(results, len(selected)))
-    except KeyboardInterrupt:
-        complete = False
-        click.echo("interrupted: this is what was found so far", err=True)
-    from harness.show import show_results
-
-    status = show_results(results, chosen, selected, scripts, explain, not no_ledger)
-    if json_file is not None:
-        from harness.cases import uninterrupted_rates
-        from harness.output import write_text
-        from harness.report import to_json
-
-        names = {result.subject for result in results}
-        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in names}
-        data = to_json(results, budget, complete=complete, runs=runs)
-        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    return status if complete else INTERRUPTED
-
-
-def _checked(
-    subjects: Sequence[Subject],
-    checks: Sequence[Check],
-    budget: Budget,
-    resume_python: str,
-    ledger: Ledger,
-    search_known: bool,
-) -> Iterator[Result]:
-    """The results of all subjects, one by one."""
-    from harness.check import check_subject
-
-    for subject in subjects:
-        yield from check_subject(
-            subject, checks, budget, resume_python=resume_python, ledger=ledger,
-            search_known=search_known,
-        )  # fmt: skip
-
-
-def _progress(results: Sequence[Result], checks: int) -> tuple[str, str]:
-    """What was just done, and a line for the subject once all its checks are made."""
-    from harness.report import tried_text
-
-    last = results[-1]
-    made = len(results) % checks == 0
-    line = f"{last.subject}: {tried_text(results[-checks:])}" if made else ""
-    return f"{last.subject} {last.check}", line
-
-
-@cli.command("list")
-def list_() -> int:
-    """Show the subjects and the checks, a line each."""
-    from harness.catalogue import choose_subjects
-
-    subjects = choose_subjects((), {})
-    width = max(len(subject.name) for subject in subjects)
-    click.echo("Subjects:")
-    for subject in subjects:
-        click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
-    click.echo("\nChecks:")
-    click.echo("\n".join(f"  {line}" for line in _check_lines()))
-    return OK
-
-
-def _built_by(subject: Subject) -> str:
-    from harness.terms import format_value
-
-    said = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
-    for name, value in subject.options.items():
-        try:
-            said.append(f"{name}={format_value(value)}")
-        except TraceError:
-            said.append(f"{name}=...")
-    return " ".join(said)
-
-
-def _check_lines() -> list[str]:
-    from harness.checks import CHECKS
-
-    width = max(len(check.name) for check in CHECKS)
-    return [
-        f"{check.name:{width}}  {'' if check.default else '(opt-in) '}{check.doc}"
-        for check in CHECKS
-    ]
-
-
 @cli.command()
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
@@ -298,7 +87,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     from harness.results import BROKEN, HOLDS
 
     chosen = as_check(check_name)
-    _check_python(resume_python)
+    check_python(resume_python)
     result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == BROKEN:
         click.echo("still broken\n" + report.broken_text(result, chosen))
@@ -333,7 +122,7 @@ def script(
     chosen, found = as_check(check_name), subject_called(subject)
     if output is not None:
         check_writable(output)
-    _check_python(resume_python)
+    check_python(resume_python)
     result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace)
     if result.verdict != BROKEN:
@@ -345,20 +134,6 @@ def script(
         write_text(output, text)
         click.echo(f"wrote {output}")
     return OK
-
-
-def _check_python(resume_python: str) -> None:
-    """Start another Python, and say at once what is wrong with it."""
-    if resume_python:
-        from harness.worker import worker_of
-
-        worker_of(resume_python)
-
-
-def _options(kwargs: str) -> dict[str, Any]:
-    from harness.trace import parse_options
-
-    return parse_options(kwargs)
 
 
 @cli.command()
@@ -406,7 +181,8 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     return selftest_report.status(trials)
 
 
-cli.add_command(ledger)
+for command in (check, list_, ledger):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli_options import BROKEN_FOUND, FAILED, OK
+
 if TYPE_CHECKING:
     from harness.ledger import Entry
 
 __all__ = ["ledger"]
-
-OK, BROKEN_FOUND, FAILED = 0, 1, 2
 
 FILES = click.option(
     "--ledger",
@@ -39,9 +39,9 @@ def verify(files: tuple[Path, ...]) -> int:
     import torch
 
     from harness.catalogue import subject_called
-    from harness.check import check_subject
     from harness.checks import as_check
     from harness.ledger import Ledger, version_of
+    from harness.pairs import check_subject
     from harness.results import BROKEN, KNOWN, STALE, UNKNOWN
 
     version = version_of(torch.__version__)

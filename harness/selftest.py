@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.api import replay
-from harness.check import SubjectCheck, check_subject
+from harness.check import SubjectCheck
 from harness.checks import CHECKS, HERE, MIXED, as_check
 from harness.control import do_nothing
 from harness.decorators import Check
@@ -27,6 +27,7 @@ from harness.faults import Fault, find_faults
 from harness.loop import new_sgd
 from harness.minimise import neighbours
 from harness.needs import lacking
+from harness.pairs import check_subject
 from harness.results import BROKEN, UNKNOWN, Budget, Found, Result
 from harness.subject import Subject, find_subjects
 

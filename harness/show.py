@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness import report
 from harness.causes import explain as causes_of
+from harness.cli_options import BROKEN_FOUND, FAILED, OK
 from harness.decorators import Check
 from harness.errors import ScriptError
 from harness.output import write_text
@@ -18,10 +19,7 @@ from harness.results import BROKEN, STALE, UNKNOWN, Result
 from harness.script import script_of
 from harness.subject import Subject
 
-__all__ = ["BROKEN_FOUND", "FAILED", "OK", "show_results"]
-
-OK, BROKEN_FOUND, FAILED = 0, 1, 2
-"""Exit statuses: nothing is broken, something is, something is unknown or wrong."""
+__all__ = ["show_results"]
 
 
 def show_results(

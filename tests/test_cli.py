@@ -249,7 +249,7 @@ def test_a_mistake_is_one_sentence_and_exits_2(arguments, message, command, tmp_
 
 
 def test_an_unwritable_path_is_said_before_the_search(command, monkeypatch):
-    monkeypatch.setattr("harness.check.check_subject", pytest.fail)
+    monkeypatch.setattr("harness.pairs.check_subject", pytest.fail)
     assert command("check", "StepLR", "--json", "no/x.json")[0] == 2
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, check_scheduler, replay, write_script
-from harness.check import check_subject
 from harness.checks import select_checks
 from harness.control import do_nothing
 from harness.errors import SubjectError, TraceError
@@ -19,6 +18,7 @@ from harness.loop import observe, optimizer_step
 from harness.machine import draw_options
 from harness.needs import lacking
 from harness.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
+from harness.pairs import check_subject
 from harness.results import DECLINED, HOLDS, Budget
 from harness.run import Runner
 from harness.terms import Term, parse_value, resolve
