@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -42,6 +42,9 @@ from harness.subject import Bound, Subject
 from harness.trace import EVENTS, Operation, Trace
 from harness.traces import drawn_traces, swept_traces
 
+if TYPE_CHECKING:
+    from harness.examples import Examples
+
 __all__ = ["BEFORE_CHANGED", "SubjectCheck"]
 
 
@@ -69,6 +72,7 @@ class SubjectCheck:
         self.ledger = ledger
         self.search_known = search_known
         self.replay_alone = False
+        self.examples: Examples | None = None
         self.replays: tuple[Counterexample, ...] = ()
         self.known: Counterexample | None = None
         self.budget = budget
@@ -260,7 +264,12 @@ class SubjectCheck:
                 raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             return HOLDS, self.note, None
         found = self.found()
+        if self.examples is not None:
+            self.examples.save(self.subject.name, check.name, trace)
         first = counterexample(self, check, self.simplify(check, trace), found)
+        if self.examples is not None and first.trace != trace:
+            self.examples.save(self.subject.name, check.name, first.trace)
+            self.examples.forget(self.subject.name, check.name, trace)
         return BROKEN, self.note, self.with_others(check, holding, first)
 
     def with_others(
@@ -387,9 +396,13 @@ class SubjectCheck:
 
         It has the options of one of the `cases`; of all if none is given.
         """
+        if self.examples is not None and not cases:
+            trace = self.example(check, self.examples)
+            if trace is not None:
+                return self.cut(check, trace)
         self.by = "sweep"
         cases = cases or self.cases
-        for number in range(len(cases)):
+        for number in range(len(cases) if self.budget.sweep else 0):
             traces = swept_traces(check, holding, number, cases)
             broken = (trace for trace in traces if self.breaks(check, trace))
             trace = next(broken, None)
@@ -399,6 +412,16 @@ class SubjectCheck:
                 return self.cut(check, trace)
         if check.kind == "resume" and check.search and self.budget.max_examples:
             return self.search(check, holding, cases)
+        return None
+
+    def example(self, check: Check, examples: Examples) -> Trace | None:
+        """A trace that an earlier run found, and that breaks the check still, or None."""
+        self.by = "example"
+        for trace in examples.of(self.subject.name, check.name):
+            with contextlib.suppress(SubjectError):  # it takes other options now
+                if self.breaks(check, trace):
+                    return trace
+            examples.forget(self.subject.name, check.name, trace)
         return None
 
     def search(self, check: Check, holding: Sequence[Check], cases: Sequence[Case]) -> Trace | None:

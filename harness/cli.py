@@ -21,7 +21,7 @@ from harness.cli_options import (
     check_python,
 )
 from harness.errors import HarnessError
-from harness.progress import progress
+from harness.progress import bar
 
 __all__ = ["main"]
 
@@ -168,10 +168,10 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     try:
         aside = selftest.set_aside()
         planned = selftest.all_jobs(budgets, quick=quick, aside=tuple(aside))
-        with progress(len(planned)) as show:
+        with bar(len(planned)) as show:
             for trial in selftest.run_jobs(planned, jobs):
                 trials.append(trial)
-                show(trial.name, selftest_report.line(trial))
+                show(len(trials), trial.name, selftest_report.line(trial))
     except KeyboardInterrupt:
         click.echo("interrupted: nothing is proven", err=True)
         return INTERRUPTED
@@ -183,6 +183,36 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
 
 for command in (check, list_, ledger):
     cli.add_command(command)
+
+
+@cli.command()
+@click.argument("results", metavar="RESULT...", nargs=-1, required=True,
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the results as one file.")  # fmt: skip
+def merge(results: tuple[Path, ...], json_file: Path | None) -> int:
+    """Put the RESULTs of all shards of one run together, and report as `check` does.
+
+    Exit status: that of `check`; 2 where the files are not all the parts of one run.
+    """
+    from harness.checks import as_check
+    from harness.merge import merged
+    from harness.output import check_writable, write_text
+    from harness.result_files import read_results, result_of
+    from harness.results import BROKEN, KNOWN
+    from harness.show import show_results
+
+    if json_file is not None:
+        check_writable(json_file)
+    data = merged([(path, read_results(path)) for path in results])
+    found = [result_of(row) for row in data["results"]]
+    broken = [result for result in found if result.verdict == BROKEN]
+    checks = {result.check: as_check(result.references[1] or result.check) for result in broken}
+    known = any(result.verdict == KNOWN for result in found)
+    status = show_results(found, checks, ledger=known)
+    if json_file is not None:
+        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    return status
 
 
 @cli.command()

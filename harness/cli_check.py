@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +25,25 @@ from harness.errors import TraceError
 from harness.progress import progress
 
 if TYPE_CHECKING:
-    from harness.decorators import Check
-    from harness.ledger import Ledger
+    from harness.profiles import Make, Pair
     from harness.results import Budget, Result
     from harness.subject import Subject
 
 __all__ = ["check", "list_"]
+
+
+SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
+
+
+def _shard(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, int]:
+    if value is None:
+        return 1, 1
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value)
+    if not found or int(found[1]) > int(found[2]):
+        raise click.BadParameter(f"must be as 2/5, the second of five (got {value!r})")
+    return int(found[1]), int(found[2])
 
 
 def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -56,17 +72,24 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     show_default=True,
     help="Traces of the search for each pair, after the sweep; 0 for the sweep alone.",
 )
-@click.option(
-    "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
-)
+@click.option("--seed", metavar="N", type=int,
+              help="Seed of the search.  [default: 0; a random one with explore]")  # fmt: skip
 @click.option(
     "--time-limit",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, max=86400, min_open=True),
+    type=SECONDS,
     default=30.0,
     show_default=True,
     help="For each pair of subject and check.",
 )
+@click.option("--time-budget", metavar="SECONDS", type=SECONDS,
+              help="For all pairs together: all are swept before any is searched, and what was "
+              "not got to is said.")  # fmt: skip
+@click.option("--profile", type=click.Choice(["gate", "explore"]), default="gate",
+              show_default=True, help="explore: draw anew until it is stopped, and keep what is "
+              "found for the next time.")  # fmt: skip
+@click.option("--shard", metavar="K/N", callback=_shard,
+              help="The K-th of N parts of the pairs, for N jobs; see `merge`.")  # fmt: skip
 @click.option(
     "--json",
     "json_file",
@@ -94,8 +117,11 @@ def check(
     all_checks: bool,
     kwargs: str,
     max_examples: int,
-    seed: int,
+    seed: int | None,
     time_limit: float,
+    time_budget: float | None,
+    profile: str,
+    shard: tuple[int, int],
     json_file: Path | None,
     scripts: Path | None,
     explain: bool,
@@ -113,77 +139,108 @@ def check(
     from harness.checks import select_checks
     from harness.ledger import NOTHING_KNOWN
     from harness.output import check_folder, check_writable
+    from harness.pairs import Pairs
+    from harness.profiles import gate, shard_of
     from harness.results import Budget
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
-    options = options_of(kwargs)
-    chosen = choose_subjects(subjects, options)
+    chosen = choose_subjects(subjects, options_of(kwargs))
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     check_python(resume_python)
     if json_file is not None:
         check_writable(json_file)
     if scripts is not None:
         check_folder(scripts)
-    if math.isnan(time_limit):
-        raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
+    for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
+        if seconds is not None and math.isnan(seconds):
+            raise click.BadParameter("must be a number of seconds", param_hint=name)
+    if seed is None:
+        seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit, explain)
     if no_ledger and (ledgers or search_known):
         raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
+    if explain and time_budget is not None:
+        raise click.UsageError("--explain takes as long as it takes: leave out --time-budget")
     known = NOTHING_KNOWN
     if not no_ledger:
         known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
-    results: list[Result] = []
-    complete = True
-    try:
-        with progress(len(chosen) * len(selected)) as show:
-            for done in _checked(chosen, selected, budget, resume_python, known, search_known):
-                results.append(done)
-                show(*_progress(results, len(selected)))
-    except KeyboardInterrupt:
-        complete = False
-        click.echo("interrupted: this is what was found so far", err=True)
+    pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
+    if not pairs:
+        raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
+
+    def make(subject: Subject, budget: Budget) -> Pairs:
+        names = {check.name for check in selected}
+        return Pairs(
+            subject, names, budget, resume_python=resume_python, ledger=known,
+            search_known=search_known,
+        )  # fmt: skip
+
+    if profile == "explore":
+        checked = _explored(pairs, make, budget, time_budget)
+    else:
+        checked = gate(pairs, make, budget, time_budget)
+    results, complete = _run(pairs, checked, explores=profile == "explore")
     from harness.show import show_results
 
-    status = show_results(results, chosen, selected, scripts, explain, not no_ledger)
+    tried = [pair for index, pair in enumerate(pairs) if index in results]
+    found = [results[index] for index in sorted(results)]
+    status = show_results(
+        found, {check.name: check for check in selected},
+        subjects=[subject for subject, _ in tried], scripts=scripts, explain=explain,
+        ledger=not no_ledger,
+    )  # fmt: skip
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text
         from harness.report import to_json
 
-        names = {result.subject for result in results}
-        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in names}
-        data = to_json(results, budget, complete=complete, runs=runs)
+        by_name = {subject.name: subject for subject, _ in tried}
+        runs = {name: uninterrupted_rates(subject, seed) for name, subject in by_name.items()}
+        part = "/".join(map(str, shard))
+        data = to_json(found, budget, complete=complete, runs=runs, shard=part)
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return status if complete else INTERRUPTED
 
 
-def _checked(
-    subjects: Sequence[Subject],
-    checks: Sequence[Check],
-    budget: Budget,
-    resume_python: str,
-    ledger: Ledger,
-    search_known: bool,
-) -> Iterator[Result]:
-    """The results of all subjects, one by one."""
-    from harness.pairs import check_subject
+def _explored(
+    pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None
+) -> Iterator[tuple[int, Result]]:
+    """The results of `explore`, until `seconds` are over if given."""
+    from harness.examples import Examples
+    from harness.profiles import explore
 
-    for subject in subjects:
-        yield from check_subject(
-            subject, checks, budget, resume_python=resume_python, ledger=ledger,
-            search_known=search_known,
-        )  # fmt: skip
+    click.echo(f"seed {budget.seed}; Ctrl-C ends it, and what is found is kept", err=True)
+    end = time.monotonic() + seconds if seconds is not None else math.inf
+    for found in explore(pairs, make, budget, Examples.here()):
+        yield found
+        if time.monotonic() >= end:
+            return
 
 
-def _progress(results: Sequence[Result], checks: int) -> tuple[str, str]:
-    """What was just done, and a line for the subject once all its checks are made."""
+def _run(
+    pairs: Sequence[Pair], checked: Iterator[tuple[int, Result]], *, explores: bool
+) -> tuple[dict[int, Result], bool]:
+    """The last result of every pair, by its index, and whether all came."""
     from harness.report import tried_text
 
-    last = results[-1]
-    made = len(results) % checks == 0
-    line = f"{last.subject}: {tried_text(results[-checks:])}" if made else ""
-    return f"{last.subject} {last.check}", line
+    results: dict[int, Result] = {}
+    last = {subject.name: index for index, (subject, _) in enumerate(pairs)}
+    try:
+        with progress(len(pairs)) as show:
+            for index, result in checked:
+                again = index in results
+                results[index] = result
+                line = ""
+                if last[result.subject] == index and not again:
+                    of_it = [r for r in results.values() if r.subject == result.subject]
+                    line = f"{result.subject}: {tried_text(of_it)}"
+                show(list(results.values()), result, line)
+    except KeyboardInterrupt:
+        if not explores:
+            click.echo("interrupted: this is what was found so far", err=True)
+        return results, explores
+    return results, True
 
 
 def _check_lines() -> list[str]:

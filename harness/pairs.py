@@ -37,7 +37,7 @@ class Pairs:
         replay_alone: bool = False,
     ) -> None:
         self.replay_alone = replay_alone
-        self.searched: dict[str, Result] = {}
+        self.searched: dict[tuple[str, bool, int], Result] = {}
         self.refusal = ""
         self.work = SubjectCheck(
             subject, budget or Budget(), resume_python, ledger, search_known=search_known
@@ -47,11 +47,12 @@ class Pairs:
         except Exception as error:
             self.refusal = why(error, self.work.so_far())
 
-    def check(self, check: Check) -> Result:
-        """The result of one pair."""
+    def check(self, check: Check, budget: Budget | None = None) -> Result:
+        """The result of one pair, with another `budget` than the one to begin with if given."""
         work = self.work
         if self.refusal:
             return work.result(check, UNKNOWN, self.refusal, None, time.perf_counter())
+        work.budget = budget or work.budget
         work.replay_alone = False
         before: list[Check] = []
         if check is MIXED:
@@ -60,14 +61,22 @@ class Pairs:
         elif check is CHANGED and "options" not in work.lacks:
             before = [as_check(BEFORE_CHANGED)]
         for way in before:
-            if way.name not in self.searched:
-                self.searched[way.name] = work.check(way, ())
-        holding = [way for way in before if self.searched[way.name].verdict == HOLDS]
+            if self._key(way) not in self.searched:
+                self.searched[self._key(way)] = work.check(way, ())
+        holding = [way for way in before if self._holds(way)]
         work.replay_alone = self.replay_alone
         result = work.check(check, holding)
         if not self.replay_alone:
-            self.searched[check.name] = result
+            self.searched[self._key(check)] = result
         return result
+
+    def _key(self, check: Check) -> tuple[str, bool, int]:
+        return check.name, self.work.budget.sweep, self.work.budget.max_examples
+
+    def _holds(self, way: Check) -> bool:
+        """Whether nothing that was tried of it so far broke it."""
+        results = [result for key, result in self.searched.items() if key[0] == way.name]
+        return all(result.verdict == HOLDS for result in results)
 
 
 def check_subject(

@@ -359,20 +359,21 @@ def to_json(
     *,
     complete: bool,
     runs: Mapping[str, dict[str, list[Any]]] = MappingProxyType({}),
+    shard: str = "1/1",
 ) -> dict[str, Any]:
     """The results as data for JSON.
 
     One object: ``schema`` (`SCHEMA`), ``torch``, ``python``, ``seed``,
-    ``max_examples``, ``complete`` (false where the run was stopped), and
-    ``results``, a list of objects. Each has ``subject``, ``check``, ``verdict``,
-    ``reason``, ``torch``, ``traces``, ``steps``, ``resumes``, ``comparisons``,
-    ``seconds``, ``untried`` (operations, each with the reason); for a broken pair
-    also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
+    ``max_examples``, ``complete`` (false where the run was stopped), ``shard`` (``2/5`` for
+    every fifth pair from the second on), and ``results``, a list of objects. Each has
+    ``subject``, ``check``, ``verdict``, ``reason``, ``torch``, ``traces``, ``steps``,
+    ``resumes``, ``comparisons``, ``seconds``, ``untried`` (operations, each with the reason);
+    for a broken pair also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
     operation, from 1; 0 for saves and resumes), ``replay`` (the command that replays it),
-    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers that JSON
-    lacks are the strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of
-    an object by trace: the LR of every group at the start and after each epoch, without any
-    resume (`harness.cases.uninterrupted_rates`).
+    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers that JSON lacks
+    are the strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of an
+    object by trace: the LR of every group at the start and after each epoch, without any resume
+    (`harness.cases.uninterrupted_rates`).
 
     With ``budget.explain``, a broken pair has also ``others``, the traces of its
     counterexamples under other sets of options; and the object has ``causes``, a list
@@ -387,6 +388,7 @@ def to_json(
         "seed": budget.seed,
         "max_examples": budget.max_examples,
         "complete": complete,
+        "shard": shard,
         "results": [_row(result) for result in results],
         "runs": _finite(dict(runs)),
     }

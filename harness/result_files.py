@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ResultsError
+from harness.outcomes import Tally
 from harness.report import SCHEMA
-from harness.results import BROKEN
+from harness.results import BROKEN, Counterexample, Result
+from harness.trace import Trace
 
-__all__ = ["read_results"]
+__all__ = ["read_results", "result_of"]
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -54,3 +57,22 @@ def _keys(row: Mapping[str, Any]) -> list[tuple[str, type]]:
         keys += [("trace", str), ("operation", int), ("step", int)]
         keys += [("expected", dict), ("actual", dict)]
     return keys
+
+
+def result_of(row: Mapping[str, Any]) -> Result:
+    """The result that a row was written of, but for what is not written."""
+    found, references = None, ("", "")
+    if "trace" in row:
+        found = Counterexample(
+            row["operation"], row["step"], row["expected"], row["actual"],
+            trace=Trace.parse(row["trace"]),
+        )  # fmt: skip
+        words = shlex.split(row.get("replay", ""))
+        if words[:1] == ["python"] and len(words) > 5:
+            references = words[4], words[5]
+    tally = Tally(**{name: row.get(name, 0) for name in vars(Tally())})
+    return Result(
+        row["subject"], row["check"], row["verdict"], row.get("reason", ""), found, tally,
+        row.get("seconds", 0.0), references, untried=tuple(row.get("untried", {}).items()),
+        torch=row.get("torch", ""),
+    )  # fmt: skip

@@ -38,21 +38,23 @@ UNKNOWN = "UNKNOWN"
 class Budget:
     """How much to try: traces of the search per pair, its seed, and seconds per pair.
 
-    `explain`: once a pair is broken, each other set of drawn options is tried, too.
+    `explain`: once a pair is broken, each other set of drawn options is tried, too. `sweep`:
+    whether to go over every save point of a plain run before the search.
     """
 
     max_examples: int = 25
     seed: int = 0
     time_limit: float = 30.0
     explain: bool = False
+    sweep: bool = True
 
 
 @dataclass(frozen=True)
 class Found:
     """How a counterexample was found.
 
-    `by` is ``sweep`` or ``search``; `traces` and `seconds` (of CPU) are what had
-    been spent on the subject until then, with all checks made before.
+    `by` is ``sweep``, ``search``, or ``example`` of an earlier run; `traces` and `seconds` (of
+    CPU) are what had been spent on the subject until then, with all checks made before.
     """
 
     by: str

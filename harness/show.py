@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -24,15 +24,17 @@ __all__ = ["show_results"]
 
 def show_results(
     results: Sequence[Result],
-    subjects: Sequence[Subject],
-    checks: Sequence[Check],
-    scripts: Path | None,
-    explain: bool,
-    ledger: bool,
+    checks: Mapping[str, Check],
+    *,
+    subjects: Sequence[Subject] = (),
+    scripts: Path | None = None,
+    explain: bool = False,
+    ledger: bool = False,
 ) -> int:
     """Print everything that was found, write the scripts, and return the exit status.
 
-    With a `ledger` what is broken is printed as its entries, too.
+    `checks` are those that are broken, by name, and `subjects` those of the results, one each,
+    where there are `scripts`. With a `ledger` what is broken is printed as its entries, too.
     """
     if not results:
         return FAILED
@@ -40,17 +42,16 @@ def show_results(
     if len(reasons) == 1 and all(result.verdict == UNKNOWN for result in results):
         click.echo(f"error: {reasons.pop()}", err=True)
         return FAILED
-    pairs = [(subject, check) for subject in subjects for check in checks]
-    broken = [pair for pair in zip(results, pairs) if pair[0].verdict == BROKEN]  # noqa: B905
-    causes = causes_of(result for result, _ in broken) if explain else []
+    broken = [i for i, result in enumerate(results) if result.verdict == BROKEN]
+    causes = causes_of(results[i] for i in broken) if explain else []
     if causes:
-        by_name = {check.name: check for check in checks}
-        click.echo(f"{report.causes_text(causes, by_name)}\n")
-    for result, (subject, chosen) in broken:
+        click.echo(f"{report.causes_text(causes, checks)}\n")
+    for i in broken:
+        chosen = checks[results[i].check]
         if not explain:
-            click.echo(report.broken_text(result, chosen))
+            click.echo(report.broken_text(results[i], chosen))
         if scripts is not None:
-            click.echo(f"  {_script_file(scripts, subject, chosen, result)}")
+            click.echo(f"  {_script_file(scripts, subjects[i], chosen, results[i])}")
         if not explain:
             click.echo()
     if explain and broken and scripts is not None:
