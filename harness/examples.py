@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from hypothesis.configuration import storage_directory
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from harness.errors import TraceError
@@ -26,14 +26,14 @@ class Examples:
 
         Raises `OutputError` where nothing can be written there.
         """
-        folder = Path(str(storage_directory("examples")))
+        folder = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"), "examples")
         check_folder(folder)
         return cls(DirectoryBasedExampleDatabase(folder))
 
     def of(self, subject: str, check: str) -> list[Trace]:
         """The traces of a pair, the shortest first; what is no trace any more is forgotten."""
         traces = []
-        for value in self.database.fetch(_key(subject, check)):
+        for value in list(self.database.fetch(_key(subject, check))):
             try:
                 traces.append(Trace.parse(value.decode()))
             except (TraceError, UnicodeDecodeError):

@@ -1,0 +1,327 @@
+"""The gate with a time budget, shards and their merging, and the explorer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from hypothesis.database import InMemoryExampleDatabase
+from torch.optim.lr_scheduler import StepLR
+
+from harness import Budget, Subject, Trace
+from harness.checks import select_checks
+from harness.errors import ResultsError
+from harness.examples import Examples
+from harness.merge import merged
+from harness.outcomes import Tally
+from harness.pairs import Pairs, check_subject
+from harness.profiles import explore, gate, shard_of
+from harness.results import Result
+from lr_schedules.correct import Halving
+
+LAST_EPOCH = "resume_by_last_epoch"
+STEP = Subject("StepLR", StepLR, options={"step_size": 3, "gamma": 0.5})
+STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing")
+
+
+def all_pairs(*subjects, names=NAMES):
+    return [(subject, check) for subject in subjects for check in select_checks(names)]
+
+
+# -------------------------------------------------------------------------------- the gate
+
+
+class Clock:
+    """A clock that goes on when something is checked, and the pairs that are checked by it."""
+
+    def __init__(self, monkeypatch, **verdicts):
+        self.now = 0.0
+        self.done = []
+        self.verdicts = verdicts
+        monkeypatch.setattr("harness.profiles.time.monotonic", lambda: self.now)
+
+    def make(self, subject, budget):
+        clock = self
+
+        class Fake:
+            class work:
+                search_known = False
+
+            def check(self, check, budget):
+                kind = "sweep" if budget.sweep else "search"
+                clock.done.append((subject.name, check.name, kind, budget.time_limit))
+                clock.now += 10
+                verdict = clock.verdicts.get(kind, "HOLDS")
+                if clock.now > 100 * budget.time_limit:
+                    verdict = "UNKNOWN"
+                return Result(subject.name, check.name, verdict, kind, tally=Tally(traces=1))
+
+        return Fake()
+
+
+ONE, TWO = Subject("one", Halving), Subject("two", Halving)
+
+
+def last(results):
+    return dict(results)
+
+
+def test_all_pairs_are_swept_before_any_is_searched(monkeypatch):
+    clock = Clock(monkeypatch)
+    pairs = all_pairs(ONE, TWO)
+    found = last(gate(pairs, clock.make, Budget(), 1000))
+    swept = [("one", NAMES[0]), ("two", NAMES[0]), ("one", NAMES[1]), ("two", NAMES[1]),
+             ("one", NAMES[2]), ("two", NAMES[2])]  # fmt: skip
+    assert [(name, check) for name, check, kind, _ in clock.done if kind == "sweep"] == swept
+    assert [kind for _, _, kind, _ in clock.done] == ["sweep"] * 6 + ["search"] * 4
+    assert [found[i].check for i in sorted(found)] == [check.name for _, check in pairs]
+    assert [found[i].tally.traces for i in sorted(found)] == [2, 2, 1, 2, 2, 1]
+
+
+def test_what_was_not_got_to_is_said(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = last(gate(all_pairs(ONE, TWO), clock.make, Budget(), 35))
+    assert len(clock.done) == 4
+    verdicts = [(found[i].subject, found[i].verdict) for i in sorted(found)]
+    assert verdicts == [("one", "HOLDS"), ("one", "HOLDS"), ("one", "UNKNOWN"),
+                        ("two", "HOLDS"), ("two", "HOLDS"), ("two", "UNKNOWN")]  # fmt: skip
+    assert found[5].reason == "the time budget of 35 s ran out before it was tried"
+    assert found[0].reason == "the time budget of 35 s ran out before its search; sweep"
+    assert [limit for *_, limit in clock.done] == [30, 25, 15, 5]
+
+
+def test_a_pair_that_is_cut_short_is_said(monkeypatch):
+    clock = Clock(monkeypatch)
+    [pair] = all_pairs(ONE, names=NAMES[:1])
+    clock.verdicts["search"] = "UNKNOWN"
+    [_, (_, found)] = gate([pair], clock.make, Budget(), 15)
+    assert (found.verdict, found.tally.traces) == ("HOLDS", 1)
+    assert found.reason == "the time budget of 15 s ran out in its search; sweep"
+    clock.verdicts["sweep"] = "UNKNOWN"
+    [(_, found)] = gate([pair], clock.make, Budget(), 5)
+    assert (found.verdict, found.reason) == (
+        "UNKNOWN",
+        "the time budget of 5 s ran out in its sweep",
+    )
+
+
+def test_what_is_broken_is_not_searched(monkeypatch):
+    clock = Clock(monkeypatch, sweep="BROKEN")
+    assert len(list(gate(all_pairs(ONE), clock.make, Budget(), 1000))) == 3
+    clock = Clock(monkeypatch)
+    assert len(list(gate(all_pairs(ONE), clock.make, Budget(max_examples=0), 1000))) == 3
+
+
+def test_with_time_enough_it_is_the_same_as_without_a_budget():
+    names = ("resume_optimizer_then_scheduler", "roll_back_in_place", LAST_EPOCH, "resumes_mixed")
+    pairs = all_pairs(STEP, Subject("halving", Halving), names=names)
+    budget = Budget(max_examples=5)
+    plain = last(gate(pairs, Pairs_of, budget))
+    within = last(gate(pairs, Pairs_of, budget, 600))
+    assert [untimed(plain[i]) for i in plain] == [untimed(within[i]) for i in sorted(within)]
+    assert {plain[i].verdict for i in plain} == {"HOLDS", "BROKEN"}
+
+
+def Pairs_of(subject, budget):
+    return Pairs(subject, (), budget)
+
+
+def untimed(result):
+    return (result.subject, result.check, result.verdict, result.counterexample)
+
+
+# ------------------------------------------------------------------------ shards, merging
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_shards_part_the_pairs(count):
+    pairs = all_pairs(ONE, TWO)
+    shards = [shard_of(pairs, number, count) for number in range(1, count + 1)]
+    assert sorted((pair for shard in shards for pair in shard), key=pairs.index) == pairs
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+CHECKS = (LAST_EPOCH, "last_lr_is_the_groups_lr", "saving_changes_nothing")
+ARGUMENTS = ("StepLR", "SWALR", "--max-examples", 0, *(f"--check={name}" for name in CHECKS))
+
+
+def test_merged_shards_are_the_run_as_a_whole(command, tmp_path):
+    assert command("check", *ARGUMENTS, "--json", "whole.json")[0] == 1
+    shards = []
+    for number in (2, 3, 1):
+        name = f"{number}.json"
+        assert command("check", *ARGUMENTS, "--shard", f"{number}/3", "--json", name)[0] in (0, 1)
+        shards.append(name)
+    status, printed, errors = command("merge", *shards, "--json", "merged.json")
+    assert (status, errors) == (1, "")
+    whole, merged = (json.loads((tmp_path / f).read_text()) for f in ("whole.json", "merged.json"))
+    for data in (whole, merged):
+        for row in data["results"]:
+            assert row.pop("seconds") >= 0
+            row.pop("untried")
+            for count in vars(Tally()):
+                row.pop(count)
+    assert merged == whole
+    assert f'python -m harness replay StepLR {LAST_EPOCH} "{STEP_BUG}"' in printed
+    assert "2 subjects, 3 checks: 4 HOLDS, 2 BROKEN" in printed
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "-1/2", "1/2/3", "a/b"])
+def test_a_shard_that_is_none_is_said(command, shard):
+    status, printed, errors = command("check", "StepLR", f"--shard={shard}")
+    assert (status, printed) == (2, "")
+    assert f"must be as 2/5, the second of five (got '{shard}')" in errors
+
+
+def test_more_shards_than_pairs_are_said(command):
+    status, _, errors = command("check", "StepLR", "--check", LAST_EPOCH, "--shard", "2/2")
+    assert status == 2
+    assert "fewer pairs than parts" in errors
+
+
+def shard(part, *pairs, **changes):
+    rows = [{"subject": subject, "check": check} for subject, check in pairs]
+    data = {"torch": "2.13.0", "python": "3.11", "seed": 0, "max_examples": 25, "complete": True}
+    return {**data, "shard": part, "results": rows, "runs": {}, **changes}
+
+
+FIRST = shard("1/2", ("a", "x"), ("b", "x"))
+SECOND = shard("2/2", ("a", "y"))
+
+
+def test_merged_pairs_come_in_their_order(tmp_path):
+    data = merged([(tmp_path / "2", SECOND), (tmp_path / "1", FIRST)])
+    rows = [(row["subject"], row["check"]) for row in data["results"]]
+    assert rows == [("a", "x"), ("a", "y"), ("b", "x")]
+    assert data["shard"] == "1/1"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([FIRST], "not all shards are there: 2/2 would complete them"),
+        ([FIRST, FIRST], "are both shard 1/2: give one of them"),
+        ([FIRST, {**SECOND, "torch": "2.4.1"}], "has torch '2.4.1' and .*0 '2.13.0'"),
+        ([FIRST, {**SECOND, "seed": 1}], "has seed 1 and .*0 0: give the shards of one run"),
+        ([FIRST, {**SECOND, "shard": "2/3"}], "is shard 2/3 and .* is one of 2"),
+        ([FIRST, {**SECOND, "complete": False}], "is of a run that was stopped"),
+        ([FIRST, {**SECOND, "shard": None}], "does not say which shard it is"),
+        ([FIRST, shard("2/2", ("a", "x"))], "a pair is in two of the files"),
+    ],
+)
+def test_what_is_no_whole_run_is_refused(tmp_path, files, said):
+    with pytest.raises(ResultsError, match=said):
+        merged([(tmp_path / str(number), data) for number, data in enumerate(files)])
+
+
+# ---------------------------------------------------------------------------- the explorer
+
+
+def some(explorer, count):
+    return [next(explorer) for _ in range(count)]
+
+
+def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken():
+    seeds = []
+
+    def make(subject, budget):
+        seeds.append(budget.seed)
+        return Pairs(subject, (), budget)
+
+    examples = Examples(InMemoryExampleDatabase())
+    pairs = all_pairs(STEP, names=(NAMES[0], LAST_EPOCH))
+    explorer = explore(pairs, make, Budget(max_examples=2, seed=40), examples)
+    found = some(explorer, 4)
+    assert seeds == [40, 41, 42]
+    assert [(index, result.verdict) for index, result in found] == [
+        (0, "HOLDS"), (1, "BROKEN"), (0, "HOLDS"), (0, "HOLDS"),
+    ]  # fmt: skip
+    traces = [result.tally.traces for index, result in found if index == 0]
+    assert traces[0] < traces[1] < traces[2]
+    only_broken = explore(pairs[1:], make, Budget(max_examples=2), examples)
+    assert [result.verdict for _, result in only_broken] == ["BROKEN"]
+
+
+def test_what_was_found_is_tried_first_the_next_time_and_forgotten_when_it_holds():
+    examples = Examples(InMemoryExampleDatabase())
+    pairs = all_pairs(STEP, names=(LAST_EPOCH,))
+    [(_, first)] = explore(pairs, Pairs_of, Budget(max_examples=2), examples)
+    assert first.counterexample.found.by == "sweep"
+    assert list(map(str, examples.of("StepLR", LAST_EPOCH))) == [STEP_BUG]
+    [(_, again)] = explore(pairs, Pairs_of, Budget(max_examples=0), examples)
+    assert again.counterexample.found.by == "example"
+    assert again.counterexample == first.counterexample
+    mended = Subject("StepLR", Halving)
+    [(_, result)] = some(explore(all_pairs(mended, names=(LAST_EPOCH,)), Pairs_of,
+                                 Budget(max_examples=0), examples), 1)  # fmt: skip
+    assert result.verdict == "HOLDS"
+    assert examples.of("StepLR", LAST_EPOCH) == []
+
+
+def test_examples_that_are_no_traces_are_forgotten():
+    examples = Examples(InMemoryExampleDatabase())
+    examples.save("a", "b", Trace.parse("train:2 save:a"))
+    examples.save("a", "b", Trace.parse("save:a"))
+    for wrong in (b"\xff", b"dance:1"):
+        examples.database.save(b"lr-resume-harness a b", wrong)
+    assert list(map(str, examples.of("a", "b"))) == ["save:a", "train:2 save:a"]
+    assert len(set(examples.database.fetch(b"lr-resume-harness a b"))) == 2
+    assert examples.of("a", "c") == []
+
+
+def test_a_gate_does_not_look_at_them(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path / "kept"))
+    arguments = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
+    found = {}
+    for profile in ("explore", "explore", "gate"):
+        name = f"{profile}{len(found)}.json"
+        status, _, errors = command(*arguments, "--profile", profile, "--json", name)
+        assert status == 1
+        assert ("seed " in errors) == (profile == "explore")
+        found[name] = json.loads((tmp_path / name).read_text())["results"][0]["found_by"]
+    assert list(found.values()) == ["sweep", "example", "sweep"]
+
+
+def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"])),
+    }
+    words = ("check", "StepLR", "LambdaLR", "--check", LAST_EPOCH, "--no-ledger", "--profile",
+             "explore", "--json", "x.json")  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "harness", *words],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as explorer:  # fmt: skip
+        any(line.startswith("StepLR: ") for line in explorer.stderr)
+        explorer.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "x.json").exists()
+    from hypothesis.database import DirectoryBasedExampleDatabase
+
+    kept = Examples(DirectoryBasedExampleDatabase(tmp_path / ".hypothesis/examples"))
+    assert [str(trace) for trace in kept.of("StepLR", LAST_EPOCH)] == [STEP_BUG]
+
+
+def test_an_explorer_ends_with_its_time_and_reports(tmp_path, harness_command):
+    arguments = ("check", "LambdaLR", "--check", NAMES[0], "--profile", "explore")
+    started = time.monotonic()
+    done = harness_command(*arguments, "--time-budget", "2", "--json", "x.json")
+    assert done.returncode == 0
+    assert time.monotonic() - started < 100
+    data = json.loads((tmp_path / "x.json").read_text())
+    assert data["complete"] is True
+    assert data["results"][0]["traces"] >= 25
+    assert f"seed {data['seed']};" in done.stderr
+
+
+def test_results_do_not_depend_on_the_order_of_the_pairs():
+    checks = select_checks((*NAMES, "resumes_mixed"))
+    plain = {result.check: untimed(result) for result in check_subject(STEP, checks)}
+    pairs = Pairs(STEP)
+    for check in reversed(checks):
+        assert untimed(pairs.check(check)) == plain[check.name]
