@@ -66,8 +66,7 @@ def replayed(work: SubjectCheck, entry: Entry, check: Check) -> Replay:
         ended = f" ({outcome.ended})" if outcome.ended else ""
         return Replay(entry, None, f"its trace holds{ended}")
     found = evidence(work, check, trace, broken)
-    last = trace.operations[-1]
-    if (broken.operation, broken.step) != (len(trace.operations) - 1, last.count):
+    if trace.until(broken.operation, broken.step) != trace:
         return Replay(entry, found, "it breaks sooner, its trace is too long")
     smaller = (candidate for candidate in neighbours(trace) if work.breaks(check, candidate))
     return Replay(entry, found, smaller=next(smaller, None))

@@ -53,7 +53,7 @@ NO_REPORT = "no report found"
 KEYS = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
 
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
-_SHOWS = re.compile(r"raises [A-Za-z_][\w.]*|\w+(, \w+)*")
+_SHOWS = re.compile(r"raises [A-Za-z_][\w.]*|\w[\w ]*(, \w[\w ]*)*")
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,22 @@ def test_a_pair_that_is_declined_here_has_a_stale_entry(ledger):
     assert (found.verdict, "it is declined here: no" in found.reason) == ("STALE", True)
 
 
+def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
+    class Late(StepLR):
+        def get_last_lr(self):
+            if not self.last_epoch:
+                raise AttributeError("_last_lr")
+            return super().get_last_lr()
+
+    subject = Subject("StepLR", Late, options={"step_size": 3})
+    entry = {"check": "last_lr_is_the_groups_lr", "shows": "raises AttributeError"}
+    names = ["StepLR"], [entry["check"]]
+    for trace, verdict in (("step_size=3 train:1", "KNOWN"), ("step_size=3 train:2", "UNKNOWN")):
+        known = read_ledger([ledger({**entry, "trace": trace})], *names)
+        [found] = check_subject(subject, [as_check(entry["check"])], ledger=known)
+        assert (found.verdict, "not minimal" in found.reason) == (verdict, verdict != "KNOWN")
+
+
 def test_a_trace_that_is_not_minimal_is_refused(ledger):
     trace = "step_size=1 gamma=0.5 train:2 save:a resume:a"
     path = ledger({"trace": trace})
