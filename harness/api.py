@@ -10,7 +10,9 @@ from harness.causes import explain as explain_results
 from harness.check import SubjectCheck, check_subject
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
+from harness.needs import lacking
 from harness.outcomes import Outcome
+from harness.paths import routes
 from harness.report import broken_text, causes_count, causes_text, unknown_text
 from harness.results import (
     BROKEN,
@@ -45,7 +47,10 @@ def replay(
     work = SubjectCheck(subject, Budget(time_limit=time_limit), resume_python)
     started = time.perf_counter()
     verdict, reason, counterexample = UNKNOWN, "", None
+    needs = [need for way in (check, *routes(check, trace)) for need in way.needs]
     try:
+        if lacks := next(filter(None, map(lacking, needs)), ""):
+            raise UndecidedError(lacks)
         work.prepare_elsewhere(check, subject.bind(dict(trace.options)))
         with work.limited():
             work.current = trace
@@ -108,7 +113,7 @@ def check_scheduler(
     `CheckError` or `SubjectError` for arguments that are not what they must be.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
     >>> results[0].verdict
     'HOLDS'
     """

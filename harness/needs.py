@@ -14,7 +14,7 @@ from harness.changes import changes
 from harness.errors import SubjectError
 from harness.subject import Bound
 
-__all__ = ["lacking", "lacks"]
+__all__ = ["lacking", "lacks", "load_a_float"]
 
 
 def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
@@ -51,6 +51,13 @@ def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[st
     return lacks
 
 
+def load_a_float() -> None:
+    """Load a float by ``torch.load(weights_only=True)``, which not every torch can."""
+    file = io.BytesIO()
+    torch.save(0.5, file)
+    torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
 def lacking(need: str) -> str:
     """Why this torch can't serve a check with the need `need`, or nothing.
 
@@ -62,10 +69,8 @@ def lacking(need: str) -> str:
         except Exception:  # without distributed its own imports fail, in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
     if need == "weights_only":
-        file = io.BytesIO()
-        torch.save(0.5, file)
         try:
-            torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+            load_a_float()
         except Exception:
             return "torch.load(weights_only=True) of this torch loads no float"
     if need == "gloo":

@@ -290,7 +290,7 @@ def test_two_real_files(command, tmp_path):
     for name in ("old.json", "new.json"):
         status, _, _ = command(
             "check", "StepLR", "ExponentialLR", "--json", name, "--max-examples", 0,
-            "--check", "resume_by_last_epoch", "--check", "resume_from_file",
+            "--check", "resume_by_last_epoch", "--check", "resume_by_pickle",
         )  # fmt: skip
         assert status == 1
     status, printed, errors = command("diff", "old.json", "new.json")

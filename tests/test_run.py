@@ -86,8 +86,8 @@ def test_references_are_reused_where_one_begins_with_another():
 SHOWS = [
     ("Forgets", "resume_optimizer_then_scheduler", "train:4 save:a resume:a train:3", (3, 1)),
     ("Forgets", "roll_back_in_place", "train:2 save:a train:3 load:a train:3", (4, 1)),
-    ("RaisesOnLoad", "resume_from_file", "train:5 save:a resume:a", (2, 0)),
-    ("ExitsOnLoad", "resume_from_file", "save:a resume:a", (1, 0)),
+    ("RaisesOnLoad", "resume_optimizer_then_scheduler", "train:5 save:a resume:a", (2, 0)),
+    ("ExitsOnLoad", "resume_optimizer_then_scheduler", "save:a resume:a", (1, 0)),
     ("SavingSteps", "saving_changes_nothing", "train:1 save:a train:2", (2, 1)),
     ("SavingSteps", "resume_at_every_save", "save:a train:2 save:a train:3", None),
     ("Drains", "loading_leaves_its_argument_alone", "train:1 save:a", (1, 0)),
@@ -96,8 +96,8 @@ SHOWS = [
     ("StaleReport", "last_lr_is_the_groups_lr", "train:4", (0, 3)),
     ("SecondGroup", "resume_by_deepcopy", "train:1 save:a resume:a train:4", None),
     ("SecondGroup", "resume_scheduler_then_optimizer", "save:a resume:a train:1", (2, 1)),
-    ("NotOneToOne", "resume_from_file", "optimizer:3 save:a resume:a train:1", (3, 1)),
-    ("NotOneToOne", "resume_from_file", "train:3 save:a resume:a train:4", None),
+    ("NotOneToOne", "resume_optimizer_then_scheduler", "optimizer:3 save:a resume:a train:1", (3, 1)),
+    ("NotOneToOne", "resume_optimizer_then_scheduler", "train:3 save:a resume:a train:4", None),
 ]
 
 
@@ -123,7 +123,7 @@ def test_a_break_says_what_differs():
 
 
 def test_an_exception_of_the_subject_is_shown():
-    broken = run(Subject("x", faulty.RaisesOnLoad), "resume_from_file", "train:5 save:a resume:a")[
+    broken = run(Subject("x", faulty.RaisesOnLoad), "resume_optimizer_then_scheduler", "train:5 save:a resume:a")[
         0
     ].broken
     assert broken.actual == {"raises": "RuntimeError: lost the plot"}
@@ -132,7 +132,7 @@ def test_an_exception_of_the_subject_is_shown():
 
 def test_what_was_tried_is_counted():
     _, tally = run(
-        faulty.COUNTER, "resume_from_file", "train:3 save:a resume:a optimizer:2 resume:a"
+        faulty.COUNTER, "resume_by_pickle", "train:3 save:a resume:a optimizer:2 resume:a"
     )
     assert (tally.traces, tally.steps, tally.resumes, tally.comparisons) == (1, 5, 2, 0)
     _, tally = run(faulty.COUNTER, "saved_state_is_a_snapshot", "train:3 save:a train:2")
@@ -166,7 +166,7 @@ def test_the_end_of_the_uninterrupted_run_is_no_break():
     subject = Subject(
         "OneCycleLR", torch.optim.lr_scheduler.OneCycleLR, options={"max_lr": 0.1, "total_steps": 5}
     )
-    outcome, _ = run(subject, "resume_from_file", "train:4 save:a resume:a train:9")
+    outcome, _ = run(subject, "resume_by_pickle", "train:4 save:a resume:a train:9")
     assert outcome.broken is None
     assert "ValueError" in outcome.ended
 
