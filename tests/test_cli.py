@@ -142,12 +142,12 @@ def test_json_holds_the_same(command, tmp_path):
 
 def test_scripts_are_written_one_for_each_counterexample(command, tmp_path):
     status, printed, _ = command(
-        "check", "CyclicLR", "--scripts", tmp_path / "new" / "scripts", "--max-examples", 0
+        "check", "faulty:Drains", "--scripts", tmp_path / "new" / "scripts", "--max-examples", 0
     )
     assert status == 1
     written = sorted(path.name for path in (tmp_path / "new" / "scripts").iterdir())
     assert len(written) == printed.count("\nBROKEN ") + printed.startswith("BROKEN ")
-    assert written[0] == "CyclicLR-loading_leaves_its_argument_alone.py"
+    assert written[0] == "Drains-loading_leaves_its_argument_alone.py"
     assert all(name in printed for name in written)
 
 

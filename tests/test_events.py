@@ -187,12 +187,12 @@ def test_what_a_check_does_not_cover_is_refused_in_a_sentence(check, trace, mess
 
 
 def test_what_a_scheduler_cannot_do_is_not_tried_and_said(command):
-    status, printed, _ = command("check", "LambdaLR", "--check", "resume_optimizer_then_scheduler")
+    status, printed, _ = command("check", "faulty:Counter", "--check", "resume_by_pickle")
     assert status == 0
     assert (
-        "NOT TRIED add_group: LambdaLR\n  the uninterrupted run raises ValueError: zip()" in printed
+        "NOT TRIED add_group: Counter\n  the uninterrupted run raises ValueError: zip()" in printed
     )
-    assert "NOT TRIED halve_lr: LambdaLR\n  what is set by hand lasts until" in printed
+    assert "NOT TRIED halve_lr: Counter\n  what is set by hand lasts until" in printed
     assert "NOT TRIED skip" not in printed
 
 

@@ -85,12 +85,14 @@ def test_explain_reports_by_cause(command, tmp_path):
     blocks = re.split(r"\n\n", printed)
     data = json.loads(file.read_text())
     assert data["schema"] == 1
-    first = data["causes"][0]
+    # CyclicLR has other causes, on some torches larger ones.
+    place = [row["checks"] for row in data["causes"]].index([LAST_EPOCH])
+    first = data["causes"][place]
     assert set(first["subjects"]) == {"MultiStepLR", "StepLR"}
     sets = [f"{name} ({count} sets of options)" for name, count in first["subjects"].items()]
     assert min(first["subjects"].values()) > 5  # how many are drawn, torch's optimizers decide
-    assert blocks[0].splitlines() == [
-        f"CAUSE 1 of {len(data['causes'])}: at resume, lr is multiplied a second time by the "
+    assert blocks[place].splitlines() == [
+        f"CAUSE {place + 1} of {len(data['causes'])}: at resume, lr is multiplied a second time by the "
         "factor of the last step",
         "  check     resume_by_last_epoch",
         f"  promise   {as_check(LAST_EPOCH).doc}",
@@ -146,7 +148,7 @@ def test_explain_says_how_many_sets_of_options_and_writes_scripts(command, tmp_p
 
 
 def test_explain_with_nothing_broken_says_so(command):
-    status, printed, _ = command("check", "LinearLR", "--explain", "--max-examples", "0")
+    status, printed, _ = command("check", "LinearAnnealingLR", "--explain", "--max-examples", "0")
     assert status == 0
     assert "cause" not in printed.lower()
 

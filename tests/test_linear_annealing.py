@@ -56,7 +56,16 @@ def test_a_tensor_rate_is_written_in_place():
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     scheduler = LinearAnnealingLR(optimizer, 2, 4)
     assert [float(lr) for [lr] in trajectory(scheduler, 5)] == [0.5, 1.0, 0.5, 0.0, 0.0]
-    assert optimizer.param_groups[0]["lr"] is rate
+    if writes_in_place():
+        assert optimizer.param_groups[0]["lr"] is rate
+
+
+def writes_in_place():
+    """Whether a scheduler of this torch does: it depends on the base class."""
+    rate = torch.tensor(1.0)
+    optimizer = optimizer_of(rate)
+    trajectory(lr_scheduler.ExponentialLR(optimizer, 0.5), 1)
+    return optimizer.param_groups[0]["lr"] is rate
 
 
 def tensor_adam():
@@ -86,7 +95,16 @@ def test_it_holds_with_tensor_rates():
         "tensor", LinearAnnealingLR, optimizer=tensor_adam,
         options={"num_annealing_steps": 4, "num_total_steps": 9},
     )  # fmt: skip
-    assert verdicts_of(check_scheduler(subject)) == {"HOLDS"}
+    shared = "saved_state_is_a_snapshot"
+    checks = [check for check in select_checks() if check.name != shared]
+    assert verdicts_of(check_scheduler(subject, checks=checks)) == {"HOLDS"}
+    # torch 2.2 to 2.9 saves the groups' own tensors as _last_lr, whatever the schedule is.
+    of_torch = Subject(
+        "x", lr_scheduler.ExponentialLR, optimizer=tensor_adam, options={"gamma": 0.5}
+    )
+    ours, theirs = (list(check_subject(s, select_checks([shared]))) for s in (subject, of_torch))
+    assert [r.verdict for r in ours] == [r.verdict for r in theirs]
+    assert ours[0].verdict == "HOLDS" or ours[0].counterexample.actual.keys() == {"_last_lr"}
 
 
 def test_it_holds_in_a_sequence():
