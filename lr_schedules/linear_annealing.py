@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
 from torch.optim import Optimizer, lr_scheduler
 
 __all__ = ["LinearAnnealingLR"]
@@ -78,11 +77,6 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
                 f"'num_total_steps' must be more than num_annealing_steps, "
                 f"{num_annealing_steps} (got {num_total_steps})"
             )
-        if last_epoch == -1:
-            for group in optimizer.param_groups:
-                # Before 2.6 torch takes the tensor itself for initial_lr, and writes to it.
-                if isinstance(group["lr"], torch.Tensor):
-                    group.setdefault("initial_lr", group["lr"].clone())
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[Any]:

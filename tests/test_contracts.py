@@ -17,7 +17,8 @@ from harness.changes import changes, say
 from harness.checks import CHANGED
 from harness.script import write_script
 from harness.terms import Term
-from lr_schedules.correct import Fall, Halving, Multiplies
+from lr_schedules import correct
+from lr_schedules.correct import Fall, Halving
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
 
@@ -269,16 +270,18 @@ def test_functions_are_new_objects_are_saved_and_a_list_of_both_is_a_mixture():
 
 
 def test_a_factor_that_multiplies_goes_on_from_the_saved_rate():
-    class Factor(Multiplies):
+    class MultipliesBy(correct.Multiplies):
         def __init__(self, optimizer, last_epoch=-1, *, factor):
-            self.by = factor
+            self.factor_at = factor
             super().__init__(optimizer, last_epoch)
 
         def step(self):
+            self.epoch += 1
             for group in self.optimizer.param_groups:
-                group["lr"] *= self.by
+                group["lr"] *= self.factor_at(self.epoch)
 
-    subject = Subject("x", Factor, options={"factor": 0.5})
+    subject = Subject("x", MultipliesBy, words=WORDS, options={"factor": Term("root")},
+                      drawn=st.sampled_from([{"factor": Term("inverse")}]))  # fmt: skip
     assert checked(subject).note == "the new option wins, from the resume on: factor"
 
 
