@@ -99,14 +99,14 @@ if __name__ == "__main__":
 
 def _probe(source: Source) -> str:
     """The statements of a script whose check needs ``torch.load(weights_only=True)``."""
-    return f'''try:
+    return f"""try:
     {source.name(load_a_float)}()
 except Exception as error:
     print(f"This torch can't run it: {{type(error).__name__}}: {{error}}")
     sys.exit(125)
 
 
-'''
+"""
 
 
 def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules: list[str]) -> str:

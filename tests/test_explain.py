@@ -92,8 +92,8 @@ def test_explain_reports_by_cause(command, tmp_path):
     sets = [f"{name} ({count} sets of options)" for name, count in first["subjects"].items()]
     assert min(first["subjects"].values()) > 5  # how many are drawn, torch's optimizers decide
     assert blocks[place].splitlines() == [
-        f"CAUSE {place + 1} of {len(data['causes'])}: at resume, lr is multiplied a second time by the "
-        "factor of the last step",
+        f"CAUSE {place + 1} of {len(data['causes'])}: at resume, lr is multiplied a second time by "
+        "the factor of the last step",
         "  check     resume_by_last_epoch",
         f"  promise   {as_check(LAST_EPOCH).doc}",
         f"  subjects  it looks the same in {', '.join(sets)}",
