@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +61,21 @@ def load_a_float() -> None:
     torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
+@functools.cache
+def _saves_without_ranks() -> bool:
+    """Whether ``torch.distributed.checkpoint`` saves in a process alone, as from torch 2.3 on."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are no ranks
+            save({"epoch": 0}, storage_writer=FileSystemWriter(folder, sync_files=False))
+    except Exception:
+        return False
+    return True
+
+
 def lacking(need: str) -> str:
     """Why this torch can't serve a check with the need `need`, or nothing.
 
@@ -68,6 +86,8 @@ def lacking(need: str) -> str:
             importlib.import_module("torch.distributed.checkpoint.state_dict")
         except Exception:  # without distributed its own imports fail, in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
+        if not _saves_without_ranks():
+            return "torch.distributed.checkpoint of this torch saves in a process group alone"
     if need == "weights_only":
         try:
             load_a_float()

@@ -26,7 +26,8 @@ ON, FROM, ACROSS = RANKS = (
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 pytestmark = pytest.mark.skipif(
-    bool(lacking("distributed_checkpoint") or lacking("gloo")), reason="this torch has none"
+    bool(lacking("distributed_checkpoint") or lacking("gloo")),
+    reason=lacking("distributed_checkpoint") or lacking("gloo") or "none",
 )
 
 
