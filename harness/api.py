@@ -13,8 +13,10 @@ from harness.check import SubjectCheck
 from harness.checks import as_check, select_checks
 from harness.errors import CheckError, UndecidedError
 from harness.ledger import NOTHING_KNOWN
+from harness.needs import lacking
 from harness.outcomes import Outcome
 from harness.pairs import check_subject
+from harness.paths import routes
 from harness.report import broken_text, causes_count, causes_text, stale_text, unknown_text
 from harness.results import (
     BROKEN,
@@ -49,7 +51,10 @@ def replay(
     work = SubjectCheck(subject, Budget(time_limit=time_limit), resume_python)
     started = time.perf_counter()
     verdict, reason, counterexample = UNKNOWN, "", None
+    needs = [need for way in (check, *routes(check, trace)) for need in way.needs]
     try:
+        if lacks := next(filter(None, map(lacking, needs)), ""):
+            raise UndecidedError(lacks)
         work.prepare_elsewhere(check, subject.bind(dict(trace.options)))
         with work.limited():
             work.current = trace
@@ -116,7 +121,7 @@ def check_scheduler(
     they must be.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
     >>> results[0].verdict
     'HOLDS'
     """

@@ -255,13 +255,13 @@ class SubjectCheck:
             if trace is not None:
                 self.blame(check, trace)
         if trace is None:
+            if self.excuse and not self.held:
+                raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
                 if check is CHANGED:
                     raise UndecidedError("no change of its options that was tried shows in its run")
                 too_short = "nothing was tried: the uninterrupted run is too short"
                 raise UndecidedError(self.apart or too_short)
-            if self.excuse and not self.held:
-                raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             return HOLDS, self.note, None
         found = self.found()
         if self.examples is not None:

@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 
 from harness import cli
+from harness.checks import as_check
+from harness.needs import lacking
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
@@ -18,6 +20,19 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 ROOT = Path(__file__).parent.parent
+
+
+def served(names):
+    """Those of the checks called `names` that the installed torch has what they need for."""
+    return {name for name in names if not any(map(lacking, as_check(name).needs))}
+
+
+def verdicts_of(results):
+    """The verdicts on checks that the installed torch can serve; on others it is DECLINED."""
+    results = list(results)
+    can = served(result.check for result in results)
+    assert {result.verdict for result in results if result.check not in can} <= {"DECLINED"}
+    return {result.verdict for result in results if result.check in can}
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """A scheduler in a module of its own, as a user has it."""
 
-from torch.optim.lr_scheduler import LRScheduler
+try:
+    from torch.optim.lr_scheduler import LRScheduler
+except ImportError:  # torch before 2.0
+    from torch.optim.lr_scheduler import _LRScheduler as LRScheduler
 
 
 class Halves(LRScheduler):

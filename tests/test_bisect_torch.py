@@ -30,8 +30,8 @@ GOOD, BAD, SKIP = bisect_torch.GOOD, bisect_torch.BAD, bisect_torch.SKIP
 Change = bisect_torch.Change
 
 # Which torch an environment has is a file in it; the bug is in those before 2.5.
-FAKE_PYTHON = """#!{python}
-import os, re, subprocess, sys
+FAKE_PYTHON = """#!{python} -IS
+import os, subprocess, sys
 arguments = sys.argv[1:]
 environment = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 with open({log!r}, "a") as file:
@@ -54,7 +54,7 @@ else:
     sys.exit(old)
 """
 
-FAKE_UV = """#!{python}
+FAKE_UV = """#!{python} -IS
 import os, shutil, subprocess, sys, time
 arguments = sys.argv[1:]
 with open({log!r}, "a") as file:
