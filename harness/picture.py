@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import textwrap
 from typing import Any
@@ -149,7 +148,8 @@ def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
             style["marker"] = ""
         if line.raises and (end := (xs[-1], ys[-1]) if xs else _present(shown, group)):
             axes.plot(*([part] for part in end), linestyle="", marker="X", markersize=11,
-                      color=BLACK, zorder=4, label="_", gid=f"raises {group}")  # fmt: skip
+                      color=style["color"], markeredgecolor=BLACK, zorder=4, label="_",
+                      gid=f"raises {group}")  # fmt: skip
         if not xs:
             continue
         axes.plot(xs, ys, label=line.name, gid=f"{line.role} {group}", **style)
@@ -198,52 +198,29 @@ def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
 
 
 def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
-    """Point at the first difference, from where there is room."""
+    """Point at the first difference, from a strip that is made free over the lines."""
     text = shown.said.get(group) or (shown.said.get(None) if first else None)
     if not text:
         return
-    lines = textwrap.wrap(text, 52)
-    points = [(x, y) for line in shown.lines for x, y in zip(*_xy(line, group), strict=True)]
+    lines = textwrap.wrap(text, 64)
+    strip = (len(lines) * GAP + 0.12) / PANEL
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, bottom + (top - bottom) / (1 - strip))
+    left, right = axes.get_xlim()
+    x = (shown.epoch - left) / (right - left)
+    side, shift = ("left", 0.05) if x < 0.5 else ("right", -0.05)
     target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))
     if group not in shown.wrong:
-        target = _present(shown, group) or next(iter(points[::-1]), None)
-    if target is None or not math.isfinite(target[1]):
-        axes.text(0.5, 0.5, "\n".join(lines), transform=axes.transAxes, ha="center", weight="bold")
-        return
-    if group in shown.wrong:
-        axes.plot(*([part] for part in target), linestyle="", marker="o", markersize=14, label="_",
-                  markerfacecolor="none", markeredgecolor=BLACK, gid=f"first {group}")  # fmt: skip
-    place = _room(axes, points, target, max(map(len, lines)), len(lines))
-    axes.annotate("\n".join(lines), target, xytext=place, weight="bold",
-                  textcoords="axes fraction", ha="center", va="center", zorder=5,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
-                  arrowprops={"arrowstyle": "->", "color": BLACK, "shrinkB": 8})  # fmt: skip
-
-
-def _room(
-    axes: Any, points: list[tuple[int, float]], target: tuple[float, float], letters: int, lines: int
-) -> tuple[float, float]:
-    """The middle of a place for text, in parts of the panel: the nearest with fewest points."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-
-    def part(x: float, y: float) -> tuple[float, float]:
-        return (x - left) / (right - left), (y - bottom) / (top - bottom)
-
-    on_it = [part(*target)] * 20
-    for (x, y), (to_x, to_y) in itertools.pairwise(points):
-        on_it += [part(x + (to_x - x) * i / 20, y + (to_y - y) * i / 20) for i in range(20)]
-    half = min(letters * LETTER / (0.75 * WIDTH) / 2, 0.48)
-    tall = lines * GAP / PANEL / 2 + 0.05
-    at, places = part(*target), [
-        (half + (1 - 2 * half) * i / 12, tall + (1 - 2 * tall) * j / 8)
-        for i in range(13) for j in range(9)
-    ]  # fmt: skip
-
-    def cost(place: tuple[float, float]) -> tuple[int, float]:
-        taken = sum(abs(x - place[0]) < half and abs(y - place[1]) < tall for x, y in on_it)
-        return taken, math.hypot(place[0] - at[0], place[1] - at[1])
-
-    return min(places, key=cost)
+        target = _present(shown, group)
+    known = target is not None and math.isfinite(target[1])
+    axes.annotate("\n".join(lines), target if known else (shown.epoch, bottom),
+                  xytext=(x + shift, 0.98), textcoords="axes fraction", weight="bold", ha=side,
+                  va="top", arrowprops={"arrowstyle": "->", "color": BLACK, "shrinkB": 7,
+                                        "relpos": (0 if side == "left" else 1, 0.2)})  # fmt: skip
+    if known and group in shown.wrong:
+        axes.plot(*([part] for part in target or ()), linestyle="", marker="o", markersize=14,
+                  label="_", markerfacecolor="none", markeredgecolor=BLACK,
+                  gid=f"first {group}")  # fmt: skip
 
 
 def _name_lines(axes: Any) -> None:

@@ -136,12 +136,14 @@ def _both(runner: Runner, check: Check, trace: Trace, quantity: str) -> list[Lin
         points = _of_path(path, reference.observations, quantity)
         ends = reference.raises if len(reference.observations) <= len(path) else ""
         lines.append(Line("uninterrupted", "uninterrupted", points, ends))
+    epochs_back = next((epoch for stretch in stretches[1:] for epoch, _ in stretch.points), 0)
     name = "resumed" if check.kind == "resume" else "saved"
     for stretch in stretches:
         points = [(epoch, _numbers(seen, quantity)) for epoch, seen in stretch.points]
-        first = stretch.began is None and len(stretches) > 1
-        lines.append(Line("", "before", points) if first else
-                     Line(name, "resumed", points, stretch.raises))  # fmt: skip
+        if stretch is not stretches[0] or len(stretches) == 1:
+            lines.append(Line(name, "resumed", points, stretch.raises))
+        elif points and points[-1][0] > epochs_back:
+            lines.append(Line("", "before", points))
     return lines
 
 
@@ -195,16 +197,14 @@ def _differences(
     actual = found.actual.get(quantity)
     expected = found.expected.get(quantity)
     if check is CHANGED and isinstance(actual, list):
-        return {g: f"{at}{_short(v)}" for g, v in enumerate(actual)}, {
+        return {g: f"{at}{number(v):.6g}, as in neither" for g, v in enumerate(actual)}, {
             g: number(v) for g, v in enumerate(actual)
         }, right  # fmt: skip
     if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
         for group, (is_, must) in enumerate(zip(actual, expected, strict=True)):
             if same(is_, must):
                 continue
-            one, other = _short(is_), _short(must)
-            if one == other:
-                one, other = _full(is_), _full(must)
+            one, other = _apart(is_, must)
             said[group] = f"{at}{one}, must be {other}"
             wrong[group], right[group] = number(is_), number(must)
     if not said:
@@ -217,11 +217,10 @@ def _differences(
     return said, wrong, right
 
 
-def _short(value: Any) -> str:
-    return f"{number(value):.6g}"
-
-
-def _full(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{number(value)!r} ({value.get('dtype', '')})"
-    return repr(value)
+def _apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two values as text, with as many digits as tell them apart, and dtypes where none does."""
+    for digits in range(6, 18):
+        said = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
+        if said[0] != said[1]:
+            return said
+    return str(one), str(other)
