@@ -80,6 +80,12 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Write a reproduction script for every counterexample.",
 )
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Draw every counterexample; needs matplotlib.",
+)
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
@@ -98,6 +104,7 @@ def check(
     time_limit: float,
     json_file: Path | None,
     scripts: Path | None,
+    plots: Path | None,
     explain: bool,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
@@ -125,6 +132,11 @@ def check(
         check_writable(json_file)
     if scripts is not None:
         check_folder(scripts)
+    if plots is not None:
+        from harness.drawing import check_drawable
+
+        check_drawable("svg", "--plots")
+        check_folder(plots)
     if math.isnan(time_limit):
         raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     budget = Budget(max_examples, seed, time_limit, explain)
@@ -145,7 +157,7 @@ def check(
         click.echo("interrupted: this is what was found so far", err=True)
     from harness.show import show_results
 
-    status = show_results(results, chosen, selected, scripts, explain, not no_ledger)
+    status = show_results(results, chosen, selected, scripts, explain, not no_ledger, plots)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text

@@ -12,7 +12,8 @@ from harness.results import Result, shorten
 from harness.subject import Subject
 from harness.trajectory import Line, Trajectory, trajectory
 
-__all__ = ["BLACK", "BLUE", "GREEN", "PURPLE", "VERMILLION", "figure_of", "new_axes", "picture_of"]
+__all__ = ["BLACK", "BLUE", "GREEN", "PURPLE", "VERMILLION", "figure_of", "new_axes",
+           "picture_of", "point_at"]  # fmt: skip
 
 BLACK, BLUE, VERMILLION, GREEN, PURPLE = "#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 """Those of Okabe and Ito that have a contrast of 3 to 1 on white."""
@@ -48,9 +49,7 @@ LONGEST = 100
 """Characters to a line over the panels."""
 
 
-def picture_of(
-    subject: Subject, check: Check, result: Result, suffix: str = "svg"
-) -> bytes | None:
+def picture_of(subject: Subject, check: Check, result: Result, suffix: str = "svg") -> bytes | None:
     """The picture of a broken pair's counterexample, ``png`` or ``svg``.
 
     None for a state check about what no LR shows. Its trace is run again. Raises
@@ -77,8 +76,9 @@ def figure_of(shown: Trajectory) -> Any:
     if count > len(groups):
         title.append(f"{len(groups)} of {count} param groups are shown")
     levels = _levels(shown)
-    figure, panels = new_axes([SMALL if small else PANEL for _, small in rows],
-                              (len(title) + 1 + 0.8 * (1 + max(levels.values(), default=0))) * TEXT)  # fmt: skip
+    heights = [SMALL if small else PANEL for _, small in rows]
+    over = len(title) + 1 + 0.8 * (1 + max(levels.values(), default=0))
+    figure, panels = new_axes(heights, over * TEXT)
     figure.suptitle("\n".join(title), x=0.012, ha="left", fontsize=8)
     for place, ((group, small), axes) in enumerate(zip(rows, panels, strict=True)):
         if small:
@@ -102,15 +102,18 @@ def figure_of(shown: Trajectory) -> Any:
     return figure
 
 
-def new_axes(heights: list[float], above: float) -> tuple[Any, list[Any]]:
-    """A figure with panels of these heights under each other, and inches of text above them."""
+def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Any, list[Any]]:
+    """A figure with panels of these heights under each other, and room for inches of text.
+
+    They `share` the epochs.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(
-        figsize=(WIDTH, sum(heights) + above + 0.5), facecolor="white", layout="constrained"
+        figsize=(WIDTH, sum(heights) + text + 0.5), facecolor="white", layout="constrained"
     )
-    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False,
+    panels = figure.subplots(len(heights), 1, sharex=share, squeeze=False,
                              gridspec_kw={"height_ratios": heights})[:, 0]  # fmt: skip
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
@@ -130,7 +133,7 @@ def _levels(shown: Trajectory) -> dict[int, int]:
         half = len(" ".join(shown.marks[epoch])) * LETTER / 2 * inch
         free = (level for level, end in enumerate(ends) if end < epoch - half)
         levels[epoch] = level = next(free, len(ends))
-        ends[level:level + 1] = [epoch + half]
+        ends[level : level + 1] = [epoch + half]
     return levels
 
 
@@ -198,29 +201,34 @@ def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
 
 
 def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
-    """Point at the first difference, from a strip that is made free over the lines."""
+    """Point at the first difference."""
     text = shown.said.get(group) or (shown.said.get(None) if first else None)
     if not text:
         return
+    target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))
+    if group not in shown.wrong:
+        target = _present(shown, group)
+    known = target is not None and math.isfinite(target[1])
+    point_at(axes, text, target if known and target else (shown.epoch, axes.get_ylim()[0]))
+    if known and group in shown.wrong:
+        axes.plot(*([part] for part in target or ()), linestyle="", marker="o", markersize=14,
+                  label="_", markerfacecolor="none", markeredgecolor=BLACK,
+                  gid=f"first {group}")  # fmt: skip
+
+
+def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
+    """Write `text` in a strip that is made free over the lines, with an arrow to a point."""
     lines = textwrap.wrap(text, 64)
     strip = (len(lines) * GAP + 0.12) / PANEL
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, bottom + (top - bottom) / (1 - strip))
     left, right = axes.get_xlim()
-    x = (shown.epoch - left) / (right - left)
-    side, shift = ("left", 0.05) if x < 0.5 else ("right", -0.05)
-    target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))
-    if group not in shown.wrong:
-        target = _present(shown, group)
-    known = target is not None and math.isfinite(target[1])
-    axes.annotate("\n".join(lines), target if known else (shown.epoch, bottom),
-                  xytext=(x + shift, 0.98), textcoords="axes fraction", weight="bold", ha=side,
-                  va="top", arrowprops={"arrowstyle": "->", "color": BLACK, "shrinkB": 7,
-                                        "relpos": (0 if side == "left" else 1, 0.2)})  # fmt: skip
-    if known and group in shown.wrong:
-        axes.plot(*([part] for part in target or ()), linestyle="", marker="o", markersize=14,
-                  label="_", markerfacecolor="none", markeredgecolor=BLACK,
-                  gid=f"first {group}")  # fmt: skip
+    x = (target[0] - left) / (right - left)
+    side, shift, corner = ("left", 0.05, 0) if x < 0.5 else ("right", -0.05, 1)
+    axes.annotate("\n".join(lines), target, xytext=(x + shift, 0.98), textcoords="axes fraction",
+                  weight="bold", ha=side, va="top", arrowprops={
+                      "arrowstyle": "->", "color": BLACK, "shrinkB": 7,
+                      "relpos": (corner, 0.2)})  # fmt: skip
 
 
 def _name_lines(axes: Any) -> None:

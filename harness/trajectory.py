@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.changes import plain_operations
 from harness.check import SubjectCheck
 from harness.checks import CHANGED
 from harness.contracts import resumed_runs, uninterrupted
-from harness.changes import plain_operations
 from harness.decorators import Check
 from harness.loop import same, save_checkpoint
 from harness.outcomes import Reference
@@ -20,7 +20,7 @@ from harness.subject import Bound, Subject
 from harness.trace import BACK, MAX_STEPS, Operation, Trace
 from harness.watch import watch
 
-__all__ = ["Line", "Trajectory", "number", "trajectory"]
+__all__ = ["Line", "Points", "Trajectory", "number", "numbers_of", "trajectory"]
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 """What can be drawn of an observation."""
@@ -109,14 +109,15 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
-def _numbers(observation: dict[str, Any], quantity: str) -> list[float]:
+def numbers_of(observation: dict[str, Any], quantity: str) -> list[float]:
+    """What an observation has of a quantity, a number for each param group."""
     values = observation.get(quantity, [])
     return [number(value) for value in values] if isinstance(values, list) else []
 
 
 def _of_path(path: str, observations: Any, quantity: str) -> Points:
     return [
-        (epochs(path[:place]), _numbers(seen, quantity))
+        (epochs(path[:place]), numbers_of(seen, quantity))
         for place, seen in enumerate(observations[: len(path) + 1])
         if "raises" not in seen
     ]
@@ -126,7 +127,7 @@ def _both(runner: Runner, check: Check, trace: Trace, quantity: str) -> list[Lin
     """The run of a trace in its stretches, and the uninterrupted runs behind it."""
     stretches = watch(runner, check, trace)
     if check.compares == "values":
-        own = [(epoch, _numbers(seen, "lr")) for epoch, seen in stretches[0].points]
+        own = [(epoch, numbers_of(seen, "lr")) for epoch, seen in stretches[0].points]
         return [Line("the run", "uninterrupted", own, stretches[0].raises)]
     paths = dict.fromkeys(reversed(branches(trace.operations)))
     whole = [path for path in paths if not any(p.startswith(path) and p != path for p in paths)]
@@ -139,7 +140,7 @@ def _both(runner: Runner, check: Check, trace: Trace, quantity: str) -> list[Lin
     epochs_back = next((epoch for stretch in stretches[1:] for epoch, _ in stretch.points), 0)
     name = "resumed" if check.kind == "resume" else "saved"
     for stretch in stretches:
-        points = [(epoch, _numbers(seen, quantity)) for epoch, seen in stretch.points]
+        points = [(epoch, numbers_of(seen, quantity)) for epoch, seen in stretch.points]
         if stretch is not stretches[0] or len(stretches) == 1:
             lines.append(Line(name, "resumed", points, stretch.raises))
         elif points and points[-1][0] > epochs_back:
@@ -148,9 +149,7 @@ def _both(runner: Runner, check: Check, trace: Trace, quantity: str) -> list[Lin
 
 
 def _changed(bound: Bound, check: Check, trace: Trace, quantity: str) -> list[Line]:
-    """The uninterrupted runs with either options, and the run that changes from one to the other.
-
-    """
+    """The uninterrupted runs with either options, and the resumed ones, which change them."""
     builders = bound.new_optimizer, bound.build, bound.new.build
     operations = plain_operations(trace.operations)
     runs = resumed_runs(builders, bound.step, save_checkpoint, check.function, operations)
@@ -163,7 +162,7 @@ def _changed(bound: Bound, check: Check, trace: Trace, quantity: str) -> list[Li
         lines.append(Line(name, role, _of_path(path, seen, quantity), _raised(seen)))
     for run in runs:
         points = [
-            (epochs(run["path"][: run["first"] + index]), _numbers(seen, quantity))
+            (epochs(run["path"][: run["first"] + index]), numbers_of(seen, quantity))
             for index, seen in enumerate(run["seen"])
             if "raises" not in seen
         ]
