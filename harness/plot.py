@@ -31,8 +31,10 @@ RIGHT = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
 WRONG = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
 """The markers of resumes, by their way."""
 
-PANEL = 2.6
-"""Inches: the height of a panel."""
+PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
+"""Inches: the height and about the width of a panel, and the width of a bold letter."""
+LONGEST = 112
+"""Characters to a line of text."""
 
 MOST_LINES = 12
 """So many wrong runs are drawn on from where they are wrong; the others are markers alone."""
@@ -109,8 +111,9 @@ def figure_of(
     if count > len(groups):
         left_out = ", ".join(str(group) for group in range(count) if group not in groups)
         title += f"; the LR of group {left_out} is a multiple of that of group 0"
-    heading = textwrap.wrap(title, 100, break_on_hyphens=False)
-    handles = [handle for index, ways in enumerate(_by_way(schedules))
+    heading = textwrap.wrap(title, LONGEST, break_on_hyphens=False)
+    handles = _curve_handles([label for label, _ in curves]) if len(curves) > 1 else []
+    handles += [handle for index, ways in enumerate(_by_way(schedules))
                for handle in _handles(index, ways)]  # fmt: skip
     text = 0.17 * (len(heading) + 1 + sum(h.get_label().count("\n") + 1 for h in handles))
     figure, panels = new_axes([PANEL] * len(rows), text, share=False)
@@ -122,8 +125,18 @@ def figure_of(
         if len(curves) > 1:
             _name(axes, [line for line in axes.lines if line.get_gid().startswith("plain")])
     panels[-1].set_xlabel("epoch (scheduler steps made)")
-    figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4)
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4,
+                  handlelength=3.5)  # fmt: skip
     return figure
+
+
+def _curve_handles(labels: list[str]) -> list[Any]:
+    """The entries of the legend for the curves."""
+    from matplotlib.lines import Line2D
+
+    styles = [CURVES[number % len(CURVES)] for number in range(len(labels))]
+    return [Line2D([], [], linewidth=2, label=label, **style)
+            for label, style in zip(labels, styles, strict=True)]  # fmt: skip
 
 
 def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
@@ -136,7 +149,7 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
         "": {},
     }
     return [
-        Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, 95)),
+        Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
                **shapes[kind])
         for kind, text in _said(ways)
     ]  # fmt: skip
@@ -193,16 +206,34 @@ def _draw(axes: Any, number: int, group: int, span: int, label: str, schedule: S
 
 
 def _name(axes: Any, lines: list[Any]) -> None:
-    """Write the label of each line where it is farthest from the others."""
-    all_ = [dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in lines]
-    for line, own in zip(lines, all_, strict=True):
-        others = [other for other in all_ if other is not own]
+    """Write the label of each line beside it, where it is farthest from the others.
 
-        def room(epoch: int, own: Any = own, others: Any = others) -> float:
-            return min((abs(own[epoch] - other.get(epoch, 0)) for other in others), default=0.0)
+    None where it would stand on a line: the legend says it, too.
+    """
+    import numpy
 
-        epoch = max(own, key=room)
-        rises = own.get(epoch + 1, own[epoch]) > own[epoch]
-        axes.annotate(line.get_label(), (epoch, own[epoch]), xytext=(7, -9 if rises else 4),
-                      textcoords="offset points", color=line.get_color(), weight="bold", zorder=4,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    runs = [
+        ((line.get_xdata() - left) / (right - left), (line.get_ydata() - bottom) / (top - bottom))
+        for line in lines
+    ]  # in parts of the panel
+    for line, (xs, ys) in zip(lines, runs, strict=True):
+        wide = len(line.get_label()) * LETTER / PANEL_WIDTH
+        best, at = 0.0, None
+        for x, y in zip(xs, ys, strict=True):
+            if x + wide > 1:
+                break
+            for below in (False, True):
+                low = y + (-0.11 if below else 0.02)
+                covered = numpy.linspace(x + 0.01, x + wide, 12)
+                there = [numpy.interp(covered, run, rates) for run, rates in runs]
+                clear = min(numpy.abs(rates - low - 0.045).min() for rates in there)
+                room = min(
+                    (abs(numpy.interp(x, run, rates) - y) for run, rates in runs if run is not xs),
+                    default=1.0,
+                )
+                if clear > 0.06 and room > best:
+                    best, at = room, (x + 0.015, low + 0.045)
+        if at is not None:
+            axes.annotate(line.get_label(), at, xycoords="axes fraction", va="center",
+                          color=line.get_color(), weight="bold")  # fmt: skip

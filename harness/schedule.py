@@ -83,6 +83,8 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
     with work.limited():
         runner = work.runner(bound)
         plain = runner.reference("t" * epochs)
+        if plain.epochs == 0:
+            raise HarnessError(f"subject {subject.name}: {plain.error} at its first step")
         missing = lacks(bound, runner.start()[1])
         rates = [numbers_of(seen, "lr") for seen in plain.observations]
         ways = []

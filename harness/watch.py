@@ -80,7 +80,9 @@ class _Watching(_Run):
     def _saw(self, seen: dict[str, Any]) -> None:
         if self._begins():
             self.stretches.append(Stretch(self.trace.operations[self.operation]))
-        self.stretches[-1].points.append((epochs(self.path), seen))
+        point = (epochs(self.path), seen)
+        if [point] != self.stretches[-1].points[-1:]:  # a save changes nothing, or should not
+            self.stretches[-1].points.append(point)
 
     def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
         """Go on."""
