@@ -91,7 +91,7 @@ def figure_of(shown: Trajectory) -> Any:
             axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
         if place == 0:
             for epoch, level in levels.items():
-                axes.annotate(" ".join(shown.marks[epoch]), (epoch, 1),
+                axes.annotate(shown.marks[epoch], (epoch, 1),
                               xycoords=("data", "axes fraction"), xytext=(0, 3 + 10 * level),
                               textcoords="offset points", ha="center")  # fmt: skip
     panels[-1].set_xlabel("epoch (scheduler steps made)")
@@ -130,7 +130,7 @@ def _levels(shown: Trajectory) -> dict[int, int]:
     ends: list[float] = []
     levels = {}
     for epoch in sorted(shown.marks):
-        half = len(" ".join(shown.marks[epoch])) * LETTER / 2 * inch
+        half = len(shown.marks[epoch]) * LETTER / 2 * inch
         free = (level for level, end in enumerate(ends) if end < epoch - half)
         levels[epoch] = level = next(free, len(ends))
         ends[level : level + 1] = [epoch + half]
@@ -245,7 +245,7 @@ def _name_lines(axes: Any) -> None:
         x, y = line.get_xdata()[-1], line.get_ydata()[-1]
         above = 0
         if x < right:  # it ended early
-            above = 12
+            above = -11
         else:
             y = below = max(y if math.isfinite(y) else (bottom + top) / 2, below + gap)
         axes.annotate(line.get_label(), (x, y), xytext=(10, above), textcoords="offset points",

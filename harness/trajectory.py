@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +60,7 @@ class Trajectory:
     trace: str
     quantity: str
     lines: list[Line]
-    marks: dict[int, list[str]]
+    marks: dict[int, str]
     epoch: int
     said: dict[int | None, str] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
@@ -174,13 +176,20 @@ def _raised(seen: list[dict[str, Any]]) -> str:
     return str(seen[-1].get("raises", "")) if seen else ""
 
 
-def _marks(trace: Trace) -> dict[int, list[str]]:
+def _marks(trace: Trace) -> dict[int, str]:
     """The saves and resumes by epoch, in their order."""
     marks: dict[int, list[str]] = {}
     for operation, _, path in walk(trace.operations):
         if operation.kind in (*BACK, "save"):
             marks.setdefault(epochs(path), []).append(str(operation))
-    return marks
+    return {epoch: shorten(" ".join(_counted(said)), 60) for epoch, said in marks.items()}
+
+
+def _counted(words: list[str]) -> Iterator[str]:
+    """Words, with a number in place of those that are there again and again."""
+    for word, again in itertools.groupby(words):
+        count = len(list(again))
+        yield word if count == 1 else f"{word} ({count} times)"
 
 
 def _differences(
@@ -207,11 +216,12 @@ def _differences(
             said[group] = f"{at}{one}, must be {other}"
             wrong[group], right[group] = number(is_), number(must)
     if not said:
-        names = " and ".join(found.actual)
-        said[None] = f"{at}{names} must be {shorten(found.expected.get(names), 60)}"
+        name = next(iter(found.actual))
+        is_, must = (shorten(side.get(name), 60) for side in (found.actual, found.expected))
+        said[None] = f"{at}{name} is {is_}, must be {must}"
         if "raises" in found.expected:
             said[None] = f"{at}must raise {shorten(found.expected['raises'], 60)}"
-        elif "weights" in found.actual:
+        elif name == "weights":
             said[None] = f"{at}the weights differ"
     return said, wrong, right
 
@@ -222,4 +232,10 @@ def _apart(one: Any, other: Any) -> tuple[str, str]:
         said = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
         if said[0] != said[1]:
             return said
-    return str(one), str(other)
+    return _with_dtype(one), _with_dtype(other)
+
+
+def _with_dtype(value: Any) -> str:
+    if isinstance(value, dict) and "dtype" in value:
+        return f"{number(value):g} ({value['dtype']})"
+    return str(value)

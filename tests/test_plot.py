@@ -376,3 +376,11 @@ def what_it_says(path):
     root = ElementTree.parse(path).getroot()
     ids = [group.get("id") for group in root.iter(f"{SVG}g") if " " in (group.get("id") or "")]
     return ids, {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}
+
+
+def test_what_is_saved_again_and_again_is_counted():
+    from lr_schedules.faults.state import ManySavesWrong
+
+    trace = "train:3 " + " ".join(["save:a"] * 17)
+    view = shown(ManySavesWrong, "saving_changes_nothing", trace)
+    assert view.marks == {3: "save:a (17 times)"}
