@@ -25,7 +25,7 @@ WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
 MOST_EPOCHS = MAX_STEPS // 2
 """So many are resumed at, each for a step: a trace has no more."""
 
-SECONDS = 60.0
+SECONDS = 600.0
 """The time limit of one schedule."""
 
 

@@ -30,7 +30,7 @@ QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 AFTER = 4
 """Epochs that are shown behind the first difference, at least."""
 
-SECONDS = 30.0
+SECONDS = 120.0
 """The time limit of the runs of one picture."""
 
 Points = list[tuple[int, list[float]]]
