@@ -20,6 +20,7 @@ from harness.cli_options import (
     RESUME_PYTHON,
     check_python,
 )
+from harness.cli_plot import plot
 from harness.errors import HarnessError
 from harness.progress import bar
 
@@ -181,7 +182,7 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     return selftest_report.status(trials)
 
 
-for command in (check, list_, ledger):
+for command in (check, list_, ledger, plot):
     cli.add_command(command)
 
 

@@ -103,6 +103,12 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Write a reproduction script for every counterexample.",
 )
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Draw every counterexample; needs matplotlib.",
+)
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
@@ -124,6 +130,7 @@ def check(
     shard: tuple[int, int],
     json_file: Path | None,
     scripts: Path | None,
+    plots: Path | None,
     explain: bool,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
@@ -152,6 +159,11 @@ def check(
         check_writable(json_file)
     if scripts is not None:
         check_folder(scripts)
+    if plots is not None:
+        from harness.drawing import check_drawable
+
+        check_drawable("svg", "--plots")
+        check_folder(plots)
     for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
         if seconds is not None and math.isnan(seconds):
             raise click.BadParameter("must be a number of seconds", param_hint=name)
@@ -187,8 +199,8 @@ def check(
     found = [results[index] for index in sorted(results)]
     status = show_results(
         found, {check.name: check for check in selected},
-        subjects=[subject for subject, _ in tried], scripts=scripts, explain=explain,
-        ledger=not no_ledger,
+        subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
+        explain=explain, ledger=not no_ledger,
     )  # fmt: skip
     if json_file is not None:
         from harness.cases import uninterrupted_rates

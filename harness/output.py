@@ -9,7 +9,12 @@ from pathlib import Path
 
 from harness.errors import OutputError
 
-__all__ = ["check_folder", "check_writable", "write_bytes", "write_text"]
+__all__ = ["check_folder", "check_writable", "file_name", "write_bytes", "write_text"]
+
+
+def file_name(name: str) -> str:
+    """A name without what a file's name had better not have."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
 def check_writable(path: Path) -> None:

@@ -137,6 +137,7 @@ class RunElsewhere(_Run):
             keys = {key: expected[key] for key in ("lr",) if key in expected}
             actual = {"raises": reply["raised"]}
             raise _Stop(Outcome(Break(self.operation, self.made, keys, actual)))
+        self._saw(seen)
         expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):
             self._apart(_told(expected, seen))
