@@ -400,7 +400,7 @@ def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Con
         crash.message, *more = str(error).splitlines()
         here, path = config.invocation_params.dir, Path(crash.path)
         crash.path = str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for entry in shown.reprtraceback.reprentries:
-            entry.reprfileloc = crash  # type: ignore[union-attr]
-            entry.lines = entry.lines if more else []
+        for block in shown.reprtraceback.reprentries:
+            block.reprfileloc = crash  # type: ignore[union-attr]
+            block.lines = block.lines if more else []
     report.longrepr = shown
