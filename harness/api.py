@@ -125,9 +125,10 @@ def check_scheduler(
     'HOLDS'
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
+    checks = list(checks)
     said = settings.current.having(
-        all_checks=all_checks, max_examples=max_examples, seed=seed, time_limit=time_limit,
-        ledger=ledger,
+        all_checks=False if checks and all_checks is None else all_checks,
+        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:

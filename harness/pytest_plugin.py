@@ -25,7 +25,7 @@ Options are those of ``python -m harness check``: ``--ledger FILE``, ``--no-ledg
 Each is an ini key, too, as ``lr_resume_seed``: keys are one namespace for all plugins. So are
 options: one that the user's own conftest.py or another plugin defines is theirs, and ours is
 ``-o lr_resume_seed=3`` then. An argument in a test comes first, then the option, then the key;
-``--ledger`` adds to the key's files.
+``--ledger`` adds to the key's files, and ``--all-checks`` to no checks that a test names.
 
 PyTorch's known failures are read for `parametrize_with_checks`, about PyTorch's own schedulers;
 for ``check_scheduler`` only where a ledger names them, for a test that passes can't tell of them.
@@ -113,9 +113,10 @@ def parametrize_with_checks(
             )
     for subject in chosen:
         subject.bind(dict.fromkeys(subject.open))
+    checks = list(checks)
     said = settings.current.having(
-        all_checks=all_checks, max_examples=max_examples, seed=seed, time_limit=time_limit,
-        ledger=ledger,
+        all_checks=False if checks and all_checks is None else all_checks,
+        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
     selected = select_checks(checks, all_checks=said.all_checks)
     names = frozenset(check.name for check in selected)
@@ -244,10 +245,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _said(config: pytest.Config) -> Settings:
     """What options and ini keys say; raises `pytest.UsageError`."""
-    try:
-        ini = {field: config.getini(f"lr_resume_{field}") for field in [*NUMBERS, *FLAGS, "ledger"]}
-    except (TypeError, ValueError) as error:
-        raise pytest.UsageError(str(error)) from None
+    ini: dict[str, Any] = {}
+    for name in (*NUMBERS, *FLAGS, "ledger"):
+        try:
+            ini[name] = config.getini(f"lr_resume_{name}")
+        except (TypeError, ValueError, pytest.UsageError) as error:
+            raise pytest.UsageError(f"the ini key lr_resume_{name}: {error}") from None
     given = {name: config.getoption(f"lr_resume_{name}", None) for name in ini}
     said: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
     for name, (convert, what, _) in NUMBERS.items():
@@ -277,7 +280,7 @@ def _said(config: pytest.Config) -> Settings:
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """The header, behind the number of items: only now it is known whether any is ours."""
-    if config.getoption("verbose") < 0:
+    if config.getoption("verbose", 0) < 0:
         return []
     try:
         return _header()
@@ -304,7 +307,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the header of the workers."""
-    if config.getoption("verbose") >= 0:
+    if config.getoption("verbose", 0) >= 0:
         for line in config.stash.get(_HEADERS, []):
             terminalreporter.write_line(line)
 
@@ -319,12 +322,13 @@ def _header() -> list[str]:
     first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {said.seed}"
     if said.no_ledger:
         return [f"{first}, no ledger"]
-    places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
     from harness.catalogue import ledger_of_torch
 
-    counts = [f"PyTorch's ({places[str(ledger_of_torch())]} entries)"]
-    counts += [f"{file} ({places[str(file)]} entries)" for file in said.files]
-    return [f"{first}, ledger {', '.join(counts)}"]
+    places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
+    files = {"PyTorch's": ledger_of_torch(), **{str(file): file for file in said.files}}
+    counts = {name: places[str(file)] for name, file in files.items()}
+    said_of = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
+    return [f"{first}, ledger {', '.join(said_of)}"]
 
 
 # ----------------------------------------------------------------------------------- reports
@@ -388,7 +392,7 @@ def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Con
     if not undecided and (results is None or not isinstance(error, results.BrokenSchedule)):
         return
     report.lr_resume_undecided = undecided
-    if config.getoption("fulltrace") or config.getoption("tbstyle") == "native":
+    if config.getoption("fulltrace", False) or config.getoption("tbstyle", "auto") == "native":
         return
     for depth, entry in enumerate(excinfo.traceback):
         if str(entry.frame.f_globals.get("__name__")).partition(".")[0] == "harness" and depth:
