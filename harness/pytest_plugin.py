@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 __all__ = ["parametrize_with_checks"]
 
 NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
-    "max_examples": (int, "a whole number, 0 or more", "Traces of the search for each pair."),
-    "seed": (int, "a whole number", "Seed of the search."),
-    "time_limit": (float, "seconds, above 0 and within a day", "Seconds for each pair."),
+    "max_examples": (int, "a whole number, 0 or more", "Traces of the search for each pair (25)."),
+    "seed": (int, "a whole number", "Seed of the search (0)."),
+    "time_limit": (float, "seconds, above 0 and within a day", "Seconds for each pair (30)."),
 }
 FLAGS = {
     "all_checks": "The opt-in checks too.",
