@@ -228,10 +228,10 @@ def test_known_failures_of_ones_own(user, pytester):
     )
     assert outcomes(user(tests, "--ledger=known.toml", "--runxfail")) == {"failed": 2}
     assert outcomes(user(tests, "--no-ledger")) == {"failed": 2}
-    assert outcomes(user(tests, "--no-ledger", "-o", "lr_resume_ledger=known.toml")) == {
-        "failed": 2
-    }
-    (pytester.path / "stale.toml").write_text(entry_text({**ENTRY, "trace": "train:4 resume:a"}))
+    pytester.makeini("[pytest]\nlr_resume_ledger = known.toml\n")
+    assert outcomes(user(tests)) == {"xfailed": 2}
+    assert outcomes(user(tests, "--no-ledger")) == {"failed": 2}
+    pytester.makeini("[pytest]\n")
     stale = {**ENTRY, "trace": "train:4 save:a resume:a"}
     (pytester.path / "stale.toml").write_text(entry_text(stale))
     result = user(tests, "--ledger", "stale.toml", "-k", "Halves")
@@ -460,7 +460,7 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
     )
     result = pytester.runpytest_subprocess(*PLUGIN, "-p", "no:hypothesispytest")
     assert outcomes(result) == {"passed": 1}
-    result.stdout.no_fnmatch_line("*lr-resume*")
+    result.stdout.no_fnmatch_line("lr-resume-harness:*")
 
 
 def test_without_the_plugin_the_tests_say_the_same(user, pytester):
