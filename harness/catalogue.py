@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from harness.decorators import Check
 from harness.ledger import Ledger, read_ledger
 from harness.subject import Subject, find_subject, find_subjects, select_subjects
 
-__all__ = ["choose_subjects", "known_failures", "ledger_of_torch", "subject_called"]
+__all__ = [
+    "choose_subjects", "known_failures", "known_to", "ledger_of_torch", "subject_called",
+]  # fmt: skip
 
 CATALOGUE = "lr_schedules.subjects:SUBJECTS"
 """The subjects that are checked where none is named."""
@@ -47,3 +50,16 @@ def known_failures(
     """The entries of these files; `subjects` and `checks` are a user's own beside the listed."""
     names = [subject.name for subject in (*find_subjects(CATALOGUE), *subjects)]
     return read_ledger(files, names, [check.name for check in (*CHECKS, *checks)])
+
+
+def known_to(subject: Subject, ledger: Ledger) -> Ledger:
+    """`ledger` without the entries of PyTorch's, where `subject` only has a name of PyTorch's.
+
+    It is PyTorch's own where it has the listed subject's name and class.
+    """
+    listed = {other.name: other.build for other in find_subjects(CATALOGUE)}
+    build = subject.build.func if isinstance(subject.build, partial) else subject.build
+    if listed.get(subject.name) is build:
+        return ledger
+    place = f"{ledger_of_torch()}:"
+    return Ledger(tuple(e for e in ledger.entries if not e.place.startswith(place)))

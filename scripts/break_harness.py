@@ -231,6 +231,19 @@ EDITS = (
          "return tuple(name for name in self.expected if name not in self.caught_by)",
          "return ()",
          "tests/test_selftest.py::test_a_fault_that_is_missed_is_said"),
+    Edit("count as a failure in pytest what was not decided", "pytest_plugin.py",
+         "report.lr_resume_undecided = undecided", "report.lr_resume_undecided = False",
+         "tests/test_pytest_plugin.py::test_each_verdict_has_its_outcome"),
+    Edit("pass in pytest what is broken", "pytest_plugin.py",
+         "if result.counterexample is not None:\n            text",
+         "if result.others:\n            text",
+         "tests/test_pytest_plugin.py::test_each_verdict_has_its_outcome"),
+    Edit("prepare a subject for each of its tests", "pytest_plugin.py",
+         "key = (id(subject), self.said, self.names)", "key = (id(self), self.said, self.names)",
+         "tests/test_pytest_plugin.py::test_a_subject_is_prepared_once"),
+    Edit("take a name of PyTorch's for PyTorch's class", "catalogue.py",
+         "if listed.get(subject.name) is build:", "if subject.name in listed:",
+         "tests/test_pytest_plugin.py::test_a_name_of_pytorchs_is_no_entry_of_pytorchs"),
 )  # fmt: skip
 
 
