@@ -337,7 +337,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
          "--max-examples", "0", "--no-ledger"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     line = process.stderr.readline()
     assert line.startswith("StepLR: ")
