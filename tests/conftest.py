@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 ROOT = Path(__file__).parent.parent
+
+
+def heed_ctrl_c():
+    """For a child to be interrupted: a shell starts what runs in the background with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def served(names):

@@ -14,7 +14,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_ctrl_c
 from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version
@@ -130,6 +130,7 @@ def start(fakes, tmp_path):
         return subprocess.Popen(
             [sys.executable, *program, "--min-free", "0", *arguments],
             cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
 
     return start

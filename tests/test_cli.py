@@ -14,7 +14,7 @@ import tomllib
 
 import pytest
 import torch
-from conftest import ROOT, served
+from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
 
 import harness
@@ -336,8 +336,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
         [sys.executable, "-m", "harness", "check", "StepLR", "faulty:Hangs", "--json", file,
          "--max-examples", "0", "--no-ledger"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        # A shell that runs the tests in the background has them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     line = process.stderr.readline()
     assert line.startswith("StepLR: ")
