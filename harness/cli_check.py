@@ -152,7 +152,7 @@ def check(
         from harness.report import to_json
 
         names = {result.subject for result in results}
-        runs = {s.name: uninterrupted_rates(s, seed) for s in chosen if s.name in names}
+        runs = {s.name: uninterrupted_rates(s, seed, time_limit) for s in chosen if s.name in names}
         data = to_json(results, budget, complete=complete, runs=runs)
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return status if complete else INTERRUPTED

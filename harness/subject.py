@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
+from harness.guard import Guard
 from harness.loop import Stateful, describe, new_sgd, step_scheduler
 from harness.terms import Term, format_value, holds_term, resolve
 
@@ -354,7 +355,8 @@ def import_attribute(reference: str) -> Any:
     module_name, _, path = reference.partition(":")
     value: Any
     try:
-        value = importlib.import_module(module_name)
+        with Guard(module_name).on():
+            value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         what = f"cannot import module {module_name!r} of {reference!r} ({describe(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
