@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli_options import (
+    FAILED,
     INTERRUPTED,
     LEDGER,
     OK,
@@ -38,6 +39,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 
 @click.command()
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
 @click.option(
     "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
 )
@@ -90,6 +92,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
     subjects: tuple[str, ...],
+    installed: bool,
     checks: tuple[str, ...],
     all_checks: bool,
     kwargs: str,
@@ -106,6 +109,9 @@ def check(
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
 
+    A package or module stands for all schedulers that it defines; with one that can't
+    be built, or can't be loaded, the exit status is not 0.
+
     Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
     argument is wrong, 130 after Ctrl-C.
     """
@@ -118,7 +124,8 @@ def check(
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
     options = options_of(kwargs)
-    chosen = choose_subjects(subjects, options)
+    found = choose_subjects(subjects, options, installed=installed)
+    chosen = found.subjects
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     check_python(resume_python)
     if json_file is not None:
@@ -143,8 +150,9 @@ def check(
     except KeyboardInterrupt:
         complete = False
         click.echo("interrupted: this is what was found so far", err=True)
-    from harness.show import show_results
+    from harness.show import show_missed, show_results
 
+    show_missed(found)
     status = show_results(results, chosen, selected, scripts, explain, not no_ledger)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
@@ -154,7 +162,10 @@ def check(
         names = {result.subject for result in results}
         runs = {s.name: uninterrupted_rates(s, seed, time_limit) for s in chosen if s.name in names}
         data = to_json(results, budget, complete=complete, runs=runs)
+        data["not_checked"] = {missed.what: missed.why for missed in found.missed}
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    if found.missed:
+        status = status or FAILED
     return status if complete else INTERRUPTED
 
 
@@ -197,14 +208,18 @@ def _check_lines() -> list[str]:
 
 
 @click.command("list")
-def list_() -> int:
-    """Show the subjects and the checks, a line each."""
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+def list_(subjects: tuple[str, ...], installed: bool) -> int:
+    """Show the subjects and the checks, a line each; of a package what it defines."""
     from harness.catalogue import choose_subjects
+    from harness.show import show_missed
 
-    subjects = choose_subjects((), {})
-    width = max(len(subject.name) for subject in subjects)
+    found = choose_subjects(subjects, {}, installed=installed)
+    show_missed(found)
+    width = max((len(subject.name) for subject in found.subjects), default=0)
     click.echo("Subjects:")
-    for subject in subjects:
+    for subject in found.subjects:
         click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
     click.echo("\nChecks:")
     click.echo("\n".join(f"  {line}" for line in _check_lines()))

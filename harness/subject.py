@@ -446,6 +446,7 @@ def select_subjects(
             close = difflib.get_close_matches(name, listed, n=1)
             hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
             raise SubjectError(
-                f"no subject is called {name!r}: {hint} One of your own is module:attribute"
+                f"no subject is called {name!r}: {hint} One of your own is module:attribute; "
+                "a package, for all that it defines, must be installed or in the current folder"
             )
     return list({subject.reference: subject for subject in chosen}.values())

@@ -167,3 +167,14 @@ SUBJECTS = {
     if cls not in (ExponentialLR, Hostile)
 }
 ALL = list(SUBJECTS.values())
+
+
+def fork():
+    """Come back twice."""
+    os.fork()
+
+
+def back_to_the_harness(function):
+    """Call `function` as the harness does."""
+    here = {"__name__": "harness.of_a_test", "function": function}
+    exec("function()", here)
