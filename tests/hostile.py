@@ -86,9 +86,15 @@ class ChangesDevice(Hostile):
 
 
 class ChangesFolder(Hostile):
+    moved = False
+
     def harm(self):
-        with tempfile.TemporaryDirectory() as folder:  # it is gone, too
-            os.chdir(folder)
+        if not ChangesFolder.moved:
+            ChangesFolder.moved = True
+            with tempfile.TemporaryDirectory() as folder:  # it is gone, too
+                os.chdir(folder)
+        else:
+            os.chdir("/")
 
 
 class ChangesEnvironment(Hostile):
@@ -104,12 +110,19 @@ class ChangesThreads(Hostile):
 
 
 class Forks(Hostile):
+    calls = 0
+
     def harm(self):
+        Forks.calls += 1
+        if Forks.calls % 20 == 1:  # a fork takes a while
+            self.fork()
+
+    def fork(self):
         os.fork()
 
 
-class ForksAndExits(Hostile):
-    def harm(self):
+class ForksAndExits(Forks):
+    def fork(self):
         if os.fork() == 0:
             sys.exit(3)
 
@@ -171,10 +184,11 @@ ALL = list(SUBJECTS.values())
 
 def fork():
     """Come back twice."""
-    os.fork()
+    return os.fork()
 
 
 def back_to_the_harness(function):
-    """Call `function` as the harness does."""
+    """What `function` returns, called as the harness does."""
     here = {"__name__": "harness.of_a_test", "function": function}
-    exec("function()", here)
+    exec("result = function()", here)
+    return here["result"]
