@@ -170,36 +170,37 @@ class _Uncertain(Exception):
 def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
     """A subject that builds `cls`, which is to be found at `place`; or why there is none."""
     options: dict[str, Any] = {}
+    step: Any = step_scheduler
     try:
         with Guard(place).on():
-            step: Any = step_scheduler
+            hints = _required(cls)
+            options |= dict.fromkeys(hints)
             if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
                 step = step_with_metric
             elif needs := list(_without_default(cls.step)):
-                raise _Uncertain(
-                    f"its step needs {needs[0]!r}: give the Subject a 'step' that passes it"
-                )
-            hints = _required(cls)
-            options = dict.fromkeys(hints)
-            options.update((option, _drawn(option, hint)) for option, hint in hints.items())
+                step = None
+                raise _Uncertain(f"its step needs {needs[0]!r}, which 'step' must give it")
+            options |= {option: _drawn(option, hint) for option, hint in hints.items()}
             subject = Subject(name, cls, options=options, step=step, reference=place)
             with time_limit(LONGEST):
                 _try(subject)
     except TimeLimit:
-        return Missed(place, f"it was not built within {LONGEST:g} s", _lines(cls, options))
+        return Missed(place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step))
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
-        return Missed(place, why, _lines(cls, options))
+        return Missed(place, why, _lines(cls, options, step))
     return subject
 
 
-def _lines(cls: type, options: Iterable[str]) -> tuple[str, ...]:
-    """What to add for a class that can't be built, with its options to be filled in."""
-    said = ", ".join(f'"{option}": ...' for option in options)
+def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
+    """What to add for a class that can't be built, with what is to be filled in."""
+    said = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
+    if step is None:
+        said += ", step=lambda scheduler, epoch: scheduler.step(...)"
     return (
         "from harness import Subject",
         f"from {cls.__module__} import {cls.__name__}",
-        f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={{{said}}})',
+        f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={said})',
     )
 
 

@@ -121,7 +121,7 @@ def test_every_scheduler_of_a_package_is_found(package):
         "Unhinted": "its required 'total' has no type hint, which does not say what to give",
         "OfAFunction": "its required 'name' has the type str, which does not say what to give",
         "Refuses": "ValueError: total must be 100",
-        "NeedsALoss": "its step needs 'scale': give the Subject a 'step' that passes it",
+        "NeedsALoss": "its step needs 'scale', which 'step' must give it",
     }
     assert found.unread == []
 
@@ -132,6 +132,8 @@ def test_the_lines_for_what_cannot_be_built_build_it(package):
     lines = missed["pkg_lines.schedules:OfAFunction"].lines
     assert len(lines) == 3
     assert lines[2].endswith('options={"total": ..., "name": ...})')
+    step = missed["pkg_lines.schedules:NeedsALoss"].lines[2]
+    assert step.endswith("options={}, step=lambda scheduler, epoch: scheduler.step(...))")
     names = {}
     exec("\n".join(lines).replace("...", "1"), names)
     assert names["SUBJECT"].bind({}).options == {"total": 1, "name": 1}

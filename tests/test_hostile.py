@@ -165,11 +165,15 @@ def test_a_fork_leaves_no_zombie_and_may_do_its_own_work(tmp_path):
         came_back = hostile.back_to_the_harness(hostile.fork)
     assert (tmp_path / "done").read_text() == "by a child"
     assert came_back > 0
-    with pytest.raises(ChildProcessError):
+
+    def wait():
         for _ in range(200):
             os.waitid(os.P_PID, came_back, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             with Guard("the next").on():
                 time.sleep(0.05)
+
+    with pytest.raises(ChildProcessError):
+        wait()
 
 
 def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_path):
