@@ -24,7 +24,7 @@ from harness.loop import new_sgd
 from harness.results import BROKEN, HOLDS, UNKNOWN
 
 HARMLESS = Subject("harmless", ExponentialLR, options={"gamma": 0.9})
-FEW = select_checks(["resume_from_file", "resume_by_pickle"])
+FEW = select_checks(["resume_optimizer_then_scheduler", "resume_by_pickle"])
 SWEEP = Budget(max_examples=0)
 
 DISTURBS = [name for name in hostile.SUBJECTS if not name.startswith(("Exits", "Fork"))]
@@ -104,7 +104,7 @@ def test_the_other_pairs_are_as_they_are_alone(harness_command, tmp_path):
 def test_standard_output_is_a_json_file(harness_command):
     done = harness_command(
         "check", "hostile:ALL.Prints", "hostile:ALL.PrintsBelowPython", "--check",
-        "resume_from_file", "--max-examples", 0, "--json", "/dev/stderr",
+        "resume_optimizer_then_scheduler", "--max-examples", 0, "--json", "/dev/stderr",
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.startswith("NOT TRIED epoch: Prints, PrintsBelowPython\n")
@@ -125,9 +125,9 @@ def test_standard_output_is_a_json_file(harness_command):
     ],
 )
 def test_sys_exit_is_an_exception_of_the_subject(name, verdict):
-    checks = select_checks(
-        ["resume_optimizer_then_scheduler", "resume_by_pickle", "resume_by_last_epoch"]
-    )
+    checks = FEW
+    if name == "ExitsWithLastEpoch":  # others may be broken there, by torch itself
+        checks = [*FEW, *select_checks(["resume_by_last_epoch"])]
     results = list(check_subject(hostile.SUBJECTS[name], checks, SWEEP))
     assert len(results) == len(checks)
     found = {result.verdict for result in results}
@@ -141,7 +141,8 @@ def test_sys_exit_is_an_exception_of_the_subject(name, verdict):
 @pytest.mark.parametrize("name", ["Forks", "ForksAndExits"])
 def test_a_fork_ends_where_it_comes_back(name, harness_command, tmp_path):
     done = harness_command(
-        "check", f"hostile:ALL.{name}", "LinearAnnealingLR", "--check", "resume_from_file",
+        "check", f"hostile:ALL.{name}", "LinearAnnealingLR", "--check",
+        "resume_optimizer_then_scheduler",
         "--max-examples", 0, "--json", "out.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -189,7 +190,12 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: cannot import module 'exits' of 'exits:Decays' (SystemExit: 0)" in done.stderr
     done = harness_command(
-        "check", "prints:Decays", "--kwargs", "gamma=0.9", "--check", "resume_from_file"
+        "check",
+        "prints:Decays",
+        "--kwargs",
+        "gamma=0.9",
+        "--check",
+        "resume_optimizer_then_scheduler",
     )
     assert done.returncode == 0
     assert done.stdout.startswith("subject ")
@@ -218,7 +224,8 @@ def test_a_constructor_that_takes_seconds_meets_the_time_limit(harness_command, 
         "        time.sleep(60)\n"
     )
     done = harness_command(
-        "check", "slow:Slow", "LinearAnnealingLR", "--check", "resume_from_file", "--time-limit",
+        "check", "slow:Slow", "LinearAnnealingLR", "--check",
+        "resume_optimizer_then_scheduler", "--time-limit",
         1.5, "--max-examples", 0, "--json", "out.json", timeout=30,
     )  # fmt: skip
     assert done.returncode == 2
