@@ -10,6 +10,8 @@ from typing import Any
 
 from harness.checks import CHECKS
 from harness.decorators import Check
+from harness.discover import Found, installed_subjects, is_package, subjects_of
+from harness.errors import SubjectError
 from harness.ledger import Ledger, read_ledger
 from harness.subject import Subject, find_subject, find_subjects, select_subjects
 
@@ -21,14 +23,31 @@ CATALOGUE = "lr_schedules.subjects:SUBJECTS"
 """The subjects that are checked where none is named."""
 
 
-def choose_subjects(names: Sequence[str], options: Mapping[str, Any]) -> list[Subject]:
-    """The subjects of these names, or all that are listed; each takes the options."""
+def choose_subjects(
+    names: Sequence[str], options: Mapping[str, Any], *, installed: bool = False
+) -> Found:
+    """The subjects of these names, or all that are listed; each takes the options.
+
+    A name may be that of a package or module, for all that it defines; those `installed` are
+    what packages ship.
+    """
     catalogue = find_subjects(CATALOGUE)
-    names = names or [subject.name for subject in catalogue]
-    chosen = select_subjects(names, catalogue, dict(options))
-    for subject in chosen:
+    listed = [subject.name for subject in catalogue]
+    found = installed_subjects() if installed else Found()
+    for name in names or ([] if installed else listed):
+        if ":" in name or name in listed or not is_package(name):
+            found.subjects += select_subjects([name], catalogue, dict(options))
+        elif options:
+            raise SubjectError(f"{name!r} is a package: options are for one scheduler, {name}:NAME")
+        else:
+            more = subjects_of(name, listed)
+            found.subjects += more.subjects
+            found.missed += more.missed
+            found.unread += more.unread
+    found.subjects = list({s.reference or id(s): s for s in found.subjects}.values())
+    for subject in found.subjects:
         subject.bind(dict.fromkeys(subject.open))
-    return chosen
+    return found
 
 
 def subject_called(name: str) -> Subject:

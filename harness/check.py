@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from harness.counterexample import counterexample, evidence, find_others
 from harness.decorators import Check
 from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.excuses import excuses, why
+from harness.guard import Guard
 from harness.judge import by_ledger
 from harness.ledger import NOTHING_KNOWN, Ledger, version_of
 from harness.limit import time_limit
@@ -94,6 +94,7 @@ class SubjectCheck:
         self.followed: dict[str, dict[str, str]] = {}
         self.traces = 0
         self.strategy = subject.strategy
+        self.guard = Guard(subject.name)
         self.started = time.process_time()
 
     # ---------------------------------------------------------------------- preparation
@@ -136,7 +137,7 @@ class SubjectCheck:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
-        """The time limit, in both its forms, and no warnings."""
+        """The time limit, in both its forms, and the guard."""
         # The first optimizer of a process imports the rest of torch, which takes a second, is
         # not the subject's doing, and can't be begun again where the limit cuts it short.
         new_sgd()
@@ -144,8 +145,7 @@ class SubjectCheck:
         self.deadline = time.monotonic() + seconds
         self.current = None
         try:
-            with warnings.catch_warnings(), time_limit(seconds):
-                warnings.simplefilter("ignore")
+            with self.guard.on(), time_limit(seconds):
                 yield
         except TimeLimit:
             raise UndecidedError(
@@ -184,7 +184,7 @@ class SubjectCheck:
             else:
                 with self.limited():
                     verdict, reason, counterexample = by_ledger(self, entries, check, holding)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
 

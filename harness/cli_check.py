@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli_options import (
+    FAILED,
     INTERRUPTED,
     LEDGER,
     OK,
@@ -54,6 +55,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 
 @click.command()
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
 @click.option(
     "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
 )
@@ -119,6 +121,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
     subjects: tuple[str, ...],
+    installed: bool,
     checks: tuple[str, ...],
     all_checks: bool,
     kwargs: str,
@@ -139,6 +142,9 @@ def check(
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
 
+    A package or module stands for all schedulers that it defines; with one that can't
+    be built, or can't be loaded, the exit status is not 0.
+
     Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
     argument is wrong, 130 after Ctrl-C.
     """
@@ -152,7 +158,8 @@ def check(
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
-    chosen = choose_subjects(subjects, options_of(kwargs))
+    found = choose_subjects(subjects, options_of(kwargs), installed=installed)
+    chosen = found.subjects
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     check_python(resume_python)
     if json_file is not None:
@@ -178,7 +185,7 @@ def check(
     if not no_ledger:
         known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
     pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
-    if not pairs:
+    if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
 
     def make(subject: Subject, budget: Budget) -> Pairs:
@@ -193,12 +200,13 @@ def check(
     else:
         checked = gate(pairs, make, budget, time_budget)
     results, complete = _run(pairs, checked, explores=profile == "explore")
-    from harness.show import show_results
+    from harness.show import show_missed, show_results
 
     tried = [pair for index, pair in enumerate(pairs) if index in results]
-    found = [results[index] for index in sorted(results)]
+    last = [results[index] for index in sorted(results)]
+    show_missed(found)
     status = show_results(
-        found, {check.name: check for check in selected},
+        last, {check.name: check for check in selected},
         subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
         explain=explain, ledger=not no_ledger,
     )  # fmt: skip
@@ -208,10 +216,13 @@ def check(
         from harness.report import to_json
 
         by_name = {subject.name: subject for subject, _ in tried}
-        runs = {name: uninterrupted_rates(subject, seed) for name, subject in by_name.items()}
+        runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
         part = "/".join(map(str, shard))
-        data = to_json(found, budget, complete=complete, runs=runs, shard=part)
+        data = to_json(last, budget, complete=complete, runs=runs, shard=part)
+        data["not_checked"] = {missed.what: missed.why for missed in found.missed}
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    if found.missed:
+        status = status or FAILED
     return status if complete else INTERRUPTED
 
 
@@ -266,14 +277,18 @@ def _check_lines() -> list[str]:
 
 
 @click.command("list")
-def list_() -> int:
-    """Show the subjects and the checks, a line each."""
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+def list_(subjects: tuple[str, ...], installed: bool) -> int:
+    """Show the subjects and the checks, a line each; of a package what it defines."""
     from harness.catalogue import choose_subjects
+    from harness.show import show_missed
 
-    subjects = choose_subjects((), {})
-    width = max(len(subject.name) for subject in subjects)
+    found = choose_subjects(subjects, {}, installed=installed)
+    show_missed(found)
+    width = max((len(subject.name) for subject in found.subjects), default=0)
     click.echo("Subjects:")
-    for subject in subjects:
+    for subject in found.subjects:
         click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
     click.echo("\nChecks:")
     click.echo("\n".join(f"  {line}" for line in _check_lines()))

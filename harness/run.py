@@ -116,7 +116,7 @@ class Runner:
         self.check_time()
         optimizer, scheduler = self.start()
         step = self.bound.step
-        seen = [observe(optimizer, scheduler)]
+        seen = [self._make("reading the optimizer", observe, optimizer, scheduler)]
         index = epoch = 0
         try:
             for letter in path:

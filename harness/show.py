@@ -13,13 +13,14 @@ from harness import report
 from harness.causes import explain as causes_of
 from harness.cli_options import BROKEN_FOUND, FAILED, OK
 from harness.decorators import Check
+from harness.discover import Found
 from harness.errors import HarnessError, ScriptError
 from harness.output import file_name, write_bytes, write_text
 from harness.results import BROKEN, STALE, UNKNOWN, Result
 from harness.script import script_of
 from harness.subject import Subject
 
-__all__ = ["show_results"]
+__all__ = ["show_missed", "show_results"]
 
 
 def show_results(
@@ -83,6 +84,14 @@ def show_results(
     if broken or any(result.verdict == STALE for result in results):
         return BROKEN_FOUND
     return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
+
+
+def show_missed(found: Found) -> None:
+    """Print what was found and can't be checked."""
+    for line in found.unread:
+        click.echo(f"note: {line}", err=True)
+    for missed in found.missed:
+        click.echo(f"{missed}\n")
 
 
 def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
