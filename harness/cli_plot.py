@@ -39,7 +39,7 @@ def plot(
 
     if len(kwargs) > MOST_CURVES:
         raise click.UsageError(f"--kwargs: more than {MOST_CURVES} curves can't be told apart")
-    chosen = [choose_subjects((subject,), options_of(said)) for said in kwargs or ("",)]
+    chosen = [choose_subjects((subject,), options_of(said)).subjects for said in kwargs or ("",)]
     if len(chosen[0]) > 1:
         names = ", ".join(found.reference for found in chosen[0])
         raise click.UsageError(f"{subject} holds several subjects: name one of {names}")
