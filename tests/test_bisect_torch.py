@@ -324,6 +324,9 @@ def test_interrupted_it_leaves_no_file_and_no_process(start, tmp_path, number, s
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (status, "interrupted: nothing is left behind\n")
     assert list(scratch.iterdir()) == []
+    until = time.monotonic() + 10
+    while _runs(int(slow.read_text())) and time.monotonic() < until:
+        time.sleep(0.02)
     assert not _runs(int(slow.read_text()))
 
 

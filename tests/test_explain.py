@@ -148,7 +148,9 @@ def test_explain_says_how_many_sets_of_options_and_writes_scripts(command, tmp_p
 
 
 def test_explain_with_nothing_broken_says_so(command):
-    status, printed, _ = command("check", "LinearAnnealingLR", "--explain", "--max-examples", "0")
+    status, printed, _ = command(
+        "check", "lr_schedules.correct:Halving", "--explain", "--max-examples", "0"
+    )
     assert status == 0
     assert "cause" not in printed.lower()
 
