@@ -204,7 +204,7 @@ def _blocks(results: Sequence[Result], checks: Mapping[str, Check]) -> Iterator[
 
 def _block(title: str, text: str, *, unfolded: bool) -> str:
     """A text as it is, below a title that unfolds it."""
-    fence = "`" * (2 + max(map(len, re.findall(r"`+", f"`{text}"))))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     shown = " open" if unfolded else ""
     head = f"<details{shown}><summary>{html.escape(' '.join(title.split()), quote=False)}</summary>"
     return f"{head}\n\n{fence}text\n{text}\n{fence}\n\n</details>\n"

@@ -41,7 +41,7 @@ def place_of(value: Any) -> str:
 @functools.cache
 def _in_file(value: Any) -> tuple[Path, int] | None:
     name = inspect.getsourcefile(value)
-    if name is None:
+    if name is None or not Path(name).is_file():
         return None
     try:
         line = inspect.getsourcelines(value)[1]
