@@ -1,6 +1,8 @@
 """A scheduler in a module of its own, as a user has it."""
 
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import lr_scheduler
+
+LRScheduler = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
 
 
 class Halves(LRScheduler):
