@@ -297,7 +297,7 @@ def test_in_a_job_it_is_on_by_itself_and_the_summary_is_appended(command, on_git
     said = [line for line in printed.splitlines() if line.startswith("::error ")]
     assert [line.partition(",title=")[0] for line in said] == [f"::error file={FILE},line={LINE}"]
     once = on_github.read_text()
-    assert once.startswith("# Before\n\n## lr-resume-harness, torch 2.")
+    assert once.startswith("# Before\n\n## lr-resume-harness, torch ")
     assert once.count("\n## ") == 1
     command(*ONE_CHECK, PICKLE)
     twice = on_github.read_text()
