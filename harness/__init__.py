@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from harness.loop import metrics, step_with_metric
     from harness.pairs import check_subject
+    from harness.pytest_plugin import parametrize_with_checks
     from harness.results import BrokenSchedule, Budget, Counterexample, Result
     from harness.script import write_script
     from harness.subject import Subject
@@ -58,6 +59,7 @@ _HOME = {
     "check_subject": "pairs",
     "explain": "causes",
     "metrics": "loop",
+    "parametrize_with_checks": "pytest_plugin",
     "replay": "api",
     "resume_check": "decorators",
     "state_check": "decorators",
@@ -88,6 +90,7 @@ __all__ = [
     "check_subject",
     "explain",
     "metrics",
+    "parametrize_with_checks",
     "replay",
     "resume_check",
     "state_check",

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.catalogue import known_failures
+from harness import settings
 from harness.causes import explain as explain_results
 from harness.check import SubjectCheck
 from harness.checks import as_check, select_checks
-from harness.errors import CheckError, UndecidedError
-from harness.ledger import NOTHING_KNOWN
+from harness.errors import UndecidedError
+from harness.ledger import read_ledger
+from harness.needs import lacking
 from harness.outcomes import Outcome
 from harness.pairs import check_subject
+from harness.paths import routes
 from harness.report import broken_text, causes_count, causes_text, stale_text, unknown_text
 from harness.results import (
     BROKEN,
@@ -49,7 +51,10 @@ def replay(
     work = SubjectCheck(subject, Budget(time_limit=time_limit), resume_python)
     started = time.perf_counter()
     verdict, reason, counterexample = UNKNOWN, "", None
+    needs = [need for way in (check, *routes(check, trace)) for need in way.needs]
     try:
+        if lacks := next(filter(None, map(lacking, needs)), ""):
+            raise UndecidedError(lacks)
         work.prepare_elsewhere(check, subject.bind(dict(trace.options)))
         with work.limited():
             work.current = trace
@@ -74,13 +79,13 @@ def check_scheduler(
     subject: Any,
     *,
     checks: Iterable[Any] = (),
-    all_checks: bool = False,
-    max_examples: int = 25,
-    seed: int = 0,
-    time_limit: float = 30.0,
+    all_checks: bool | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    time_limit: float | None = None,
     explain: bool = False,
     resume_python: str = "",
-    ledger: str | Path | Iterable[str | Path] = (),
+    ledger: str | Path | Iterable[str | Path] | None = None,
     **options: Any,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint, in any test.
@@ -92,23 +97,27 @@ def check_scheduler(
         ``build(optimizer, last_epoch=-1, **options)``, or ``"module:attribute"``.
     checks : iterable
         Names of checks, or functions decorated as such; the default ones if empty.
-    all_checks : bool
+    all_checks : bool, optional
         Whether to add the opt-in checks.
-    max_examples : int
+    max_examples : int, optional
         Traces of the search for each check, after the sweep; 0 for the sweep alone.
-    seed : int
+    seed : int, optional
         Seed of the search: the same one draws the same traces.
-    time_limit : float
+    time_limit : float, optional
         Seconds for each check.
     explain : bool
         Whether to report what is broken by its causes, over all sets of drawn options.
     resume_python : str
         Path of another Python, with another torch: the checks that go through another
         process are added, saved by one torch and resumed by the other.
-    ledger : str, Path or iterable of these
+    ledger : str, Path or iterable of these, optional
         Files of known failures (`harness.ledger`): what they tell of is KNOWN, and no failure.
+        That of PyTorch is one of them only where it is named.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
+
+    What is None is as the options and ini keys of pytest say (`harness.pytest_plugin`), else as
+    the command line has it, without a ledger.
 
     Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`,
     if a check is broken, or what the ledger tells of it is STALE; else `UndecidedError` if one
@@ -116,32 +125,30 @@ def check_scheduler(
     they must be.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_from_file"])
+    >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
     >>> results[0].verdict
     'HOLDS'
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
-    if max_examples < 0:
-        raise CheckError(f"'max_examples' must be 0 or more (got {max_examples!r})")
-    if not 0 < time_limit <= 86400:
-        raise CheckError(
-            f"'time_limit' must be seconds, above 0 and within a day (got {time_limit!r})"
-        )
+    checks = list(checks)
+    said = settings.current.having(
+        all_checks=False if checks and all_checks is None else all_checks,
+        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
+    )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:
         from harness.worker import worker_of
 
         worker_of(resume_python)  # says at once what is wrong with it
-    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
-    budget = Budget(max_examples, seed, time_limit, explain)
+    selected = select_checks(checks, all_checks=said.all_checks, elsewhere=bool(resume_python))
+    budget = Budget(said.max_examples, said.seed, said.time_limit, explain)
     chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
-    files = [ledger] if isinstance(ledger, (str, Path)) else list(ledger)
-    known = NOTHING_KNOWN
-    if files:
-        known = known_failures(list(map(Path, files)), [chosen], selected)
     results = list(
-        check_subject(chosen, selected, budget, resume_python=resume_python, ledger=known)
-    )
+        check_subject(
+            chosen, selected, budget, resume_python=resume_python,
+            ledger=read_ledger(said.files), search_known=said.search_known,
+        )
+    )  # fmt: skip
     if explain and (causes := explain_results(results)):
         text = causes_text(causes, {check.name: check for check in selected})
         raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)

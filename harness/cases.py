@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import HarnessError, SubjectError, UndecidedError
+from harness.errors import HarnessError, SubjectError, TimeLimit, UndecidedError
+from harness.guard import Guard
+from harness.limit import time_limit
 from harness.loop import describe, same, with_groups
 from harness.paths import LETTER
 from harness.run import Runner
@@ -125,11 +126,11 @@ def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
     return ""
 
 
-def uninterrupted_rates(subject: Subject, seed: int) -> dict[str, list[Any]]:
+def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> dict[str, list[Any]]:
     """The LR of every group at the start and after each epoch of the plain run, by its trace.
 
     For all sets of options that the subject is checked with, without any save; fewer epochs
-    where the run ends by an exception. Nothing where the subject can't be run.
+    where the run ends by an exception. Nothing where the subject can't be run in so many seconds.
     """
     runners: dict[str, Runner] = {}
     plain = Operation("train", count=subject.length)
@@ -140,20 +141,19 @@ def uninterrupted_rates(subject: Subject, seed: int) -> dict[str, list[Any]]:
     def runner(bound: Bound) -> Runner:
         return runners.setdefault(said(bound), Runner(bound))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with Guard(subject.name).on(), time_limit(seconds):
             cases, _ = find_cases(subject, seed, runner)
-        except HarnessError:
-            return {}
-        runs = {said(case.bound): runner(case.bound) for case in cases}
-        path = "t" * subject.length
-        return {
-            trace: [
-                seen["lr"] for seen in runs[trace].reference(path).observations[: len(path) + 1]
-            ]
-            for trace in runs
-        }
+            runs = {said(case.bound): runner(case.bound) for case in cases}
+            path = "t" * subject.length
+            return {
+                trace: [
+                    seen["lr"] for seen in runs[trace].reference(path).observations[: len(path) + 1]
+                ]
+                for trace in runs
+            }
+    except (Exception, SystemExit, TimeLimit):  # its verdicts say what it is
+        return {}
 
 
 def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from harness.counterexample import counterexample, evidence, find_others
 from harness.decorators import Check
 from harness.errors import SubjectError, TimeLimit, TraceError, UndecidedError
 from harness.excuses import excuses, why
+from harness.guard import Guard
 from harness.judge import by_ledger
 from harness.ledger import NOTHING_KNOWN, Ledger, version_of
 from harness.limit import time_limit
@@ -96,6 +96,7 @@ class SubjectCheck:
         self.followed: dict[str, dict[str, str]] = {}
         self.traces = 0
         self.strategy = subject.strategy
+        self.guard = Guard(subject.name)
         self.started = time.process_time()
 
     # ---------------------------------------------------------------------- preparation
@@ -138,7 +139,7 @@ class SubjectCheck:
 
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
-        """The time limit, in both its forms, and no warnings."""
+        """The time limit, in both its forms, and the guard."""
         # The first optimizer of a process imports the rest of torch, which takes a second, is
         # not the subject's doing, and can't be begun again where the limit cuts it short.
         new_sgd()
@@ -146,8 +147,7 @@ class SubjectCheck:
         self.deadline = time.monotonic() + seconds
         self.current = None
         try:
-            with warnings.catch_warnings(), time_limit(seconds):
-                warnings.simplefilter("ignore")
+            with self.guard.on(), time_limit(seconds):
                 yield
         except TimeLimit:
             raise UndecidedError(
@@ -187,7 +187,7 @@ class SubjectCheck:
             else:
                 with self.limited():
                     verdict, reason, counterexample = by_ledger(self, entries, check, holding)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = why(error, self.so_far())
         return self.result(check, verdict, reason, counterexample, started)
 
@@ -261,13 +261,13 @@ class SubjectCheck:
             if trace is not None:
                 self.blame(check, trace)
         if trace is None:
+            if self.excuse and not self.held:
+                raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             if not (self.tally.traces and self.tally.steps and self.tried(check)):
                 if check is CHANGED:
                     raise UndecidedError("no change of its options that was tried shows in its run")
                 too_short = "nothing was tried: the uninterrupted run is too short"
                 raise UndecidedError(self.apart or too_short)
-            if self.excuse and not self.held:
-                raise UndecidedError(OF_THE_OPTIMIZER + self.excuse)
             return HOLDS, self.note, None
         found = self.found()
         if self.examples is not None:

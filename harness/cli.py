@@ -21,7 +21,9 @@ from harness.cli_options import (
     RESUME_PYTHON,
     check_python,
 )
+from harness.cli_plot import plot
 from harness.errors import HarnessError
+from harness.output import stdout_kept
 from harness.progress import bar
 
 __all__ = ["main"]
@@ -34,9 +36,19 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
     if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
         sys.path.insert(0, os.getcwd())
+    with stdout_kept():
+        status = _status()
+    sys.exit(status)
+
+
+def _status() -> int:
+    status: int
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
+    except SystemExit:  # not Click's, which returns a status
+        click.echo("error: a subject or a check ended the program by sys.exit", err=True)
+        status = FAILED
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
         status = FAILED
@@ -52,7 +64,7 @@ def main() -> None:
         _no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
         status = FAILED
-    sys.exit(status)
+    return status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -182,7 +194,7 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     return selftest_report.status(trials)
 
 
-for command in (check, list_, ledger):
+for command in (check, list_, ledger, plot):
     cli.add_command(command)
 
 

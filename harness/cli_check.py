@@ -15,6 +15,7 @@ import click
 
 from harness.cli_options import (
     CI,
+    FAILED,
     INTERRUPTED,
     LEDGER,
     OK,
@@ -55,6 +56,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 
 @click.command()
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
 @click.option(
     "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
 )
@@ -104,6 +106,12 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Write a reproduction script for every counterexample.",
 )
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Draw every counterexample; needs matplotlib.",
+)
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
@@ -115,6 +123,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
     subjects: tuple[str, ...],
+    installed: bool,
     checks: tuple[str, ...],
     all_checks: bool,
     kwargs: str,
@@ -126,6 +135,7 @@ def check(
     shard: tuple[int, int],
     json_file: Path | None,
     scripts: Path | None,
+    plots: Path | None,
     explain: bool,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
@@ -134,6 +144,9 @@ def check(
     resume_python: str,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
+
+    A package or module stands for all schedulers that it defines; with one that can't
+    be built, or can't be loaded, the exit status is not 0.
 
     Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
     argument is wrong, 130 after Ctrl-C.
@@ -148,13 +161,19 @@ def check(
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
-    chosen = choose_subjects(subjects, options_of(kwargs))
+    found = choose_subjects(subjects, options_of(kwargs), installed=installed)
+    chosen = found.subjects
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     check_python(resume_python)
     if json_file is not None:
         check_writable(json_file)
     if scripts is not None:
         check_folder(scripts)
+    if plots is not None:
+        from harness.drawing import check_drawable
+
+        check_drawable("svg", "--plots")
+        check_folder(plots)
     for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
         if seconds is not None and math.isnan(seconds):
             raise click.BadParameter("must be a number of seconds", param_hint=name)
@@ -169,7 +188,7 @@ def check(
     if not no_ledger:
         known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
     pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
-    if not pairs:
+    if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
 
     def make(subject: Subject, budget: Budget) -> Pairs:
@@ -185,26 +204,30 @@ def check(
         checked = gate(pairs, make, budget, time_budget)
     results, complete = _run(pairs, checked, explores=profile == "explore")
     from harness.github import tell_github
-    from harness.show import show_results
+    from harness.show import show_missed, show_results
 
     tried = [pair for index, pair in enumerate(pairs) if index in results]
-    found = [results[index] for index in sorted(results)]
+    last = [results[index] for index in sorted(results)]
     by_check = {check.name: check for check in selected}
+    show_missed(found)
     status = show_results(
-        found, by_check, subjects=[subject for subject, _ in tried], scripts=scripts,
+        last, by_check, subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
         explain=explain, ledger=not no_ledger,
     )  # fmt: skip
-    tell_github(ci, found, by_check, complete=complete)
+    tell_github(ci, last, by_check, complete=complete)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text
         from harness.report import to_json
 
         by_name = {subject.name: subject for subject, _ in tried}
-        runs = {name: uninterrupted_rates(subject, seed) for name, subject in by_name.items()}
+        runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
         part = "/".join(map(str, shard))
-        data = to_json(found, budget, complete=complete, runs=runs, shard=part)
+        data = to_json(last, budget, complete=complete, runs=runs, shard=part)
+        data["not_checked"] = {missed.what: missed.why for missed in found.missed}
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    if found.missed:
+        status = status or FAILED
     return status if complete else INTERRUPTED
 
 
@@ -259,14 +282,18 @@ def _check_lines() -> list[str]:
 
 
 @click.command("list")
-def list_() -> int:
-    """Show the subjects and the checks, a line each."""
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+def list_(subjects: tuple[str, ...], installed: bool) -> int:
+    """Show the subjects and the checks, a line each; of a package what it defines."""
     from harness.catalogue import choose_subjects
+    from harness.show import show_missed
 
-    subjects = choose_subjects((), {})
-    width = max(len(subject.name) for subject in subjects)
+    found = choose_subjects(subjects, {}, installed=installed)
+    show_missed(found)
+    width = max((len(subject.name) for subject in found.subjects), default=0)
     click.echo("Subjects:")
-    for subject in subjects:
+    for subject in found.subjects:
         click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
     click.echo("\nChecks:")
     click.echo("\n".join(f"  {line}" for line in _check_lines()))

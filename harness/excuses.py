@@ -24,7 +24,7 @@ def excuses(control: Break, broken: Break, check: Check) -> bool:
     return True
 
 
-def why(error: Exception, so_far: str) -> str:
+def why(error: BaseException, so_far: str) -> str:
     """What an exception that kept a check from being made says: ours is said to be ours.
 
     `so_far` is what had been done, for the message.

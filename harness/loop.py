@@ -146,7 +146,7 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
     if hasattr(scheduler, "get_last_lr"):
         try:
             seen["get_last_lr"] = numbers(scheduler.get_last_lr())
-        except Exception as error:  # before the first step, in some versions
+        except (Exception, SystemExit) as error:  # before the first step, in some versions
             seen["get_last_lr"] = f"raises {type(error).__name__}"
     seen["weights"] = [
         parameter.tolist() for group in optimizer.param_groups for parameter in group["params"]

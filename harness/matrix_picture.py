@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import textwrap
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.drawing import drawn
 from harness.matrix import COLOURS, LETTERS, SHOWN, Matrix
 
 __all__ = ["draw"]
@@ -24,28 +23,13 @@ LETTER = 0.13
 LONGEST = 50
 """Characters to a line of a label."""
 
-SALT = "lr-resume-harness"
-"""What makes the names inside an SVG the same each time."""
-
 
 def draw(matrix: Matrix, suffix: str) -> bytes:
     """The picture as ``.png`` or ``.svg``; the same matrix gives the same SVG.
 
     Raises `HarnessError` for another suffix, and where matplotlib is not installed.
     """
-    kind = suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise HarnessError(f"a picture's name must end with .png or .svg (got {suffix!r})")
-    try:
-        import matplotlib
-    except ImportError:
-        raise HarnessError("--picture needs matplotlib: python -m pip install matplotlib") from None
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    into = io.BytesIO()
-    settings: Any = {"svg.hashsalt": SALT, "font.size": 8, "text.parse_math": False}
-    with matplotlib.rc_context(settings):
-        _figure(matrix).savefig(into, format=kind, dpi=160, metadata=metadata)
-    return into.getvalue()
+    return drawn(lambda: _figure(matrix), suffix, "--picture")
 
 
 def _figure(matrix: Matrix) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +17,7 @@ from harness.changes import changes
 from harness.errors import SubjectError
 from harness.subject import Bound
 
-__all__ = ["lacking", "lacks"]
+__all__ = ["lacking", "lacks", "load_a_float"]
 
 
 def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
@@ -44,11 +47,33 @@ def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[st
             bound.build(bound.new_optimizer(), last_epoch=-1)
         except TypeError as error:
             takes = "last_epoch" not in str(error)
-        except Exception:
+        except (Exception, SystemExit):
             takes = True  # a matter of the check, which will say so
     if not takes:
         lacks["last_epoch"] = "its build takes no last_epoch"
     return lacks
+
+
+def load_a_float() -> None:
+    """Load a float by ``torch.load(weights_only=True)``, which not every torch can."""
+    file = io.BytesIO()
+    torch.save(0.5, file)
+    torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+@functools.cache
+def _saves_without_ranks() -> bool:
+    """Whether ``torch.distributed.checkpoint`` saves in a process alone, as from torch 2.3 on."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are no ranks
+            save({"epoch": 0}, storage_writer=FileSystemWriter(folder, sync_files=False))
+    except Exception:
+        return False
+    return True
 
 
 def lacking(need: str) -> str:
@@ -61,11 +86,11 @@ def lacking(need: str) -> str:
             importlib.import_module("torch.distributed.checkpoint.state_dict")
         except Exception:  # without distributed its own imports fail, in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
+        if not _saves_without_ranks():
+            return "torch.distributed.checkpoint of this torch saves in a process group alone"
     if need == "weights_only":
-        file = io.BytesIO()
-        torch.save(0.5, file)
         try:
-            torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+            load_a_float()
         except Exception:
             return "torch.load(weights_only=True) of this torch loads no float"
     if need == "gloo":

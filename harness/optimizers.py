@@ -142,13 +142,16 @@ def group_count(term: Term) -> int:
     return int(keywords.get("groups") or 1) if rates is None else len(rates)
 
 
-def optimizers(*, momentum: bool = False) -> SearchStrategy[Term]:
+def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[Term]:
     """Draws terms that make an optimizer of `WORDS`; the simplest is ``SGD(groups=1)``.
 
     What the installed torch has no optimizer, option or device for is not drawn.
-    With `momentum` every group of the optimizer holds ``momentum`` or ``betas``.
+    With `momentum` every group of the optimizer holds ``momentum`` or ``betas``; without
+    `betas` it holds ``momentum``.
     """
     from hypothesis import strategies as st
+
+    names = [name for name in WORDS if not momentum or has_momentum(name, betas=betas)]
 
     @st.composite
     def terms(draw: DrawFn) -> Term:
@@ -159,7 +162,7 @@ def optimizers(*, momentum: bool = False) -> SearchStrategy[Term]:
             # the word with the fewest options. 12 serves 1, 2, 3 and 4 choices alike.
             said.update(working[draw(st.integers(0, 11)) % len(working)])
 
-        name = draw(st.sampled_from([name for name in WORDS if not momentum or has_momentum(name)]))
+        name = draw(st.sampled_from(names))
         said: dict[str, Any] = {}
         if draw(st.booleans()) and works(name, {"groups": 2}):
             groups = draw(st.integers(2, 4))
@@ -214,7 +217,7 @@ def _takes_tensor_rate(name: str) -> bool:
 
 
 @functools.cache
-def has_momentum(name: str) -> bool:
-    """Whether the groups of an optimizer of `WORDS` hold ``momentum`` or ``betas``."""
+def has_momentum(name: str, *, betas: bool = True) -> bool:
+    """Whether the groups of an optimizer of `WORDS` hold ``momentum`` or, if they do, `betas`."""
     group = WORDS[name]().param_groups[0]
-    return "momentum" in group or "betas" in group
+    return "momentum" in group or (betas and "betas" in group)

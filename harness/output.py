@@ -1,15 +1,29 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and keeps standard output for the report."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import OutputError
 
-__all__ = ["check_folder", "check_writable", "write_bytes", "write_text"]
+__all__ = [
+    "check_folder",
+    "check_writable",
+    "file_name",
+    "stdout_kept",
+    "write_bytes",
+    "write_text",
+]
+
+
+def file_name(name: str) -> str:
+    """A name without what a file's name had better not have."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
 def check_writable(path: Path) -> None:
@@ -70,3 +84,31 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Keep standard output for what is written to ``sys.stdout`` from here on.
+
+    What others write to the file descriptor, such as children and libraries in C, goes to
+    standard error.
+    """
+    stdout = sys.stdout
+    try:
+        stdout.flush()
+        ours = stdout.fileno() == 1
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed, or has no descriptor
+        yield
+        return
+    try:
+        if ours:
+            sys.stdout = open(kept, "w", encoding=stdout.encoding, errors=stdout.errors,  # noqa: SIM115
+                              closefd=False)  # fmt: skip
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stdout
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -44,7 +44,7 @@ class Pairs:
         )
         try:
             self.work.prepare({*(check.name for check in CHECKS), *names})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.refusal = why(error, self.work.so_far())
 
     def check(self, check: Check, budget: Budget | None = None) -> Result:

@@ -116,7 +116,7 @@ class Runner:
         self.check_time()
         optimizer, scheduler = self.start()
         step = self.bound.step
-        seen = [observe(optimizer, scheduler)]
+        seen = [self._make("reading the optimizer", observe, optimizer, scheduler)]
         index = epoch = 0
         try:
             for letter in path:
@@ -265,6 +265,7 @@ class _Run:
                     raise _Stop(Outcome(ended=reference.error if left else "")) from None
                 self._raised(error, expected)
             self.path += letter
+            self._saw(seen)
             if beyond:
                 actual = {key: seen[key] for key in seen if key != "weights"}
                 raise _Stop(Outcome(Break(self.operation, self.made, expected, actual)))
@@ -279,10 +280,14 @@ class _Run:
             seen = observe(self.optimizer, self.scheduler)
         except (Exception, SystemExit) as error:
             self._raised(error, expected)
+        self._saw(seen)
         if seen != expected:
             self._differs(expected, seen)
         if self.check.at == "step":
             self._values()
+
+    def _saw(self, seen: dict[str, Any]) -> None:
+        """Called with what the run has at its start, after every step and every resume."""
 
     def _save(self, slot: str) -> None:
         expected = self._expected()

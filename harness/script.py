@@ -16,6 +16,7 @@ from harness.changes import allowed_by, plain_operations
 from harness.checks import CHANGED, MIXED, as_check
 from harness.decorators import Check
 from harness.errors import ScriptError
+from harness.needs import load_a_float
 from harness.paths import branches, epochs, gradients, groups_added, routes, unpath, walk
 from harness.results import BROKEN, Result, shorten
 from harness.source import Source
@@ -62,6 +63,7 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
         lines = writer.runs(result.weights, ends=ends)
     body = "\n".join(lines)
     source = writer.source
+    probe = _probe(source) if any("weights_only" in way.needs for way in writer.ways) else ""
     head = _head(subject, check, trace, result, list(source.modules))
     imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
     imports = [line for line in imports if line != "import sys"]
@@ -87,12 +89,24 @@ warnings.simplefilter("ignore")  # of the order of steps, which the trace sets
 {definitions}
 
 
-{body}
+{probe}{body}
 
 
 if __name__ == "__main__":
     sys.exit(main())
 '''
+
+
+def _probe(source: Source) -> str:
+    """The statements of a script whose check needs ``torch.load(weights_only=True)``."""
+    return f"""try:
+    {source.name(load_a_float)}()
+except Exception as error:
+    print(f"This torch can't run it: {{type(error).__name__}}: {{error}}")
+    sys.exit(125)
+
+
+"""
 
 
 def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules: list[str]) -> str:
@@ -131,6 +145,7 @@ class _Writer:
         self.trace = trace
         self.bound = subject.bind(dict(trace.options))
         self.routes = routes(check, trace)
+        self.ways = (check, *self.routes)
         source = self.source = Source(
             subject.name, paste_all=subject.standalone, words=self.bound.words
         )

@@ -71,14 +71,14 @@ class RunElsewhere(_Run):
         saved = self.slots[slot].saved
         try:
             self.slots[slot].saved = {save: {"file": pack(saved[save])} for save in saved}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._raised(error, self._expected())
 
     def _go_back(self, slot: _Slot, route: Any) -> None:
         self.path = slot.path
         try:
             saved = {save: unpack(packed["file"]) for save, packed in slot.saved.items()}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._raised(error, self._expected())
         super()._go_back(_Slot(slot.path, saved), route)
 
@@ -137,6 +137,7 @@ class RunElsewhere(_Run):
             keys = {key: expected[key] for key in ("lr",) if key in expected}
             actual = {"raises": reply["raised"]}
             raise _Stop(Outcome(Break(self.operation, self.made, keys, actual)))
+        self._saw(seen)
         expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):
             self._apart(_told(expected, seen))

@@ -13,13 +13,14 @@ from harness import report
 from harness.causes import explain as causes_of
 from harness.cli_options import BROKEN_FOUND, FAILED, OK
 from harness.decorators import Check
-from harness.errors import ScriptError
-from harness.output import write_text
+from harness.discover import Found
+from harness.errors import HarnessError, ScriptError
+from harness.output import file_name, write_bytes, write_text
 from harness.results import BROKEN, STALE, UNKNOWN, Result
 from harness.script import script_of
 from harness.subject import Subject
 
-__all__ = ["show_results"]
+__all__ = ["show_missed", "show_results"]
 
 
 def show_results(
@@ -28,13 +29,15 @@ def show_results(
     *,
     subjects: Sequence[Subject] = (),
     scripts: Path | None = None,
+    plots: Path | None = None,
     explain: bool = False,
     ledger: bool = False,
 ) -> int:
-    """Print everything that was found, write the scripts, and return the exit status.
+    """Print everything that was found, write scripts and pictures, and return the exit status.
 
     `checks` are those that are broken, by name, and `subjects` those of the results, one each,
-    where there are `scripts`. With a `ledger` what is broken is printed as its entries, too.
+    where there are `scripts` or `plots`. With a `ledger` what is broken is printed as its
+    entries, too.
     """
     if not results:
         return FAILED
@@ -52,9 +55,11 @@ def show_results(
             click.echo(report.broken_text(results[i], chosen))
         if scripts is not None:
             click.echo(f"  {_script_file(scripts, subjects[i], chosen, results[i])}")
+        if plots is not None:
+            click.echo(f"  {_picture_file(plots, subjects[i], chosen, results[i])}")
         if not explain:
             click.echo()
-    if explain and broken and scripts is not None:
+    if explain and broken and (scripts or plots):
         click.echo()
     for text in (
         report.known_text(results),
@@ -81,13 +86,35 @@ def show_results(
     return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
 
 
+def show_missed(found: Found) -> None:
+    """Print what was found and can't be checked."""
+    for line in found.unread:
+        click.echo(f"note: {line}", err=True)
+    for missed in found.missed:
+        click.echo(f"{missed}\n")
+
+
 def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
     """Write the script of one counterexample, and say where it is."""
     assert result.counterexample is not None
-    name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in subject.name)
-    path = folder / f"{name}-{chosen.name}.py"
+    path = folder / f"{file_name(subject.name)}-{chosen.name}.py"
     try:
         write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
     except ScriptError as error:
         return f"No script: {error}"
     return f"Script: {path}"
+
+
+def _picture_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
+    """Write the picture of one counterexample, and say where it is."""
+    from harness.picture import picture_of
+
+    path = folder / f"{file_name(subject.name)}-{chosen.name}.svg"
+    try:
+        content = picture_of(subject, chosen, result)
+    except HarnessError as error:
+        return f"No picture: {error}"
+    if content is None:
+        return "No picture: it is about the state, which no LR shows"
+    write_bytes(path, content)
+    return f"Picture: {path}"

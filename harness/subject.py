@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
+from harness.guard import Guard
 from harness.loop import Stateful, describe, new_sgd, step_scheduler
 from harness.terms import Term, format_value, holds_term, resolve
 
@@ -354,7 +355,8 @@ def import_attribute(reference: str) -> Any:
     module_name, _, path = reference.partition(":")
     value: Any
     try:
-        value = importlib.import_module(module_name)
+        with Guard(module_name).on():
+            value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         what = f"cannot import module {module_name!r} of {reference!r} ({describe(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
@@ -444,6 +446,7 @@ def select_subjects(
             close = difflib.get_close_matches(name, listed, n=1)
             hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
             raise SubjectError(
-                f"no subject is called {name!r}: {hint} One of your own is module:attribute"
+                f"no subject is called {name!r}: {hint} One of your own is module:attribute; "
+                "a package, for all that it defines, must be installed or in the current folder"
             )
     return list({subject.reference: subject for subject in chosen}.values())

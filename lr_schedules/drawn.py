@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from hypothesis import strategies as st
 
 from harness import Term
@@ -53,15 +54,20 @@ def _keeps_no_rate(optimizer: Term) -> bool:
 
 @st.composite
 def jointly(
-    draw: st.DrawFn, options: Callable[[int], Options], *, momentum: bool = False
+    draw: st.DrawFn,
+    options: Callable[[int], Options],
+    *,
+    momentum: bool = False,
+    betas: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any]:
     """Options for a number of groups, in two of three draws with an optimizer of so many.
 
-    With `momentum` only optimizers are drawn that have momentum or betas.
+    With `momentum` only optimizers are drawn that have momentum or, where the scheduler
+    takes them in its place, `betas`.
     """
     if not draw(st.sampled_from((False, True, True))):
         return draw(options(GROUPS))
-    optimizer = draw(optimizers(momentum=momentum).filter(_keeps_no_rate))
+    optimizer = draw(optimizers(momentum=momentum, betas=betas()).filter(_keeps_no_rate))
     return {"optimizer": optimizer, **draw(options(group_count(optimizer)))}
 
 
@@ -229,11 +235,27 @@ def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> O
     )
 
 
-def with_momentum(options: Callable[[int, bool], Options]) -> Options:
-    """Options of a scheduler that cycles momentum or not: where it does, there must be some."""
+def with_momentum(
+    options: Callable[[int, bool], Options], betas: Callable[[], bool] = lambda: True
+) -> Options:
+    """Options of a scheduler that cycles momentum or not: where it does, there must be some.
+
+    `betas` says whether it cycles the betas of an optimizer that has no momentum.
+    """
     return st.booleans().flatmap(
-        lambda cycled: jointly(lambda groups: options(groups, cycled), momentum=cycled)
+        lambda cycled: jointly(lambda groups: options(groups, cycled), momentum=cycled, betas=betas)
     )
+
+
+@functools.cache
+def cyclic_takes_betas() -> bool:
+    """Whether CyclicLR of this torch can cycle betas: before 2.3 it asks for a momentum."""
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    try:
+        torch.optim.lr_scheduler.CyclicLR(optimizer, 0.1, 1.0)
+    except ValueError:
+        return False
+    return True
 
 
 # ------------------------------------------------------------------------------- by a metric
@@ -305,8 +327,8 @@ DRAWN: dict[str, Options] = {
     "PolynomialLR": jointly(polynomial),
     "CosineAnnealingLR": jointly(cosine),
     "CosineAnnealingWarmRestarts": jointly(warm_restarts),
-    "CyclicLR": with_momentum(cyclic),
-    "CyclicLR-scale_fn": with_momentum(cyclic_by_function),
+    "CyclicLR": with_momentum(cyclic, cyclic_takes_betas),
+    "CyclicLR-scale_fn": with_momentum(cyclic_by_function, cyclic_takes_betas),
     "OneCycleLR": with_momentum(functools.partial(one_cycle, three_phase=False, anneal="cos")),
     "OneCycleLR-three_phase": with_momentum(
         functools.partial(one_cycle, three_phase=True, anneal="linear")

@@ -34,6 +34,7 @@ from harness.check import SubjectCheck
 from harness.checks import MIXED, select_checks
 from harness.loop import new_sgd, optimizer_step
 from harness.machine import draw_operations
+from harness.needs import lacking
 from harness.paths import routes, unpath
 from harness.run import Runner
 from harness.trace import BACK
@@ -42,7 +43,9 @@ SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
 HOLDING = [
     check
     for check in select_checks()
-    if check.kind == "resume" and check.name != "resume_by_last_epoch"
+    if check.kind == "resume"
+    and check.name != "resume_by_last_epoch"
+    and not any(map(lacking, check.needs))
 ]
 WAYS = [check for check in HOLDING if check.at in BACK and check is not MIXED]
 PLAIN = "resume_optimizer_then_scheduler"

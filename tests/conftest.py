@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ import hypothesis
 import pytest
 
 from harness import cli
+from harness.checks import as_check
+from harness.needs import lacking
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
@@ -22,6 +25,24 @@ for name in [name for name in os.environ if name.startswith("GITHUB_")]:
     del os.environ[name]
 
 ROOT = Path(__file__).parent.parent
+
+
+def heed_ctrl_c():
+    """For a child to be interrupted: a shell starts what runs in the background with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def served(names):
+    """Those of the checks called `names` that the installed torch has what they need for."""
+    return {name for name in names if not any(map(lacking, as_check(name).needs))}
+
+
+def verdicts_of(results):
+    """The verdicts on checks that the installed torch can serve; on others it is DECLINED."""
+    results = list(results)
+    can = served(result.check for result in results)
+    assert {result.verdict for result in results if result.check not in can} <= {"DECLINED"}
+    return {result.verdict for result in results if result.check in can}
 
 
 @pytest.fixture

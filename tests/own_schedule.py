@@ -1,8 +1,9 @@
 """A scheduler in a module of its own, as a user has it."""
 
-from torch.optim import lr_scheduler
-
-LRScheduler = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
+try:
+    from torch.optim.lr_scheduler import LRScheduler
+except ImportError:  # torch before 2.0
+    from torch.optim.lr_scheduler import _LRScheduler as LRScheduler
 
 
 class Halves(LRScheduler):

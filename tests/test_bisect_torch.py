@@ -14,7 +14,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, heed_ctrl_c
 from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version
@@ -30,8 +30,8 @@ GOOD, BAD, SKIP = bisect_torch.GOOD, bisect_torch.BAD, bisect_torch.SKIP
 Change = bisect_torch.Change
 
 # Which torch an environment has is a file in it; the bug is in those before 2.5.
-FAKE_PYTHON = """#!{python}
-import os, re, subprocess, sys
+FAKE_PYTHON = """#!{python} -IS
+import os, subprocess, sys
 arguments = sys.argv[1:]
 environment = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 with open({log!r}, "a") as file:
@@ -54,7 +54,7 @@ else:
     sys.exit(old)
 """
 
-FAKE_UV = """#!{python}
+FAKE_UV = """#!{python} -IS
 import os, shutil, subprocess, sys, time
 arguments = sys.argv[1:]
 with open({log!r}, "a") as file:
@@ -130,6 +130,7 @@ def start(fakes, tmp_path):
         return subprocess.Popen(
             [sys.executable, *program, "--min-free", "0", *arguments],
             cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
 
     return start

@@ -14,6 +14,8 @@ from harness import CHECKS, Subject, check_subject
 from harness.checks import HERE, as_check, select_checks
 from lr_schedules.correct import Halving
 
+PLAIN = "resume_optimizer_then_scheduler"
+
 
 def verdicts(subject, checks=None):
     results = check_subject(subject, checks or select_checks())
@@ -123,7 +125,7 @@ def test_cannot_see_through_a_schedule_that_is_not_the_same_twice():
     """It is UNKNOWN, and says why; it is no HOLDS."""
     found = verdicts(Subject("Ticking", Ticking))
     assert {result.verdict for result in found.values()} == {"UNKNOWN"}
-    assert "two uninterrupted runs differ" in found["resume_from_file"].reason
+    assert "two uninterrupted runs differ" in found[PLAIN].reason
 
 
 def test_cannot_see_what_depends_on_the_gradients_of_a_real_model():
@@ -162,7 +164,7 @@ def test_cannot_see_groups_that_the_optimizer_does_not_have():
     """The default optimizer has two; the subject can bring its own."""
     assert_unseen(Subject("ThirdGroup", ThirdGroup))
     found = verdicts(Subject("ThirdGroup", ThirdGroup, optimizer=three_groups))
-    assert found["resume_from_file"].verdict == "BROKEN"
+    assert found[PLAIN].verdict == "BROKEN"
 
 
 def test_cannot_see_hyperparameters_other_than_lr_momentum_betas_and_weight_decay():
@@ -187,10 +189,10 @@ def test_cannot_see_faults_of_options_that_were_not_given():
         def load_state_dict(self, state):
             super().load_state_dict({"epoch": 0})
 
-    checks = [as_check("resume_from_file")]
-    assert verdicts(Subject("x", build), checks)["resume_from_file"].verdict == "HOLDS"
+    checks = [as_check(PLAIN)]
+    assert verdicts(Subject("x", build), checks)[PLAIN].verdict == "HOLDS"
     given = Subject("x", build, options={"broken": True})
-    assert verdicts(given, checks)["resume_from_file"].verdict == "BROKEN"
+    assert verdicts(given, checks)[PLAIN].verdict == "BROKEN"
 
 
 def test_cannot_see_with_an_optimizer_whose_step_needs_a_closure():
@@ -199,6 +201,6 @@ def test_cannot_see_with_an_optimizer_whose_step_needs_a_closure():
     def lbfgs():
         return torch.optim.LBFGS([torch.nn.Parameter(torch.ones(1))], lr=0.5)
 
-    found = verdicts(Subject("x", Halving, optimizer=lbfgs), [as_check("resume_from_file")])
-    assert found["resume_from_file"].verdict == "UNKNOWN"
-    assert "closure" in found["resume_from_file"].reason
+    found = verdicts(Subject("x", Halving, optimizer=lbfgs), [as_check(PLAIN)])
+    assert found[PLAIN].verdict == "UNKNOWN"
+    assert "closure" in found[PLAIN].reason

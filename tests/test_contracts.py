@@ -7,7 +7,6 @@ from torch.optim.lr_scheduler import (
     ExponentialLR,
     LambdaLR,
     LinearLR,
-    MultiplicativeLR,
     OneCycleLR,
     SequentialLR,
     StepLR,
@@ -18,6 +17,7 @@ from harness.changes import changes, say
 from harness.checks import CHANGED
 from harness.script import write_script
 from harness.terms import Term
+from lr_schedules import correct
 from lr_schedules.correct import Fall, Halving
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
@@ -270,9 +270,19 @@ def test_functions_are_new_objects_are_saved_and_a_list_of_both_is_a_mixture():
 
 
 def test_a_factor_that_multiplies_goes_on_from_the_saved_rate():
-    subject = Subject("x", MultiplicativeLR, words=WORDS, options={"lr_lambda": Term("root")},
-                      drawn=st.sampled_from([{"lr_lambda": Term("inverse")}]))  # fmt: skip
-    assert checked(subject).note == "the new option wins, from the resume on: lr_lambda"
+    class MultipliesBy(correct.Multiplies):
+        def __init__(self, optimizer, last_epoch=-1, *, factor):
+            self.factor_at = factor
+            super().__init__(optimizer, last_epoch)
+
+        def step(self):
+            self.epoch += 1
+            for group in self.optimizer.param_groups:
+                group["lr"] *= self.factor_at(self.epoch)
+
+    subject = Subject("x", MultipliesBy, words=WORDS, options={"factor": Term("root")},
+                      drawn=st.sampled_from([{"factor": Term("inverse")}]))  # fmt: skip
+    assert checked(subject).note == "the new option wins, from the resume on: factor"
 
 
 def sequence(optimizer, last_epoch=-1, *, milestone=3, gamma=0.5):
@@ -364,7 +374,7 @@ def test_a_fault_of_the_optimizer_is_not_charged_to_the_scheduler():
         (NAME, "train:3 save:a resume:a", "the trace must begin with the options that change"),
         (NAME, "changed=3 save:a resume:a", "'changed' must be a dict of options by their names"),
         (NAME, "changed={'gamma':0.1} save:a load:a", "not done by load"),
-        ("resume_from_file", "changed={'gamma':0.1} save:a resume:a", "leave it out"),
+        ("resume_by_pickle", "changed={'gamma':0.1} save:a resume:a", "leave it out"),
     ],
 )
 def test_traces_that_say_no_change_are_refused(check, trace, said):

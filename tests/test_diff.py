@@ -289,8 +289,8 @@ def test_a_file_of_something_else_is_one_sentence(content, message, command, tmp
 def test_two_real_files(command, tmp_path):
     for name in ("old.json", "new.json"):
         status, _, _ = command(
-            "check", "StepLR", "ExponentialLR", "--json", name, "--max-examples", 0,
-            "--check", "resume_by_last_epoch", "--check", "resume_from_file",
+            "check", "StepLR", "LinearAnnealingLR", "--json", name, "--max-examples", 0,
+            "--check", "resume_by_last_epoch", "--check", "resume_by_pickle",
         )  # fmt: skip
         assert status == 1
     status, printed, errors = command("diff", "old.json", "new.json")
@@ -304,12 +304,12 @@ def test_two_real_files(command, tmp_path):
     data = read_results(tmp_path / "old.json")
     broken = next(row for row in data["results"] if row["verdict"] == "BROKEN")
     broken["verdict"] = "HOLDS"
-    own = next(iter(data["runs"]["ExponentialLR"].values()))
+    own = next(iter(data["runs"]["LinearAnnealingLR"].values()))
     own[4][0] *= 2
     (tmp_path / "old.json").write_text(json.dumps(data))
     status, printed, _ = command("diff", "old.json", "new.json")
     assert status == 1
-    assert "ExponentialLR: 1 of " in printed
+    assert "LinearAnnealingLR: 1 of " in printed
     assert "  at epoch 4 OLD has lr [" in printed
     replay = next(line for line in printed.splitlines() if "harness replay StepLR" in line)
     status, again, _ = command(*shlex.split(replay)[3:])

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from harness import Term, Trace, metrics, write_script
 from harness.errors import SubjectError
 from harness.machine import draw_options
-from harness.optimizers import group_count
+from harness.optimizers import group_count, works
 from harness.run import Runner
 from harness.terms import format_value
 from harness.trace import Operation
 from lr_schedules.callables import Decay, Fading, Swinging, decay_method
+from lr_schedules.drawn import cyclic_takes_betas
 from lr_schedules.subjects import SUBJECTS
 
 # Subjects are run as the harness runs them: torch's warnings are of the order of steps.
@@ -22,11 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
 COMPOSED = ("SequentialLR", "ChainedScheduler", "TwoSchedulers")
 SEED = 1
+DRAWS = 300 if works("SGD", {"lr": "tensor"}) else 450  # with fewer choices more are equal
 
 
 @functools.cache
-def drawn(name, count=300):
-    return draw_options(BY_NAME[name].strategy, count, SEED)
+def drawn(name, seed=SEED):
+    return draw_options(BY_NAME[name].strategy, DRAWS, seed)
 
 
 def trace_of(name, values):
@@ -249,7 +251,8 @@ def test_momentum_is_cycled_in_optimizers_with_betas_and_with_momentum(name):
         for values in drawn(name)
         if values["cycle_momentum"] and "optimizer" in values
     }
-    assert {"SGD", "Adam"} <= names
+    assert {"SGD", "RMSprop"} <= names
+    assert ("Adam" in names) == (name == "OneCycleLR" or cyclic_takes_betas())
     assert "Adagrad" not in names
 
 
@@ -272,11 +275,15 @@ def test_the_plainest_draws_are_the_plainest_options():
 
 @pytest.mark.parametrize("name", COMPOSED)
 def test_compositions_are_nested_to_depth_3(name):
-    depths = {
-        max((depth for depth, _ in terms(values["schedulers"])), default=0)
-        for values in drawn(name)
-    }
-    assert depths == {0, 1, 2}  # inside the subject, which is a composition itself
+    depths = set()
+    for seed in range(SEED, SEED + 8):
+        depths |= {
+            max((depth for depth, _ in terms(values["schedulers"])), default=0)
+            for values in drawn(name, seed)
+        }
+        if depths == {0, 1, 2}:  # inside the subject, which is a composition itself
+            return
+    assert depths == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", COMPOSED)

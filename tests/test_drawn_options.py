@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import verdicts_of
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
@@ -27,7 +28,7 @@ class LosesItAbove(Halving):
 
 
 SIZES = st.fixed_dictionaries({"size": st.integers(1, 99), "other": st.integers(0, 9)})
-CHECK = "resume_from_file"
+CHECK = "resume_optimizer_then_scheduler"
 
 
 def result(subject, check=CHECK):
@@ -95,7 +96,7 @@ def test_what_a_drawn_optimizer_does_itself_is_excused():
     words = {"Leaky": make_leaky}
     drawn = st.just({"optimizer": Term.of("Leaky")})
     subject = Subject("x", Halving, words=words, drawn=drawn)
-    assert {found.verdict for found in check_subject(subject, select_checks())} <= {"HOLDS"}
+    assert verdicts_of(check_subject(subject, select_checks())) <= {"HOLDS"}
 
 
 def test_a_fault_with_a_drawn_optimizer_is_charged_and_said():
@@ -161,7 +162,7 @@ def test_a_callable_with_state_is_made_anew_for_each_scheduler():
 
     results = check_scheduler(
         Subject("x", LambdaLR, options={"lr_lambda": Term.of("Counts")}, words={"Counts": Counts}),
-        checks=[CHECK, "resume_optimizer_then_scheduler"],
+        checks=[CHECK, "resume_at_every_save"],
     )
     assert {found.verdict for found in results} == {"HOLDS"}
 

@@ -6,6 +6,7 @@ import sys
 
 import leaves_behind
 import pytest
+from conftest import verdicts_of
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, StepLR
 
 from harness import CheckError, Subject, check_scheduler, check_subject, replay, write_script
@@ -39,9 +40,9 @@ def other_python(tmp_path):
 def test_state_left_behind_in_the_process_is_seen_by_going_to_another(scheduler):
     subject = Subject(scheduler.__name__, scheduler)
     here = verdicts(subject, select_checks())
-    assert {result.verdict for result in here.values()} == {"HOLDS"}
+    assert verdicts_of(here.values()) == {"HOLDS"}
     found = verdicts(subject)
-    assert {result.verdict for result in found.values()} == {"BROKEN", "HOLDS"}
+    assert verdicts_of(found.values()) == {"BROKEN", "HOLDS"}
     assert found[THERE.name].verdict == "BROKEN"
     assert str(found[THERE.name].counterexample.trace) == "train:2 save:a resume:a"
 

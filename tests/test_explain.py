@@ -15,7 +15,7 @@ from harness import BrokenSchedule, Budget, Subject, check_scheduler, check_subj
 from harness.causes import AGAIN
 from harness.checks import as_check, select_checks
 
-FILE = "resume_from_file"
+PLAIN = "resume_optimizer_then_scheduler"
 LAST_EPOCH = "resume_by_last_epoch"
 
 
@@ -52,7 +52,7 @@ class Slow(Falls):
 def test_the_time_limit_ends_the_explanation_and_not_the_verdict():
     subject = Subject("Slow", Slow, drawn=st.sampled_from([{"hangs": True}]))
     started = time.monotonic()
-    [result] = checked(subject, FILE, time_limit=1.0)
+    [result] = checked(subject, PLAIN, time_limit=1.0)
     assert time.monotonic() - started < 20
     assert (result.verdict, result.others) == ("BROKEN", ())
     [cause] = explain([result])
@@ -85,13 +85,15 @@ def test_explain_reports_by_cause(command, tmp_path):
     blocks = re.split(r"\n\n", printed)
     data = json.loads(file.read_text())
     assert data["schema"] == 1
-    first = data["causes"][0]
+    # CyclicLR has other causes, on some torches larger ones.
+    place = [row["checks"] for row in data["causes"]].index([LAST_EPOCH])
+    first = data["causes"][place]
     assert set(first["subjects"]) == {"MultiStepLR", "StepLR"}
     sets = [f"{name} ({count} sets of options)" for name, count in first["subjects"].items()]
     assert min(first["subjects"].values()) > 5  # how many are drawn, torch's optimizers decide
-    assert blocks[0].splitlines() == [
-        f"CAUSE 1 of {len(data['causes'])}: at resume, lr is multiplied a second time by the "
-        "factor of the last step",
+    assert blocks[place].splitlines() == [
+        f"CAUSE {place + 1} of {len(data['causes'])}: at resume, lr is multiplied a second time by "
+        "the factor of the last step",
         "  check     resume_by_last_epoch",
         f"  promise   {as_check(LAST_EPOCH).doc}",
         f"  subjects  it looks the same in {', '.join(sets)}",
@@ -129,7 +131,7 @@ DRAWN = Subject(
 
 def test_explain_says_how_many_sets_of_options_and_writes_scripts(command, tmp_path):
     status, printed, errors = command(
-        "check", "test_explain:DRAWN", "--check", FILE, "--explain",
+        "check", "test_explain:DRAWN", "--check", PLAIN, "--explain",
         "--json", tmp_path / "out.json", "--scripts", tmp_path / "scripts",
     )  # fmt: skip
     assert status == 1, errors
@@ -141,19 +143,19 @@ def test_explain_says_how_many_sets_of_options_and_writes_scripts(command, tmp_p
     row = json.loads((tmp_path / "out.json").read_text())["results"][0]
     assert len(row["others"]) == 2
     for trace in row["others"]:
-        status, again, _ = command("replay", "test_explain:DRAWN", FILE, trace)
+        status, again, _ = command("replay", "test_explain:DRAWN", PLAIN, trace)
         assert (status, again[:12]) == (1, "still broken")
 
 
 def test_explain_with_nothing_broken_says_so(command):
-    status, printed, _ = command("check", "LinearLR", "--explain", "--max-examples", "0")
+    status, printed, _ = command("check", "LinearAnnealingLR", "--explain", "--max-examples", "0")
     assert status == 0
     assert "cause" not in printed.lower()
 
 
 def test_check_scheduler_explains():
     with pytest.raises(BrokenSchedule) as stop:
-        check_scheduler(DRAWN, checks=[FILE], explain=True)
+        check_scheduler(DRAWN, checks=[PLAIN], explain=True)
     assert str(stop.value).startswith("CAUSE 1 of 1: at resume, lr is ")
     assert str(stop.value).endswith("\n\n3 counterexamples, 1 cause")
     [cause] = harness.explain(stop.value.results)

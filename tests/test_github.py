@@ -22,7 +22,7 @@ TRACE = "every=3 train:3 save:a resume:a"
 BY_NAME = {check.name: check for check in CHECKS}
 ONE_CHECK = ("check", "own_schedule:Halves", "--kwargs", "every=3", "--max-examples", 0,
              "--check")  # fmt: skip
-FILE, LINE = "tests/own_schedule.py", 8
+FILE, LINE = "tests/own_schedule.py", 9
 
 
 def broken(check=LAST_EPOCH, **changes):
@@ -51,7 +51,7 @@ def _in_the_repository(monkeypatch):
 
 def test_an_annotation_to_the_letter():
     assert annotated([broken()], BY_NAME) == [
-        "::error file=tests/own_schedule.py,line=8,"
+        "::error file=tests/own_schedule.py,line=9,"
         "title=BROKEN Halves%3A resume_by_last_epoch (torch 2.13.0)::"
         "expected lr [0.05], because the uninterrupted run (train:3) has it there; "
         "got lr [0.025], however this run was resumed by resume_by_last_epoch; "

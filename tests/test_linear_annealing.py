@@ -2,11 +2,13 @@ import pickle
 
 import pytest
 import torch
+from conftest import verdicts_of
 from torch.optim import lr_scheduler
 
 from harness import Subject, check_scheduler, check_subject
 from harness.checks import HERE, select_checks
 from lr_schedules import LinearAnnealingLR
+from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS
 
@@ -19,7 +21,7 @@ def optimizer_of(*rates):
 def trajectory(scheduler, epochs):
     seen = []
     for _ in range(epochs):
-        seen.append(scheduler.get_last_lr())
+        seen.append([float(rate) for rate in scheduler.get_last_lr()])  # now, if it is a tensor
         scheduler.optimizer.step()
         scheduler.step()
     return seen
@@ -53,8 +55,17 @@ def test_a_tensor_rate_is_written_in_place():
     rate = torch.tensor(1.0)
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=rate)
     scheduler = LinearAnnealingLR(optimizer, 2, 4)
-    assert [float(lr) for [lr] in trajectory(scheduler, 5)] == [0.5, 1.0, 0.5, 0.0, 0.0]
-    assert optimizer.param_groups[0]["lr"] is rate
+    assert trajectory(scheduler, 5) == [[0.5], [1.0], [0.5], [0.0], [0.0]]
+    if writes_in_place():
+        assert optimizer.param_groups[0]["lr"] is rate
+
+
+def writes_in_place():
+    """Whether a scheduler of this torch does: it depends on the base class."""
+    rate = torch.tensor(1.0)
+    optimizer = optimizer_of(rate)
+    trajectory(lr_scheduler.ExponentialLR(optimizer, 0.5), 1)
+    return optimizer.param_groups[0]["lr"] is rate
 
 
 def tensor_adam():
@@ -74,8 +85,9 @@ def in_sequence(optimizer, last_epoch=-1):
 def test_it_holds_every_check_but_those_it_declines():
     [subject] = [subject for subject in SUBJECTS if subject.name == "LinearAnnealingLR"]
     results = list(check_subject(subject, HERE))
-    assert {r.check for r in results if r.verdict == "DECLINED"} == set(subject.declines)
-    assert {r.verdict for r in results if r.check not in subject.declines} == {"HOLDS"}
+    declined = [r for r in results if r.check in subject.declines]
+    assert {r.verdict for r in declined} == {"DECLINED"}
+    assert verdicts_of(r for r in results if r not in declined) == {"HOLDS"}
 
 
 def test_it_holds_with_tensor_rates():
@@ -83,13 +95,22 @@ def test_it_holds_with_tensor_rates():
         "tensor", LinearAnnealingLR, optimizer=tensor_adam,
         options={"num_annealing_steps": 4, "num_total_steps": 9},
     )  # fmt: skip
-    assert {result.verdict for result in check_scheduler(subject)} == {"HOLDS"}
+    shared = "saved_state_is_a_snapshot"
+    checks = [check for check in select_checks() if check.name != shared]
+    assert verdicts_of(check_scheduler(subject, checks=checks)) == {"HOLDS"}
+    # torch 2.2 to 2.9 saves the groups' own tensors as _last_lr, whatever the schedule is.
+    of_torch = Subject(
+        "x", lr_scheduler.ExponentialLR, optimizer=tensor_adam, options={"gamma": 0.5}
+    )
+    ours, theirs = (list(check_subject(s, select_checks([shared]))) for s in (subject, of_torch))
+    assert [r.verdict for r in ours] == [r.verdict for r in theirs]
+    assert ours[0].verdict == "HOLDS" or ours[0].counterexample.actual.keys() == {"_last_lr"}
 
 
 def test_it_holds_in_a_sequence():
     # SequentialLR itself starts again from its first scheduler when built with last_epoch.
     checks = [check for check in select_checks() if check.name != "resume_by_last_epoch"]
-    assert {result.verdict for result in check_scheduler(in_sequence, checks=checks)} == {"HOLDS"}
+    assert verdicts_of(check_scheduler(in_sequence, checks=checks)) == {"HOLDS"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +135,7 @@ def test_bad_numbers_of_steps_are_refused(annealing, total, error, value):
 
 def test_it_is_a_scheduler_of_torch_and_can_be_pickled():
     scheduler = LinearAnnealingLR(optimizer_of(1.0), 2, 4)
-    assert isinstance(scheduler, lr_scheduler.LRScheduler)
+    assert isinstance(scheduler, LRScheduler)
     assert pickle.loads(pickle.dumps(scheduler)).state_dict() == scheduler.state_dict()
 
 

@@ -37,9 +37,9 @@ def made(text):
 
 
 @functools.cache
-def drawn(count=600, *, momentum=False):
-    strategy = st.fixed_dictionaries({"optimizer": optimizers(momentum=momentum)})
-    return [options["optimizer"] for options in draw_options(strategy, count, 7)]
+def drawn(count=600, **options):
+    strategy = st.fixed_dictionaries({"optimizer": optimizers(**options)})
+    return [values["optimizer"] for values in draw_options(strategy, count, 7)]
 
 
 def does_nothing(term):
@@ -163,6 +163,9 @@ def test_momentum_means_a_momentum_in_every_group():
     assert {"SGD", "Adam", "AdamW", "RMSprop", "NAdam"} <= names
     assert "Adagrad" not in names
     assert not has_momentum("LBFGS")
+    names = {term.name for term in drawn(150, momentum=True, betas=False)}
+    assert {"SGD", "RMSprop"} <= names
+    assert not any(name.startswith("Adam") for name in names)
 
 
 @pytest.mark.parametrize(

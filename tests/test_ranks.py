@@ -26,7 +26,8 @@ ON, FROM, ACROSS = RANKS = (
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 pytestmark = pytest.mark.skipif(
-    bool(lacking("distributed_checkpoint") or lacking("gloo")), reason="this torch has none"
+    bool(lacking("distributed_checkpoint") or lacking("gloo")),
+    reason=lacking("distributed_checkpoint") or lacking("gloo") or "none",
 )
 
 
@@ -206,18 +207,20 @@ def test_a_rank_that_waits_for_one_that_raised_is_left_out():
 
 def test_no_rank_outlives_who_started_it():
     code = (
-        "import time, harness.ranks\n"
+        "import os, time, harness.ranks\n"
         "from harness.ranks import on_ranks\n"
         "def wait(request):\n"
-        "    print(__import__('os').getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"  # whole, whatever the other rank writes
         "    time.sleep(1000)\n"
         "on_ranks(wait, 2, {})\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as parent:
-        ranks = [int(parent.stdout.readline()) for _ in range(2)]
-        parent.send_signal(signal.SIGKILL)
+        try:
+            ranks = [int(parent.stdout.readline()) for _ in range(2)]
+        finally:
+            parent.send_signal(signal.SIGKILL)
         parent.stdout.read()  # ends when no process has it open
     end = time.monotonic() + 20
     while any(map(alive, ranks)) and time.monotonic() < end:

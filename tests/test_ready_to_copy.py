@@ -102,7 +102,7 @@ def test_a_wrong_scheduler_is_red_and_a_right_one_green(command, user, path, mon
     words = [word.replace("{work_dir}", ".tox").replace("{/}", "/") for word in ours(path)]
     status, printed, _ = command(*words, *SMALL)
     assert status == 1
-    assert "\n::error file=my_package/schedules.py,line=8,title=BROKEN MySchedule%3A" in printed
+    assert "\n::error file=my_package/schedules.py,line=9,title=BROKEN MySchedule%3A" in printed
     assert "BROKEN MySchedule: resume_by_last_epoch" in summary.read_text()
     if "--scripts" in words:
         folder = Path(words[words.index("--scripts") + 1])

@@ -4,6 +4,7 @@ import re
 import click.testing
 import pytest
 import torch
+from conftest import served
 
 from harness import CHECKS, CheckError, Subject, SubjectError, TraceError, cli, replay, selftest
 from harness.checks import select_checks
@@ -42,7 +43,8 @@ def test_a_fault_is_its_control_with_one_thing_wrong(name):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     fault = BY_NAME[name]
-    assert replay(fault.subject, fault.caught_by[0], fault.trace).verdict == "BROKEN"
+    verdict = "BROKEN" if served(fault.caught_by[:1]) else "UNKNOWN"
+    assert replay(fault.subject, fault.caught_by[0], fault.trace).verdict == verdict
     assert replay(fault.control, fault.caught_by[0], fault.trace).verdict != "BROKEN"
 
 
@@ -52,6 +54,8 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
 )
 def test_without_any_check_some_fault_is_missed(check):
     """Of the default checks, among themselves; an opt-in one is asked for beside them all."""
+    if check == "resume_from_legacy_file" and "SavesEightBits" not in BY_NAME:
+        pytest.skip("this torch has no float8")
     others = (DEFAULT if check in DEFAULT else set(HELD_BY)) - {check}
     assert [fault.name for fault in FAULTS
             if check in fault.caught_by and not others & set(fault.caught_by)]  # fmt: skip
@@ -160,7 +164,7 @@ def test_a_false_alarm_is_said(run):
 def test_a_control_that_is_unknown_is_no_pass(run):
     status, text, _ = run("RIGHT", "UNKNOWN_CONTROLS")
     assert status == 2
-    assert "raises (seed 0): resume_from_file is UNKNOWN: " in text
+    assert "raises (seed 0): resume_at_every_save is UNKNOWN: " in text
 
 
 def test_quick_tries_the_first_of_the_checks_and_says_so(run):
@@ -183,6 +187,7 @@ def test_with_several_seeds_19_of_20_are_required(run):
 
 def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
     load = torch.load
+    lacking_without_it = set(HELD_BY) - served(HELD_BY)
 
     def refuses(file, *, weights_only=False, **options):
         if weights_only:
@@ -198,6 +203,7 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
         "resume_from_file",
         "resume_from_distributed_checkpoint",  # it loads its tensors so
         "state_loads_with_weights_only",
+        *lacking_without_it,
     }
     assert "this torch itself can't do it: resume_from_file: " in text
 

@@ -29,7 +29,7 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 OWN = {JSON: "NeedsItsTuples", LEGACY: "SavesEightBits", DISTRIBUTED: "StateGrows"}
 
 needs_distributed = pytest.mark.skipif(
-    bool(lacking("distributed_checkpoint")), reason="this torch has none"
+    bool(lacking("distributed_checkpoint")), reason=lacking("distributed_checkpoint") or "none"
 )
 each_transport = pytest.mark.parametrize(
     "check", [LEGACY, JSON, pytest.param(DISTRIBUTED, marks=needs_distributed)]

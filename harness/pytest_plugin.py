@@ -1,0 +1,410 @@
+"""The pytest plugin: a test for each pair of subject and check, and reports in place of tracebacks.
+
+::
+
+    from harness import Subject, parametrize_with_checks
+
+    @parametrize_with_checks([MyScheduler, Subject("warm", build=..., options={...})])
+    def test_survives_a_checkpoint(subject, check):
+        check(subject)
+
+=========  =====================================================================================
+HOLDS      passes
+BROKEN     fails with the report; so does STALE
+KNOWN      is an xfail with the ledger's reason, and with ``--runxfail`` fails
+DECLINED   is a skip with its reason
+UNKNOWN    is an error, and so is a wrong argument
+=========  =====================================================================================
+
+``check_scheduler`` in any test reports likewise. ``--full-trace`` and ``--tb=native`` show
+tracebacks. In ``--junitxml`` each pair has the properties ``subject``, ``check``, ``verdict``,
+``tried``, ``reason``, and what is broken ``trace`` and ``replay``.
+
+Options are those of ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
+``--search-known``, ``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
+Each is an ini key, too, as ``lr_resume_seed``: keys are one namespace for all plugins. So are
+options: one that the user's own conftest.py or another plugin defines is theirs, and ours is
+``-o lr_resume_seed=3`` then. An argument in a test comes first, then the option, then the key;
+``--ledger`` adds to the key's files, and ``--all-checks`` to no checks that a test names.
+
+PyTorch's known failures are read for `parametrize_with_checks`, about PyTorch's own schedulers;
+for ``check_scheduler`` only where a ledger names them, for a test that passes can't tell of them.
+
+It imports nothing but pytest until a test needs more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import __version__, settings
+from harness.errors import CheckError, HarnessError, LedgerError, SubjectError, UndecidedError
+from harness.settings import Settings
+
+if TYPE_CHECKING:
+    from harness.decorators import Check
+    from harness.ledger import Ledger
+    from harness.pairs import Pairs
+    from harness.results import Result
+    from harness.subject import Subject
+
+__all__ = ["parametrize_with_checks"]
+
+NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
+    "max_examples": (int, "a whole number, 0 or more", "Traces of the search for each pair (25)."),
+    "seed": (int, "a whole number", "Seed of the search (0)."),
+    "time_limit": (float, "seconds, above 0 and within a day", "Seconds for each pair (30)."),
+}
+FLAGS = {
+    "all_checks": "The opt-in checks too.",
+    "no_ledger": "Take nothing for known.",
+    "search_known": "Search known failures, too, for what the ledger does not tell.",
+}
+LEDGER = "Known failures of your own, beside ours of PyTorch; repeatable."
+
+_pairs: dict[Any, tuple[Any, Pairs]] = {}
+_ledgers: dict[tuple[Path, ...], Ledger] = {}
+_made: list[Result] = []
+"""Results that no report has yet."""
+_BEFORE = pytest.StashKey[Settings]()
+_HEADERS = pytest.StashKey[list[str]]()
+
+
+# ------------------------------------------------------------------------- in a user's test
+
+
+def parametrize_with_checks(
+    subjects: Iterable[Any],
+    *,
+    checks: Iterable[Any] = (),
+    all_checks: bool | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    time_limit: float | None = None,
+    ledger: str | Path | Iterable[str | Path] | None = None,
+) -> pytest.MarkDecorator:
+    """A decorator: the test is called as ``test(subject, check)`` for each pair of these.
+
+    Parameters are those of `harness.check_scheduler`, and each of `subjects` is what it takes as
+    one. The test calls ``check(subject)``. Its ids are as ``StepLR-resume_from_file``.
+
+    Raises `SubjectError` or `CheckError`, which pytest shows as an error of the collection.
+    """
+    from harness.checks import select_checks
+    from harness.subject import Subject, as_subject
+
+    if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
+        raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
+    chosen = [as_subject(subject) for subject in subjects]
+    if not chosen:
+        raise SubjectError("'subjects' is empty, so nothing would be checked: name one")
+    for name, count in Counter(subject.name for subject in chosen).items():
+        if count > 1:
+            raise SubjectError(
+                f"{count} subjects are called {name!r}: give each a name of its own, as in "
+                f"Subject({name + '-2'!r}, build, options={{...}})"
+            )
+    for subject in chosen:
+        subject.bind(dict.fromkeys(subject.open))
+    checks = list(checks)
+    said = settings.current.having(
+        all_checks=False if checks and all_checks is None else all_checks,
+        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
+    )  # fmt: skip
+    selected = select_checks(checks, all_checks=said.all_checks)
+    names = frozenset(check.name for check in selected)
+    return pytest.mark.parametrize(
+        ("subject", "check"),
+        [
+            pytest.param(subject, PairCheck(check, said, names), id=f"{subject.name}-{check.name}")
+            for subject in chosen
+            for check in selected
+        ],
+    )
+
+
+class PairCheck:
+    """A check that a test calls with a subject; `names` are those of all checks of the test."""
+
+    def __init__(self, check: Check, said: Settings, names: frozenset[str]) -> None:
+        self.check, self.said, self.names = check, said, names
+
+    def __repr__(self) -> str:
+        return self.check.name
+
+    def __call__(self, subject: Any) -> None:
+        """Raise what pytest makes the verdict's outcome of."""
+        __tracebackhide__ = True
+        from harness import report, results
+        from harness.subject import as_subject
+
+        result = self.pairs(as_subject(subject)).check(self.check)
+        _made.append(result)
+        if result.verdict == results.DECLINED:
+            pytest.skip(result.reason)
+        if result.verdict == results.UNKNOWN:
+            raise UndecidedError(report.unknown_text([result]))
+        if result.verdict == results.STALE:
+            raise results.BrokenSchedule(report.stale_text([result]), [result])
+        if result.verdict == results.KNOWN:
+            pytest.xfail(result.reason)  # does nothing with --runxfail
+        if result.counterexample is not None:
+            text = report.broken_text(result, self.check)
+            if self.said.files and result.verdict == results.BROKEN:
+                text += f"\n  In no ledger:\n\n{report.entries_text([result])}"
+            raise results.BrokenSchedule(text, [result])
+
+    def pairs(self, subject: Subject) -> Pairs:
+        """The pairs of a subject, which is prepared when one of them is first asked for."""
+        from harness.catalogue import known_to
+        from harness.ledger import NOTHING_KNOWN
+        from harness.pairs import Pairs
+        from harness.results import Budget
+
+        key = (id(subject), self.said, self.names)
+        if key not in _pairs:
+            said, known = self.said, NOTHING_KNOWN
+            if not said.no_ledger:
+                known = known_to(subject, _ledger(said))
+            budget = Budget(said.max_examples, said.seed, said.time_limit)
+            pairs = Pairs(subject, self.names, budget, ledger=known, search_known=said.search_known)
+            _pairs[key] = subject, pairs  # the subject, so that its id stays its own
+        return _pairs[key][1]
+
+
+def _ledger(said: Settings) -> Ledger:
+    """PyTorch's known failures and those of the user's files."""
+    from harness.catalogue import ledger_of_torch
+    from harness.ledger import read_ledger
+
+    if said.files not in _ledgers:
+        _ledgers[said.files] = read_ledger([ledger_of_torch(), *said.files])
+    return _ledgers[said.files]
+
+
+# ---------------------------------------------------------------------- options and ini keys
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The ini keys."""
+    for name, (_, what, help_) in NUMBERS.items():
+        parser.addini(f"lr_resume_{name}", f"{help_} It is {what}.", default="")
+    for name, help_ in FLAGS.items():
+        parser.addini(f"lr_resume_{name}", help_, type="bool", default=False)
+    parser.addini("lr_resume_ledger", LEDGER, type="paths", default=[])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
+    """The options, once the user's conftest.py had its choice of names."""
+    # Until then pytest takes the 3 of "--seed 3" for a path, and looks there for a conftest.py.
+    taken = {f"--{name}" for name in ("ledger", "max-examples", "seed", "time-limit")}
+    values = {value for name, value in pairwise(args) if name in taken}
+    paths = early_config.known_args_namespace.file_or_dir
+    paths[:] = [path for path in paths if path not in values]
+    yield
+    group = parser.getgroup("lr-resume-harness", "lr-resume-harness")
+    options: dict[str, dict[str, Any]] = {
+        "ledger": {"metavar": "FILE", "action": "append", "help": LEDGER, "default": []}
+    }
+    for name, (convert, _, help_) in NUMBERS.items():
+        options[name] = {"metavar": "N" if convert is int else "SECONDS", "help": help_}
+    for name, help_ in FLAGS.items():
+        options[name] = {"action": "store_true", "help": help_, "default": False}
+    for name, how in options.items():
+        option = f"--{name.replace('_', '-')}"
+        try:
+            free = parser.parse_known_and_unknown_args([option])[1] == [option]
+        except pytest.UsageError:  # somebody's, with an argument
+            free = False
+        if free:
+            group.addoption(option, dest=f"lr_resume_{name}", **how)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make what options and ini keys say the settings of this run."""
+    config.stash[_BEFORE] = settings.current
+    settings.current = _said(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Forget this run."""
+    settings.current = config.stash.get(_BEFORE, Settings())
+    for kept in (_pairs, _ledgers, _made):
+        kept.clear()
+
+
+def _said(config: pytest.Config) -> Settings:
+    """What options and ini keys say; raises `pytest.UsageError`."""
+    ini: dict[str, Any] = {}
+    for name in (*NUMBERS, *FLAGS, "ledger"):
+        try:
+            ini[name] = config.getini(f"lr_resume_{name}")
+        except (TypeError, ValueError, pytest.UsageError) as error:
+            raise pytest.UsageError(f"the ini key lr_resume_{name}: {error}") from None
+    given = {name: config.getoption(f"lr_resume_{name}", None) for name in ini}
+    said: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
+    for name, (convert, what, _) in NUMBERS.items():
+        for text, where in (
+            (given[name], f"--{name.replace('_', '-')}"),
+            (ini[name], f"the ini key lr_resume_{name}"),
+        ):
+            if text not in (None, "") and name not in said:
+                try:
+                    said[name] = convert(text)
+                    Settings(**{name: said[name]})
+                except (ValueError, CheckError):
+                    raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
+    files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
+    if said["no_ledger"] and (files or said["search_known"]):
+        raise pytest.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
+    # A worker of pytest-xdist has the files from its master, and again from the command line.
+    said["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
+    for file in () if said["no_ledger"] else said["ledgers"]:
+        if not file.is_file():
+            raise pytest.UsageError(f"cannot read the ledger {file}: there is no such file")
+    return Settings(**said)
+
+
+# ------------------------------------------------------------------------------------ header
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """The header, behind the number of items: only now it is known whether any is ours."""
+    if config.getoption("verbose", 0) < 0:
+        return []
+    try:
+        return _header()
+    except LedgerError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keep the header of a worker of pytest-xdist, for its master collects nothing."""
+    header = getattr(node, "workeroutput", {}).get("lr_resume_header", [])
+    node.config.stash[_HEADERS] = header or node.config.stash.get(_HEADERS, [])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Send the header to the master of pytest-xdist, where this is one of its workers."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        try:
+            output["lr_resume_header"] = _header()
+        except LedgerError as error:
+            output["lr_resume_header"] = [f"error: {error}"]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the header of the workers."""
+    if config.getoption("verbose", 0) >= 0:
+        for line in config.stash.get(_HEADERS, []):
+            terminalreporter.write_line(line)
+
+
+def _header() -> list[str]:
+    """Versions, seed and ledgers, where a test asked for anything of ours."""
+    if "harness.checks" not in sys.modules:
+        return []
+    import torch
+
+    said = settings.current
+    first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {said.seed}"
+    if said.no_ledger:
+        return [f"{first}, no ledger"]
+    from harness.catalogue import ledger_of_torch
+
+    places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
+    files = {"PyTorch's": ledger_of_torch(), **{str(file): file for file in said.files}}
+    counts = {name: places[str(file)] for name, file in files.items()}
+    said_of = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
+    return [f"{first}, ledger {', '.join(said_of)}"]
+
+
+# ----------------------------------------------------------------------------------- reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give an item its properties, and in place of a traceback through our code the report."""
+    while _made:
+        item.user_properties += _properties(_made.pop(0))
+    report = yield
+    if report.failed and call.excinfo is not None:
+        _shorten(report, call.excinfo, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for what is wrong in a module of tests."""
+    report = yield
+    excinfo = getattr(getattr(report, "call", None), "excinfo", None)
+    if report.failed and excinfo is not None:
+        _shorten(report, excinfo, collector.config)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """What was not decided is an error."""
+    if report.failed and getattr(report, "lr_resume_undecided", False):
+        return "error", "E", "ERROR"
+    return None
+
+
+def _properties(result: Result) -> list[tuple[str, object]]:
+    """What ``--junitxml`` says of a pair."""
+    from harness.report import replay_command, tried_text
+
+    said = {
+        "subject": result.subject,
+        "check": result.check,
+        "verdict": result.verdict,
+        "tried": tried_text([result]),
+        "reason": result.reason,
+    }
+    if result.counterexample is not None:
+        trace = str(result.counterexample.trace)
+        said |= {"trace": trace, "replay": replay_command(result, trace)}
+    return [(name, text) for name, text in said.items() if text]
+
+
+def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Config) -> None:
+    """What our code raises is shown by its text and its place in the user's test."""
+    error = excinfo.value
+    undecided = isinstance(error, HarnessError)
+    results = sys.modules.get("harness.results")
+    if not undecided and (results is None or not isinstance(error, results.BrokenSchedule)):
+        return
+    report.lr_resume_undecided = undecided
+    if config.getoption("fulltrace", False) or config.getoption("tbstyle", "auto") == "native":
+        return
+    for depth, entry in enumerate(excinfo.traceback):
+        if str(entry.frame.f_globals.get("__name__")).partition(".")[0] == "harness" and depth:
+            excinfo.traceback = excinfo.traceback[:depth]
+            break
+    shown = excinfo.getrepr(style="value", chain=False)
+    crash = shown.reprcrash
+    if crash is not None:
+        crash.message, *more = str(error).splitlines()
+        here, path = config.invocation_params.dir, Path(crash.path)
+        crash.path = str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for block in shown.reprtraceback.reprentries:
+            block.reprfileloc = crash  # type: ignore[union-attr]
+            block.lines = block.lines if more else []
+    report.longrepr = shown
