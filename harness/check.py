@@ -26,6 +26,7 @@ from harness.loop import new_sgd, plain, same
 from harness.minimise import minimise
 from harness.needs import lacking, lacks
 from harness.outcomes import Break, Outcome, Tally
+from harness.place import place_of
 from harness.results import (
     BROKEN,
     DECLINED,
@@ -74,6 +75,7 @@ class SubjectCheck:
         self.replay_alone = False
         self.examples: Examples | None = None
         self.replays: tuple[Counterexample, ...] = ()
+        self.place = ""
         self.known: Counterexample | None = None
         self.budget = budget
         self.resume_python = resume_python
@@ -177,6 +179,7 @@ class SubjectCheck:
             entries = self.ledger.on(names, check.name)
             here = version_of(torch.__version__)
             about = next((entry for entry in entries if entry.covers(here)), None)
+            self.place = about.place if about else ""
             if reason and about:
                 verdict, reason = STALE, f"{about.place}: it is declined here: {reason}"
             elif reason:
@@ -200,11 +203,14 @@ class SubjectCheck:
         seconds = round(time.perf_counter() - started, 4)
         self.traces += self.tally.traces
         references = (self.subject.reference, check.reference)
+        place = self.place if verdict == STALE else ""
+        if verdict in (BROKEN, UNKNOWN):
+            place = place_of(self.subject.build)
         return Result(
             self.subject.name, check.name, verdict, reason, counterexample, self.tally,
             seconds, references, self.weights, tuple(self.untried.items()),
             self.resume_python if check.elsewhere else "", others=self.others,
-            replays=self.replays,
+            replays=self.replays, place=place,
         )  # fmt: skip
 
     def declined(self, check: Check, holding: Sequence[Check]) -> str:

@@ -14,6 +14,7 @@ from harness.cli_check import check, list_
 from harness.cli_ledger import ledger
 from harness.cli_options import (
     BROKEN_FOUND,
+    CI,
     FAILED,
     INTERRUPTED,
     OK,
@@ -202,12 +203,14 @@ for command in (check, list_, ledger, plot):
                 type=click.Path(path_type=Path))  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the results as one file.")  # fmt: skip
-def merge(results: tuple[Path, ...], json_file: Path | None) -> int:
+@CI
+def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     """Put the RESULTs of all shards of one run together, and report as `check` does.
 
     Exit status: that of `check`; 2 where the files are not all the parts of one run.
     """
     from harness.checks import as_check
+    from harness.github import tell_github
     from harness.merge import merged
     from harness.output import check_writable, write_text
     from harness.result_files import read_results, result_of
@@ -222,6 +225,7 @@ def merge(results: tuple[Path, ...], json_file: Path | None) -> int:
     checks = {result.check: as_check(result.references[1] or result.check) for result in broken}
     known = any(result.verdict == KNOWN for result in found)
     status = show_results(found, checks, ledger=known)
+    tell_github(ci, found, checks)
     if json_file is not None:
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     return status

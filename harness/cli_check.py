@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli_options import (
+    CI,
     FAILED,
     INTERRUPTED,
     LEDGER,
@@ -116,6 +117,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
 @click.option("--search-known", is_flag=True,
               help="Search known failures, too, for what the ledger does not tell.")  # fmt: skip
+@CI
 @RESUME_PYTHON
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
@@ -138,6 +140,7 @@ def check(
     ledgers: tuple[Path, ...],
     no_ledger: bool,
     search_known: bool,
+    ci: str,
     resume_python: str,
 ) -> int:
     """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
@@ -200,16 +203,18 @@ def check(
     else:
         checked = gate(pairs, make, budget, time_budget)
     results, complete = _run(pairs, checked, explores=profile == "explore")
+    from harness.github import tell_github
     from harness.show import show_missed, show_results
 
     tried = [pair for index, pair in enumerate(pairs) if index in results]
     last = [results[index] for index in sorted(results)]
+    by_check = {check.name: check for check in selected}
     show_missed(found)
     status = show_results(
-        last, {check.name: check for check in selected},
-        subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
+        last, by_check, subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
         explain=explain, ledger=not no_ledger,
     )  # fmt: skip
+    tell_github(ci, last, by_check, complete=complete)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text

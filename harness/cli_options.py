@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-__all__ = ["BROKEN_FOUND", "FAILED", "INTERRUPTED", "LEDGER", "OK", "RESUME_PYTHON",
+__all__ = ["BROKEN_FOUND", "CI", "FAILED", "INTERRUPTED", "LEDGER", "OK", "RESUME_PYTHON",
            "check_python", "options_of"]  # fmt: skip
 
 OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -20,6 +20,15 @@ LEDGER = click.option(
     type=click.Path(path_type=Path),
     multiple=True,
     help="Known failures of your own, beside ours of PyTorch; repeatable.",
+)
+
+CI = click.option(
+    "--ci",
+    type=click.Choice(["auto", "github", "none"]),
+    default="auto",
+    show_default=True,
+    help="github: annotations, and a summary to the file that GITHUB_STEP_SUMMARY names; "
+    "auto: where GITHUB_ACTIONS is true.",
 )
 
 RESUME_PYTHON = click.option(

@@ -23,6 +23,7 @@ __all__ = [
     "Matrix",
     "Pair",
     "Source",
+    "escaped",
     "markdown",
     "merge",
     "read",
@@ -264,13 +265,13 @@ def markdown(matrix: Matrix) -> str:
         lines += [_row(["---", "---", *[":-:"] * len(matrix.versions)])]
     last = ""
     for line in matrix.lines:
-        checks = "" if line.checks == last else _escaped(line.checks)
+        checks = "" if line.checks == last else escaped(line.checks)
         cells = [SHOWN.get(letter, letter) for letter in line.letters]
-        lines.append(_row([checks, _escaped(line.subjects), *cells]))
+        lines.append(_row([checks, escaped(line.subjects), *cells]))
         last = line.checks
     legend = ", ".join(f"`{mark}` {text}" for mark, text in matrix.legend)
     legend = legend.replace("`empty`", "empty")
-    said = [f"{legend}." if legend else "", matrix.left_out, _escaped(matrix.uneven)]
+    said = [f"{legend}." if legend else "", matrix.left_out, escaped(matrix.uneven)]
     below = " ".join(filter(None, said))
     return "\n".join([*lines, *([""] if lines else []), below]) + "\n"
 
@@ -279,6 +280,6 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` as Markdown prints it as it is."""
     return re.sub(r"([\\`*|<>\[\]&~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -17,6 +17,7 @@ from harness.decorators import Check
 from harness.examples import Examples
 from harness.outcomes import Tally
 from harness.pairs import Pairs
+from harness.place import place_of
 from harness.results import HOLDS, KNOWN, UNKNOWN, Budget, Result
 from harness.subject import Subject
 
@@ -62,7 +63,8 @@ def gate(
     broad = sorted(enumerate(pairs), key=lambda item: checks.index(item[1][1].name))
     for index, (subject, check) in broad:
         if time.monotonic() >= end:
-            result = Result(subject.name, check.name, UNKNOWN, f"{ran_out} before it was tried")
+            reason, place = f"{ran_out} before it was tried", place_of(subject.build)
+            result = Result(subject.name, check.name, UNKNOWN, reason, place=place)
         else:
             if subject.name not in all_made:
                 all_made[subject.name] = make(subject, within(sweeping))

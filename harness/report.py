@@ -368,8 +368,10 @@ def to_json(
     every fifth pair from the second on), and ``results``, a list of objects. Each has
     ``subject``, ``check``, ``verdict``, ``reason``, ``torch``, ``traces``, ``steps``,
     ``resumes``, ``comparisons``, ``seconds``, ``untried`` (operations, each with the reason);
-    for a broken pair also ``trace``, ``operation`` (its index in the trace), ``step`` (of that
-    operation, from 1; 0 for saves and resumes), ``replay`` (the command that replays it),
+    what is broken, stale or unknown also ``place`` (``path:line`` of the subject's class or
+    function, or of the entry), where there is one; a broken pair also ``trace``, ``operation``
+    (its index in the trace), ``step`` (of that operation, from 1; 0 for saves and resumes),
+    ``replay`` (the command that replays it),
     ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers that JSON lacks
     are the strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of an
     object by trace: the LR of every group at the start and after each epoch, without any resume
@@ -428,6 +430,8 @@ def _row(result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "untried": dict(result.untried),
     }
+    if result.place:
+        row["place"] = result.place
     found = result.counterexample
     if found is not None:
         row |= {

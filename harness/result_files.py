@@ -53,6 +53,8 @@ def _is_results(data: Mapping[str, Any]) -> bool:
 def _keys(row: Mapping[str, Any]) -> list[tuple[str, type]]:
     """The keys that a row must have, with the type of each."""
     keys: list[tuple[str, type]] = [("subject", str), ("check", str), ("verdict", str)]
+    if "place" in row:
+        keys.append(("place", str))
     if row.get("verdict") == BROKEN or "trace" in row:
         keys += [("trace", str), ("operation", int), ("step", int)]
         keys += [("expected", dict), ("actual", dict)]
@@ -74,5 +76,5 @@ def result_of(row: Mapping[str, Any]) -> Result:
     return Result(
         row["subject"], row["check"], row["verdict"], row.get("reason", ""), found, tally,
         row.get("seconds", 0.0), references, untried=tuple(row.get("untried", {}).items()),
-        torch=row.get("torch", ""),
+        torch=row.get("torch", ""), place=row.get("place", ""),
     )  # fmt: skip

@@ -85,7 +85,9 @@ class Result:
     `untried` which operations were not tried, each with the reason, `resume_python` the
     interpreter that a part was done with, where it is not this one. `others` are
     counterexamples under other sets of drawn options, where they were asked for; `replays`
-    are those of the ledger on this pair that break it here.
+    are those of the ledger on this pair that break it here. `place` is where to look, as
+    ``path:line``: the entry where it is STALE, and where it is BROKEN or UNKNOWN the subject's
+    class or function.
     """
 
     subject: str
@@ -102,6 +104,7 @@ class Result:
     torch: str = torch.__version__
     others: tuple[Counterexample, ...] = ()
     replays: tuple[Counterexample, ...] = ()
+    place: str = ""
 
     @property
     def note(self) -> str:
