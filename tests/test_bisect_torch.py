@@ -142,7 +142,7 @@ def run(start, tmp_path):
 
     def run(*arguments, **variables):
         process = start(*arguments, **variables)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
         assert list((tmp_path / "scratch").iterdir()) == []
         assert list((tmp_path / "here").iterdir()) == []
         return process.returncode, output, errors
@@ -321,7 +321,7 @@ def test_interrupted_it_leaves_no_file_and_no_process(start, tmp_path, number, s
     assert [file.name for file in scratch.glob("*/scratch/half*")] == ["half of a wheel"]
     process.send_signal(number)
     process.send_signal(number)  # a second one does not interrupt the removal
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (status, "interrupted: nothing is left behind\n")
     assert list(scratch.iterdir()) == []
     until = time.monotonic() + 10
