@@ -34,7 +34,7 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15r
 dt { opacity: .75; } dd { margin: 0; }
 @media (max-width: 40rem) {
   body { margin: .8rem; }
-  th[scope=row] { white-space: normal; min-width: 8.5rem; max-width: 8.5rem; font-size: .85em; }
+  th[scope=row] { white-space: normal; min-width: 8.5rem; max-width: 8.5rem; font-size: .78em; }
   dl { display: block; } dd { margin: 0 0 .4rem; }
 }
 @media print {
