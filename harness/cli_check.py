@@ -112,6 +112,8 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.Path(path_type=Path),
     help="Draw every counterexample; needs matplotlib.",
 )
+@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the report as one page, with pictures and scripts.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
@@ -136,6 +138,7 @@ def check(
     json_file: Path | None,
     scripts: Path | None,
     plots: Path | None,
+    html_file: Path | None,
     explain: bool,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
@@ -165,8 +168,9 @@ def check(
     chosen = found.subjects
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
     check_python(resume_python)
-    if json_file is not None:
-        check_writable(json_file)
+    for path in (json_file, html_file):
+        if path is not None:
+            check_writable(path)
     if scripts is not None:
         check_folder(scripts)
     if plots is not None:
@@ -214,18 +218,24 @@ def check(
         last, by_check, subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
         explain=explain, ledger=not no_ledger,
     )  # fmt: skip
+    by_name = {subject.name: subject for subject, _ in tried}
+    part = "/".join(map(str, shard))
     tell_github(ci, last, by_check, complete=complete)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text
         from harness.report import to_json
 
-        by_name = {subject.name: subject for subject, _ in tried}
         runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
-        part = "/".join(map(str, shard))
         data = to_json(last, budget, complete=complete, runs=runs, shard=part)
         data["not_checked"] = {missed.what: missed.why for missed in found.missed}
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    if html_file is not None:
+        from harness.html_report import html_report
+        from harness.output import write_text
+
+        page = html_report(last, by_name, by_check, budget, complete=complete, shard=part)
+        write_text(html_file, page)
     if found.missed:
         status = status or FAILED
     return status if complete else INTERRUPTED

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "broken_rows",
     "broken_text",
     "causes_count",
     "causes_text",
@@ -50,6 +51,7 @@ __all__ = [
     "stale_text",
     "summary",
     "table",
+    "tally_text",
     "to_json",
     "tried_text",
     "unknown_text",
@@ -69,6 +71,15 @@ PROGRAM = "python -m harness"
 def broken_text(result: Result, check: Check) -> str:
     """A broken pair: what was promised, the counterexample, and how to reproduce it."""
     found = result.counterexample
+    rows = broken_rows(result, check)
+    assert found is not None
+    lines = [f"BROKEN {result.subject}: {result.check} (torch {result.torch})", *_lined_up(rows)]
+    return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
+
+
+def broken_rows(result: Result, check: Check) -> list[tuple[str, str]]:
+    """What was promised, and what the counterexample shows, each with its label."""
+    found = result.counterexample
     if found is None:
         raise ValueError(f"{result.subject} {result.check} is not broken")
     rows = [
@@ -79,8 +90,7 @@ def broken_text(result: Result, check: Check) -> str:
     ]
     if result.note:
         rows.append(("note", result.note))
-    lines = [f"BROKEN {result.subject}: {result.check} (torch {result.torch})", *_lined_up(rows)]
-    return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
+    return rows
 
 
 def causes_text(causes: Sequence[Cause], checks: Mapping[str, Check]) -> str:
@@ -289,6 +299,12 @@ def tried_text(results: Sequence[Result]) -> str:
 
 
 def _totals(results: Sequence[Result]) -> str:
+    seconds = sum(result.seconds for result in results)
+    return ", ".join(filter(None, [tally_text(results), f"{seconds:.1f} s"]))
+
+
+def tally_text(results: Sequence[Result]) -> str:
+    """What was tried, in numbers."""
     tallies = [result.tally for result in results]
     parts = [
         (sum(tally.traces for tally in tallies), "trace"),
@@ -296,8 +312,7 @@ def _totals(results: Sequence[Result]) -> str:
         (sum(tally.resumes for tally in tallies), "resume"),
         (sum(tally.comparisons for tally in tallies), "state comparison"),
     ]
-    seconds = sum(result.seconds for result in results)
-    return ", ".join([*(_count(*part) for part in parts if part[0]), f"{seconds:.1f} s"])
+    return ", ".join(_count(*part) for part in parts if part[0])
 
 
 def _count(number: int, what: str) -> str:
