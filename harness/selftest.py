@@ -18,7 +18,8 @@ record, and no control by any. ``--quick`` tries one check of each fault, in hal
     NextEntry              abcdefjlpqy   search        56 0.17   2/0    1/1
     PendingNotLoaded       abcdefjlpq    search        21 0.03   5/4    1/1
     ...
-    torch 2.13.0+cpu: 84 of 84 faults caught by exactly their checks, 82 by the sweep and 2 by the search alone
+    torch 2.13.0+cpu: 84 of 84 faults caught by exactly their checks,
+    82 by the sweep and 2 by the search alone
     median until caught: 0.19 s of CPU
     21 of 21 controls without an alarm (22539 traces, 77062 resumes)
 
