@@ -5,7 +5,8 @@ scheduler from a checkpoint and returns them, and the run goes on with these; it
 is broken where the run then differs from the uninterrupted one. A *state check*
 is about the checkpoint itself: it returns what must be and what is.
 
-A check takes what it needs by the names of its parameters:
+A check is a plain function with a docstring, whose first line is the promise. It takes what it
+needs by the names of its parameters:
 
 ==================  =======================================================
 ``new_optimizer``   makes a new optimizer, with the parameters' first values
@@ -26,9 +27,27 @@ A function of one's own becomes a check by the same decorators:
 ...     return optimizer, scheduler
 >>> as_check(resume_without_optimizer).doc
 'Build both, and load the scheduler alone.'
+>>> @state_check(at="step")
+... def lr_stays_below_one(optimizer):
+...     '''No LR reaches 1.'''
+...     rates = [group["lr"] for group in optimizer.param_groups]
+...     return {"lr": [min(rate, 0.99) for rate in rates]}, {"lr": rates}
+
+It is used by ``--check my_package.checks:lr_stays_below_one`` or
+``check_scheduler(..., checks=[...])``. ``python -m harness list`` shows the harness's own.
 
 The parameters (the weights of the model) are given their saved values by the
 harness after a resume, as loading the model does.
+
+What is slow, or what many schedulers cannot serve, is opt-in: ``--check NAME``, or
+``--all-checks``. Such are other files than torch's own (`harness.transports`), several ranks
+(`harness.ranks`), another process or another torch (`harness.worker`), and changed options
+(`harness.contracts`). Which are the default ones follows from two things that were learned:
+
+* Of the documented ways, the plainest (optimizer, then scheduler) is the hardest to justify, as
+  most faults that it catches are caught through a file or a shared dict as well; it is there for
+  schedulers that can do neither.
+* `lr_is_never_negative` is one of them because an optimizer refuses such an LR when it is built.
 """
 
 from __future__ import annotations

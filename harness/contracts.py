@@ -7,6 +7,19 @@ runs shows in which the option changes without a checkpoint (from there on). *It
 raises*: loading does, or the first step of the scheduler after it. A run that follows
 none of them is a mixture.
 
+`resume_with_changed_options` resumes with one option changed and says which wins;
+``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. Of PyTorch's, on torch 2.13.0:
+
+* StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
+  CosineAnnealingWarmRestarts, ReduceLROnPlateau, SWALR; numbers and lists: the saved one;
+* OneCycleLR, all but ``epochs`` and ``steps_per_epoch``: the saved one, so that a longer
+  ``total_steps`` ends where the saved one does;
+* CyclicLR, all but ``scale_fn``: the saved one;
+* CyclicLR and LambdaLR, a plain function: the new one, as if from the start;
+* MultiplicativeLR, a plain function: the new one, from the saved LR on;
+* LambdaLR and MultiplicativeLR, an object of the same class: the saved one;
+* LambdaLR, an object of another class, or a list of functions and objects: neither, so BROKEN.
+
 What is compared is what the optimizer will use, not the weights, which follow from the
 whole past. Until the scheduler's first step after a resume the optimizer has what it
 was saved with, whichever option wins then.

@@ -1,4 +1,9 @@
-"""What changed between two results of ``check --json``: an upgrade report."""
+"""What changed between two results of ``check --json``: an upgrade report.
+
+It says what is newly broken, with counterexample and replay command; what is newly fixed; other
+verdicts; and plain runs whose LR changed without any resume. Options are drawn otherwise on
+another version, so what only they show is told apart; a replay on the other version decides.
+"""
 
 from __future__ import annotations
 

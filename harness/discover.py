@@ -1,7 +1,15 @@
 """Finds subjects: the schedulers that a package defines, and those that packages ship.
 
+``python -m harness check my_package`` checks every ``LRScheduler`` subclass that a package or
+module defines. What their constructors need is drawn where type hints say what it is. Those that
+can't be built are listed with the three lines to add, and the exit status is not 0.
+
 A package ships subjects by an entry point of the group ``lr_resume_harness.subjects``: a
-`Subject`, a list of them, or a function that returns them.
+`Subject`, a list of them, or a function that returns them. ``python -m harness check --installed``
+runs all that are installed. In the package's pyproject.toml it is::
+
+    [project.entry-points."lr_resume_harness.subjects"]
+    mine = "my_package.subjects:SUBJECTS"
 """
 
 from __future__ import annotations

@@ -2,6 +2,21 @@
 
 They are to the harness what the harness is to schedulers: the proof that each check
 catches what it is for, and nothing else. `harness.selftest` runs them.
+
+A fault is a class under ``lr_schedules/faults/``, decorated with the control that it spoils, a
+minimal counterexample, and the checks that must catch it; ``real`` is a real bug of that shape,
+where one was found::
+
+    @planted(
+        HALVING,
+        "train:1 save:a resume:a train:2",
+        caught_by=EVERY_LOAD,
+        real="Lightning-AI/pytorch-lightning#11188",
+    )
+    class SavesNoPosition(Halving):
+        '''Does not save its position.'''
+
+A new module of them is named in ``lr_schedules/faults/__init__.py``.
 """
 
 from __future__ import annotations

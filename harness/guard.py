@@ -1,6 +1,8 @@
 """Keeps what a subject does to its process from whatever comes after it.
 
-Left out is what no process survives: ``os._exit``, a crash, a lack of memory.
+A subject may print, warn, seed, fork, call ``sys.exit``, or change the default dtype, the device,
+the folder or the environment: after each pair all is as before, and standard output holds the
+report alone. Left out is what no process survives: ``os._exit``, a crash, a lack of memory.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
 
     [[failure]]
-    subject = "StepLR"
+    subject = "StepLR"                     # or "my_package.schedules:MySchedule"
     check = "resume_by_last_epoch"
     torch = ">=1.13.1"                     # a version specifier (PEP 440)
     trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
@@ -12,10 +12,26 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     tracked = "pytorch/pytorch#102261"     # or "no report found"
     reason = "The constructor makes a step, which decays once more."
 
-An entry is judged by its trace, which is run again: while that breaks the check in the same
-way, the pair is KNOWN; else the entry is STALE. No search is part of it. The traces of entries
-about other versions are run, too: where one breaks the check, and no entry is about this torch,
-the pair is BROKEN, for the range is too short.
+That of PyTorch, ``lr_schedules/known_failures.toml``, is always read by the command line;
+``--ledger FILE`` adds one's own, ``--no-ledger`` takes nothing for known. In a test it is
+``check_scheduler(..., ledger="known.toml")``.
+
+An entry is judged by its trace, which is run again: while that breaks the check at its end and
+in the same values, the pair is KNOWN, and the run passes. When it holds, breaks otherwise, or is
+declined, the entry is STALE: the run fails, and says what to write instead. No search is part of
+it, so there is nothing random in it. The traces of entries about other versions are run, too:
+where one breaks the check, and no entry is about this torch, the pair is BROKEN, for the range
+is too short. A broken pair without an entry is BROKEN, and its entry is printed to be pasted.
+
+Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, a
+key that is not known.
+
+A known failure can hide another defect: ``check --search-known`` searches such pairs, too, and
+reports what the entry does not tell. ``python -m harness ledger verify`` runs the traces of all
+entries and no others, and says which ranges are not true of the installed torch. ``python -m
+harness ledger update RESULT.json ...`` prints the ledger with ranges that are true of all these
+results of ``check --json``, of one or many versions of torch, and writes it with ``--write``.
+Comments stay.
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
 """In which order pairs are checked, and for how long: the gate's way, and the explorer's.
 
-The gate takes every pair once, and the same result comes out every time. With a time budget it
-sweeps all of them before it searches any, and what it did not get to is said. The explorer draws
-anew in every round, and keeps what it finds.
+The gate takes every pair once, and the same result comes out every time. With ``--time-budget
+60`` it sweeps all of them before it searches any, and what it did not get to is UNKNOWN, or said
+in a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for as many jobs;
+``python -m harness merge RESULT.json ...`` puts their ``--json`` together and reports as ``check``
+does.
+
+The explorer, ``--profile explore``, draws anew round after round until Ctrl-C (or
+``--time-budget``), and prints its seed. What it finds it keeps in Hypothesis's example database,
+where the next explorer tries it first; a gate does not look at it.
 """
 
 from __future__ import annotations

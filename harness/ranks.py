@@ -1,7 +1,9 @@
 """Checks of a distributed checkpoint across the ranks of a gloo group.
 
-Every rank has all parameters, as under ``DistributedDataParallel``, and the run on each
-must be the uninterrupted one. The number of ranks may change when training is resumed.
+Every rank is a process with all parameters, as under ``DistributedDataParallel``, and the run on
+each must be the uninterrupted one. The number of ranks may change when training is resumed:
+saved by one and resumed by two, by two and one, by two and two. A schedule that depends on the
+number of ranks without any resume is UNKNOWN.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Says what was found: as text, as a table, and as data."""
+"""Says what was found: as text, as a table, and as data.
+
+``python -m harness check --json FILE`` writes the data: see `to_json`. What reads it depends on
+``schema``, which goes up when a key changes its sense.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,25 @@
-"""Verdicts, and what they are about."""
+"""Verdicts, and what they are about.
+
+========  =====================================================================================
+HOLDS     nothing was found; says how many traces, steps and resumes were tried
+KNOWN     broken as an entry of a ledger says (`harness.ledger`)
+STALE     a ledger has an entry on it that is not true here
+BROKEN    with a minimal counterexample: no operation of it can be dropped, no count lowered, no
+          neighbours merged
+DECLINED  the subject does not promise it, or lacks what it needs; with the reason
+UNKNOWN   it could not be decided: an error of the harness, a time limit, a schedule that is not
+          the same twice, a fault of the optimizer
+========  =====================================================================================
+
+Compared are every group's lr, momentum or betas and weight decay, ``get_last_lr()``, and the
+weights where the check restores the optimizer: exactly, tensors by value and dtype. A run that
+differs, or an exception that is raised, with a scheduler that does nothing as well
+(`harness.control`) is not charged to the scheduler. What a verdict leaves out (the weights, or
+what comes after an exception of the uninterrupted run) is in the report as a NOTE.
+
+The exit status of a run is 0 if nothing is broken or stale, 1 if something is, else 2 for an
+UNKNOWN or a wrong argument, 130 after Ctrl-C.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
 """Writes a reproduction script: a counterexample as a program that needs torch alone.
 
 It is put together from the source of the very functions that the search ran; only
-the trace is unrolled into plain statements.
+the trace is unrolled into plain statements. Of a scheduler of one's own it needs its module,
+too, installed or beside it.
+
+It exits with 1 while the bug is there, 0 when it is gone, and 125 when a torch can't run it, so
+that ``git bisect run`` can use it, and so does ``scripts/bisect_torch.py``. A script of a check
+that needs ``torch.load(weights_only=True)`` exits with 125 on torch 1.13, whose ``weights_only``
+loads no float.
 """
 
 from __future__ import annotations

@@ -3,6 +3,51 @@
 A *trial* is a planted fault, or a control, through all checks with one seed. It is
 exact where the broken checks are those of the fault's record and no others; of a
 control none must be.
+
+``lr_schedules/faults/`` holds 84 planted faults (`harness.faults`), `lr_schedules.controls` 21
+correct schedulers, one of which reads a table that Hypothesis draws. ``python -m harness
+selftest`` prints which checks caught each fault, by sweep or search, after how many traces and
+how much CPU time, and exits with 0 only if every fault was caught by exactly the checks of its
+record, and no control by any. ``--quick`` tries one check of each fault, in half a minute;
+``--seeds 20`` measures how often each fault is caught. On torch 2.13.0::
+
+    fault                  caught by     found by  traces    s  size  exact
+    SavesNoPosition        abcdefjlpqr   sweep          3 0.01   3/3    1/1
+    LoadsADelta            d             sweep        122 0.26   3/3    1/1
+    AppliesAgain           i             sweep        382 0.96   3/1    1/1
+    NextEntry              abcdefjlpqy   search        56 0.17   2/0    1/1
+    PendingNotLoaded       abcdefjlpq    search        21 0.03   5/4    1/1
+    ...
+    torch 2.13.0+cpu: 84 of 84 faults caught by exactly their checks,
+    82 by the sweep and 2 by the search alone
+    median until caught: 0.19 s of CPU
+    21 of 21 controls without an alarm (22539 traces, 77062 resumes)
+
+The letters are the checks, listed below the table. The sweep finds most; what the search alone
+finds needs steps that are not one to one, a way back to an older save, or a dict shared by two
+runs.
+
+What takes longer is ``python -m tox run -e proof``, tests/test_proof.py:
+
+* *Power.* At the default budget each of the 68 faults there were before options were drawn was
+  caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats it for all with
+  two seeds (PROOF_SEEDS). Checks that go through another process are tried where a fault's
+  record names them.
+* *Ablation.* Without any one default check some fault goes uncaught by the other 16, and without
+  an opt-in one by all others (`resume_from_another_process` apart: it is there for other torch
+  versions). So it does, with each of 20 seeds, without optimizer steps alone, scheduler steps
+  alone, going back in time, loading in place, the second slot, or the sweep.
+* *Minima.* Brute force over the neighbours of every counterexample of every fault finds nothing
+  smaller that breaks the same check; and they are the same in another process.
+* *Scripts.* The script of every counterexample of every fault exits with 1 and prints the numbers
+  of the report; with the fault repaired, it exits with 0. For the first check of each fault, and
+  for what is broken in the installed PyTorch, by ``python -I`` in an empty folder; else in one
+  process, for time.
+
+``python -m tox run -e break`` runs scripts/break_harness.py, which breaks the harness itself.
+Weights that an optimizer loses are excused, so a harness that lost them itself would pass its
+own controls: the tests ask for weights compared. How other projects' tests fare on the same
+faults is in scripts/compare_peers.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,22 @@
-"""Subjects: a scheduler under test, with what is needed to build and step it."""
+"""Subjects: a scheduler under test, with what is needed to build and step it.
+
+A scheduler class with options is a subject as it is: on the command line ``check
+my_package.schedules:MySchedule --kwargs 'warmup=3 total=10'``, in a test
+``check_scheduler(MySchedule, warmup=3, total=10)``. Choose options that make everything happen
+within 12 epochs: the warm-up, a restart, the end and what follows. A `Subject` says more: its own
+optimizer, a step that takes a metric, state functions for an object that is no ``LRScheduler``,
+checks that it does not promise.
+
+* An option can also be a Hypothesis strategy. Those that depend on each other are drawn together
+  by ``drawn``, a strategy of dicts, and an optimizer by
+  ``optimizer=harness.optimizers.optimizers()``.
+* What has no literal (a function, a scheduler inside another) is said by a *term*:
+  ``Subject(words={"Decay": Decay}, options={"fn": Term.of("Decay", 0.5)})`` prints as
+  ``fn=Decay(0.5)``, and is made anew for each scheduler.
+* What a scheduler can't do by its nature it declines: let one that holds a lambda, which can't be
+  pickled, decline ``resume_by_pickle``. ``declines`` names checks, or operations that it can't do
+  or go on from; what is declined is in every report.
+"""
 
 from __future__ import annotations
 

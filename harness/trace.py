@@ -8,8 +8,16 @@ Operation(kind='train', count=3, slot='', check='')
 >>> str(trace)
 'step_size=3 gamma=0.5 train:3 save:a resume:a train:1'
 
-Options come first, as Python literals or terms (`harness.terms`) without spaces. Then the
-operations:
+Options come first, as Python literals or terms (`harness.terms`) without spaces. Three of them
+are no options of the scheduler:
+
+* ``optimizer=AdamW(groups=3,lr='shared',amsgrad=True)`` names an optimizer of torch with 1 to 4
+  groups, LRs that are numbers, tensors or one shared tensor (``lr=``), groups without an LR of
+  their own (``rates=[0.1,None]``) and all options of its own (`harness.optimizers`);
+* ``step=metrics([4.0,nan])`` is the metrics that a plateau is given;
+* ``changed={'gamma':0.1}`` is what is other on resume.
+
+Then the operations:
 
 ===================  ==================================================
 ``train:n``          n times: an optimizer step, then a scheduler step
@@ -21,10 +29,17 @@ operations:
 ``halve_lr:n``       n times: every group's LR is halved by hand
 ``add_group:n``      n times: a param group is added to the optimizer
 ``save:a``           save a checkpoint to slot a
-``resume:a``         go on from slot a, with a new optimizer and scheduler
+``resume:a``         go on from slot a, the latest or an older one, with a new
+                     optimizer and scheduler
 ``load:a``           load slot a into the live optimizer and scheduler
-``resume:a@check``   the same by the named check, where several are mixed
+``resume:a@check``   the same by the named check, where `resumes_mixed` mixes several
 ===================  ==================================================
+
+Several optimizer steps to a scheduler step are ``optimizer:3 scheduler:1``. What a scheduler
+can't do (its uninterrupted run raises, or what is set by hand does not last) is not tried, and
+listed as NOT TRIED. A run that ends with an exception, such as OneCycleLR's past its planned
+end, must do so when resumed. Gradients and metrics depend on the step index alone.
+``last_epoch`` is k - 1 after k scheduler steps: the constructor steps once itself.
 """
 
 from __future__ import annotations

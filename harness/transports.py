@@ -2,7 +2,11 @@
 
 A training library may keep a scheduler's state in a file of torch's older format, in
 JSON beside the weights, or in a folder of ``torch.distributed.checkpoint``. What such a
-transport does not hold, or gives back as something else, is lost to the scheduler.
+transport does not hold, or gives back as something else, is lost to the scheduler. JSON is
+declined where the state has no form in it.
+
+On torch 2.13.0 MultiStepLR does not survive JSON, whose keys are strings, and can't be saved
+again after a distributed checkpoint.
 """
 
 from __future__ import annotations

@@ -2,6 +2,13 @@
 
 There is one long-lived worker for each interpreter, an execnet gateway; it is started
 when it is first asked, and ends with this process.
+
+`resume_in_another_process` and `resume_from_another_process` see what a scheduler keeps in a
+module, a class or a closure and not in its state. ``--resume-python PATH`` names another Python,
+with another torch, which needs nothing else: checkpoints are saved with one and resumed with the
+other, both ways. Where the schedule differs between the two without any resume, nothing is
+compared, and that is said. Between torch 2.13.0 and 2.4.1 or 2.15.0 everything held; from and to
+1.13.1 CyclicLR can't be saved.
 """
 
 from __future__ import annotations

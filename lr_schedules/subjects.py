@@ -3,6 +3,29 @@
 The options are chosen so that what a scheduler can do happens within the plain
 run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows. Others
 are drawn, over the whole constructor (`lr_schedules.drawn`).
+
+What is found on torch 2.13.0, with 23 subjects and 17 checks: 364 HOLDS, 24 KNOWN, 3 DECLINED;
+with ``--no-ledger`` these 24 are BROKEN:
+
+* StepLR, MultiStepLR, ConstantLR, alone or in others: resumed by ``last_epoch`` exactly at a
+  decay, they decay again.
+* CosineAnnealingWarmRestarts, ``T_mult`` > 1: resumed by ``last_epoch`` later than the start of
+  its second cycle, it goes on in that cycle, at an epoch modulo ``T_0``.
+* SequentialLR: resumed by ``last_epoch``, it starts its first scheduler again.
+* SWALR: resumed by ``last_epoch``, it counts its annealing from 0 again: it reads ``_step_count``.
+* CyclicLR with tensors as LRs: resumed by ``last_epoch``, its LR is rounded otherwise.
+* CyclicLR, alone or in others: ``load_state_dict`` takes a key out of the given dict, so a second
+  load from it raises.
+* OneCycleLR, linear: accepts one step past its schedule, and its LR is negative there.
+* LinearLR and CosineAnnealingLR in others: go below 0, for their LR is computed from the group's,
+  which the other scheduler changed.
+* The linear annealing schedule as published (`lr_schedules.published`): resumed by ``last_epoch``
+  it starts again, and it is negative past its end.
+
+Where each is tracked stands in the ledger, ``known_failures.toml``, with its trace. Loading the
+states of both in the documented order holds for all of them. What opt-in checks find stands in
+`harness.transports`, `harness.worker` and `harness.contracts`; what is broken on other versions in
+``torch_versions.md``.
 """
 
 from __future__ import annotations

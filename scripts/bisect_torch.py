@@ -7,7 +7,12 @@ each release that is tried: the script that ``git bisect run`` takes, which exit
 while the bug is there, 0 when it is gone and 125 when a torch can't run it. A release is
 installed into a throw-away environment, by uv where it is on the PATH and by pip otherwise;
 there is never more than one. All that is written stands in one temporary folder (TMPDIR
-moves it), which is removed at the end, at an error, at Ctrl-C and at SIGTERM.
+moves it), which is removed at the end, at an error, at Ctrl-C and at SIGTERM. With CUDA a release
+takes 8 GB while it is tried (it starts with 10 free, ``--min-free``); UV_TORCH_BACKEND=cpu makes
+it small.
+
+Of ``ExponentialLR resume_by_last_epoch "gamma=0.8 train:1 save:a resume:a"`` it says ``first
+torch where it is gone: 2.8.0 (2.7.1 still has it)``, with both outputs.
 
 Exit status: 0 a change was found, 1 the oldest and the newest agree, 2 an argument is wrong
 or torch could not be installed, 130 after Ctrl-C, 143 after SIGTERM.

@@ -6,6 +6,28 @@ Each pattern is written again in a few lines, from the source that it names, and
 run on all planted faults and controls. It prints a Markdown table: faults caught,
 false alarms on the controls, and CPU time on all of them together. A pattern
 that can't be used for a scheduler, as one that needs ``last_epoch``, passes it.
+
+On torch 2.13.0:
+
+| the test | caught | false alarms | CPU s |
+| --- | --- | --- | --- |
+| PyTorch, `__dict__` after load | 29 | 0 | 0.05 |
+| PyTorch, `last_epoch=0` | 2 | 0 | 0.02 |
+| transformers, reload at 5 of 10 | 12 | 0 | 0.10 |
+| timm, `state_dict()` after load | 16 | 1 | 0.03 |
+| ignite, rewind to the start | 28 | 1 | 0.07 |
+| composer, final checkpoints | 27 | 0 | 0.15 |
+| pytest-torch, resume in the middle | 29 | 1 | 0.07 |
+| BioNeMo, LRs with one stop | 19 | 0 | 0.10 |
+| a plain sweep over all epochs | 28 | 0 | 0.67 |
+| this harness, sweep alone | 65 | 0 | 24.25 |
+| this harness | 68 | 0 | 56.43 |
+| this harness, `--all-checks` | 84 | 0 | 77.37 |
+
+The faults were planted to be found by some check, so the counts say which kinds a pattern sees,
+not how good its project is; most take no more than milliseconds. Sixteen faults concern opt-in
+checks. timm's and pytest-torch's alarm is about a scheduler that takes over the dict it is given,
+ignite's about one that multiplies the LR it finds.
 """
 
 from __future__ import annotations

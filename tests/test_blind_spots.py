@@ -1,7 +1,7 @@
 """What the harness cannot see, so that nobody takes its silence for more than it is.
 
 Each of these is wrong or can't be judged, and passes, or is UNKNOWN. Where one of
-these tests fails, the harness sees more than it did: the README's list is to be mended.
+these tests fails, the harness sees more than it did: the list in `harness` is to be mended.
 """
 
 import itertools
