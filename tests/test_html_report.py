@@ -9,7 +9,7 @@ from packaging.version import Version
 from pages import Browser, Page, chromium
 
 from harness import __version__
-from harness.catalogue import choose_subjects
+from harness.catalogue import subject_called
 from harness.checks import as_check
 from harness.html_report import html_report
 from harness.matrix import COLOURS, Source, merge
@@ -22,7 +22,7 @@ from harness.script import script_of
 from harness.trace import Trace
 
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
-SUBJECTS = {subject.name: subject for subject in choose_subjects(("StepLR", "ConstantLR"), {})}
+SUBJECTS = {name: subject_called(name) for name in ("StepLR", "ConstantLR")}
 EVIL = """<script>alert("&amp;'")</script>\x00\ud800"""
 
 
