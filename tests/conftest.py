@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -82,9 +83,45 @@ def harness_command(tmp_path):
     return run
 
 
+# Importing torch, and what its optimizers import at their first step, takes longer than any script.
+FORKS_SCRIPTS = """
+import gc, importlib.util, json, os, runpy, signal, sys, torch
+if importlib.util.find_spec("torch._dynamo"):
+    import torch._dynamo
+gc.freeze()
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitpid(child, 0)[1], flush=True)
+else:
+    sys.exit()
+signal.alarm(120)
+os.chdir(json.loads(line))
+for number, name in enumerate((os.devnull, "stdout", "stderr")):
+    os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+sys.argv = ["script.py"]
+runpy.run_path("script.py", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def forks_scripts():
+    """A process of ``python -I`` that has imported torch, and forks one for each script."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", FORKS_SCRIPTS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def run_script(tmp_path):
-    """Runs the text of a script by ``python -I`` in an empty folder."""
+def run_script(tmp_path, forks_scripts):
+    """Runs the text of a script as ``python -I`` does, in an empty folder.
+
+    ``isolated=False`` is ``python``, which finds the files ``beside`` it.
+    """
 
     def run(text, *, isolated=True, beside=()):
         folder = tmp_path / "empty"
@@ -92,10 +129,14 @@ def run_script(tmp_path):
         for file in beside:
             (folder / file.name).write_text(file.read_text())
         (folder / "script.py").write_text(text)
-        flags = ["-I"] if isolated else []
-        return subprocess.run(
-            [sys.executable, *flags, "script.py"],
-            cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        command = [sys.executable, "script.py"]
+        if not isolated:
+            return subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+            )
+        print(json.dumps(str(folder)), file=forks_scripts.stdin, flush=True)
+        status = os.waitstatus_to_exitcode(int(forks_scripts.stdout.readline()))
+        output = [(folder / name).read_text() for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess(command, status, *output)
 
     return run

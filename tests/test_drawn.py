@@ -23,7 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
 COMPOSED = ("SequentialLR", "ChainedScheduler", "TwoSchedulers")
 SEED = 1
-DRAWS = 450  # of which 200 differ on every torch
+# By scope, the tests of one name come one after the other, so that few workers draw for it.
+of_each_subject = pytest.mark.parametrize("name", BY_NAME, scope="module")
+of_each_composition = pytest.mark.parametrize("name", COMPOSED, scope="module")
+DRAWS = 250  # of which 100 differ on every torch
 
 
 @functools.cache
@@ -53,21 +56,21 @@ def terms(value):
             yield from terms(item)
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@of_each_subject
 def test_few_draws_are_wasted(name):
     wasted = []
-    for values in drawn(name)[:200]:
+    for values in drawn(name)[:100]:
         bound = BY_NAME[name].bind(values)
         try:
             if Runner(bound).reference("t").error:
                 wasted.append(bound.literals)
         except SubjectError:
             wasted.append(bound.literals)
-    assert len(drawn(name)) > 200
-    assert len(wasted) < 200 / 20, wasted
+    assert len(drawn(name)) > 100
+    assert len(wasted) < 100 / 20, wasted
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@of_each_subject
 def test_a_strategy_is_healthy(name):
     @settings(max_examples=50, deadline=None, database=None, derandomize=True,
               suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
@@ -78,7 +81,7 @@ def test_a_strategy_is_healthy(name):
     draw()
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@of_each_subject
 def test_what_is_drawn_prints_and_parses_back(name):
     for values in drawn(name):
         trace = trace_of(name, values)
@@ -87,7 +90,7 @@ def test_what_is_drawn_prints_and_parses_back(name):
         assert dict(trace.options) == {**BY_NAME[name].options, **values}
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@of_each_subject
 def test_most_draws_hold_an_optimizer_of_any_number_of_groups(name):
     optimizers = [values["optimizer"] for values in drawn(name) if "optimizer" in values]
     # Two of three are drawn with one; those without are more often equal, and kept once.
@@ -97,7 +100,7 @@ def test_most_draws_hold_an_optimizer_of_any_number_of_groups(name):
 
 
 @pytest.mark.skipif(torch.__version__ < "2.6", reason="few optimizers took a tensor as LR")
-@pytest.mark.parametrize("name", BY_NAME)
+@of_each_subject
 def test_rates_that_are_tensors_are_drawn(name):
     kinds = {dict(v["optimizer"].keywords).get("lr") for v in drawn(name) if "optimizer" in v}
     assert kinds == {None, "tensor", "shared"}
@@ -273,7 +276,7 @@ def test_the_plainest_draws_are_the_plainest_options():
 # ---------------------------------------------------------------------------- compositions
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@of_each_composition
 def test_compositions_are_nested_to_depth_3(name):
     depths = set()
     for seed in range(SEED, SEED + 8):
@@ -286,7 +289,7 @@ def test_compositions_are_nested_to_depth_3(name):
     assert depths == {0, 1, 2}
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@of_each_composition
 def test_every_scheduler_that_can_be_inside_another_is_drawn(name):
     words = {term.name for values in drawn(name) for _, term in terms(values["schedulers"])}
     schedulers = {word for word in BY_NAME[name].words if word[0].isupper()} - {"Decay"}

@@ -116,7 +116,7 @@ def test_explain_reports_by_cause(command, tmp_path):
     assert first["relation"] == f"lr is {AGAIN}"
     assert first["trace"] == "step_size=1 gamma=0.5 train:1 save:a resume:a"
     assert (first["expected"], first["actual"]) == ({"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]})
-    status, plainly, _ = command(*arguments, "--json", file)
+    status, plainly, _ = command("check", "StepLR", "--check", LAST_EPOCH, "--json", file)
     assert status == 1
     assert "CAUSE" not in plainly
     data = json.loads(file.read_text())

@@ -93,9 +93,9 @@ def test_a_fault_is_derived_from_its_control():
 
 
 def test_a_trace_of_a_record_must_be_minimal_and_run(run):
-    _, text, _ = run("NOT_MINIMAL")
+    _, text, _ = run("NOT_MINIMAL", "CONTROLS", "--quick")
     assert "the counterexample of its record is not minimal: train:" in text
-    _, text, _ = run("NOT_RUN")
+    _, text, _ = run("NOT_RUN", "CONTROLS", "--quick")
     assert "its record can't be tried: " in text
 
 
@@ -155,14 +155,14 @@ def test_a_false_alarm_is_said(run):
     assert status == 1
     assert "Alarms (seed 0): caught, beside its record, by lr_is_never_negative: " in text
     assert re.search("^Alarms .* 0/1$", text, re.MULTILINE)
-    status, text, _ = run("RIGHT", "WRONG_CONTROLS")
+    status, text, _ = run("RIGHT", "WRONG_CONTROLS", "--quick")
     assert status == 1
     assert "wrong (seed 0): false alarm of last_lr_is_the_groups_lr" in text
     assert "0 of 1 controls without an alarm" in text
 
 
 def test_a_control_that_is_unknown_is_no_pass(run):
-    status, text, _ = run("RIGHT", "UNKNOWN_CONTROLS")
+    status, text, _ = run("RIGHT", "UNKNOWN_CONTROLS", "--quick")
     assert status == 2
     assert "raises (seed 0): resume_at_every_save is UNKNOWN: " in text
 
