@@ -85,7 +85,7 @@ def harness_command(tmp_path):
 
 # Importing torch, and what its optimizers import at their first step, takes longer than any script.
 FORKS_SCRIPTS = """
-import gc, importlib.util, json, os, runpy, signal, sys, torch
+import atexit, gc, importlib.util, json, os, runpy, signal, sys, torch, traceback
 if importlib.util.find_spec("torch._dynamo"):
     import torch._dynamo
 gc.freeze()
@@ -101,7 +101,21 @@ os.chdir(json.loads(line))
 for number, name in enumerate((os.devnull, "stdout", "stderr")):
     os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
 sys.argv = ["script.py"]
-runpy.run_path("script.py", run_name="__main__")
+status = 1
+try:
+    runpy.run_path("script.py", run_name="__main__")
+    status = 0
+except SystemExit as stop:
+    if stop.code is None or isinstance(stop.code, int):
+        status = stop.code or 0
+    else:
+        print(stop.code, file=sys.stderr)
+except BaseException:
+    traceback.print_exc()
+atexit._run_exitfuncs()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)  # to take torch down, as Python does at its end, would last longest
 """
 
 
