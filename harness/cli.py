@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,15 +32,25 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; the exit status is 0, 1 (broken), 2 (error or unknown) or 130."""
+    """Run the command line; the exit status is 0, 1 (broken), 2 (error or unknown), 130 or 143."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
     if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
         sys.path.insert(0, os.getcwd())
-    with stdout_kept():
-        status = _status()
-    sys.exit(status)
+    terminated = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        terminated.append(128 + number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with stdout_kept():
+            status = _status()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.exit(*terminated or (status,))
 
 
 def _status() -> int:
@@ -168,7 +180,7 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     the checks of its record; controls, correct schedulers, by none.
 
     Exit status: 0 all is as it must be, 1 it is not, 2 something is unknown,
-    130 after Ctrl-C.
+    130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness import selftest, selftest_report
     from harness.output import check_writable, write_text

@@ -152,7 +152,7 @@ def check(
     be built, or can't be loaded, the exit status is not 0.
 
     Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
-    argument is wrong, 130 after Ctrl-C.
+    argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.catalogue import choose_subjects, known_failures, ledger_of_torch
     from harness.checks import select_checks

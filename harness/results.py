@@ -18,7 +18,7 @@ differs, or an exception that is raised, with a scheduler that does nothing as w
 what comes after an exception of the uninterrupted run) is in the report as a NOTE.
 
 The exit status of a run is 0 if nothing is broken or stale, 1 if something is, else 2 for an
-UNKNOWN or a wrong argument, 130 after Ctrl-C.
+UNKNOWN or a wrong argument, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations

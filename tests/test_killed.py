@@ -1,0 +1,176 @@
+"""Whatever ends a run, and when: a file is there whole, as it was before, or not at all."""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT, heed_ctrl_c
+
+from harness import cli, output
+from harness.ledger import read_ledger
+
+STEP = ("StepLR", "--check", "resume_by_last_epoch", "--max-examples", "0", "--no-ledger")
+TRACE = ("StepLR", "resume_by_last_epoch", "step_size=3 gamma=0.5 train:3 save:a resume:a")
+LEDGER = """\
+# Ours.
+[[failure]]
+subject = "StepLR"
+check = "resume_by_last_epoch"
+torch = "<1"
+trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+shows = "lr"
+kind = "bug"
+tracked = "like pytorch/pytorch#102261"
+reason = "The constructor makes a step, which decays once more."
+"""
+WRITERS = {
+    "check --json": ("out", "check", *STEP, "--json", "out"),
+    "check --html": ("out", "check", *STEP, "--html", "out"),
+    "check --scripts": ("d/StepLR-resume_by_last_epoch.py", "check", *STEP, "--scripts", "d"),
+    "check --plots": ("d/StepLR-resume_by_last_epoch.svg", "check", *STEP, "--plots", "d"),
+    "script": ("out", "script", *TRACE, "-o", "out"),
+    "plot": ("out.svg", "plot", "StepLR", "-o", "out.svg"),
+    "merge --json": ("out", "merge", "result.json", "--json", "out"),
+    "matrix --markdown": ("out", "matrix", "result.json", "--markdown", "out"),
+    "matrix --html": ("out", "matrix", "result.json", "--html", "out"),
+    "matrix --picture": ("out.svg", "matrix", "result.json", "--picture", "out.svg"),
+    "selftest --json": ("out", "selftest", "--quick", "--jobs", "1", "--json", "out"),
+    "ledger update --write": (
+        "ledger.toml", "ledger", "update", "--ledger", "ledger.toml", "--write", "result.json",
+    ),
+}  # fmt: skip
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+
+
+class HalfWritten:
+    """A file whose writer gets a signal when half is written."""
+
+    def __init__(self, file, number):
+        self.file, self.number = file, number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        os.kill(os.getpid(), self.number)
+
+
+def killed_while_it_writes(arguments, number):
+    """The exit status of the command line, in a fork of this process."""
+    child = os.fork()
+    if not child:
+        opened = os.fdopen
+        output.os = type("os", (), {**vars(os), "fdopen": staticmethod(
+            lambda *given: HalfWritten(opened(*given), number))})  # fmt: skip
+        status = 99
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.argv = ["harness", *arguments]
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """What `merge` and its like read; and all is imported, before it is forked."""
+    file = tmp_path_factory.mktemp("result") / "result.json"
+    arguments = ["check", *STEP, "--shard", "1/1", "--json", str(file)]
+    with contextlib.suppress(ImportError):
+        importlib.import_module("matplotlib.backends.backend_svg")
+    done = CliRunner().invoke(cli.cli, arguments, standalone_mode=False)
+    assert done.return_value == 1
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        pytest.param(
+            command,
+            number,
+            id=f"{command}-{number.name}",
+            marks=[pytest.mark.slow] if "selftest" in command and number != signal.SIGKILL else [],
+        )
+        for command in WRITERS
+        for number in SIGNALS
+    ],
+)
+def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, result, few_faults):
+    name, *arguments = WRITERS[command]
+    if name.endswith(".svg"):
+        pytest.importorskip("matplotlib.backends.backend_svg")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    before = {name: b"as it was\n", "result.json": result, "ledger.toml": LEDGER.encode()}
+    for file, content in before.items():
+        (tmp_path / file).write_bytes(content)
+    assert killed_while_it_writes(arguments, number) == STATUS[number]
+    files = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and (number != signal.SIGKILL or not path.name.startswith("."))
+    }
+    assert files == before
+
+
+@pytest.fixture
+def few_faults(monkeypatch):
+    from harness import selftest
+
+    monkeypatch.setattr(selftest, "FAULTS", "few_faults:RIGHT")
+    monkeypatch.setattr(selftest, "CONTROLS", "few_faults:CONTROLS")
+
+
+def read(path):
+    """Read a file by its kind, which fails if a part is missing."""
+    text = path.read_text()
+    if path.suffix == ".json":
+        json.loads(text)
+    elif path.suffix == ".py":
+        ast.parse(text)
+        assert text.endswith("sys.exit(main())\n") or "__main__" in text
+    elif path.suffix == ".svg":
+        ElementTree.fromstring(text)
+    elif path.suffix == ".toml":
+        read_ledger(path)
+    else:
+        assert text.rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("seconds", [0.5, 2, 4, 6, 8, 10])
+def test_a_run_that_is_killed_leaves_whole_files(number, seconds, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "check", "StepLR", "MultiStepLR", "CyclicLR",
+         "--no-ledger", "--json", "x.json", "--html", "x.html", "--scripts", "d", "--plots", "d"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (STATUS[number], 1, -number)
+    assert number == signal.SIGKILL or seconds < 1 or "Traceback" not in errors
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            read(path)
