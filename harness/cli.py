@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from harness.cli_options import (
     check_python,
 )
 from harness.cli_plot import plot
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TimeLimit
 from harness.output import stdout_kept
 from harness.progress import bar
 
@@ -38,19 +42,39 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
     if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
         sys.path.insert(0, os.getcwd())
-    terminated = []
+    with _interruptible() as interrupted, stdout_kept():
+        status = _status()
+    sys.exit(*interrupted or (status,))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, and neither is lost.
+
+    Python ignores what is raised in some places, such as what Hypothesis does at every garbage
+    collection: then it is raised again, soon after. The list will hold the exit status after
+    SIGTERM.
+    """
+    status: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:
-        terminated.append(128 + number)
+        status[:] = [128 + number]
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def ignored(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            number = signal.SIGTERM if status else signal.SIGINT
+            threading.Timer(0.01, _thread.interrupt_main, [number]).start()
+        elif not issubclass(unraisable.exc_type, TimeLimit):  # it comes again by itself
+            hook(unraisable)
+
+    before, hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
+    sys.unraisablehook = ignored
     try:
-        with stdout_kept():
-            status = _status()
+        yield status
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
-    sys.exit(*terminated or (status,))
 
 
 def _status() -> int:

@@ -140,6 +140,38 @@ def few_faults(monkeypatch):
     monkeypatch.setattr(selftest, "CONTROLS", "few_faults:CONTROLS")
 
 
+INTERRUPTS_ITSELF = """
+import gc, os, signal, sys
+from harness import cli
+
+def once(phase, info):
+    gc.callbacks.remove(once)
+    os.kill(os.getpid(), {number:d})
+    sum(range(100))  # where the exception is raised, and ignored
+
+def build(optimizer, last_epoch=-1):
+    gc.callbacks.append(once)
+    gc.collect()
+    while True:
+        pass
+
+if __name__ == "__main__":
+    sys.argv = ["harness", "check", "ends:build", "--time-limit", "1000"]
+    cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
+def test_an_interrupt_is_not_lost_where_python_ignores_exceptions(number, tmp_path):
+    (tmp_path / "ends.py").write_text(INTERRUPTS_ITSELF.format(number=number))
+    done = subprocess.run(
+        [sys.executable, "ends.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=60, preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+    assert done.returncode == STATUS[number]
+    assert "Traceback" not in done.stderr
+
+
 def read(path):
     """Read a file by its kind, which fails if a part is missing."""
     text = path.read_text()
