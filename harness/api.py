@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import settings
+from harness.attributes import attributes_that_differ
 from harness.causes import explain as explain_results
 from harness.check import SubjectCheck
 from harness.checks import as_check, select_checks
@@ -17,7 +18,7 @@ from harness.needs import lacking
 from harness.outcomes import Outcome
 from harness.pairs import check_subject
 from harness.paths import routes
-from harness.report import broken_text, causes_count, causes_text, stale_text, unknown_text
+from harness.report import alike, broken_text, causes_count, causes_text, stale_text, unknown_text
 from harness.results import (
     BROKEN,
     HOLDS,
@@ -65,7 +66,9 @@ def replay(
         outcome = Outcome(ended=str(error))
     if outcome.broken is not None:
         verdict, reason = BROKEN, work.note
-        counterexample = Counterexample(**vars(outcome.broken), trace=trace)
+        runner = work.runner(subject.bind(dict(trace.options)))
+        state = attributes_that_differ(runner, check, trace, outcome.broken)
+        counterexample = Counterexample(**vars(outcome.broken), trace=trace, state=state)
     elif outcome.ended:
         reason = outcome.ended
     elif not work.tried(check):
@@ -149,14 +152,11 @@ def check_scheduler(
             ledger=read_ledger(said.files), search_known=said.search_known,
         )
     )  # fmt: skip
+    by_name = {check.name: check for check in selected}
     if explain and (causes := explain_results(results)):
-        text = causes_text(causes, {check.name: check for check in selected})
+        text = causes_text(causes, by_name)
         raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)
-    broken = [
-        broken_text(result, check)
-        for result, check in zip(results, selected, strict=True)
-        if result.verdict == BROKEN
-    ]
+    broken = [broken_text(first, by_name[first.check], others) for first, *others in alike(results)]
     broken += filter(None, [stale_text(results)])
     if broken:
         raise BrokenSchedule("\n\n".join(broken), results)

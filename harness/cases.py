@@ -31,6 +31,17 @@ SWEPT_SETS = 3
 """How many of them the sweep goes over."""
 HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
 """Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
+MISTAKES = (
+    "AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "NotImplementedError",
+    "TypeError", "UnboundLocalError",
+)  # fmt: skip
+"""Exceptions that say that the code is wrong, and not, as ValueError may, that a schedule ends."""
+AFTER = {
+    "skip": "after a step that was skipped",
+    "epoch": "stepped by step(epoch)",
+    "halve_lr": "after the LR was halved by hand",
+    "add_group": "after a param group was added",
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ def find_cases(
     """The subject's own options, where it has them, then drawn ones; and where their runs end.
 
     What is drawn and refused, by the constructor or at the first step, is left out. Raises
-    `HarnessError` where nothing can be run.
+    `HarnessError` where nothing can be run, or where a run raises what no schedule ends by.
     """
     sets: list[dict[str, Any]] = [] if subject.open else [{}]
     strategy = subject.strategy
@@ -68,7 +79,7 @@ def find_cases(
         try:
             case = _case(bound, runner(bound))
         except (SubjectError, _Refused) as error:
-            if not values:
+            if not values or (subject.open and isinstance(error, _Mistaken)):
                 raise
             refusal = refusal or error
         else:
@@ -84,6 +95,10 @@ class _Refused(UndecidedError):
     """A scheduler that can be built, and not stepped once."""
 
 
+class _Mistaken(_Refused):
+    """A scheduler that raises, later on, what no schedule ends by."""
+
+
 def _case(bound: Bound, runner: Runner) -> Case:
     """A set of options, run for up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
@@ -96,6 +111,9 @@ def _case(bound: Bound, runner: Runner) -> Case:
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
             "so there is nothing to compare a resumed run with"
         )
+    if first.raises.partition(":")[0] in MISTAKES:
+        run = Trace((Operation("train", count=first.epochs + 1),), bound.literals)
+        raise _Mistaken(f"{first.error} at its end ({run}), and no schedule ends so: mend it first")
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
     return Case(bound, first.epochs, first.error, events)
@@ -114,10 +132,10 @@ def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
         return "it is not stepped by step(epoch)"
     run = runner.reference(f"t{LETTER[kind]}tt")
     if run.error:
-        return run.error
+        return f"{AFTER[kind]}, {run.error}"
     plain = runner.reference("ttt").observations[2:4]  # it may be a part of a longer run
     if kind == "halve_lr" and _same_lr(run.observations[3:5], plain):
-        return "what is set by hand lasts until its next step alone"
+        return "its next step replaces an LR that is set by hand, so there is nothing to keep"
     if kind == "add_group":
         try:
             bound.build(with_groups(bound.new_optimizer, 1))

@@ -38,7 +38,9 @@ def choose_subjects(
         if ":" in name or name in listed or not is_package(name):
             found.subjects += select_subjects([name], catalogue, dict(options))
         elif options:
-            raise SubjectError(f"{name!r} is a package: options are for one scheduler, {name}:NAME")
+            raise SubjectError(
+                f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
+            )
         else:
             more = subjects_of(name, listed)
             found.subjects += more.subjects

@@ -82,8 +82,11 @@ def _status() -> int:
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
-    except SystemExit:  # not Click's, which returns a status
-        click.echo("error: a subject or a check ended the program by sys.exit", err=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # Click's; otherwise it returns a status
+            _no_more_output()
+        else:
+            click.echo("error: a subject or a check ended the program by sys.exit", err=True)
         status = FAILED
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.attributes import attributes_that_differ
 from harness.errors import HarnessError, TimeLimit, UndecidedError
 from harness.minimise import minimise
 from harness.paths import path_to, walk
@@ -32,7 +34,9 @@ def counterexample(work: SubjectCheck, check: Check, trace: Trace, found: Found)
             f"the trace {trace} broke the check once and not again: "
             "what the scheduler does depends on more than the trace"
         )
-    return evidence(work, check, trace, broken, found)
+    shown = evidence(work, check, trace, broken, found)
+    runner = work.runner(work.subject.bind(dict(trace.options)))
+    return replace(shown, state=attributes_that_differ(runner, check, trace, broken))
 
 
 def evidence(

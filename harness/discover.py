@@ -18,31 +18,26 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import shlex
 import types
-import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from torch.optim import lr_scheduler
 
 from harness.errors import SubjectError, TimeLimit
 from harness.guard import Guard
+from harness.hints import required, strategy_of, without_default
 from harness.limit import time_limit
 from harness.loop import describe, new_sgd, step_scheduler, step_with_metric
 from harness.subject import Subject, as_subject
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["GROUP", "Found", "Missed", "installed_subjects", "is_package", "subjects_of"]
 
 GROUP = "lr_resume_harness.subjects"
 """The group of entry points by which packages ship their subjects."""
-
-GIVEN = ("self", "optimizer", "last_epoch", "verbose")
-"""Parameters of a constructor that are no options."""
 
 TRIES = 25
 """Sets of drawn options that a constructor may refuse."""
@@ -60,18 +55,24 @@ _SCHEDULERS: tuple[type, ...] = (
 class Missed:
     """A scheduler that can't be built, or subjects that can't be had: what, and why.
 
-    `lines` are what to add so that it can be, where that is known.
+    `lines` are what to add so that it can be, where that is known, and `needs` the options to
+    give in place of that, where these are enough.
     """
 
     what: str
     why: str
     lines: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"NOT CHECKED {self.what}: {self.why}"
+        if self.needs:
+            said = shlex.quote(" ".join(f"{option}=..." for option in self.needs))
+            text += f"\n  Check it by: python -m harness check {self.what} --kwargs {said}"
         if self.lines:
             indented = "\n".join(f"    {line}" for line in self.lines)
-            text += f"\n  Add to a module, and check it by module:SUBJECT:\n{indented}"
+            add = "or add" if self.needs else "Add"
+            text += f"\n  {add} to a module, and check it by module:SUBJECT:\n{indented}"
         return text
 
 
@@ -102,9 +103,9 @@ def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
     """A subject for every scheduler class that a package or module defines.
 
     What its constructor needs is drawn where type hints say what it is. Names that are `taken`
-    are given with their module. Left out are names with ``_`` at the beginning, and classes
-    that are abstract. Raises `SubjectError` where the package can't be imported, or defines no
-    scheduler.
+    are given with their module. Left out are names with ``_`` at the beginning, and classes that
+    are abstract; one that only has no ``get_lr`` is noted. Raises `SubjectError` where the
+    package can't be imported, or defines no scheduler.
     """
     found = Found()
     classes: dict[type, None] = {}
@@ -113,6 +114,10 @@ def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
     names = [cls.__name__ for cls in classes]
     for cls in classes:
         place = f"{cls.__module__}:{cls.__qualname__}"
+        if _does_nothing(cls):
+            if not _is_base(cls, classes):
+                found.unread.append(f"{place} is not checked: it has no get_lr and no step")
+            continue
         alone = names.count(cls.__name__) == 1 and cls.__name__ not in taken
         made = _subject(cls, cls.__name__ if alone else place, place)
         if isinstance(made, Subject):
@@ -152,14 +157,13 @@ def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
             and not name.startswith("_")
             and not value.__name__.startswith("_")
             and f"{value.__module__}.".startswith(f"{package}.")
-            and not _is_abstract(value)
+            and not inspect.isabstract(value)
         ):
             yield value
 
 
-def _is_abstract(cls: type) -> bool:
-    if inspect.isabstract(cls):
-        return True
+def _does_nothing(cls: type) -> bool:
+    """Whether it has no ``get_lr`` and no ``step`` but those of torch's base."""
     made = [vars(parent) for parent in cls.__mro__ if parent is not _SCHEDULERS[0]]
     return not any("get_lr" in names or "step" in names for names in made)
 
@@ -181,14 +185,20 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
     step: Any = step_scheduler
     try:
         with Guard(place).on():
-            hints = _required(cls)
+            if not _is_named(cls):
+                raise _Uncertain("the first parameter of its constructor is not 'optimizer'")
+            hints = required(cls)
             options |= dict.fromkeys(hints)
             if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
                 step = step_with_metric
-            elif needs := list(_without_default(cls.step)):
+            elif needs := list(without_default(cls.step)):
                 step = None
                 raise _Uncertain(f"its step needs {needs[0]!r}, which 'step' must give it")
-            options |= {option: _drawn(option, hint) for option, hint in hints.items()}
+            drawn = {option: strategy_of(hint) for option, hint in hints.items()}
+            if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
+                why = f"its required {open_[0]!r} has {_said(hints[open_[0]])}"
+                return Missed(place, why, _lines(cls, options, step), open_)
+            options |= drawn
             subject = Subject(name, cls, options=options, step=step, reference=place)
             with time_limit(LONGEST):
                 _try(subject)
@@ -198,6 +208,12 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
         why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
         return Missed(place, why, _lines(cls, options, step))
     return subject
+
+
+def _said(hint: Any) -> str:
+    if hint is None:
+        return "no type hint"
+    return f"the type {getattr(hint, '__name__', hint)}, which does not say what to give"
 
 
 def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
@@ -212,63 +228,8 @@ def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
     )
 
 
-def _without_default(function: Any) -> Iterator[str]:
-    for parameter in inspect.signature(function).parameters.values():
-        variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.default is parameter.empty and not variable and parameter.name not in GIVEN:
-            yield parameter.name
-
-
-def _required(cls: Any) -> dict[str, Any]:
-    """The options of a constructor that have no default, with their type hints."""
-    parameters = list(inspect.signature(cls).parameters.values())
-    if not parameters or parameters[0].name != "optimizer":
-        raise _Uncertain("the first parameter of its constructor is not 'optimizer'")
-    try:
-        hints = typing.get_type_hints(cls.__init__)
-    except Exception:  # of names that are there for a type checker alone
-        hints = {}
-    return {name: hints.get(name) for name in _without_default(cls)}
-
-
-def _drawn(name: str, hint: Any) -> SearchStrategy[Any]:
-    strategy = _strategy(hint)
-    if strategy is None:
-        said = "no type hint" if hint is None else f"the type {getattr(hint, '__name__', hint)}"
-        raise _Uncertain(f"its required {name!r} has {said}, which does not say what to give")
-    return strategy
-
-
-def _strategy(hint: Any) -> SearchStrategy[Any] | None:
-    """What draws values of a type, if that is certain.
-
-    Not Hypothesis's ``from_type``: its numbers are as large as can be, and nan.
-    """
-    from hypothesis import strategies as st
-
-    simple = {
-        int: st.integers(1, 8),
-        float: st.sampled_from([0.5, 0.1, 0.9, 0.01]),
-        bool: st.booleans(),
-        type(None): st.none(),
-    }
-    if isinstance(hint, type) and hint in simple:
-        return simple[hint]
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal and all(
-        value is None or type(value) in (bool, int, str) for value in inside
-    ):
-        return st.sampled_from(inside)
-    parts = [part for item in inside if item is not ... and (part := _strategy(item)) is not None]
-    if origin in (typing.Union, types.UnionType):
-        return st.one_of(parts) if len(parts) == len(inside) else None
-    if origin in (list, Sequence, Iterable, Collection) and parts:
-        return st.lists(parts[0], min_size=1, max_size=3)
-    if origin is tuple and inside[1:] == (...,) and parts:
-        return st.lists(parts[0], min_size=1, max_size=3).map(tuple)
-    if origin is tuple and inside and len(parts) == len(inside):
-        return st.tuples(*parts)
-    return None
+def _is_named(cls: Any) -> bool:
+    return next(iter(inspect.signature(cls).parameters), "") == "optimizer"
 
 
 def _try(subject: Subject) -> None:

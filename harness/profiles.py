@@ -24,7 +24,7 @@ from harness.examples import Examples
 from harness.outcomes import Tally
 from harness.pairs import Pairs
 from harness.place import place_of
-from harness.results import HOLDS, KNOWN, UNKNOWN, Budget, Result
+from harness.results import HOLDS, KNOWN, OUT_OF_TIME, UNKNOWN, Budget, Result
 from harness.subject import Subject
 
 __all__ = ["Pair", "explore", "gate", "shard_of"]
@@ -60,7 +60,7 @@ def gate(
     sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
     swept: dict[int, Result] = {}
     all_made: dict[str, Pairs] = {}
-    ran_out = f"the time budget of {seconds:g} s ran out"
+    ran_out = f"{OUT_OF_TIME} of {seconds:g} s ran out"
 
     def within(budget: Budget) -> Budget:
         return replace(budget, time_limit=min(budget.time_limit, max(0.01, end - time.monotonic())))

@@ -158,7 +158,7 @@ class PairCheck:
         if result.counterexample is not None:
             text = report.broken_text(result, self.check)
             if self.said.files and result.verdict == results.BROKEN:
-                text += f"\n  In no ledger:\n\n{report.entries_text([result])}"
+                text += f"\n  In no ledger:\n\n{report.entries([result])[0]}"
             raise results.BrokenSchedule(text, [result])
 
     def pairs(self, subject: Subject) -> Pairs:

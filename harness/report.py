@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness.causes import Cause, explain
+from harness.causes import Cause, explain, relations
 from harness.checks import CHANGED
 from harness.decorators import Check
 from harness.ledger import NO_REPORT, entry_text, shows_of, version_of
@@ -26,6 +26,7 @@ from harness.results import (
     DECLINED,
     HOLDS,
     KNOWN,
+    OUT_OF_TIME,
     STALE,
     UNKNOWN,
     Budget,
@@ -40,13 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "alike",
     "broken_rows",
     "broken_text",
     "causes_count",
     "causes_text",
     "command",
     "declined_text",
-    "entries_text",
+    "entries",
     "evidence",
     "known_text",
     "legend",
@@ -72,16 +74,32 @@ SCHEMA = 1
 PROGRAM = "python -m harness"
 
 
-def broken_text(result: Result, check: Check) -> str:
-    """A broken pair: what was promised, the counterexample, and how to reproduce it."""
+def alike(results: Iterable[Result]) -> list[list[Result]]:
+    """What is broken; results of one subject that one trace breaks in the same values together."""
+    groups: dict[tuple[str, ...], list[Result]] = collections.defaultdict(list)
+    for result in results:
+        found = result.counterexample
+        if result.verdict == BROKEN and found is not None:
+            shown = repr((found.operation, found.step, found.expected, found.actual))
+            groups[result.subject, str(found.trace), shown].append(result)
+    return list(groups.values())
+
+
+def broken_text(result: Result, check: Check, others: Sequence[Result] = ()) -> str:
+    """A broken pair: what was promised, the counterexample, and how to reproduce it.
+
+    `others` are broken in the same way (`alike`).
+    """
     found = result.counterexample
-    rows = broken_rows(result, check)
+    rows = broken_rows(result, check, others)
     assert found is not None
     lines = [f"BROKEN {result.subject}: {result.check} (torch {result.torch})", *_lined_up(rows)]
     return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
 
 
-def broken_rows(result: Result, check: Check) -> list[tuple[str, str]]:
+def broken_rows(
+    result: Result, check: Check, others: Sequence[Result] = ()
+) -> list[tuple[str, str]]:
     """What was promised, and what the counterexample shows, each with its label."""
     found = result.counterexample
     if found is None:
@@ -92,6 +110,12 @@ def broken_rows(result: Result, check: Check) -> list[tuple[str, str]]:
         ("counterexample", str(found.trace)),
         *evidence(found, check),
     ]
+    if others:
+        rows.insert(3, ("it breaks also", ", ".join(other.check for other in others)))
+    which = [] if "raises" in found.actual else sorted(relations(found))
+    if which:
+        got = next(place for place, (label, _) in enumerate(rows) if label == "got")
+        rows.insert(got + 1, ("which is", "; ".join(which)))
     if result.note:
         rows.append(("note", result.note))
     return rows
@@ -150,6 +174,7 @@ def evidence(found: Counterexample, check: Check) -> list[tuple[str, str]]:
         ("at", f"{where}, epoch {epochs(path)}"),
         ("expected", f"{values_text(found.expected)}, {because}"),
         ("got", f"{values_text(found.actual)}, {however}"),
+        *([("state", found.state)] if found.state else []),
     ]
 
 
@@ -253,7 +278,7 @@ def stale_text(results: Sequence[Result]) -> str:
     return "\n".join(_grouped(results, STALE))
 
 
-def entries_text(results: Sequence[Result]) -> str:
+def entries(results: Sequence[Result]) -> list[str]:
     """Entries for a ledger: what is broken, and in none as it is."""
     entries = []
     for result in results:
@@ -274,7 +299,7 @@ def entries_text(results: Sequence[Result]) -> str:
                     }
                 )
             )
-    return "\n\n".join(entries)
+    return entries
 
 
 def _reason(found: Counterexample) -> str:
@@ -369,7 +394,9 @@ def summary(results: Sequence[Result]) -> str:
     )
     version = results[0].torch if results else ""
     tried = f"{_count(subjects, 'subject')}, {_count(checks, 'check')}"
-    return f"torch {version}: {tried}: {verdicts} ({_totals(results)})"
+    short = sum(OUT_OF_TIME in result.reason and result.verdict != UNKNOWN for result in results)
+    without = f", {short} not searched for want of time" if short else ""
+    return f"torch {version}: {tried}: {verdicts}{without} ({_totals(results)})"
 
 
 def to_json(
@@ -391,7 +418,8 @@ def to_json(
     function, or of the entry), where there is one; a broken pair also ``trace``, ``operation``
     (its index in the trace), ``step`` (of that operation, from 1; 0 for saves and resumes),
     ``replay`` (the command that replays it),
-    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``. Numbers that JSON lacks
+    ``found_by`` (``sweep`` or ``search``), ``expected`` and ``actual``, and ``state`` where
+    attributes of the scheduler differ. Numbers that JSON lacks
     are the strings ``nan``, ``inf`` and ``-inf``. ``runs`` is an object by subject, of an
     object by trace: the LR of every group at the start and after each epoch, without any resume
     (`harness.cases.uninterrupted_rates`).
@@ -469,6 +497,7 @@ def _shown(found: Counterexample) -> dict[str, Any]:
         "step": found.step,
         "expected": _finite(found.expected),
         "actual": _finite(found.actual),
+        **({"state": found.state} if found.state else {}),
     }
 
 

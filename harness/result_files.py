@@ -67,7 +67,7 @@ def result_of(row: Mapping[str, Any]) -> Result:
     if "trace" in row:
         found = Counterexample(
             row["operation"], row["step"], row["expected"], row["actual"],
-            trace=Trace.parse(row["trace"]),
+            trace=Trace.parse(row["trace"]), state=str(row.get("state", "")),
         )  # fmt: skip
         words = shlex.split(row.get("replay", ""))
         if words[:1] == ["python"] and len(words) > 5:

@@ -37,6 +37,7 @@ __all__ = [
     "DECLINED",
     "HOLDS",
     "KNOWN",
+    "OUT_OF_TIME",
     "STALE",
     "UNKNOWN",
     "BrokenSchedule",
@@ -53,6 +54,9 @@ KNOWN = "KNOWN"
 STALE = "STALE"
 DECLINED = "DECLINED"
 UNKNOWN = "UNKNOWN"
+
+OUT_OF_TIME = "the time budget"
+"""How the reason begins that says what a run did not get to."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,15 @@ class Counterexample(Break):
     """A minimal trace that breaks a check, and where and how it does.
 
     `found` says how it was found, where it was not given. `uninterrupted` is the run that
-    it was compared with, on to the next epoch or to where it went back from. Neither makes two
-    differ.
+    it was compared with, on to the next epoch or to where it went back from. `state` says what
+    attributes of the scheduler differ after the last resume (`harness.attributes`). None of
+    these makes two differ.
     """
 
     trace: Trace
     found: Found | None = field(default=None, compare=False)
     uninterrupted: Reference | None = field(default=None, compare=False, repr=False)
+    state: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

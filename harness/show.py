@@ -16,11 +16,14 @@ from harness.decorators import Check
 from harness.discover import Found
 from harness.errors import HarnessError, ScriptError
 from harness.output import file_name, write_bytes, write_text
-from harness.results import BROKEN, STALE, UNKNOWN, Result
+from harness.results import BROKEN, HOLDS, STALE, UNKNOWN, Result
 from harness.script import script_of
 from harness.subject import Subject
 
 __all__ = ["show_missed", "show_results"]
+
+FEW = 3
+"""How many entries for a ledger are printed with a report."""
 
 
 def show_results(
@@ -49,14 +52,16 @@ def show_results(
     causes = causes_of(results[i] for i in broken) if explain else []
     if causes:
         click.echo(f"{report.causes_text(causes, checks)}\n")
-    for i in broken:
-        chosen = checks[results[i].check]
+    index = {id(result): i for i, result in enumerate(results)}
+    for group in report.alike(results):
         if not explain:
-            click.echo(report.broken_text(results[i], chosen))
-        if scripts is not None:
-            click.echo(f"  {_script_file(scripts, subjects[i], chosen, results[i])}")
-        if plots is not None:
-            click.echo(f"  {_picture_file(plots, subjects[i], chosen, results[i])}")
+            click.echo(report.broken_text(group[0], checks[group[0].check], group[1:]))
+        for result in group:
+            place, chosen = index[id(result)], checks[result.check]
+            if scripts is not None:
+                click.echo(f"  {_script_file(scripts, subjects[place], chosen, result)}")
+            if plots is not None:
+                click.echo(f"  {_picture_file(plots, subjects[place], chosen, result)}")
         if not explain:
             click.echo()
     if explain and broken and (scripts or plots):
@@ -72,14 +77,21 @@ def show_results(
             click.echo(text + "\n")
     if causes:
         click.echo(f"{report.causes_count(causes)}\n")
-    if ledger and (entries := report.entries_text(results)):
-        click.echo("In no ledger. To accept what is broken, put this into one:\n")
-        click.echo(f"{entries}\n")
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 100, highlight=False).print(report.table(results))
-    click.echo()
-    click.echo(report.legend(results))
-    click.echo()
+    if ledger and (entries := report.entries(results)):
+        if len(entries) <= FEW:
+            click.echo("In no ledger. To accept what is broken, put this into one:\n")
+            click.echo("\n\n".join(entries) + "\n")
+        else:
+            click.echo(
+                f"{len(entries)} are in no ledger. The entries to accept them, of --json FILE:"
+            )
+            click.echo("  python -m harness ledger update FILE\n")
+    if any(result.verdict != HOLDS for result in results):
+        terminal = sys.stdout.isatty()
+        Console(width=None if terminal else 100, highlight=False).print(report.table(results))
+        click.echo()
+        click.echo(report.legend(results))
+        click.echo()
     click.echo(report.summary(results))
     if broken or any(result.verdict == STALE for result in results):
         return BROKEN_FOUND

@@ -25,13 +25,14 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from harness.errors import SubjectError, TraceError
 from harness.guard import Guard
+from harness.hints import strategies_for
 from harness.loop import Stateful, describe, new_sgd, step_scheduler
 from harness.terms import Term, format_value, holds_term, resolve
 
@@ -218,7 +219,8 @@ class Subject:
             except TypeError as error:
                 raise SubjectError(
                     f"subject {self.name}: build cannot be called with the options "
-                    f"{sorted(values)}: {error}; its signature is {signature}"
+                    f"{sorted(values)}: {_misfit(signature, values) or error}; its signature is "
+                    f"{signature}"
                 ) from None
         bound = Bound(self, values, fields, changed)
         bound.check_words()
@@ -358,6 +360,28 @@ def _is_strategy(value: Any) -> bool:
     return module is not None and isinstance(value, module.SearchStrategy)
 
 
+def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
+    """What options a signature does not take, and which it still needs."""
+    _, *takes = signature.parameters.values()
+    names = [parameter.name for parameter in takes]
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
+    said = []
+    for name in () if any_name else (name for name in options if name not in names):
+        close = difflib.get_close_matches(name, names, n=1)
+        said.append(f"it takes no {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    needs = [
+        repr(parameter.name)
+        for parameter in takes
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in ("last_epoch", *options)
+    ]
+    if needs:
+        give = f"{needs[0][1:-1]}=..."
+        said.append(f"it needs {', '.join(needs)}: give {give}, in a command --kwargs '{give}'")
+    return ", and ".join(said)
+
+
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
@@ -386,7 +410,11 @@ def import_attribute(reference: str) -> Any:
         elif _holds_subjects(value) and name in (named := {s.name: s for s in value}):
             value = named[name]
         else:
-            raise SubjectError(f"{reference!r}: module {module_name!r} has no attribute {path!r}")
+            close = difflib.get_close_matches(name, [n for n in dir(value) if n[:1] != "_"], n=1)
+            raise SubjectError(
+                f"{reference!r}: module {module_name!r} has no attribute {path!r}"
+                + (f": did you mean {close[0]}?" if close else "")
+            )
     return value
 
 
@@ -401,7 +429,8 @@ def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
 def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
     """`value` as a subject: a `Subject`, a scheduler class or ``build`` function, or its place.
 
-    Raises `SubjectError` for anything else.
+    What a class or function needs beside `options` is drawn where type hints say what it is
+    (`harness.hints`). Raises `SubjectError` for anything else.
     """
     if isinstance(value, Subject):
         return value.with_options(options or {})
@@ -421,7 +450,8 @@ def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None 
     name = name or getattr(function, "__name__", type(function).__name__)
     module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
     reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
-    return Subject(name.replace(" ", "_"), value, options=options or {}, reference=reference)
+    options = {**(options or {}), **strategies_for(value, options or ())}
+    return Subject(name.replace(" ", "_"), value, options=options, reference=reference)
 
 
 def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
@@ -462,9 +492,9 @@ def select_subjects(
             chosen.append(replace(listed[name].with_options(options or {}), reference=name))
         else:
             close = difflib.get_close_matches(name, listed, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
+            hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
             raise SubjectError(
-                f"no subject is called {name!r}: {hint} One of your own is module:attribute; "
-                "a package, for all that it defines, must be installed or in the current folder"
+                f"no subject is called {name!r}, and no package or module here or installed: "
+                f"{hint} One of your own is MODULE:NAME"
             )
     return list({subject.reference: subject for subject in chosen}.values())

@@ -12,7 +12,7 @@ from harness.paths import epochs, routes
 from harness.run import Runner, _Run, _Stop
 from harness.trace import BACK, Operation, Trace
 
-__all__ = ["Stretch", "watch"]
+__all__ = ["Stretch", "scheduler_after", "watch"]
 
 
 @dataclass
@@ -36,12 +36,22 @@ def watch(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
     """
     if runner.bound.changed:
         raise TraceError("a run whose options change is watched by harness.contracts")
+    return _watched(runner, check, trace).stretches
+
+
+def scheduler_after(runner: Runner, check: Check, trace: Trace) -> Any:
+    """The scheduler that a run of `trace` ends with, in this process; None where it raises."""
+    run = _watched(runner, check, trace)
+    return None if run.ended else run.scheduler
+
+
+def _watched(runner: Runner, check: Check, trace: Trace) -> _Watching:
     kind = _watching_elsewhere() if check.elsewhere else _Watching
     run = kind(runner, check, trace, routes(check, trace), runner._references_for(trace))
     run.stretches = [Stretch(None)]
     run.ended = False
     run.go()
-    return run.stretches
+    return run
 
 
 class _Watching(_Run):

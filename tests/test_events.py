@@ -194,7 +194,7 @@ def test_what_a_scheduler_cannot_do_is_not_tried_and_said(command):
     assert (
         "NOT TRIED add_group: Counter\n  the uninterrupted run raises ValueError: zip()" in printed
     )
-    assert "NOT TRIED halve_lr: Counter\n  what is set by hand lasts until" in printed
+    assert "NOT TRIED halve_lr: Counter\n  its next step replaces an LR" in printed
     assert "NOT TRIED skip" not in printed
 
 
