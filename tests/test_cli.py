@@ -62,13 +62,14 @@ def test_a_broken_check_exits_1_with_all_that_is_needed(command):
 
 
 def test_the_commands_of_a_report_reproduce_it(command, run_script):
-    _, printed, _ = command("check", "CyclicLR", "--check", "resume_twice_from_one_dict")
+    name = "lr_schedules.faults:SUBJECTS.EmptiesTheDict"
+    _, printed, _ = command("check", name, "--check", "resume_twice_from_one_dict")
     replay, script = (
         shlex.split(line)[3:] for line in printed.splitlines() if "python -m harness" in line
     )
     status, again, _ = command(*replay)
     assert status == 1
-    assert again.startswith("still broken\nBROKEN CyclicLR: resume_twice_from_one_dict")
+    assert again.startswith("still broken\nBROKEN EmptiesTheDict: resume_twice_from_one_dict")
     status, text, errors = command(*script)
     assert (status, errors) == (0, "")
     assert run_script(text).returncode == 1
