@@ -7,6 +7,7 @@ evidence beside the LR, and never a verdict.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import types
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ def attributes_that_differ(runner: Runner, check: Check, trace: Trace, broken: B
     backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
     if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
         return ""
+    runner = Runner(runner.bound, deadline=runner.deadline)  # what it does here is not counted
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
     resumed = scheduler_after(runner, check, Trace(operations, trace.options))
@@ -90,7 +92,7 @@ def _is_short(value: Any) -> bool:
 
 
 def _read(cls: type) -> set[str]:
-    """The names that the methods of a class, and of those above it but torch's base, read."""
+    """The attributes that the methods of a class, and of those above it but torch's base, read."""
     functions = (
         function
         for each in cls.__mro__
@@ -99,10 +101,11 @@ def _read(cls: type) -> set[str]:
         for function in (value.fget if isinstance(value, property) else inspect.unwrap(value),)
     )
     return {
-        name
+        instruction.argval
         for function in functions
         for code in _codes(getattr(function, "__code__", None))
-        for name in code.co_names
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
     }
 
 

@@ -3,7 +3,7 @@ import warnings
 import faulty
 import pytest
 from conftest import verdicts_of
-from torch.optim.lr_scheduler import ExponentialLR, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, MultiplicativeLR, StepLR
 
 import harness
 from harness import (
@@ -95,8 +95,8 @@ def test_check_scheduler_says_what_it_could_not_decide():
     ("arguments", "options", "message"),
     [
         ((3,), {}, "must be a Subject"),
-        ((StepLR,), {"gamma": 0.5}, "'step_size'"),
-        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama'"),
+        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., in a command"),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, r"takes no 'gama' \(did you mean 'gamma'\?\)"),
         ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is no option"),
         (
             (StepLR,),

@@ -42,7 +42,7 @@ def test_a_broken_check_exits_1_with_all_that_is_needed(command):
     assert status == 1
     lines = printed.splitlines()
     assert lines[0].startswith("BROKEN StepLR: resume_by_last_epoch (torch ")
-    rows = dict(line.strip().split("  ", 1) for line in lines[1:7])
+    rows = dict(line.strip().split("  ", 1) for line in lines[1:8])
     assert rows["counterexample"].strip() == STEP_BUG
     assert rows["at"].strip() == "resume:a (operation 3 of 3), epoch 3"
     assert rows["expected"].strip() == (
@@ -51,7 +51,8 @@ def test_a_broken_check_exits_1_with_all_that_is_needed(command):
     assert rows["got"].strip() == (
         "lr [0.025, 0.0025], however this run was resumed by resume_by_last_epoch"
     )
-    assert lines[7:10] == [
+    assert rows["which is"].strip() == "multiplied a second time by the factor of the last step"
+    assert lines[8:11] == [
         "  Reproduce with:",
         f'    python -m harness replay StepLR resume_by_last_epoch "{STEP_BUG}"',
         f'    python -m harness script StepLR resume_by_last_epoch "{STEP_BUG}"',
@@ -206,7 +207,8 @@ def test_list_shows_every_subject_and_check(command):
         (["check", "StepLR", "--kwargs", "step_size=x"], "'x' is no word of this subject"),
         (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is no option"),
         (["check", "--kwargs", "gamma=1"], "--kwargs needs a SUBJECT"),
-        (["check", "torch.optim.lr_scheduler:StepLR"], "missing a required argument: 'step_size'"),
+        (["check", "torch.optim.lr_scheduler:MultiplicativeLR"], "it needs 'lr_lambda'"),
+        (["check", "torch.optim.lr_scheduler:StepLRs"], "'StepLRs': did you mean StepLR?"),
         (
             ["check", "faulty:returns_none"],
             "with a step() (got None)",

@@ -118,12 +118,13 @@ def test_every_scheduler_of_a_package_is_found(package):
     }
     missed = {one.what.partition(":")[2]: one for one in found.missed}
     assert {name: one.why for name, one in missed.items()} == {
-        "Unhinted": "its required 'total' has no type hint, which does not say what to give",
+        "Unhinted": "its required 'total' has no type hint",
         "OfAFunction": "its required 'name' has the type str, which does not say what to give",
         "Refuses": "ValueError: total must be 100",
         "NeedsALoss": "its step needs 'scale', which 'step' must give it",
     }
-    assert found.unread == []
+    note = "pkg_all.schedules:OnlyALR is not checked: it has no get_lr and no step"
+    assert found.unread == [note]
 
 
 def test_the_lines_for_what_cannot_be_built_build_it(package):
@@ -134,6 +135,8 @@ def test_the_lines_for_what_cannot_be_built_build_it(package):
     assert lines[2].endswith('options={"total": ..., "name": ...})')
     step = missed["pkg_lines.schedules:NeedsALoss"].lines[2]
     assert step.endswith("options={}, step=lambda scheduler, epoch: scheduler.step(...))")
+    need = "python -m harness check pkg_lines.schedules:OfAFunction --kwargs name=...\n  or add to"
+    assert need in str(missed["pkg_lines.schedules:OfAFunction"])
     names = {}
     exec("\n".join(lines).replace("...", "1"), names)
     assert names["SUBJECT"].bind({}).options == {"total": 1, "name": 1}
@@ -216,7 +219,8 @@ def test_mistakes_are_said(package, command):
         ("pkg_raises",): "cannot import 'pkg_raises' (RuntimeError: no)",
         ("pkg_raises.inner",): "no subject is called 'pkg_raises.inner'",
         ("pkg_empty", "--kwargs", "a=1"): "options are for one scheduler, pkg_empty:NAME",
-        ("StepLr",): "no subject is called 'StepLr': did you mean StepLR?",
+        ("StepLr",): "no subject is called 'StepLr', and no package or module here or installed: "
+        "did you mean StepLR?",
     }.items():
         status, printed, errors = command("check", *arguments)
         assert (status, printed) == (2, "")

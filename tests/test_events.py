@@ -192,7 +192,8 @@ def test_what_a_scheduler_cannot_do_is_not_tried_and_said(command):
     status, printed, _ = command("check", "faulty:Counter", "--check", "resume_by_pickle")
     assert status == 0
     assert (
-        "NOT TRIED add_group: Counter\n  the uninterrupted run raises ValueError: zip()" in printed
+        "NOT TRIED add_group: Counter\n  after a param group was added, the uninterrupted run "
+        "raises ValueError: zip()" in printed
     )
     assert "NOT TRIED halve_lr: Counter\n  its next step replaces an LR" in printed
     assert "NOT TRIED skip" not in printed
