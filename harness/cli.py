@@ -82,11 +82,8 @@ def _status() -> int:
     try:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
-    except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # Click's; otherwise it returns a status
-            _no_more_output()
-        else:
-            click.echo("error: a subject or a check ended the program by sys.exit", err=True)
+    except SystemExit:  # not Click's, which returns a status
+        click.echo("error: a subject or a check ended the program by sys.exit", err=True)
         status = FAILED
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)
@@ -96,7 +93,7 @@ def _status() -> int:
     except click.ClickException as error:
         error.show()
         status = FAILED
-    except BrokenPipeError:  # the reader of the pipe has seen enough
+    except (BrokenPipeError, _ReaderIsGone):  # who reads the pipe has seen enough
         _no_more_output()
         status = FAILED
     except OSError as error:
@@ -106,7 +103,19 @@ def _status() -> int:
     return status
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _ReaderIsGone(Exception):
+    """A BrokenPipeError, at which Click would end the program by sys.exit, as a subject may."""
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            raise _ReaderIsGone from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
     """Check that a PyTorch learning-rate schedule survives a checkpoint.

@@ -1,9 +1,10 @@
+import functools
 import warnings
 
 import faulty
 import pytest
 from conftest import verdicts_of
-from torch.optim.lr_scheduler import ExponentialLR, MultiplicativeLR, StepLR
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, MultiplicativeLR, StepLR
 
 import harness
 from harness import (
@@ -22,6 +23,7 @@ from harness import (
 from harness.checks import select_checks
 from harness.errors import LedgerError
 from harness.ledger import entry_text
+from harness.subject import as_subject
 from lr_schedules import LinearAnnealingLR
 
 DEFAULT = [check.name for check in select_checks()]
@@ -180,3 +182,83 @@ def test_a_subject_may_be_named_by_its_place():
     assert (result.subject, result.verdict) == ("Counter", "HOLDS")
     with pytest.raises(SubjectError, match="module:attribute"):
         check_scheduler("StepLR")
+
+
+# ------------------------------------------------------ what a constructor's type hints say
+
+
+def halves_every(optimizer, every: int, last_epoch=-1):
+    return LambdaLR(optimizer, functools.partial(_half, every), last_epoch)
+
+
+def _half(every, epoch):
+    return 0.5 ** (epoch // every)
+
+
+class HalvesEvery(LambdaLR):
+    def __init__(self, optimizer, every: int, by=None, *, unhinted=0, last_epoch=-1):
+        super().__init__(optimizer, functools.partial(_half, every), last_epoch)
+
+
+class NeedsAName(HalvesEvery):
+    def __init__(self, optimizer, every: int, name: str, last_epoch=-1):
+        super().__init__(optimizer, every, last_epoch=last_epoch)
+
+
+@pytest.mark.parametrize("build", [halves_every, HalvesEvery, "test_api:HalvesEvery"])
+def test_what_a_class_or_function_needs_is_drawn_by_its_type_hints(build):
+    [result] = check_scheduler(build, checks=["resume_optimizer_then_scheduler"], max_examples=1)
+    assert result.verdict == "HOLDS"
+    subject = as_subject(build)
+    assert set(subject.open) == {"every"}
+    assert as_subject(build, options={"every": 2}).options == {"every": 2}
+    assert replay(build, "resume_by_pickle", "every=3 train:2 save:a resume:a").verdict == "HOLDS"
+
+
+def test_what_type_hints_do_not_say_is_asked_for():
+    message = r"it needs 'name': give name=\.\.\., in a command --kwargs 'name=\.\.\.'"
+    with pytest.raises(SubjectError, match=message):
+        check_scheduler(NeedsAName)
+    assert set(as_subject(NeedsAName, options={"name": "x"}).open) == {"every"}
+
+
+# ------------------------------------------------------------ what no schedule ends by
+
+
+class Crashes(HalvesEvery):
+    def __init__(self, optimizer, every: int, wrong: bool = True, last_epoch=-1):
+        self.wrong = wrong
+        super().__init__(optimizer, every, last_epoch=last_epoch)
+
+    def get_lr(self):
+        if self.last_epoch > 3:
+            if self.wrong:
+                return [no_such_name for _ in self.base_lrs]  # noqa: F821
+            raise ValueError("it is over")
+        return super().get_lr()
+
+
+@pytest.mark.parametrize("options", [{"every": 2}, {}])
+def test_a_mistake_in_the_code_is_no_end_of_a_schedule(options):
+    with pytest.raises(UndecidedError) as caught:
+        check_scheduler(Crashes, checks=["resume_by_deepcopy"], **options)
+    assert "NameError: name 'no_such_name' is not defined at its end (every=" in str(caught.value)
+    assert "train:4), and no schedule ends so: mend it first" in str(caught.value)
+
+
+def test_a_value_error_may_be_the_end_of_a_schedule():
+    [result] = check_scheduler(Crashes, every=2, wrong=False, checks=["resume_by_deepcopy"])
+    assert (result.verdict, "nothing later is tried" in result.reason) == ("HOLDS", True)
+
+
+# ------------------------------------------------------------------- pairs that break alike
+
+
+def test_pairs_that_one_trace_breaks_alike_are_one_block():
+    ways = ["resume_optimizer_then_scheduler", "resume_scheduler_then_optimizer"]
+    with pytest.raises(BrokenSchedule) as caught:
+        check_scheduler(faulty.Forgets, checks=[*ways, "resume_by_last_epoch"])
+    text = str(caught.value)
+    assert text.count("BROKEN Forgets: ") == 1
+    assert f"\n  it breaks also  {ways[1]}\n" in text
+    assert len(caught.value.results) == 3

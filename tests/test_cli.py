@@ -18,10 +18,12 @@ from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
 
 import harness
-from harness import CHECKS, cli
+from harness import CHECKS, Budget, check_subject, cli
 from harness.checks import HERE, select_checks
 from harness.report import table
 from harness.results import Result
+from harness.show import show_results
+from harness.subject import as_subject
 from lr_schedules.subjects import SUBJECTS
 
 HOLDING = "lr_schedules.correct:Halving"  # on every torch
@@ -79,8 +81,33 @@ def test_the_commands_of_a_report_reproduce_it(command, run_script):
 def test_what_holds_exits_0(command):
     status, printed, _ = command("check", HOLDING, "--max-examples", 0)
     assert status == 0
+    assert "\nsubject " not in printed  # what is as it must be needs no table
+    assert "H holds" not in printed
     assert "BROKEN" not in printed.replace("0 BROKEN", "")
     assert f" {len(served(check.name for check in select_checks()))} HOLDS" in printed
+
+
+@pytest.mark.parametrize(("checks", "printed"), [(3, True), (4, False)])
+def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
+    results = list(check_subject(as_subject("faulty:Forgets"), HERE[:checks], Budget(0)))
+    assert {result.verdict for result in results} == {"BROKEN"}
+    show_results(results, {check.name: check for check in HERE}, ledger=True)
+    text = capsys.readouterr().out
+    assert (text.count("[[failure]]") == 3) == printed
+    more = "4 are in no ledger. The entries to accept them, of --json FILE:\n  python -m harness"
+    assert (more in text) != printed
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject():
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "list"], stdout=write, stderr=subprocess.PIPE,
+        text=True, check=False, env=environment,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (2, "")
 
 
 def test_several_subjects_are_a_table_in_80_columns(command):

@@ -20,6 +20,7 @@ from harness.merge import merged
 from harness.outcomes import Tally
 from harness.pairs import Pairs, check_subject
 from harness.profiles import explore, gate, shard_of
+from harness.report import summary
 from harness.results import Result
 from lr_schedules.correct import Halving
 
@@ -92,6 +93,7 @@ def test_what_was_not_got_to_is_said(monkeypatch):
                         ("two", "HOLDS"), ("two", "HOLDS"), ("two", "UNKNOWN")]  # fmt: skip
     assert found[5].reason == "the time budget of 35 s ran out before it was tried"
     assert found[0].reason == "the time budget of 35 s ran out before its search; sweep"
+    assert "4 HOLDS, 0 BROKEN, 0 DECLINED, 2 UNKNOWN, 4 not searched" in summary([*found.values()])
     assert [limit for *_, limit in clock.done] == [30, 25, 15, 5]
 
 
