@@ -220,7 +220,8 @@ def check(
     )  # fmt: skip
     by_name = {subject.name: subject for subject, _ in tried}
     part = "/".join(map(str, shard))
-    tell_github(ci, last, by_check, complete=complete)
+    not_checked = {missed.what: missed.why for missed in found.missed}
+    tell_github(ci, last, by_check, complete=complete, not_checked=not_checked)
     if json_file is not None:
         from harness.cases import uninterrupted_rates
         from harness.output import write_text
@@ -228,7 +229,7 @@ def check(
 
         runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
         data = to_json(last, budget, complete=complete, runs=runs, shard=part)
-        data["not_checked"] = {missed.what: missed.why for missed in found.missed}
+        data["not_checked"] = not_checked
         write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
     if html_file is not None:
         from harness.html_report import html_report

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 
@@ -33,17 +34,25 @@ FEW = 3
 
 
 def tell_github(
-    ci: str, results: Sequence[Result], checks: Mapping[str, Check], *, complete: bool = True
+    ci: str,
+    results: Sequence[Result],
+    checks: Mapping[str, Check],
+    *,
+    complete: bool = True,
+    not_checked: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Print annotations, and append to the job's summary; `ci` is the option ``--ci``.
 
-    `checks` are those that are broken, by name. A summary that can't be written is said, and
+    `checks` are those that are broken, by name; `not_checked` are schedulers that can't be
+    built, each with the reason. A summary that can't be written is said, and
     changes nothing else: the verdicts stand in the log as well.
     """
     if ci == "none" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") != "true"):
         return
     for line in annotated(results, checks):
         click.echo(line)
+    for what, why in not_checked.items():
+        click.echo(f"::error title={_property(f'NOT CHECKED {what}')}::{_data(why)}")
     name = os.environ.get("GITHUB_STEP_SUMMARY")
     if not name or not results:
         return

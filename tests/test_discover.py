@@ -209,6 +209,10 @@ def test_a_package_of_which_nothing_can_be_built_is_no_pass(package, command):
     status, printed, _ = command("check", "pkg_none")
     assert status == 2
     assert "NOT CHECKED pkg_none.only:Only: its required 'n' has no type hint" in printed
+    status, printed, _ = command("check", "pkg_none", "--ci", "github")
+    assert status == 2
+    title = "::error title=NOT CHECKED pkg_none.only%3AOnly::its required 'n' has no type hint\n"
+    assert title in printed
 
 
 def test_mistakes_are_said(package, command):
