@@ -44,6 +44,9 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     with _interruptible() as interrupted, stdout_kept():
         status = _status()
+    # Python dies of SIGINT, whatever the status, if a KeyboardInterrupt ever passed through an
+    # exec of text (dataclasses does that at import) and nothing was executed so since
+    exec("")
     sys.exit(*interrupted or (status,))
 
 
@@ -52,13 +55,18 @@ def _interruptible() -> Iterator[list[int]]:
     """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, and neither is lost.
 
     Python ignores what is raised in some places, such as what Hypothesis does at every garbage
-    collection: then it is raised again, soon after. The list will hold the exit status after
-    SIGTERM.
+    collection: then it is raised again, soon after. While torch is imported, which swallows what
+    is raised or aborts, a signal ends the program at once: nothing is being written then. The
+    list will hold the exit status after SIGTERM.
     """
     status: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:
-        status[:] = [128 + number]
+        if not hasattr(sys.modules.get("harness.checks"), "CHECKS"):
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if number == signal.SIGTERM:
+            status[:] = [128 + number]
         raise KeyboardInterrupt
 
     def ignored(unraisable: Any) -> None:
@@ -68,13 +76,17 @@ def _interruptible() -> Iterator[list[int]]:
         elif not issubclass(unraisable.exc_type, TimeLimit):  # it comes again by itself
             hook(unraisable)
 
-    before, hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
-    sys.unraisablehook = ignored
+    handled = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        handled.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
     try:
         yield status
     finally:
         sys.unraisablehook = hook
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _status() -> int:

@@ -198,7 +198,7 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
         "resume_optimizer_then_scheduler",
     )
     assert done.returncode == 0
-    assert done.stdout.startswith("subject ")
+    assert done.stdout.startswith(f"torch {torch.__version__}: 1 subject, ")
     assert done.stderr.startswith("belowprints prints, which is not shown: at import\n")
 
 
