@@ -60,8 +60,7 @@ def tell_github(
         with Path(name).open("a", encoding="utf-8", newline="\n") as file:
             file.write(job_summary(results, checks, complete=complete, room=ROOM - file.tell()))
     except OSError as error:
-        why = error.strerror
-        click.echo(f"warning: cannot write the job's summary to {name}: {why}", err=True)
+        click.echo(f"warning: cannot write the job's summary to {name}: {error.strerror}", err=True)
 
 
 # ------------------------------------------------------------------------- annotations
