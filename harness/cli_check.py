@@ -35,6 +35,7 @@ __all__ = ["check", "list_"]
 
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
+SECONDS.name = "number of seconds"
 
 
 def _shard(

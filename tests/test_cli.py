@@ -81,15 +81,18 @@ def test_the_commands_of_a_report_reproduce_it(command, run_script):
 def test_what_holds_exits_0(command):
     status, printed, _ = command("check", HOLDING, "--max-examples", 0)
     assert status == 0
-    assert "\nsubject " not in printed  # what is as it must be needs no table
-    assert "H holds" not in printed
+    names = [check.name for check in select_checks()]
+    needed = len(served(names)) < len(names)  # what is as it must be needs no table
+    assert ("\nsubject " in printed, "H holds" in printed) == (needed, needed)
     assert "BROKEN" not in printed.replace("0 BROKEN", "")
-    assert f" {len(served(check.name for check in select_checks()))} HOLDS" in printed
+    assert f" {len(served(names))} HOLDS" in printed
 
 
 @pytest.mark.parametrize(("checks", "printed"), [(3, True), (4, False)])
 def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
-    results = list(check_subject(as_subject("faulty:Forgets"), HERE[:checks], Budget(0)))
+    names = served(check.name for check in HERE)
+    chosen = [check for check in HERE if check.name in names][:checks]
+    results = list(check_subject(as_subject("faulty:Forgets"), chosen, Budget(0)))
     assert {result.verdict for result in results} == {"BROKEN"}
     show_results(results, {check.name: check for check in HERE}, ledger=True)
     text = capsys.readouterr().out
