@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,8 @@ from harness.cli_options import (
     check_python,
 )
 from harness.cli_plot import plot
-from harness.errors import HarnessError, TimeLimit
+from harness.errors import HarnessError
+from harness.interrupts import heard, interruptible
 from harness.output import stdout_kept
 from harness.progress import bar
 
@@ -42,51 +38,12 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
     if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
         sys.path.insert(0, os.getcwd())
-    with _interruptible() as interrupted, stdout_kept():
+    with interruptible() as interrupted, stdout_kept():
         status = _status()
     # Python dies of SIGINT, whatever the status, if a KeyboardInterrupt ever passed through an
     # exec of text (dataclasses does that at import) and nothing was executed so since
     exec("")
     sys.exit(*interrupted or (status,))
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, and neither is lost.
-
-    Python ignores what is raised in some places, such as what Hypothesis does at every garbage
-    collection: then it is raised again, soon after. While torch is imported, which swallows what
-    is raised or aborts, a signal ends the program at once: nothing is being written then. The
-    list will hold the exit status after SIGTERM.
-    """
-    status: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        if not hasattr(sys.modules.get("harness.checks"), "CHECKS"):
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        if number == signal.SIGTERM:
-            status[:] = [128 + number]
-        raise KeyboardInterrupt
-
-    def ignored(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            number = signal.SIGTERM if status else signal.SIGINT
-            threading.Timer(0.01, _thread.interrupt_main, [number]).start()
-        elif not issubclass(unraisable.exc_type, TimeLimit):  # it comes again by itself
-            hook(unraisable)
-
-    handled = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
-        handled.append(signal.SIGINT)
-    before = {number: signal.signal(number, interrupt) for number in handled}
-    hook, sys.unraisablehook = sys.unraisablehook, ignored
-    try:
-        yield status
-    finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _status() -> int:
@@ -246,6 +203,7 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
                 trials.append(trial)
                 show(len(trials), trial.name, selftest_report.line(trial))
     except KeyboardInterrupt:
+        heard()
         click.echo("interrupted: nothing is proven", err=True)
         return INTERRUPTED
     selftest_report.show(trials, aside, quick=quick)

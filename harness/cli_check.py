@@ -24,6 +24,7 @@ from harness.cli_options import (
     options_of,
 )
 from harness.errors import TraceError
+from harness.interrupts import heard
 from harness.progress import progress
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def _run(
                     line = f"{result.subject}: {tried_text(of_it)}"
                 show(list(results.values()), result, line)
     except KeyboardInterrupt:
+        heard()
         if not explores:
             click.echo("interrupted: this is what was found so far", err=True)
         return results, explores

@@ -275,6 +275,18 @@ EDITS = (
     Edit("pass a package whose schedulers could not be built", "cli_check.py",
          "        status = status or FAILED\n", "        pass\n",
          "tests/test_discover.py::test_what_cannot_be_built_is_no_pass"),
+    Edit("interrupt once", "interrupts.py",
+         "        timer.start()\n", "",
+         "tests/test_killed.py::test_an_interrupt_is_not_lost"),
+    Edit("interrupt the import of torch", "interrupts.py",
+         'if not hasattr(sys.modules.get("harness.checks"), "CHECKS"):', "if False:",
+         "tests/test_killed.py::test_a_signal_ends_the_import_of_torch_at_once"),
+    Edit("draw nothing from type hints", "hints.py",
+         "return simple[hint]", "return None",
+         "tests/test_discover.py::test_every_scheduler_of_a_package_is_found"),
+    Edit("compare what the methods do not read", "attributes.py",
+         "sorted(_read(type(uninterrupted)) & must.keys())", "sorted(must.keys())",
+         "tests/test_attributes.py::test_what_the_methods_of_the_class_do_not_read_is_no_evidence"),
 )  # fmt: skip
 
 

@@ -140,9 +140,8 @@ def few_faults(monkeypatch):
     monkeypatch.setattr(selftest, "CONTROLS", "few_faults:CONTROLS")
 
 
-INTERRUPTS_ITSELF = """
-import gc, os, signal, sys
-from harness import cli
+GARBAGE = """
+import gc, os
 
 def once(phase, info):
     gc.callbacks.remove(once)
@@ -154,36 +153,44 @@ def build(optimizer, last_epoch=-1):
     gc.collect()
     while True:
         pass
-
-if __name__ == "__main__":
-    sys.argv = ["harness", "check", "ends:build", "--time-limit", "1000"]
-    cli.main()
 """
+CAUGHT = """
+import os
+
+def build(optimizer, last_epoch=-1):
+    try:
+        os.kill(os.getpid(), {number:d})
+        sum(range(100))
+    except:
+        pass
+    while True:
+        pass
+"""
+TEXT = "exec('import os; os.kill(os.getpid(), {number:d}); sum(range(100))')"
+"""After which Python would end by SIGINT, whatever the status."""
 
 
-@pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
-def test_an_interrupt_is_not_lost_where_python_ignores_exceptions(number, tmp_path):
-    (tmp_path / "ends.py").write_text(INTERRUPTS_ITSELF.format(number=number))
+def ended(folder, module, text):
+    """How the check of a schedule ends that interrupts its own process."""
+    (folder / module).write_text(text)
     done = subprocess.run(
-        [sys.executable, "ends.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "harness", "check", "ends:build", "--time-limit", "1000"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
         capture_output=True, text=True, check=False, timeout=60, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
-    assert done.returncode == STATUS[number]
     assert "Traceback" not in done.stderr
+    return done.returncode
 
 
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
-def test_an_interrupt_in_what_execs_text_ends_with_the_same_status(number, tmp_path):
-    (tmp_path / "ends.py").write_text(
-        f"exec('import os; os.kill(os.getpid(), {number:d}); sum(range(100))')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "check", "ends:build"], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        timeout=60, preexec_fn=heed_ctrl_c,
-    )  # fmt: skip
-    assert done.returncode == STATUS[number]
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("text", [GARBAGE, CAUGHT, TEXT], ids=["garbage", "caught", "text"])
+def test_an_interrupt_is_not_lost(number, text, tmp_path):
+    assert ended(tmp_path, "ends.py", text.format(number=number)) == STATUS[number]
+
+
+@pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
+def test_a_signal_ends_the_import_of_torch_at_once(number, tmp_path):
+    assert ended(tmp_path, "torch.py", CAUGHT.format(number=number) + "build(None)\n") == -number
 
 
 def read(path):
