@@ -1,10 +1,9 @@
 """The results of several versions of torch as one table: on which each defect appears.
 
 The map of twelve releases, `lr_schedules/torch_versions.md`, is what ``python -m harness matrix``
-prints of the results that ``scripts/run_matrix.py`` leaves. Options are drawn, and other ones on
-another release: where none that was drawn fails, the map says that it holds, as it does of
-CyclicLR by ``last_epoch`` on 2.4.1, which breaks there too with a tensor as LR. The ledger holds
-the trace behind each cell, and where it is tracked.
+prints of the results that ``scripts/run_matrix.py`` leaves. The ledger holds the trace behind each
+letter, which was run there, and where it is tracked. What is not in the ledger is searched for
+with drawn options, so that a dot says that none was found.
 """
 
 from __future__ import annotations
