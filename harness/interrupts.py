@@ -17,6 +17,9 @@ __all__ = ["heard", "interruptible"]
 AGAIN = 2.0
 """After how many seconds an interrupt that nobody heard is raised again."""
 
+SOON = 0.01
+"""The same where Python says that it ignored the exception."""
+
 _timers: list[threading.Timer] = []
 
 
@@ -24,6 +27,14 @@ def heard() -> None:
     """An interrupt has arrived where it is taken care of."""
     while _timers:
         _timers.pop().cancel()
+
+
+def _raise_again(number: int, seconds: float) -> None:
+    heard()
+    timer = threading.Timer(seconds, _thread.interrupt_main, [number])
+    timer.daemon = True
+    _timers.append(timer)
+    timer.start()
 
 
 @contextlib.contextmanager
@@ -43,15 +54,13 @@ def interruptible() -> Iterator[list[int]]:
             signal.raise_signal(number)
         if number == signal.SIGTERM:
             status[:] = [128 + number]
-        heard()
-        timer = threading.Timer(AGAIN, _thread.interrupt_main, [number])
-        timer.daemon = True
-        _timers.append(timer)
-        timer.start()
+        _raise_again(number, AGAIN)
         raise KeyboardInterrupt
 
     def ignored(unraisable: Any) -> None:
-        if not issubclass(unraisable.exc_type, (KeyboardInterrupt, TimeLimit)):  # they come again
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _raise_again(signal.SIGTERM if status else signal.SIGINT, SOON)
+        elif not issubclass(unraisable.exc_type, TimeLimit):  # it comes again by itself
             hook(unraisable)
 
     handled = [signal.SIGTERM]

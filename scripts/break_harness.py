@@ -276,7 +276,7 @@ EDITS = (
          "        status = status or FAILED\n", "        pass\n",
          "tests/test_discover.py::test_what_cannot_be_built_is_no_pass"),
     Edit("interrupt once", "interrupts.py",
-         "        timer.start()\n", "",
+         "    timer.start()\n", "",
          "tests/test_killed.py::test_an_interrupt_is_not_lost"),
     Edit("interrupt the import of torch", "interrupts.py",
          'if not hasattr(sys.modules.get("harness.checks"), "CHECKS"):', "if False:",
