@@ -40,9 +40,9 @@ The parameters (the weights of the model) are given their saved values by the
 harness after a resume, as loading the model does.
 
 What is slow, or what many schedulers cannot serve, is opt-in: ``--check NAME``, or
-``--all-checks``. Such are other files than torch's own (`harness.transports`), several ranks
-(`harness.ranks`), another process or another torch (`harness.worker`), and changed options
-(`harness.contracts`). Which are the default ones follows from two things that were learned:
+``--all-checks``: files in other formats than torch's own (`harness.transports`), another process
+or another torch (`harness.worker`), and changed options (`harness.contracts`). Which are the
+default ones follows from two things that were learned:
 
 * Of the documented ways, the plainest (optimizer, then scheduler) is the hardest to justify, as
   most faults that it catches are caught through a file or a shared dict as well; it is there for
@@ -61,7 +61,7 @@ from typing import Any
 
 import torch
 
-from harness import ranks, transports
+from harness import transports
 from harness.decorators import Check, resume_check, state_check
 from harness.errors import CheckError
 from harness.loop import (
@@ -321,7 +321,7 @@ def resumes_mixed() -> Any:
 MIXED: Check = resumes_mixed.__check__  # type: ignore[attr-defined]
 """The check that has no way of its own: each resume of its traces names one."""
 
-_DECORATED = [*globals().values(), *vars(transports).values(), *vars(ranks).values()]
+_DECORATED = [*globals().values(), *vars(transports).values()]
 
 CHECKS: tuple[Check, ...] = tuple(
     sorted(
@@ -377,5 +377,5 @@ def select_checks(
     if not chosen or all_checks:
         chosen = [*(check for check in CHECKS if check.default or all_checks), *chosen]
     if elsewhere and not any(check.elsewhere for check in chosen):
-        chosen += [check for check in CHECKS if check.elsewhere and check.ranks == 1]
+        chosen += [check for check in CHECKS if check.elsewhere]
     return list(dict.fromkeys(chosen))

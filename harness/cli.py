@@ -276,13 +276,10 @@ def diff(old: Path, new: Path) -> int:
               help="Write the table for a README.")  # fmt: skip
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Write a page with the counterexample behind each cell.")  # fmt: skip
-@click.option("--picture", "picture_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Draw it, to a name that ends with .png or .svg.")  # fmt: skip
 def matrix(
     results: tuple[Path, ...],
     markdown_file: Path | None,
     html_file: Path | None,
-    picture_file: Path | None,
 ) -> int:
     """Merge RESULTs of several torch versions: what is broken on which.
 
@@ -291,22 +288,19 @@ def matrix(
     """
     from harness.matrix import markdown, merge, read
     from harness.matrix_page import page
-    from harness.matrix_picture import draw
-    from harness.output import check_writable, write_bytes
+    from harness.output import check_writable, write_text
 
-    for path in (markdown_file, html_file, picture_file):
+    for path in (markdown_file, html_file):
         if path is not None:
             check_writable(path)
     merged = merge(map(read, results))
-    made: list[tuple[Path, bytes]] = []
+    made: list[tuple[Path, str]] = []
     if markdown_file is not None:
-        made.append((markdown_file, markdown(merged).encode()))
+        made.append((markdown_file, markdown(merged)))
     if html_file is not None:
-        made.append((html_file, page(merged).encode()))
-    if picture_file is not None:
-        made.append((picture_file, draw(merged, picture_file.suffix)))
+        made.append((html_file, page(merged)))
     for path, content in made:
-        write_bytes(path, content)
+        write_text(path, content)
         click.echo(f"wrote {path}")
     if merged.uneven:
         click.echo(f"note: {merged.uneven}", err=True)

@@ -36,7 +36,6 @@ class Check:
     without: tuple[str, ...] = ()
     search: bool = True
     elsewhere: str = ""
-    ranks: int = 1
 
     @property
     def name(self) -> str:
@@ -93,7 +92,6 @@ def resume_check(
     without: tuple[str, ...] = ...,
     search: bool = ...,
     elsewhere: str = ...,
-    ranks: int = ...,
 ) -> Callable[[Function], Function]: ...
 def resume_check(
     function: Any = None,
@@ -110,7 +108,6 @@ def resume_check(
     without: tuple[str, ...] = (),
     search: bool = True,
     elsewhere: str = "",
-    ranks: int = 1,
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -126,7 +123,7 @@ def resume_check(
     needs : tuple of str
         What not every scheduler has, ``get_last_lr``, (a build that takes)
         ``last_epoch`` or (a state that goes into) ``json``, or not every torch,
-        ``distributed_checkpoint``, ``gloo`` or (a float by) ``weights_only``; where it
+        ``distributed_checkpoint`` or (a float by) ``weights_only``; where it
         lacks, the check is declined.
     about : str
         Whose state it is about.
@@ -148,8 +145,6 @@ def resume_check(
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a
         check is not searched.
-    ranks : int
-        How many such processes do it together, as the ranks of one gloo group.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
@@ -158,8 +153,6 @@ def resume_check(
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
     if elsewhere not in ("", "resume", "save", "all"):
         raise CheckError(f"'elsewhere' must be resume, save, all or nothing (got {elsewhere!r})")
-    if ranks < 1 or (ranks > 1 and not elsewhere):
-        raise CheckError(f"'ranks' must be 1, or more with 'elsewhere' (got {ranks!r})")
     if elsewhere and (at != "resume" or same_dict):
         raise CheckError("what is done in another process goes by resume, and by no shared dict")
 
@@ -174,7 +167,7 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere, ranks,
+                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
             ),
         )  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import io
-import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -93,9 +92,4 @@ def lacking(need: str) -> str:
             load_a_float()
         except Exception:
             return "torch.load(weights_only=True) of this torch loads no float"
-    if need == "gloo":
-        if not hasattr(os, "fork"):
-            return "this system can't fork a process"
-        if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-            return "this torch has no gloo"
     return ""

@@ -50,7 +50,7 @@ class RunElsewhere(_Run):
             texts[self.check] = segment_text(self.bound, self.check, same=worker.same)
         self.text = texts[self.check]
         try:
-            if not worker.same or self.check.ranks > 1:
+            if not worker.same:
                 self._compare_uninterrupted()
             for indices in segments(self.trace.operations):
                 if done_there(self.check, indices[0]):
@@ -174,8 +174,6 @@ class RunElsewhere(_Run):
     def _apart(self, how: str) -> NoReturn:
         """Stop, for there is nothing to compare a resumed run with."""
         other = "in another process"
-        if self.check.ranks > 1:
-            other = f"on {self.check.ranks} ranks"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
         self.runner.apart = f"the schedule itself differs {other}, without any resume: {how}"

@@ -24,14 +24,12 @@ def swept_traces(
     """What the sweep goes over for the set of options with a `number` in `cases`.
 
     The first `SWEPT_SETS` are swept at every save point; of the others each has one trace,
-    for a state check alone: a resume check has the search. Across ranks, where a trace takes a
-    second, the first is all: what other options do to a state, one process shows.
+    for a state check alone: a resume check has the search.
     """
-    swept = SWEPT_SETS if check.ranks == 1 else 1
     case = cases[number]
     length = case.bound.subject.length
     epochs = min(case.epochs, length)
-    if number >= swept:
+    if number >= SWEPT_SETS:
         found = sweep_thinly(check, epochs) if check.kind == "state" else iter(())
     elif check is CHANGED:
         yield from change_traces(case.bound, [other.bound for other in cases], epochs, length)
@@ -42,7 +40,7 @@ def swept_traces(
         found = sweep(check, epochs, int(bool(case.ended) and case.epochs < length))
     for operations in found:
         yield Trace(operations, case.bound.literals)
-    if check is not MIXED and number < swept:
+    if check is not MIXED and number < SWEPT_SETS:
         for operations in sweep_events(check, case.events):
             yield Trace(operations, case.bound.literals)
 

@@ -15,7 +15,6 @@ import contextlib
 import io
 import json
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +31,6 @@ __all__ = [
     "save_distributed",
     "save_json",
     "save_legacy_file",
-    "shared_folder",
 ]
 
 
@@ -89,33 +87,13 @@ def raise_the_cause() -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def shared_folder() -> Iterator[str]:
-    """A new folder of all ranks, where there are some; the first removes it, when all are done."""
-    ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
-    first = not ranks or torch.distributed.get_rank() == 0
-    names = [tempfile.mkdtemp() if first else ""]
-    if ranks:
-        torch.distributed.broadcast_object_list(names)
-    try:
-        yield names[0]
-        if ranks:
-            torch.distributed.barrier()
-    finally:
-        if first:
-            shutil.rmtree(names[0])
-
-
 def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``.
-
-    Across all ranks, where there are some: they write one checkpoint, complete at the first.
-    """
+    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     _, state = distributed_state(optimizer, scheduler)
-    with shared_folder() as folder, raise_the_cause():
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
         save(state, storage_writer=FileSystemWriter(folder, sync_files=False))
         return {"files": {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}}
 

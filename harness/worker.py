@@ -27,7 +27,6 @@ from harness.bindings import bindings
 from harness.decorators import Check
 from harness.errors import CheckError, TimeLimit, UndecidedError
 from harness.loop import describe
-from harness.ranks import on_ranks
 from harness.source import Source
 from harness.subject import Bound
 
@@ -35,13 +34,6 @@ __all__ = ["Worker", "segment_lines", "segment_text", "worker_of"]
 
 STARTS_IN = 120.0
 """Seconds for another Python to start, and to import torch."""
-
-IMPORTED_BY_RANKS = (
-    "torch.distributed.checkpoint.state_dict",
-    "torch.distributed.checkpoint.state_dict_loader",
-    "torch.distributed.checkpoint.state_dict_saver",
-)
-"""What takes a second to import, before the ranks are forked."""
 
 _LONGEST = 86400.0
 
@@ -174,7 +166,7 @@ def _serve_text() -> str:
 def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
     """The module that another process makes of a subject and a check.
 
-    Its ``there(request)`` is `harness.elsewhere.run_segment`, on all ranks. Modules are
+    Its ``there(request)`` is `harness.elsewhere.run_segment`. Modules are
     imported, where it is the `same` Python: so state in them is as new. Else what is standalone
     is pasted. Raises `ScriptError` where the source of a function can't be had.
     """
@@ -191,17 +183,12 @@ def _own(module: str) -> bool:
 
 
 def segment_lines(source: Source, bound: Bound, check: Check) -> list[str]:
-    """The definition of ``segment``, for here, and of ``there``; what they need, `source` gets."""
+    """The definition of ``there``; what it needs, `source` gets."""
     names = bindings(source, bound)
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
     source.paste(check.function)
     arguments = ", ".join(check.parameters)
-    there = "segment(request)"
-    if check.ranks > 1:
-        there = f"{source.name(on_ranks)}(segment, {check.ranks}, request)"
-        for module in IMPORTED_BY_RANKS:
-            source.imports[f"import {module}"] = None
     return [
         "def step_it(scheduler, epoch):",
         f"    {names.step}({names.scheduler}, epoch)",
@@ -211,10 +198,6 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> list[str]:
         f"    return {check.name}({arguments})",
         "",
         "",
-        "def segment(request):",
-        f"    return {run}(request, {names.new_optimizer}, build, step_it, resume, {save})",
-        "",
-        "",
         "def there(request):",
-        f"    return {there}",
+        f"    return {run}(request, {names.new_optimizer}, build, step_it, resume, {save})",
     ]

@@ -127,16 +127,6 @@ EDITS = (
          "            return True\n"
          "        self.excuse", "        return True\n        self.excuse",
          "tests/test_drawn_options.py::test_what_a_drawn_optimizer_does_itself_is_excused"),
-    # Across ranks.
-    Edit("let one process be all ranks", "worker.py",
-         "    if check.ranks > 1:\n", "    if False:\n",
-         f"{RECORD}[CountsForAllRanks]"),
-    Edit("look at the first rank alone", "ranks.py",
-         'for side in sides]\n', "for side in sides[:1]]\n",
-         f"{RECORD}[FirstRankSaves]"),
-    Edit("compare schedules that differ on more ranks", "segments.py",
-         "if not worker.same or self.check.ranks > 1:", "if not worker.same:",
-         "tests/test_ranks.py::test_a_schedule_that_depends_on_the_ranks_is_not_compared"),
     # Sweep, search, minimise.
     Edit("sweep from the second epoch on", "sweep.py",
          "range(check.from_epoch, epochs + 1)", "range(check.from_epoch + 1, epochs + 1)",

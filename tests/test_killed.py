@@ -42,7 +42,6 @@ WRITERS = {
     "merge --json": ("out", "merge", "result.json", "--json", "out"),
     "matrix --markdown": ("out", "matrix", "result.json", "--markdown", "out"),
     "matrix --html": ("out", "matrix", "result.json", "--html", "out"),
-    "matrix --picture": ("out.svg", "matrix", "result.json", "--picture", "out.svg"),
     "selftest --json": ("out", "selftest", "--quick", "--jobs", "1", "--json", "out"),
     "ledger update --write": (
         "ledger.toml", "ledger", "update", "--ledger", "ledger.toml", "--write", "result.json",

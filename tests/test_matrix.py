@@ -2,15 +2,12 @@ import copy
 import itertools
 import json
 import re
-import sys
 
 import pytest
 from pages import Page
 
-from harness.errors import HarnessError
 from harness.matrix import COLOURS, LETTERS, markdown, merge, read
 from harness.matrix_page import page
-from harness.matrix_picture import draw
 from harness.report import SCHEMA
 
 VERDICTS = {
@@ -226,8 +223,6 @@ def test_nothing_is_written_if_something_cannot_be(command, write, tmp_path):
     (path,) = write(a=GOOD)
     for option, file, said in [
         ("--html", "no/m.html", "cannot write to the folder no: "),
-        ("--picture", "m.gif", "a picture's name must end with .png or .svg (got '.gif')"),
-        ("--picture", "m", "a picture's name must end with .png or .svg (got '')"),
     ]:
         status, printed, errors = command("matrix", path, "--markdown", "m.md", option, file)
         assert (status, printed) == (2, "")
@@ -305,29 +300,3 @@ def test_colours_differ_in_lightness():
     for colour, ink in COLOURS.values():
         dark, light = sorted([lightness(colour), lightness(ink)])
         assert light / dark > 4.5
-
-
-def test_a_picture_without_matplotlib_says_what_to_install(merged, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(HarnessError, match="needs matplotlib: python -m pip install matplotlib"):
-        draw(merged({"one First": "BBBB"}), ".png")
-
-
-def test_a_picture_is_made_by_its_suffix(command, write, tmp_path):
-    pytest.importorskip("matplotlib")
-    (path,) = write(a=GOOD)
-    for name, start in [("m.png", b"\x89PNG\r\n"), ("m.SVG", b"<?xml")]:
-        assert command("matrix", path, "--picture", name) == (0, f"wrote {name}\n", "")
-        assert (tmp_path / name).read_bytes().startswith(start)
-
-
-def test_a_picture_has_every_cell_and_is_the_same_each_time(merged):
-    pytest.importorskip("matplotlib")
-    cells = {"one $First$": ".B.B", "two First": "UKS ", "two Second": ".D.."}
-    text = draw(merged(cells), ".svg").decode()
-    assert draw(merged(cells), ".svg").decode() == text
-    assert "<dc:date>" not in text
-    found = {letter: text.count(f"fill: {colour}") for letter, (colour, _) in COLOURS.items()}
-    # one more of each than there are cells: the legend's
-    assert found == {"B": 2 + 1, "S": 2, "K": 2, "U": 2, "D": 2, "H": 5 + 1}
-    assert draw(merged({"one Held": "...."}), ".svg")

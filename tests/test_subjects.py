@@ -98,7 +98,7 @@ def test_the_ledger_is_true_of_this_torch_and_no_range_is_too_short(name):
     checks = {
         entry.check: as_check(entry.check)
         for entry in LEDGER.entries
-        if entry.subject == name and (entry.covers(HERE) or as_check(entry.check).ranks == 1)
+        if entry.subject == name and entry.covers(HERE)
     }
     results = check_subject(BY_NAME[name], checks.values(), ledger=LEDGER, replay_alone=True)
     found = {result.check for result in results if result.verdict == "KNOWN"}

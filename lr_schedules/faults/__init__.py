@@ -6,7 +6,6 @@ from lr_schedules.faults import (
     optimizer,
     position,
     process,
-    ranks,
     state,
     timing,
     transport,
@@ -16,7 +15,7 @@ __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for module in (position, timing, state, optimizer, events, process, transport, ranks)
+    for module in (position, timing, state, optimizer, events, process, transport)
     for fault in planted_in(vars(module))
 )
 """Every planted fault; a new module of them is added here."""
