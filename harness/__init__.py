@@ -10,21 +10,21 @@ def test_resume():
 
 Read on, each by ``python -m pydoc``:
 
-=================================  ================================================================
-`harness.subject`                  what is checked, and how to say it
-`harness.checks`                   the promises, and how to write one
-`harness.trace`                    what was done, as a line that prints and parses back
-`harness.results`                  the verdicts, and what is compared
-`harness.report`                   reports as text and as JSON; `harness.causes` by cause
-`harness.ledger`                   known failures
-`harness.pytest_plugin`            in pytest
-`harness.profiles`                 time budgets, shards, and runs that go on until stopped
-`harness.discover`                 subjects that are found in packages
-`harness.diff`, `harness.matrix`   several versions of torch
-`harness.machine`                  how it looks for a difference, and what that rests on
-`harness.selftest`                 how it is proven, and against which other tests it was measured
-`lr_schedules.subjects`            what it finds in PyTorch
-=================================  ================================================================
+===========================  ======================================================================
+`harness.subjects.subject`   what is checked, and how to say it
+`harness.checks.registry`    the promises, and how to write one
+`harness.core.trace`         what was done, as a line that prints and parses back
+`harness.core.result`        the verdicts, and what is compared
+`harness.report.text`        reports as text and as JSON; `harness.engine.grouping` by cause
+`harness.core.ledger`        known failures
+`harness.pytest_plugin`      in pytest
+`harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
+`harness.subjects.discover`  subjects that are found in packages
+`harness.report.diff`        two versions of torch; `harness.report.matrix`: several
+`harness.engine.search`      how it looks for a difference, and what that rests on
+`harness.engine.selftest`    how it is proven, and against which other tests it was measured
+`lr_schedules.subjects`      what it finds in PyTorch
+===========================  ======================================================================
 
 What it cannot see, each with a test in tests/test_blind_spots.py that passes while it is so:
 
@@ -51,11 +51,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import check_scheduler, replay
-    from harness.causes import Cause, explain
-    from harness.checks import CHECKS
-    from harness.decorators import Check, resume_check, state_check
-    from harness.errors import (
+    from harness.api import check_scheduler
+    from harness.checks.registry import CHECKS
+    from harness.core.check import Check, resume_check, state_check
+    from harness.core.errors import (
         CheckError,
         HarnessError,
         OutputError,
@@ -64,46 +63,48 @@ if TYPE_CHECKING:
         TraceError,
         UndecidedError,
     )
-    from harness.loop import metrics, step_with_metric
-    from harness.pairs import check_subject
+    from harness.core.literals import Term
+    from harness.core.result import BrokenSchedule, Budget, Counterexample, Result
+    from harness.core.trace import Operation, Trace
+    from harness.core.training_loop import metrics, step_with_metric
+    from harness.engine.grouping import Cause, explain
+    from harness.engine.replay import replay
+    from harness.engine.session import check_subject
     from harness.pytest_plugin import parametrize_with_checks
-    from harness.results import BrokenSchedule, Budget, Counterexample, Result
-    from harness.script import write_script
-    from harness.subject import Subject
-    from harness.terms import Term
-    from harness.trace import Operation, Trace
+    from harness.report.script import write_script
+    from harness.subjects.subject import Subject
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "CHECKS": "checks",
-    "BrokenSchedule": "results",
-    "Budget": "results",
-    "Cause": "causes",
-    "Check": "decorators",
-    "CheckError": "errors",
-    "Counterexample": "results",
-    "HarnessError": "errors",
-    "Operation": "trace",
-    "OutputError": "errors",
-    "Result": "results",
-    "ScriptError": "errors",
-    "Subject": "subject",
-    "SubjectError": "errors",
-    "Term": "terms",
-    "Trace": "trace",
-    "TraceError": "errors",
-    "UndecidedError": "errors",
+    "CHECKS": "checks.registry",
+    "BrokenSchedule": "core.result",
+    "Budget": "core.result",
+    "Cause": "engine.grouping",
+    "Check": "core.check",
+    "CheckError": "core.errors",
+    "Counterexample": "core.result",
+    "HarnessError": "core.errors",
+    "Operation": "core.trace",
+    "OutputError": "core.errors",
+    "Result": "core.result",
+    "ScriptError": "core.errors",
+    "Subject": "subjects.subject",
+    "SubjectError": "core.errors",
+    "Term": "core.literals",
+    "Trace": "core.trace",
+    "TraceError": "core.errors",
+    "UndecidedError": "core.errors",
     "check_scheduler": "api",
-    "check_subject": "pairs",
-    "explain": "causes",
-    "metrics": "loop",
+    "check_subject": "engine.session",
+    "explain": "engine.grouping",
+    "metrics": "core.training_loop",
     "parametrize_with_checks": "pytest_plugin",
-    "replay": "api",
-    "resume_check": "decorators",
-    "state_check": "decorators",
-    "step_with_metric": "loop",
-    "write_script": "script",
+    "replay": "engine.replay",
+    "resume_check": "core.check",
+    "state_check": "core.check",
+    "step_with_metric": "core.training_loop",
+    "write_script": "report.script",
 }
 
 __all__ = [
@@ -136,6 +137,11 @@ __all__ = [
     "step_with_metric",
     "write_script",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, so that ``dir``, ``pydoc`` and editors show what is imported late."""
+    return [*__all__, "__doc__", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import settings
-from harness.attributes import attributes_that_differ
-from harness.causes import explain as explain_results
-from harness.check import SubjectCheck
-from harness.checks import as_check, select_checks
-from harness.errors import UndecidedError
-from harness.ledger import read_ledger
-from harness.needs import lacking
-from harness.outcomes import Outcome
-from harness.pairs import check_subject
-from harness.paths import routes
-from harness.report import alike, broken_text, causes_count, causes_text, stale_text, unknown_text
-from harness.results import (
-    BROKEN,
-    HOLDS,
+from harness.checks.registry import select_checks
+from harness.core import defaults as settings
+from harness.core.errors import UndecidedError
+from harness.core.ledger import read_ledger
+from harness.core.result import (
     UNKNOWN,
     BrokenSchedule,
     Budget,
-    Counterexample,
     Result,
 )
-from harness.subject import as_subject
-from harness.trace import Trace
-
-__all__ = ["check_scheduler", "replay"]
-
-
-def replay(
-    subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0, resume_python: str = ""
-) -> Result:
-    """Run exactly one trace, twice: BROKEN, HOLDS, or UNKNOWN where that can't be told.
-
-    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
-    its text, `time_limit` is in seconds, `resume_python` that of `check_scheduler`. Raises
-    `HarnessError` for a trace that the subject or the check can't run.
-
-    >>> from torch.optim.lr_scheduler import ExponentialLR
-    >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
-    'HOLDS'
-    """
-    subject, check = as_subject(subject), as_check(check)
-    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    work = SubjectCheck(subject, Budget(time_limit=time_limit), resume_python)
-    started = time.perf_counter()
-    verdict, reason, counterexample = UNKNOWN, "", None
-    needs = [need for way in (check, *routes(check, trace)) for need in way.needs]
-    try:
-        if lacks := next(filter(None, map(lacking, needs)), ""):
-            raise UndecidedError(lacks)
-        work.prepare_elsewhere(check, subject.bind(dict(trace.options)))
-        with work.limited():
-            work.current = trace
-            outcome, work.tally = work.twice(check, trace)
-            if outcome.broken and work.blame(check, trace):
-                outcome, work.tally = work.twice(check, trace)
-    except UndecidedError as error:
-        outcome = Outcome(ended=str(error))
-    if outcome.broken is not None:
-        verdict, reason = BROKEN, work.note
-        runner = work.runner(subject.bind(dict(trace.options)))
-        state = attributes_that_differ(runner, check, trace, outcome.broken)
-        counterexample = Counterexample(**vars(outcome.broken), trace=trace, state=state)
-    elif outcome.ended:
-        reason = outcome.ended
-    elif not work.tried(check):
-        reason = f"the trace does nothing that {check.name} looks at"
-    else:
-        verdict, reason = HOLDS, work.note
-    return work.result(check, verdict, reason, counterexample, started)
+from harness.engine.grouping import explain as explain_results
+from harness.engine.other_process import worker_of
+from harness.engine.session import check_subject
+from harness.report.text import (
+    alike,
+    broken_text,
+    causes_count,
+    causes_text,
+    stale_text,
+    unknown_text,
+)
+from harness.subjects.references import as_subject
 
 
 def check_scheduler(
@@ -114,7 +66,7 @@ def check_scheduler(
         Path of another Python, with another torch: the checks that go through another
         process are added, saved by one torch and resumed by the other.
     ledger : str, Path or iterable of these, optional
-        Files of known failures (`harness.ledger`): what they tell of is KNOWN, and no failure.
+        Files of known failures (`harness.core.ledger`): what they tell of is KNOWN, and no failure.
         That of PyTorch is one of them only where it is named.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
@@ -140,8 +92,6 @@ def check_scheduler(
     )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:
-        from harness.worker import worker_of
-
         worker_of(resume_python)  # says at once what is wrong with it
     selected = select_checks(checks, all_checks=said.all_checks, elsewhere=bool(resume_python))
     budget = Budget(said.max_examples, said.seed, said.time_limit, explain)

@@ -44,16 +44,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import __version__, settings
-from harness.errors import CheckError, HarnessError, LedgerError, SubjectError, UndecidedError
-from harness.settings import Settings
+from harness import __version__
+from harness.core import defaults as settings
+from harness.core.defaults import Settings
+from harness.core.errors import CheckError, HarnessError, LedgerError, SubjectError, UndecidedError
 
 if TYPE_CHECKING:
-    from harness.decorators import Check
-    from harness.ledger import Ledger
-    from harness.pairs import Pairs
-    from harness.results import Result
-    from harness.subject import Subject
+    from harness.core.check import Check
+    from harness.core.ledger import Ledger
+    from harness.core.result import Result
+    from harness.engine.session import Pairs
+    from harness.subjects.subject import Subject
 
 __all__ = ["parametrize_with_checks"]
 
@@ -97,8 +98,9 @@ def parametrize_with_checks(
 
     Raises `SubjectError` or `CheckError`, which pytest shows as an error of the collection.
     """
-    from harness.checks import select_checks
-    from harness.subject import Subject, as_subject
+    from harness.checks.registry import select_checks
+    from harness.subjects.references import as_subject
+    from harness.subjects.subject import Subject
 
     if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
         raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
@@ -142,8 +144,9 @@ class PairCheck:
     def __call__(self, subject: Any) -> None:
         """Raise what pytest makes the verdict's outcome of."""
         __tracebackhide__ = True
-        from harness import report, results
-        from harness.subject import as_subject
+        from harness.core import result as results
+        from harness.report import text as report
+        from harness.subjects.references import as_subject
 
         result = self.pairs(as_subject(subject)).check(self.check)
         _made.append(result)
@@ -163,10 +166,10 @@ class PairCheck:
 
     def pairs(self, subject: Subject) -> Pairs:
         """The pairs of a subject, which is prepared when one of them is first asked for."""
-        from harness.catalogue import known_to
-        from harness.ledger import NOTHING_KNOWN
-        from harness.pairs import Pairs
-        from harness.results import Budget
+        from harness.core.ledger import NOTHING_KNOWN
+        from harness.core.result import Budget
+        from harness.engine.session import Pairs
+        from harness.subjects.registered import known_to
 
         key = (id(subject), self.said, self.names)
         if key not in _pairs:
@@ -181,8 +184,8 @@ class PairCheck:
 
 def _ledger(said: Settings) -> Ledger:
     """PyTorch's known failures and those of the user's files."""
-    from harness.catalogue import ledger_of_torch
-    from harness.ledger import read_ledger
+    from harness.core.ledger import read_ledger
+    from harness.subjects.registered import ledger_of_torch
 
     if said.files not in _ledgers:
         _ledgers[said.files] = read_ledger([ledger_of_torch(), *said.files])
@@ -314,7 +317,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _header() -> list[str]:
     """Versions, seed and ledgers, where a test asked for anything of ours."""
-    if "harness.checks" not in sys.modules:
+    if "harness.checks.registry" not in sys.modules:
         return []
     import torch
 
@@ -322,7 +325,7 @@ def _header() -> list[str]:
     first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {said.seed}"
     if said.no_ledger:
         return [f"{first}, no ledger"]
-    from harness.catalogue import ledger_of_torch
+    from harness.subjects.registered import ledger_of_torch
 
     places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
     files = {"PyTorch's": ledger_of_torch(), **{str(file): file for file in said.files}}
@@ -369,7 +372,7 @@ def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
 
 def _properties(result: Result) -> list[tuple[str, object]]:
     """What ``--junitxml`` says of a pair."""
-    from harness.report import replay_command, tried_text
+    from harness.report.text import replay_command, tried_text
 
     said = {
         "subject": result.subject,
@@ -388,7 +391,7 @@ def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Con
     """What our code raises is shown by its text and its place in the user's test."""
     error = excinfo.value
     undecided = isinstance(error, HarnessError)
-    results = sys.modules.get("harness.results")
+    results = sys.modules.get("harness.core.result")
     if not undecided and (results is None or not isinstance(error, results.BrokenSchedule)):
         return
     report.lr_resume_undecided = undecided

@@ -17,7 +17,7 @@ import torch
 from hypothesis import strategies as st
 
 from harness import Term
-from harness.optimizers import group_count, optimizers
+from harness.subjects.optimizers import group_count, optimizers
 
 __all__ = ["DRAWN", "Options", "chainable", "jointly"]
 

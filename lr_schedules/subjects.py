@@ -24,7 +24,8 @@ with ``--no-ledger`` these 24 are BROKEN:
 
 Where each is tracked stands in the ledger, ``known_failures.toml``, with its trace. Loading the
 states of both in the documented order holds for all of them. What opt-in checks find stands in
-`harness.transports`, `harness.worker` and `harness.contracts`; what is broken on other versions in
+`harness.checks.transports`, `harness.engine.other_process` and
+`harness.checks.changed_options`; what is broken on other versions in
 ``torch_versions.md``.
 """
 

@@ -29,15 +29,16 @@ import click
 import torch
 from torch.optim.lr_scheduler import StepLR
 
-from harness import Budget, Check, Subject, Trace, loop
-from harness.check import SubjectCheck
-from harness.checks import MIXED, select_checks
-from harness.loop import new_sgd, optimizer_step
-from harness.machine import draw_operations
-from harness.needs import lacking
-from harness.paths import routes, unpath
-from harness.run import Runner
-from harness.trace import BACK
+from harness import Budget, Check, Subject, Trace
+from harness.checks.registry import MIXED, routes, select_checks
+from harness.core import training_loop as loop
+from harness.core.operations import unpath
+from harness.core.trace import BACK
+from harness.core.training_loop import new_sgd, optimizer_step
+from harness.engine.requirements import lacking
+from harness.engine.runner import Runner
+from harness.engine.search import draw_operations
+from harness.engine.verdict import SubjectCheck
 
 SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
 HOLDING = [

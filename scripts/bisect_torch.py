@@ -36,7 +36,7 @@ from typing import Any, Generic, TypeVar
 import click
 from packaging.version import InvalidVersion, Version
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 GOOD, BAD, SKIP = "gone", "there", "cannot run"
 """What is known of a release: the bug is gone, it is there, or that can't be told."""

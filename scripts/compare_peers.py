@@ -43,9 +43,15 @@ import click
 import torch
 
 from harness import CHECKS, Budget, Subject, check_subject
-from harness.checks import select_checks
-from harness.loop import optimizer_step, plain, restore_parameters, same, save_checkpoint
-from harness.subject import Bound
+from harness.checks.registry import select_checks
+from harness.core.training_loop import (
+    optimizer_step,
+    plain,
+    restore_parameters,
+    same,
+    save_checkpoint,
+)
+from harness.subjects.subject import Bound
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 

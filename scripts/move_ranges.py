@@ -25,11 +25,11 @@ import click
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from harness.catalogue import known_failures, ledger_of_torch
-from harness.errors import HarnessError
-from harness.ledger import Entry, overlap, shows_of, version_of
-from harness.outcomes import Break
-from harness.result_files import read_results
+from harness.core.errors import HarnessError
+from harness.core.ledger import Entry, overlap, shows_of, version_of
+from harness.core.run import Break
+from harness.report.result_files import read_results
+from harness.subjects.registered import known_failures, ledger_of_torch
 
 UNMOVED = "NOT RED"
 NO_RESULT = "no result"

@@ -8,9 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from harness import cli
-from harness.checks import as_check
-from harness.needs import lacking
+from harness.checks.registry import as_check
+from harness.cli import main as cli
+from harness.engine.requirements import lacking
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(

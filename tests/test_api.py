@@ -20,10 +20,10 @@ from harness import (
     resume_check,
     state_check,
 )
-from harness.checks import select_checks
-from harness.errors import LedgerError
-from harness.ledger import entry_text
-from harness.subject import as_subject
+from harness.checks.registry import select_checks
+from harness.core.errors import LedgerError
+from harness.core.ledger import entry_text
+from harness.subjects.references import as_subject
 from lr_schedules import LinearAnnealingLR
 
 DEFAULT = [check.name for check in select_checks()]

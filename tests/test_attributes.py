@@ -89,7 +89,7 @@ def test_where_it_raises_nothing_is_compared():
 def test_it_is_shown_and_written_and_read(command, tmp_path):
     import json
 
-    from harness.result_files import result_of
+    from harness.report.result_files import result_of
 
     status, printed, _ = command(
         "check", "test_attributes:OwnCounter", "--check", IN_ORDER, "--json", "x.json"

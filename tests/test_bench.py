@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 from torch.optim.lr_scheduler import StepLR
 
-from harness.checks import as_check
+from harness.checks.registry import as_check
 
 spec = importlib.util.spec_from_file_location("bench", ROOT / "scripts/bench.py")
 bench = importlib.util.module_from_spec(spec)

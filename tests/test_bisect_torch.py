@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 spec = importlib.util.spec_from_file_location("bisect_torch", ROOT / "scripts/bisect_torch.py")
 bisect_torch = importlib.util.module_from_spec(spec)

@@ -11,7 +11,7 @@ import time
 import torch
 
 from harness import CHECKS, Subject, check_subject
-from harness.checks import HERE, as_check, select_checks
+from harness.checks.registry import HERE, as_check, select_checks
 from lr_schedules.correct import Halving
 
 PLAIN = "resume_optimizer_then_scheduler"

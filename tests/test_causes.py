@@ -23,13 +23,13 @@ from harness import (
     explain,
     state_check,
 )
-from harness.causes import AGAIN, BEGINS, EARLIER, LATER, STAYS, UNDONE, relations
-from harness.check import SubjectCheck
-from harness.checks import HERE, as_check, select_checks
-from harness.counterexample import counterexample
-from harness.outcomes import Reference
-from harness.report import causes_count, causes_text
-from harness.results import Found
+from harness.checks.registry import HERE, as_check, select_checks
+from harness.core.result import Found
+from harness.core.run import Reference
+from harness.engine.counterexample import counterexample
+from harness.engine.grouping import AGAIN, BEGINS, EARLIER, LATER, STAYS, UNDONE, relations
+from harness.engine.verdict import SubjectCheck
+from harness.report.text import causes_count, causes_text
 from lr_schedules.faults import SUBJECTS as FAULTS
 from lr_schedules.faults.routes import EVERY_LOAD
 from lr_schedules.subjects import SUBJECTS

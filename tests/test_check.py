@@ -22,7 +22,7 @@ from harness import (
     state_check,
     step_with_metric,
 )
-from harness.checks import HERE, MIXED, as_check, select_checks
+from harness.checks.registry import HERE, MIXED, as_check, select_checks
 from lr_schedules.faults import FAULTS
 
 PLAIN = "resume_optimizer_then_scheduler"
@@ -256,7 +256,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("harness.traces.sweep", fail)
+    monkeypatch.setattr("harness.engine.candidate_traces.sweep", fail)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself" in result.reason
@@ -264,7 +264,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
 
 
 def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypatch):
-    monkeypatch.setattr("harness.check.lacks", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("harness.engine.verdict.lacks", lambda *arguments: 1 / 0)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself, please report it: ZeroDivisionError" in result.reason

@@ -18,12 +18,13 @@ from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
 
 import harness
-from harness import CHECKS, Budget, check_subject, cli
-from harness.checks import HERE, select_checks
-from harness.report import table
-from harness.results import Result
-from harness.show import show_results
-from harness.subject import as_subject
+from harness import CHECKS, Budget, check_subject
+from harness.checks.registry import HERE, select_checks
+from harness.cli import main as cli
+from harness.cli.show import show_results
+from harness.core.result import Result
+from harness.report.text import table
+from harness.subjects.references import as_subject
 from lr_schedules.subjects import SUBJECTS
 
 HOLDING = "lr_schedules.correct:Halving"  # on every torch
@@ -34,7 +35,9 @@ def test_help_does_not_import_torch(harness_command):
     done = harness_command("--help")
     assert done.returncode == 0
     assert "replay" in done.stdout
-    code = "import harness.cli, sys; print('torch' in sys.modules, 'hypothesis' in sys.modules)"
+    code = (
+        "import harness.cli.main, sys; print('torch' in sys.modules, 'hypothesis' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
 
@@ -283,7 +286,7 @@ def test_a_mistake_is_one_sentence_and_exits_2(arguments, message, command, tmp_
 
 
 def test_an_unwritable_path_is_said_before_the_search(command, monkeypatch):
-    monkeypatch.setattr("harness.pairs.check_subject", pytest.fail)
+    monkeypatch.setattr("harness.engine.session.check_subject", pytest.fail)
     assert command("check", "StepLR", "--json", "no/x.json")[0] == 2
 
 
@@ -416,7 +419,7 @@ def test_the_version_is_that_of_the_package(command):
 
 def test_the_console_script_is_the_same_program():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert pyproject["project"]["scripts"] == {"lr-resume-harness": "harness.cli:main"}
+    assert pyproject["project"]["scripts"] == {"lr-resume-harness": "harness.cli.main:main"}
     assert callable(cli.main)
 
 

@@ -12,11 +12,12 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from harness import Budget, Subject, SubjectError, Trace, TraceError, check_subject, cli, replay
-from harness.changes import changes, say
-from harness.checks import CHANGED
-from harness.script import write_script
-from harness.terms import Term
+from harness import Budget, Subject, SubjectError, Trace, TraceError, check_subject, replay
+from harness.checks.registry import CHANGED
+from harness.cli import main as cli
+from harness.core.literals import Term
+from harness.engine.option_changes import changes, say
+from harness.report.script import write_script
 from lr_schedules import correct
 from lr_schedules.correct import Fall, Halving
 from lr_schedules.faults import FAULTS

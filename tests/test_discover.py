@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness import SubjectError, replay
-from harness.catalogue import choose_subjects
-from harness.discover import GROUP, installed_subjects, is_package, subjects_of
+from harness.subjects.discover import GROUP, installed_subjects, is_package, subjects_of
+from harness.subjects.registered import choose_subjects
 
 SCHEDULES = """
     from typing import List, Literal, Optional, Union

@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import Term, Trace, metrics, write_script
-from harness.errors import SubjectError
-from harness.machine import draw_options
-from harness.optimizers import group_count
-from harness.run import Runner
-from harness.terms import format_value
-from harness.trace import Operation
+from harness.core.errors import SubjectError
+from harness.core.literals import format_value
+from harness.core.trace import Operation
+from harness.engine.runner import Runner
+from harness.subjects.drawn_options import draw_options
+from harness.subjects.optimizers import group_count
 from lr_schedules.callables import Decay, Fading, Swinging, decay_method
 from lr_schedules.drawn import cyclic_takes_betas
 from lr_schedules.subjects import SUBJECTS

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
-from harness.cases import find_cases, uninterrupted_rates
-from harness.checks import as_check, select_checks
-from harness.run import Runner
+from harness.checks.registry import as_check, select_checks
+from harness.engine.option_sets import find_cases, uninterrupted_rates
+from harness.engine.runner import Runner
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
 

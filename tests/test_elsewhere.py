@@ -10,12 +10,12 @@ from conftest import verdicts_of
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, StepLR
 
 from harness import CheckError, Subject, check_scheduler, check_subject, replay, write_script
-from harness.checks import CHECKS, as_check, select_checks
-from harness.decorators import resume_check
-from harness.segments import segments
-from harness.sweep import sweep
-from harness.trace import Trace
-from harness.worker import Worker, worker_of
+from harness.checks.registry import CHECKS, as_check, select_checks
+from harness.core.check import resume_check
+from harness.core.trace import Trace
+from harness.engine.other_process import Worker, worker_of
+from harness.engine.other_process_run import segments
+from harness.engine.sweep import sweep
 from lr_schedules.controls import Halving
 
 THERE = as_check("resume_in_another_process")
@@ -77,7 +77,7 @@ class Pid(Halving):
 
 
 def ask(check, subject, **request):
-    from harness.worker import segment_text
+    from harness.engine.other_process import segment_text
 
     text = segment_text(subject.bind({}), check, same=True)
     return worker_of().ask(text, {"data": b"", "index": 0, "epoch": 0, "todo": "", **request}, 1e9)
@@ -86,7 +86,7 @@ def ask(check, subject, **request):
 def test_there_is_one_worker_and_a_fork_of_it_for_every_request():
     replies = [ask(THERE, Subject("x", Pid), todo="w") for _ in range(3)]
     assert len({reply["seen"][0]["lr"][0] for reply in replies}) == 3
-    from harness.elsewhere import unpack
+    from harness.engine.other_process_main import unpack
 
     parents = {unpack(reply["saved"][0])["scheduler"]["parent"] for reply in replies}
     assert len(parents) == 1

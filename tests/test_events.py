@@ -13,17 +13,17 @@ from harness import (
     Subject,
     Trace,
     TraceError,
-    cases,
     check_scheduler,
     check_subject,
     replay,
     step_with_metric,
     write_script,
 )
-from harness.checks import HERE, as_check, select_checks
-from harness.paths import branches, epochs, gradients, groups_added, unpath
-from harness.run import Runner
-from harness.trace import EVENTS, STEPS
+from harness.checks.registry import HERE, as_check, select_checks
+from harness.core.operations import branches, epochs, gradients, groups_added, unpath
+from harness.core.trace import EVENTS, STEPS
+from harness.engine import option_sets as cases
+from harness.engine.runner import Runner
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, events
 
@@ -135,7 +135,7 @@ def events_planted():
 @pytest.mark.parametrize("kind", EVENTS)
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
-    monkeypatch.setattr("harness.traces.sweep_events", lambda check, kinds: ())
+    monkeypatch.setattr("harness.engine.candidate_traces.sweep_events", lambda check, kinds: ())
     names = {
         "skip": "OverflowNotSaved", "epoch": "GivenEpochNotSaved",
         "halve_lr": "UndoesWhatWasSetByHand", "add_group": "ForgetsAddedGroups",
@@ -156,7 +156,7 @@ def test_what_a_counterexample_does_not_need_becomes_a_plain_step():
         "resume_by_last_epoch", "skip:1 epoch:1 save:a resume:a",
     )  # fmt: skip
     assert result.verdict == "BROKEN"
-    from harness.minimise import minimise
+    from harness.engine.minimise import minimise
 
     def breaks(trace):
         return replay(

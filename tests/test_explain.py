@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import StepLR
 
 import harness
 from harness import BrokenSchedule, Budget, Subject, check_scheduler, check_subject, explain
-from harness.causes import AGAIN
-from harness.checks import as_check, select_checks
+from harness.checks.registry import as_check, select_checks
+from harness.engine.grouping import AGAIN
 
 PLAIN = "resume_optimizer_then_scheduler"
 LAST_EPOCH = "resume_by_last_epoch"

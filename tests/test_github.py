@@ -10,11 +10,12 @@ import pytest
 from conftest import ROOT
 from torch.optim.lr_scheduler import StepLR
 
-from harness import Trace, cli
-from harness.checks import CHECKS, as_check
-from harness.github import annotated, job_summary
-from harness.place import place_of
-from harness.results import Counterexample, Result
+from harness import Trace
+from harness.checks.registry import CHECKS, as_check
+from harness.cli import main as cli
+from harness.core.result import Counterexample, Result
+from harness.report.github import annotated, job_summary
+from harness.subjects.location import place_of
 
 LAST_EPOCH = "resume_by_last_epoch"
 PICKLE = "resume_by_pickle"

@@ -18,10 +18,10 @@ import torch
 from torch.optim.lr_scheduler import ExponentialLR
 
 from harness import Budget, Subject, check_subject
-from harness.checks import select_checks
-from harness.guard import Guard
-from harness.loop import new_sgd
-from harness.results import BROKEN, HOLDS, UNKNOWN
+from harness.checks.registry import select_checks
+from harness.core.guard import Guard
+from harness.core.result import BROKEN, HOLDS, UNKNOWN
+from harness.core.training_loop import new_sgd
 
 HARMLESS = Subject("harmless", ExponentialLR, options={"gamma": 0.9})
 FEW = select_checks(["resume_optimizer_then_scheduler", "resume_by_pickle"])

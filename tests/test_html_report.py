@@ -9,17 +9,17 @@ from packaging.version import Version
 from pages import Browser, Page, chromium
 
 from harness import __version__
-from harness.catalogue import subject_called
-from harness.checks import as_check
-from harness.html_report import html_report
-from harness.matrix import COLOURS, Source, merge
-from harness.matrix_page import page
-from harness.pairs import Pairs
-from harness.picture import picture_of
-from harness.report import VERDICTS, values_text
-from harness.results import Budget, Result
-from harness.script import script_of
-from harness.trace import Trace
+from harness.checks.registry import as_check
+from harness.core.result import Budget, Result
+from harness.core.trace import Trace
+from harness.engine.session import Pairs
+from harness.report.html_report import html_report
+from harness.report.matrix import COLOURS, Source, merge
+from harness.report.matrix_page import page
+from harness.report.picture import picture_of
+from harness.report.script import script_of
+from harness.report.text import VERDICTS, values_text
+from harness.subjects.registered import subject_called
 
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
 SUBJECTS = {name: subject_called(name) for name in ("StepLR", "ConstantLR")}
@@ -191,7 +191,7 @@ def test_where_it_is_stopped_no_part_of_it_is_written(command, tmp_path, monkeyp
     def stopped(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.html_report.script_of", stopped)
+    monkeypatch.setattr("harness.report.html_report.script_of", stopped)
     (tmp_path / "report.html").write_text("the last one")
     status, _, _ = command(*CHECK, "--html", "report.html")
     assert status == 130

@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT, heed_ctrl_c
 
-from harness import cli, output
-from harness.ledger import read_ledger
+from harness.cli import main as cli
+from harness.core import files as output
+from harness.core.ledger import read_ledger
 
 STEP = ("StepLR", "--check", "resume_by_last_epoch", "--max-examples", "0", "--no-ledger")
 TRACE = ("StepLR", "resume_by_last_epoch", "step_size=3 gamma=0.5 train:3 save:a resume:a")
@@ -133,7 +134,7 @@ def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, resul
 
 @pytest.fixture
 def few_faults(monkeypatch):
-    from harness import selftest
+    from harness.engine import selftest
 
     monkeypatch.setattr(selftest, "FAULTS", "few_faults:RIGHT")
     monkeypatch.setattr(selftest, "CONTROLS", "few_faults:CONTROLS")

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from test_trace import traces
 
 from harness import Trace, TraceError
-from harness.checks import HERE, as_check
-from harness.loop import observe
-from harness.paths import branches
-from harness.run import Runner
+from harness.checks.registry import HERE, as_check
+from harness.core.operations import branches
+from harness.core.training_loop import observe
+from harness.engine.runner import Runner
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 
@@ -33,7 +33,7 @@ def observations(monkeypatch, subject, check, trace):
         seen.append(observe(optimizer, scheduler))
         return seen[-1]
 
-    monkeypatch.setattr("harness.run.observe", noting)
+    monkeypatch.setattr("harness.engine.runner.observe", noting)
     runner = Runner(subject.bind({}))
     outcome = runner.run(check, trace)
     return seen, outcome, vars(runner.tally)

@@ -11,18 +11,11 @@ from packaging.version import Version
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, check_subject
-from harness.checks import as_check
-from harness.cli import cli
-from harness.errors import HarnessError, LedgerError
-from harness.ledger import (
-    KEYS,
-    entry_text,
-    overlap,
-    read_ledger,
-    version_of,
-    without,
-)
-from harness.ledger_update import updated
+from harness.checks.registry import as_check
+from harness.cli.main import cli
+from harness.core.errors import HarnessError, LedgerError
+from harness.core.ledger import KEYS, entry_text, overlap, read_ledger, version_of, without
+from harness.report.ledger_update import updated
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
@@ -340,7 +333,9 @@ ARGUMENTS = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
 @pytest.fixture
 def no_ledger_of_torch(monkeypatch, tmp_path):
     (tmp_path / "empty.toml").write_text("")
-    monkeypatch.setattr("harness.catalogue.ledger_of_torch", lambda: tmp_path / "empty.toml")
+    monkeypatch.setattr(
+        "harness.subjects.registered.ledger_of_torch", lambda: tmp_path / "empty.toml"
+    )
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")

@@ -6,9 +6,9 @@ from conftest import verdicts_of
 from torch.optim import lr_scheduler
 
 from harness import Subject, check_scheduler, check_subject
-from harness.catalogue import known_failures, ledger_of_torch
-from harness.checks import HERE, select_checks
-from harness.ledger import version_of
+from harness.checks.registry import HERE, select_checks
+from harness.core.ledger import version_of
+from harness.subjects.registered import known_failures, ledger_of_torch
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR

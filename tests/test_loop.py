@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
-from harness.loop import (
+from harness.core.training_loop import (
     Stateful,
     differences,
     new_sgd,

@@ -5,8 +5,9 @@ import sys
 import pytest
 from hypothesis import strategies as st
 
-from harness.machine import Plan, draw_operations, draw_options, shrink_options
-from harness.trace import MAX_STEPS, Trace
+from harness.core.trace import MAX_STEPS, Trace
+from harness.engine.search import Plan, draw_operations
+from harness.subjects.drawn_options import draw_options, shrink_options
 
 RESUME = Plan((("resume", "", 0),), epochs=24, length=12)
 MIXED = Plan((("resume", "one", 1), ("load", "two", 0)), epochs=24, length=12)
@@ -91,7 +92,7 @@ def test_the_same_seed_draws_the_same_traces_whatever_is_imported(tmp_path):
     """Hypothesis would draw the numbers of local modules, and leave a folder behind."""
     (tmp_path / "numbers_at_hand.py").write_text("LIST = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n")
     code = (
-        "{}import hashlib; from harness.machine import Plan, draw_operations\n"
+        "{}import hashlib; from harness.engine.search import Plan, draw_operations\n"
         "plan = Plan((('resume', '', 0),), epochs=24, length=12)\n"
         "said = ' '.join(str(op) for ops in draw_operations(plan, 90, 0) for op in ops)\n"
         "print(hashlib.sha256(said.encode()).hexdigest())"

@@ -6,9 +6,9 @@ import re
 import pytest
 from pages import Page
 
-from harness.matrix import COLOURS, LETTERS, markdown, merge, read
-from harness.matrix_page import page
-from harness.report import SCHEMA
+from harness.report.matrix import COLOURS, LETTERS, markdown, merge, read
+from harness.report.matrix_page import page
+from harness.report.text import SCHEMA
 
 VERDICTS = {
     "B": "BROKEN", "S": "STALE", "K": "KNOWN", "U": "UNKNOWN", "D": "DECLINED", ".": "HOLDS"

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from harness.report import SCHEMA
+from harness.report.text import SCHEMA
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 ENTRY = """

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, check_scheduler, replay, write_script
-from harness.checks import select_checks
-from harness.control import do_nothing
-from harness.errors import SubjectError, TraceError
-from harness.loop import observe, optimizer_step
-from harness.machine import draw_options
-from harness.needs import lacking
-from harness.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
-from harness.pairs import check_subject
-from harness.results import DECLINED, HOLDS, Budget
-from harness.run import Runner
-from harness.terms import Term, parse_value, resolve
+from harness.checks.registry import select_checks
+from harness.core.errors import SubjectError, TraceError
+from harness.core.literals import Term, parse_value, resolve
+from harness.core.result import DECLINED, HOLDS, Budget
+from harness.core.training_loop import observe, optimizer_step
+from harness.engine.blame import do_nothing
+from harness.engine.requirements import lacking
+from harness.engine.runner import Runner
+from harness.engine.session import check_subject
+from harness.subjects.drawn_options import draw_options
+from harness.subjects.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
 from lr_schedules.correct import Halving
 
 FEW = Budget(max_examples=2, time_limit=120.0)
@@ -314,7 +314,7 @@ def test_options_are_checked_before_any_optimizer_is_drawn():
 
 
 def test_the_words_do_not_need_hypothesis():
-    code = "import sys, harness.optimizers; sys.exit('hypothesis' in sys.modules)"
+    code = "import sys, harness.subjects.optimizers; sys.exit('hypothesis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -326,7 +326,7 @@ def test_each_word_has_its_options():
 def test_where_there_is_a_gpu_optimizers_on_it_are_drawn(monkeypatch):
     """As far as this can be told without one: they are said, and not made."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("harness.optimizers.works", lambda name, said: True)
+    monkeypatch.setattr("harness.subjects.optimizers.works", lambda name, said: True)
     found = [dict(term.keywords) for term in drawn.__wrapped__()]
     on_it = [said for said in found if said.get("device") == "cuda"]
     assert 100 < len(on_it) < len(found)

@@ -8,17 +8,16 @@ from conftest import ROOT
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import Subject, Trace, replay, resume_check
-from harness.catalogue import choose_subjects, subject_called
-from harness.checks import as_check
-from harness.errors import HarnessError
-from harness.picture import STYLES, figure_of, picture_of
-from harness.plot import CURVES
-from harness.plot import figure_of as plot_figure_of
-from harness.run import Runner
-from harness.schedule import schedule_of
-from harness.subject import as_subject
-from harness.trajectory import trajectory
-from harness.watch import watch
+from harness.checks.registry import as_check
+from harness.core.errors import HarnessError
+from harness.engine.every_epoch import schedule_of
+from harness.engine.runner import Runner, watch
+from harness.engine.trajectory import trajectory
+from harness.report.picture import STYLES, figure_of, picture_of
+from harness.report.plot import CURVES
+from harness.report.plot import figure_of as plot_figure_of
+from harness.subjects.references import as_subject
+from harness.subjects.registered import choose_subjects, subject_called
 from lr_schedules.correct import Halving
 from lr_schedules.faults.position import LoadsADelta
 from lr_schedules.faults.state import EmptiesTheDict, SlopeOfTheNew

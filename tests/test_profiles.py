@@ -13,15 +13,15 @@ from hypothesis.database import InMemoryExampleDatabase
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Subject, Trace
-from harness.checks import select_checks
-from harness.errors import ResultsError
-from harness.examples import Examples
-from harness.merge import merged
-from harness.outcomes import Tally
-from harness.pairs import Pairs, check_subject
-from harness.profiles import explore, gate, shard_of
-from harness.report import summary
-from harness.results import Result
+from harness.checks.registry import select_checks
+from harness.core.errors import ResultsError
+from harness.core.result import Result
+from harness.core.run import Tally
+from harness.engine.ordering import explore, gate, shard_of
+from harness.engine.saved_examples import Examples
+from harness.engine.session import Pairs, check_subject
+from harness.report.merge import merged
+from harness.report.text import summary
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
@@ -44,7 +44,7 @@ class Clock:
         self.now = 0.0
         self.done = []
         self.verdicts = verdicts
-        monkeypatch.setattr("harness.profiles.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("harness.engine.ordering.time.monotonic", lambda: self.now)
 
     def make(self, subject, budget):
         clock = self

@@ -14,10 +14,13 @@ import pytest
 from test_minimise import smaller, still_breaks
 from test_script import run_in_process
 
-from harness import CHECKS, Budget, Trace, cases, check_subject, machine, traces
-from harness.check import SubjectCheck
-from harness.checks import HERE, MIXED, as_check
-from harness.script import script_of
+from harness import CHECKS, Budget, Trace, check_subject
+from harness.checks.registry import HERE, MIXED, as_check
+from harness.engine import candidate_traces as traces
+from harness.engine import option_sets as cases
+from harness.engine import search as machine
+from harness.engine.verdict import SubjectCheck
+from harness.report.script import script_of
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
 

@@ -16,8 +16,8 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from torch.optim import lr_scheduler
 
-from harness import cli
-from harness.ledger import version_of
+from harness.cli import main as cli
+from harness.core.ledger import version_of
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ class Reader:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file is mended within a second
-        monkeypatch.setattr("harness.discover.LONGEST", 600.0)
+        monkeypatch.setattr("harness.subjects.discover.LONGEST", 600.0)
 
     def takes_over(self, kind, text):
         """What the README shows of a file: all of it by name, or what is mended."""

@@ -15,10 +15,10 @@ from harness import (
     resume_check,
     state_check,
 )
-from harness.checks import CHECKS, as_check
-from harness.errors import TimeLimit
-from harness.paths import branches, unpath
-from harness.run import Runner
+from harness.checks.registry import CHECKS, as_check
+from harness.core.errors import TimeLimit
+from harness.core.operations import branches, unpath
+from harness.engine.runner import Runner
 
 PLAIN = "resume_optimizer_then_scheduler"
 

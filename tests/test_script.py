@@ -24,9 +24,9 @@ from harness import (
     resume_check,
     write_script,
 )
-from harness.checks import HERE, MIXED
-from harness.needs import lacking
-from harness.script import script_of
+from harness.checks.registry import HERE, MIXED
+from harness.engine.requirements import lacking
+from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
 
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"

@@ -6,9 +6,11 @@ import pytest
 import torch
 from conftest import served
 
-from harness import CHECKS, CheckError, Subject, SubjectError, TraceError, cli, replay, selftest
-from harness.checks import select_checks
-from harness.faults import find_faults, planted
+from harness import CHECKS, CheckError, Subject, SubjectError, TraceError, replay
+from harness.checks.registry import select_checks
+from harness.cli import main as cli
+from harness.engine import selftest
+from harness.engine.planted_faults import find_faults, planted
 from lr_schedules.controls import CONTROLS, HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, SUBJECTS

@@ -8,10 +8,10 @@ from packaging.version import Version
 from torch.optim import lr_scheduler, swa_utils
 
 from harness import check_subject
-from harness.catalogue import known_failures, ledger_of_torch
-from harness.checks import CHECKS, as_check, select_checks
-from harness.ledger import Ledger, version_of
-from harness.run import Runner
+from harness.checks.registry import CHECKS, as_check, select_checks
+from harness.core.ledger import Ledger, version_of
+from harness.engine.runner import Runner
+from harness.subjects.registered import known_failures, ledger_of_torch
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS
 

@@ -1,9 +1,9 @@
 import pytest
 
 from harness import Trace
-from harness.checks import as_check, select_checks
-from harness.paths import epochs, walk
-from harness.sweep import sweep, sweep_pairs
+from harness.checks.registry import as_check, select_checks
+from harness.core.operations import epochs, walk
+from harness.engine.sweep import sweep, sweep_pairs
 
 
 def saved_at(check, length):

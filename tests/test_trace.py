@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Operation, Trace, TraceError
-from harness.terms import format_value
-from harness.trace import MAX_STEPS, parse_options
+from harness.core.literals import format_value
+from harness.core.trace import MAX_STEPS, parse_options
 
 COUNTS = st.integers(1, 500)
 SLOTS = st.sampled_from(["a", "b", "slot_2"])

@@ -11,12 +11,12 @@ from test_script import run_in_process
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 
 from harness import Budget, Subject, Trace, check_subject, replay, write_script
-from harness.checks import CHECKS, as_check
-from harness.control import do_nothing
-from harness.loop import StateRefused, new_sgd, optimizer_step
-from harness.needs import lacking
-from harness.sweep import sweep
-from harness.transports import raise_the_cause, save_distributed, save_json
+from harness.checks.registry import CHECKS, as_check
+from harness.checks.transports import raise_the_cause, save_distributed, save_json
+from harness.core.training_loop import StateRefused, new_sgd, optimizer_step
+from harness.engine.blame import do_nothing
+from harness.engine.requirements import lacking
+from harness.engine.sweep import sweep
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS

@@ -1,6 +1,6 @@
 """Planted faults: the controls, each with one thing wrong, and what must catch it."""
 
-from harness.faults import Fault, planted_in
+from harness.engine.planted_faults import Fault, planted_in
 from lr_schedules.faults import (
     events,
     optimizer,

@@ -1,0 +1,1 @@
+"""The promises: ways of resuming, and what a saved state must be."""

@@ -1,0 +1,304 @@
+"""Which option wins where a run is resumed with others: the saved one, or the new one?
+
+Three contracts have a name. *The saved option wins*: the resumed run is the
+uninterrupted run with the old options. *The new option wins*: it is the
+uninterrupted run with the new options (as if from the start), or what either of two
+runs shows in which the option changes without a checkpoint (from there on). *It
+raises*: loading does, or the first step of the scheduler after it. A run that follows
+none of them is a mixture.
+
+`resume_with_changed_options` resumes with one option changed and says which wins;
+``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. Of PyTorch's, on torch 2.13.0:
+
+* StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
+  CosineAnnealingWarmRestarts, ReduceLROnPlateau, SWALR; numbers and lists: the saved one;
+* OneCycleLR, all but ``epochs`` and ``steps_per_epoch``: the saved one, so that a longer
+  ``total_steps`` ends where the saved one does;
+* CyclicLR, all but ``scale_fn``: the saved one;
+* CyclicLR and LambdaLR, a plain function: the new one, as if from the start;
+* MultiplicativeLR, a plain function: the new one, from the saved LR on;
+* LambdaLR and MultiplicativeLR, an object of the same class: the saved one;
+* LambdaLR, an object of another class, or a list of functions and objects: neither, so BROKEN.
+
+What is compared is what the optimizer will use, not the weights, which follow from the
+whole past. Until the scheduler's first step after a resume the optimizer has what it
+was saved with, whichever option wins then.
+
+What is written here is also what a reproduction script is made of, and is pasted into it
+as it stands: see `harness.core.training_loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.core.training_loop import (
+    Stateful,
+    describe,
+    differences,
+    observe,
+    optimizer_step,
+    restore_parameters,
+    same,
+    snapshot,
+)
+
+SAID = {
+    "saved": "the saved option wins",
+    "start": "the new option wins, as if from the start",
+    "set": "the new option wins, from the resume on",
+    "handed over": "the new option wins, from the resume on",
+    "raises": "it raises",
+}
+READINGS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
+"""The readings of each contract that a subject can promise."""
+
+
+def hyperparameters(optimizer: Any, scheduler: Any) -> dict[str, Any]:
+    """What the optimizer will use at its next step, without the weights."""
+    seen = observe(optimizer, scheduler)
+    return {name: value for name, value in seen.items() if name != "weights"}
+
+
+def advance(
+    optimizer: Any, scheduler: Any, step: Any, path: str, done: int, seen: list[dict[str, Any]]
+) -> bool:
+    """Go on along a path of steps, t, o and s, from one place of it; False where a step raises."""
+    for place in range(done, len(path)):
+        before = path[:place]
+        try:
+            if path[place] != "s":
+                optimizer_step(optimizer, place - before.count("s"))
+            if path[place] != "o":
+                step(scheduler, place - before.count("o"))
+            seen.append(hyperparameters(optimizer, scheduler))
+        except (Exception, SystemExit) as error:
+            seen.append({"raises": describe(error)})
+            return False
+    return True
+
+
+def resumed_runs(
+    builders: Any, step: Any, save: Any, resume: Any, operations: Sequence[tuple[str, Any]]
+) -> list[dict[str, Any]]:
+    """What every resume of a trace leads to, each with the others' options from the first on.
+
+    `builders` are new_optimizer, build and rebuild; an operation is its kind with a count or a
+    slot. A run has its ``path``, how much of it was made before (``first``) and with the old
+    options (``switch``), what was ``seen`` from there on, and at which operation and step of
+    it (``places``).
+    """
+    new_optimizer, build, rebuild = builders
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    path, switch, goes_on = "", -1, True
+    slots: dict[str, Any] = {}
+    runs: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []
+    places: list[tuple[int, int]] = []
+    for number, (kind, value) in enumerate(operations):
+        if kind == "save":
+            slots.pop(value, None)
+            if goes_on:
+                epoch = len(path) - path.count("o")
+                slots[value] = path, switch, save(optimizer, scheduler, epoch)
+        elif kind == "resume":
+            goes_on = value in slots  # the run may have raised before the save
+            if not goes_on:
+                continue
+            path, switch, checkpoint = slots[value]
+            switch = len(path) if switch < 0 else switch
+            seen, places = [], [(number, 0)]
+            first = len(path)
+            runs.append({"first": first, "switch": switch, "seen": seen, "places": places})
+            try:
+                optimizer, scheduler = resume(new_optimizer, rebuild, snapshot(checkpoint))
+                restore_parameters(optimizer, checkpoint)
+                seen.append(hyperparameters(optimizer, scheduler))
+            except (Exception, SystemExit) as error:
+                goes_on = False
+                seen.append({"raises": describe(error)})
+        elif goes_on:
+            longer = path + {"train": "t", "optimizer": "o", "scheduler": "s"}[kind] * value
+            before = len(seen)
+            goes_on = advance(optimizer, scheduler, step, longer, len(path), seen)
+            places += [(number, i + 1) for i in range(len(seen) - before)]
+            path = longer
+        if runs:
+            runs[-1]["path"] = path
+    return runs
+
+
+def uninterrupted(new_optimizer: Any, build: Any, step: Any, path: str) -> list[dict[str, Any]]:
+    """What a run without a resume sees."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    seen = [hyperparameters(optimizer, scheduler)]
+    advance(optimizer, scheduler, step, path, 0, seen)
+    return seen
+
+
+def set_in_the_run(
+    builders: Any, step: Any, changed: dict[str, Any], path: str, switch: int
+) -> list[dict[str, Any]]:
+    """What a run sees in which the options are set in the live scheduler; [] where it can't be."""
+    new_optimizer, build, _ = builders
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    seen = [hyperparameters(optimizer, scheduler)]
+    advance(optimizer, scheduler, step, path[:switch], 0, seen)
+    live = vars(scheduler.scheduler if isinstance(scheduler, Stateful) else scheduler)
+    if not all(name in live for name in changed):
+        return []
+    live.update(changed)
+    advance(optimizer, scheduler, step, path, switch, seen)
+    return seen
+
+
+def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[str, Any]]:
+    """What a run with the new options sees that takes over the LRs and momenta of the old one.
+
+    A scheduler that multiplies what it finds goes on from there by its new options.
+    """
+    new_optimizer, build, rebuild = builders
+    old, optimizer = new_optimizer(), new_optimizer()
+    past, scheduler = build(old), rebuild(optimizer)
+    seen = [hyperparameters(old, past)]
+    if not advance(old, past, step, path[:switch], 0, seen):
+        return seen
+    apart: list[dict[str, Any]] = []
+    if not advance(optimizer, scheduler, step, path[:switch], 0, apart):
+        return [*seen[:-1], apart[-1]]
+    for group, taken in zip(optimizer.param_groups, old.param_groups):  # noqa: B905
+        for name in ("lr", "momentum", "betas", "weight_decay"):
+            if name in taken:
+                group[name] = snapshot(taken[name])
+    advance(optimizer, scheduler, step, path, switch, seen)
+    return seen
+
+
+def next_scheduler_step(path: str, place: int) -> int:
+    """The place of the first scheduler step in a path from `place` on."""
+    return next((i for i in range(place, len(path)) if path[i] != "o"), len(path))
+
+
+def misfit(
+    run: dict[str, Any], expected: list[dict[str, Any]], early: Sequence[list[dict[str, Any]]]
+) -> int | None:
+    """The index of the first that a run saw and that is not as expected; None if all is.
+
+    Up to the scheduler's first step with the new options it may be as in a run of `early`.
+    """
+    until = next_scheduler_step(run["path"], run["switch"])
+    for index, seen in enumerate(run["seen"]):
+        place = run["first"] + index
+        if place <= until and any(
+            same(seen, other[place]) for other in early if place < len(other)
+        ):
+            continue
+        if place < len(expected):
+            fits = same(seen, expected[place])
+        else:  # its schedule was at its end before
+            fits = "raises" in seen and "raises" in expected[-1]
+        if not fits:
+            return index
+    return None
+
+
+def survives(run: dict[str, Any]) -> int | None:
+    """The index of what a run saw after a step of the scheduler that should have raised."""
+    until = next_scheduler_step(run["path"], run["first"])
+    for index, seen in enumerate(run["seen"]):
+        if "raises" in seen:
+            return None
+        if run["first"] + index > until:
+            return index
+    return None
+
+
+def judge(
+    builders: Any, step: Any, changed: dict[str, Any], runs: list[dict[str, Any]],
+    allowed: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Which of the allowed contracts all `runs` follow.
+
+    ``follows`` is the reading that they follow, or nothing where they tell nothing. It is None
+    where they follow none that is allowed; then ``run`` and ``index`` say where the last one was
+    left, and ``left`` which ones that was, if not all at once; ``saved`` and ``start`` are the
+    two uninterrupted runs there.
+    """
+    new_optimizer, build, rebuild = builders
+    known: dict[Any, list[dict[str, Any]]] = {}
+
+    def oracle(name: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+        path, switch = run["path"], run["switch"]
+        key = (name, path) if name in ("saved", "start") else (name, path, switch)
+        if key not in known:
+            if name == "set":
+                known[key] = set_in_the_run(builders, step, changed, path, switch)
+            elif name == "handed over":
+                known[key] = handed_over(builders, step, path, switch)
+            else:
+                made = rebuild if name == "start" else build
+                known[key] = uninterrupted(new_optimizer, made, step, path)
+        return known[key]
+
+    def misfit_of(name: str, run: dict[str, Any]) -> int | None:
+        if name == "raises":
+            return survives(run)
+        expected = oracle(name, run)
+        early = [] if name == "saved" else [oracle("saved", run), oracle("start", run)]
+        return misfit(run, expected, early) if expected else 0
+
+    found: dict[str, Any] = {}
+    for name in ("saved", "start", "raises", "set", "handed over"):  # the last two cost most
+        found[name] = None
+        for number, run in enumerate(runs):
+            index = misfit_of(name, run)
+            if index is not None:
+                found[name] = number, index
+                break
+        if name == "start" and found["saved"] is None and found["start"] is None:
+            return {"follows": ""}
+        if name != "saved" and name in allowed and found[name] is None:
+            return {"follows": name}
+        if name == "start" and "saved" in allowed and found["saved"] is None:
+            return {"follows": "saved"}
+    number, index = max(found[name] for name in allowed)
+    left = [name for name in allowed if found[name] == (number, index)]
+    left = left if len(left) < len(allowed) else []
+    run = runs[number]
+    return {
+        "follows": None, "run": run, "index": index, "left": left,
+        "saved": oracle("saved", run), "start": oracle("start", run),
+    }  # fmt: skip
+
+
+def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]:
+    """What must be, by the allowed contracts, and what is, where a verdict says none is kept."""
+    run, index = verdict["run"], verdict["index"]
+    seen, place = run["seen"][index], run["first"] + index
+    expected: dict[str, Any] = {}
+    names: list[str] = []
+    for name, whose in (("saved", "saved"), ("start", "new")):
+        run_there = verdict[name]
+        there = run_there[min(place, len(run_there) - 1)]
+        names += [key for key in differences(there, seen)[0] if key != "raises"]
+        if name not in allowed:
+            continue
+        if "raises" in there:
+            expected[f"raises if the {whose} option wins"] = there["raises"]
+        else:
+            column = (*(key for key in names if key in there), "lr")[0]
+            expected[f"{column} if the {whose} option wins"] = there[column]
+    if "raises" in seen:
+        return expected, {"raises": seen["raises"]}
+    if not expected:
+        expected["raises"] = "an exception"
+    column = (*(key for key in names if key in seen), "lr")[0]
+    actual = {column: seen[column]}
+    followed = {SAID[name].partition(",")[0] for name in verdict["left"]}
+    if len(followed) == 1:
+        [actual["until then"]] = followed
+    return expected, actual

@@ -1,0 +1,196 @@
+"""The ways of resuming, each one promise about a scheduler, in plain torch."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import torch
+
+from harness.core.check import resume_check
+from harness.core.training_loop import (
+    save_deepcopy,
+    save_file,
+    save_optimizer,
+    save_pickle,
+)
+
+BY_HAND = ("halve_lr", "add_group")
+"""What is no part of a schedule, so that its options and the epoch don't tell it."""
+
+
+@resume_check
+def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, load the optimizer's state, then the scheduler's."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check
+def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, load the scheduler's state, then the optimizer's."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer, scheduler
+
+
+@resume_check(save=save_file, needs=("weights_only",))
+def resume_from_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load what torch.save wrote with torch.load(weights_only=True), into both built anew."""
+    loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(loaded["optimizer"])
+    scheduler.load_state_dict(loaded["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(at="load")
+def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
+    """Load the states into the live optimizer and scheduler, to go back in time."""
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(same_dict=True)
+def resume_twice_from_one_dict(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load one scheduler state, the same dict each time, into two runs.
+
+    The optimizer gets a copy: its ``load_state_dict`` goes on using the tensors
+    that it is given, which is no matter of the scheduler.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(at="save")
+def resume_at_every_save(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Stop at every save, and go on from it with both built anew, in a chain."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(save=save_deepcopy, about="the scheduler and the optimizer together")
+def resume_by_deepcopy(checkpoint: Any) -> Any:
+    """Go on with a copy.deepcopy of optimizer and scheduler, made at the save."""
+    optimizer, scheduler = checkpoint["pair"]
+    return optimizer, scheduler
+
+
+@resume_check(save=save_pickle, about="the scheduler and the optimizer together")
+def resume_by_pickle(checkpoint: Any) -> Any:
+    """Go on with optimizer and scheduler out of a pickle that was made at the save."""
+    optimizer, scheduler = pickle.loads(checkpoint["pickle"])
+    return optimizer, scheduler
+
+
+@resume_check(
+    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch stands for",
+    without=BY_HAND,
+)  # fmt: skip
+def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
+
+    The constructor makes a step of its own, so ``last_epoch=k-1`` is what makes
+    the new scheduler's ``last_epoch`` that of the uninterrupted run, k. There is
+    nothing to resume at k=0: ``last_epoch=-1`` is a new start.
+    """
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+    return optimizer, scheduler
+
+
+@resume_check(default=False)
+def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load the optimizer's state, build the scheduler after it, load the scheduler's state."""
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(
+    default=False, save=save_optimizer, needs=("last_epoch",), from_epoch=1, weights=False,
+    about="what initial_lr and last_epoch stand for", without=BY_HAND,
+)  # fmt: skip
+def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
+
+    After k scheduler steps, as in `resume_by_last_epoch`; the optimizer's own
+    state is lost, so the weights are not compared.
+    """
+    optimizer = new_optimizer()
+    for group in optimizer.param_groups:
+        group["initial_lr"] = copy.deepcopy(group["lr"])  # a tensor may be written in place
+    scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+    return optimizer, scheduler
+
+
+@resume_check(default=False, weights=False, without=BY_HAND)
+def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build both, and load the scheduler's state without the optimizer's.
+
+    The optimizer's own state is lost, so the weights are not compared.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(default=False, elsewhere="resume", about="what the checkpoint holds")
+def resume_in_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load in a new process what torch.save wrote in this one, into both built anew."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(default=False, elsewhere="save", about="what the checkpoint holds")
+def resume_from_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load what torch.save wrote in a new process, which began the run, into both built anew."""
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(
+    default=False, needs=("options",), weights=False, search=False,
+    about="which option wins where the resumed run has others",
+)  # fmt: skip
+def resume_with_changed_options(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Build with a changed option, load both: the saved one wins, or the new one, or it raises.
+
+    In the documented order. One of the three contracts must be followed exactly at every save
+    point; see `harness.checks.changed_options`.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check
+def resumes_mixed() -> Any:
+    """All resume checks that hold alone, mixed in one run."""

@@ -1,0 +1,152 @@
+"""Checks of what a state travels through to a file and back, each asked for by name.
+
+A training library may keep a scheduler's state in a file of torch's older format, in
+JSON beside the weights, or in a folder of ``torch.distributed.checkpoint``. What such a
+transport does not hold, or gives back as something else, is lost to the scheduler. JSON is
+declined where the state has no form in it.
+
+On torch 2.13.0 MultiStepLR does not survive JSON, whose keys are strings, and can't be saved
+again after a distributed checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from harness.core.check import resume_check
+from harness.core.training_loop import StateRefused, snapshot
+
+
+def save_legacy_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the state of both by ``torch.save``, in the format from before torch 1.6."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    file = io.BytesIO()
+    states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    torch.save(states, file, _use_new_zipfile_serialization=False)
+    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+
+
+def save_json(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the scheduler's state as JSON, and copy the optimizer's, which holds tensors.
+
+    Raises `StateRefused` where JSON has no form for something in it.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = scheduler.state_dict()
+    try:
+        text = json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise StateRefused(f"its state does not go into JSON: {error}") from error
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "json": text,
+        "parameters": snapshot(parameters),
+    }
+
+
+def distributed_state(optimizer: Any, scheduler: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A module of the optimizer's parameters, and what of all three goes into a checkpoint."""
+    from torch.distributed.checkpoint.state_dict import get_state_dict  # not in every torch
+
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    model = torch.nn.ParameterList(parameters)
+    model_state, optimizer_state = get_state_dict(model, optimizer)
+    state = {
+        "model": model_state,
+        "optimizer": optimizer_state,
+        "scheduler": scheduler.state_dict(),
+    }
+    return model, state
+
+
+@contextlib.contextmanager
+def raise_the_cause() -> Iterator[None]:
+    """Raise what went wrong in place of a ``CheckpointException``, which is no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        for cause, _ in getattr(error, "failures", {}).values():
+            raise cause from None
+        raise
+
+
+def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    _, state = distributed_state(optimizer, scheduler)
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
+        save(state, storage_writer=FileSystemWriter(folder, sync_files=False))
+        return {"files": {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}}
+
+
+def load_distributed(optimizer: Any, scheduler: Any, checkpoint: Any) -> None:
+    """Load what `save_distributed` wrote into both, new ones, and into the parameters."""
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    model, state = distributed_state(optimizer, scheduler)
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
+        for name, content in checkpoint["files"].items():
+            pathlib.Path(folder, name).write_bytes(content)
+        load(state, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
+    scheduler.load_state_dict(state["scheduler"])
+
+
+@resume_check(default=False, save=save_legacy_file)
+def resume_from_legacy_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load a file of torch's format before 1.6, with weights_only=False, into both built anew.
+
+    Unlike `resume_from_file` it takes any object. Dtypes that are younger than the
+    format, such as ``torch.float8_e5m2``, are written without a word and can't be read.
+    """
+    loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(loaded["optimizer"])
+    scheduler.load_state_dict(loaded["scheduler"])
+    return optimizer, scheduler
+
+
+@resume_check(default=False, save=save_json, needs=("json",))
+def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load the optimizer's state, then the scheduler's out of JSON, into both built anew.
+
+    JSON makes strings of a dict's keys and lists of tuples.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(json.loads(checkpoint["json"]))
+    return optimizer, scheduler
+
+
+# From epoch 1 on: get_state_dict makes the state of an optimizer that has none by a step of
+# its own, with LR 0, which leaves the weight decay in the momentum of the run that is saved.
+# And not with a group that was added, which may have no state yet, for the same reason.
+@resume_check(
+    default=False, save=save_distributed, needs=("distributed_checkpoint",), from_epoch=1,
+    search=False, without=("add_group",),
+)  # fmt: skip
+def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+    """Load what torch.distributed.checkpoint saved, in one process, into both built anew.
+
+    Loading fills the new scheduler's state: keys that this does not have are left
+    out, and keys that are no strings are not found again.
+    """
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    load_distributed(optimizer, scheduler, checkpoint)
+    return optimizer, scheduler

@@ -1,0 +1,323 @@
+"""The commands ``check`` and ``list``."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.interrupts import heard
+from harness.cli.options import (
+    CI,
+    FAILED,
+    INTERRUPTED,
+    LEDGER,
+    OK,
+    RESUME_PYTHON,
+    check_python,
+    options_of,
+)
+from harness.cli.progress import progress
+from harness.core.errors import TraceError
+
+if TYPE_CHECKING:
+    from harness.core.result import Budget, Result
+    from harness.engine.ordering import Make, Pair
+    from harness.subjects.subject import Subject
+
+SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
+SECONDS.name = "number of seconds"
+
+
+def _shard(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, int]:
+    if value is None:
+        return 1, 1
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value)
+    if not found or int(found[1]) > int(found[2]):
+        raise click.BadParameter(f"must be as 2/5, the second of five (got {value!r})")
+    return int(found[1]), int(found[2])
+
+
+def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo("\n".join(_check_lines()))
+        context.exit()
+
+
+@click.command()
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+@click.option(
+    "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
+)
+@click.option("--all-checks", is_flag=True, help="The opt-in checks too.")
+@click.option(
+    "--kwargs",
+    metavar="OPTIONS",
+    default="",
+    help="Options for the SUBJECTs, such as 'step_size=3 gamma=0.5'.",
+)
+@click.option(
+    "--max-examples",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=25,
+    show_default=True,
+    help="Traces of the search for each pair, after the sweep; 0 for the sweep alone.",
+)
+@click.option("--seed", metavar="N", type=int,
+              help="Seed of the search.  [default: 0; a random one with explore]")  # fmt: skip
+@click.option(
+    "--time-limit",
+    metavar="SECONDS",
+    type=SECONDS,
+    default=30.0,
+    show_default=True,
+    help="For each pair of subject and check.",
+)
+@click.option("--time-budget", metavar="SECONDS", type=SECONDS,
+              help="For all pairs together: all are swept before any is searched, and what was "
+              "not got to is said.")  # fmt: skip
+@click.option("--profile", type=click.Choice(["gate", "explore"]), default="gate",
+              show_default=True, help="explore: draw anew until it is stopped, and keep what is "
+              "found for the next time.")  # fmt: skip
+@click.option("--shard", metavar="K/N", callback=_shard,
+              help="The K-th of N parts of the pairs, for N jobs; see `merge`.")  # fmt: skip
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the results as data.",
+)
+@click.option(
+    "--scripts",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write a reproduction script for every counterexample.",
+)
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Draw every counterexample; needs matplotlib.",
+)
+@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the report as one page, with pictures and scripts.")  # fmt: skip
+@click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
+@LEDGER
+@click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
+@click.option("--search-known", is_flag=True,
+              help="Search known failures, too, for what the ledger does not tell.")  # fmt: skip
+@CI
+@RESUME_PYTHON
+@click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
+              callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
+def check(
+    subjects: tuple[str, ...],
+    installed: bool,
+    checks: tuple[str, ...],
+    all_checks: bool,
+    kwargs: str,
+    max_examples: int,
+    seed: int | None,
+    time_limit: float,
+    time_budget: float | None,
+    profile: str,
+    shard: tuple[int, int],
+    json_file: Path | None,
+    scripts: Path | None,
+    plots: Path | None,
+    html_file: Path | None,
+    explain: bool,
+    ledgers: tuple[Path, ...],
+    no_ledger: bool,
+    search_known: bool,
+    ci: str,
+    resume_python: str,
+) -> int:
+    """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
+
+    A package or module stands for all schedulers that it defines; with one that can't
+    be built, or can't be loaded, the exit status is not 0.
+
+    Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
+    argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    from harness.checks.registry import select_checks
+    from harness.core.files import check_folder, check_writable
+    from harness.core.ledger import NOTHING_KNOWN
+    from harness.core.result import Budget
+    from harness.engine.ordering import gate, shard_of
+    from harness.engine.session import Pairs
+    from harness.subjects.registered import choose_subjects, known_failures, ledger_of_torch
+
+    if kwargs and not subjects:
+        raise click.UsageError("--kwargs needs a SUBJECT to give them to")
+    found = choose_subjects(subjects, options_of(kwargs), installed=installed)
+    chosen = found.subjects
+    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
+    check_python(resume_python)
+    for path in (json_file, html_file):
+        if path is not None:
+            check_writable(path)
+    if scripts is not None:
+        check_folder(scripts)
+    if plots is not None:
+        from harness.report.picture import check_drawable
+
+        check_drawable("svg", "--plots")
+        check_folder(plots)
+    for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
+        if seconds is not None and math.isnan(seconds):
+            raise click.BadParameter("must be a number of seconds", param_hint=name)
+    if seed is None:
+        seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
+    budget = Budget(max_examples, seed, time_limit, explain)
+    if no_ledger and (ledgers or search_known):
+        raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
+    if explain and time_budget is not None:
+        raise click.UsageError("--explain takes as long as it takes: leave out --time-budget")
+    known = NOTHING_KNOWN
+    if not no_ledger:
+        known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
+    pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
+    if not pairs and shard[1] > 1:
+        raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
+
+    def make(subject: Subject, budget: Budget) -> Pairs:
+        names = {check.name for check in selected}
+        return Pairs(
+            subject, names, budget, resume_python=resume_python, ledger=known,
+            search_known=search_known,
+        )  # fmt: skip
+
+    if profile == "explore":
+        checked = _explored(pairs, make, budget, time_budget)
+    else:
+        checked = gate(pairs, make, budget, time_budget)
+    results, complete = _run(pairs, checked, explores=profile == "explore")
+    from harness.cli.show import show_missed, show_results
+    from harness.report.github import tell_github
+
+    tried = [pair for index, pair in enumerate(pairs) if index in results]
+    last = [results[index] for index in sorted(results)]
+    by_check = {check.name: check for check in selected}
+    show_missed(found)
+    status = show_results(
+        last, by_check, subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
+        explain=explain, ledger=not no_ledger,
+    )  # fmt: skip
+    by_name = {subject.name: subject for subject, _ in tried}
+    part = "/".join(map(str, shard))
+    not_checked = {missed.what: missed.why for missed in found.missed}
+    tell_github(ci, last, by_check, complete=complete, not_checked=not_checked)
+    if json_file is not None:
+        from harness.core.files import write_text
+        from harness.engine.option_sets import uninterrupted_rates
+        from harness.report.text import to_json
+
+        runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
+        data = to_json(last, budget, complete=complete, runs=runs, shard=part)
+        data["not_checked"] = not_checked
+        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    if html_file is not None:
+        from harness.core.files import write_text
+        from harness.report.html_report import html_report
+
+        page = html_report(last, by_name, by_check, budget, complete=complete, shard=part)
+        write_text(html_file, page)
+    if found.missed:
+        status = status or FAILED
+    return status if complete else INTERRUPTED
+
+
+def _explored(
+    pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None
+) -> Iterator[tuple[int, Result]]:
+    """The results of `explore`, until `seconds` are over if given."""
+    from harness.engine.ordering import explore
+    from harness.engine.saved_examples import Examples
+
+    click.echo(f"seed {budget.seed}; Ctrl-C ends it, and what is found is kept", err=True)
+    end = time.monotonic() + seconds if seconds is not None else math.inf
+    for found in explore(pairs, make, budget, Examples.here()):
+        yield found
+        if time.monotonic() >= end:
+            return
+
+
+def _run(
+    pairs: Sequence[Pair], checked: Iterator[tuple[int, Result]], *, explores: bool
+) -> tuple[dict[int, Result], bool]:
+    """The last result of every pair, by its index, and whether all came."""
+    from harness.report.text import tried_text
+
+    results: dict[int, Result] = {}
+    last = {subject.name: index for index, (subject, _) in enumerate(pairs)}
+    try:
+        with progress(len(pairs)) as show:
+            for index, result in checked:
+                again = index in results
+                results[index] = result
+                line = ""
+                if last[result.subject] == index and not again:
+                    of_it = [r for r in results.values() if r.subject == result.subject]
+                    line = f"{result.subject}: {tried_text(of_it)}"
+                show(list(results.values()), result, line)
+    except KeyboardInterrupt:
+        heard()
+        if not explores:
+            click.echo("interrupted: this is what was found so far", err=True)
+        return results, explores
+    return results, True
+
+
+def _check_lines() -> list[str]:
+    from harness.checks.registry import CHECKS
+
+    width = max(len(check.name) for check in CHECKS)
+    return [
+        f"{check.name:{width}}  {'' if check.default else '(opt-in) '}{check.doc}"
+        for check in CHECKS
+    ]
+
+
+@click.command("list")
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
+@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+def list_(subjects: tuple[str, ...], installed: bool) -> int:
+    """Show the subjects and the checks, a line each; of a package what it defines."""
+    from harness.cli.show import show_missed
+    from harness.subjects.registered import choose_subjects
+
+    found = choose_subjects(subjects, {}, installed=installed)
+    show_missed(found)
+    width = max((len(subject.name) for subject in found.subjects), default=0)
+    click.echo("Subjects:")
+    for subject in found.subjects:
+        click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
+    click.echo("\nChecks:")
+    click.echo("\n".join(f"  {line}" for line in _check_lines()))
+    return OK
+
+
+def _built_by(subject: Subject) -> str:
+    from harness.core.literals import format_value
+
+    said = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
+    for name, value in subject.options.items():
+        try:
+            said.append(f"{name}={format_value(value)}")
+        except TraceError:
+            said.append(f"{name}=...")
+    return " ".join(said)

@@ -1,0 +1,47 @@
+"""What can go wrong that is not a broken scheduler."""
+
+from __future__ import annotations
+
+
+class HarnessError(Exception):
+    """Something the user can mend, said in one sentence; exit status 2."""
+
+
+class TraceError(HarnessError):
+    """A trace that does not parse, or asks for what cannot be done."""
+
+
+class SubjectError(HarnessError):
+    """A subject that cannot be found, built or stepped."""
+
+
+class CheckError(HarnessError):
+    """A check that cannot be found, or is not written as a check."""
+
+
+class ScriptError(HarnessError):
+    """A script that cannot be written, for example of a lambda."""
+
+
+class LedgerError(HarnessError):
+    """A ledger that can't be read, or an entry in it that is not as it must be."""
+
+
+class OutputError(HarnessError):
+    """An output path that cannot be written."""
+
+
+class ResultsError(HarnessError):
+    """A file of results that cannot be read, or compared."""
+
+
+class UndecidedError(HarnessError):
+    """Some verdict is UNKNOWN, so nothing was proven."""
+
+
+class TimeLimit(BaseException):
+    """The time limit of a pair ran out.
+
+    A `BaseException`, so that an ``except Exception`` in the code of a
+    scheduler cannot swallow it.
+    """

@@ -1,0 +1,105 @@
+"""Writes files whole or not at all, and keeps standard output for the report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.core.errors import OutputError
+
+
+def file_name(name: str) -> str:
+    """A name without what a file's name had better not have."""
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OutputError` if `path` can't be written, without writing it."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: permission denied; give another name")
+    if not path.exists() or path.is_file():
+        _try_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Make the folder `path` if it is missing; raise `OutputError` if it can't be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+    _try_folder(path)
+
+
+def _try_folder(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the folder {folder}: {error.strerror}; give another one"
+        ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all; raises `OutputError`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` whole or not at all; raises `OutputError`."""
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe has no other name
+            path.write_bytes(content)
+            return
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Keep standard output for what is written to ``sys.stdout`` from here on.
+
+    What others write to the file descriptor, such as children and libraries in C, goes to
+    standard error.
+    """
+    stdout = sys.stdout
+    try:
+        stdout.flush()
+        ours = stdout.fileno() == 1
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed, or has no descriptor
+        yield
+        return
+    try:
+        if ours:
+            sys.stdout = open(kept, "w", encoding=stdout.encoding, errors=stdout.errors,  # noqa: SIM115
+                              closefd=False)  # fmt: skip
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stdout
+        os.dup2(kept, 1)
+        os.close(kept)

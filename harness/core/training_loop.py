@@ -1,0 +1,288 @@
+"""The training loop that every run goes through, in plain torch.
+
+What is written here is also what a reproduction script is made of: each
+function is pasted into it as it stands, so each needs nothing but torch, the
+standard library and the other functions of this file.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import math
+import pickle
+import re
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+class StateRefused(Exception):
+    """A state that a way of saving has no form for: nothing was tried, and nothing is broken."""
+
+
+def new_sgd() -> torch.optim.Optimizer:
+    """A new SGD optimizer: momentum, weight decay, two groups with different LRs."""
+    first = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    second = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.01}]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.001)
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
+    """Step the optimizer, with gradients that depend on the step index alone."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, math.cos(index))
+    optimizer.step()
+
+
+def step_scheduler(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler, as at the end of an epoch."""
+    scheduler.step()
+
+
+def step_with_metric(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler with a metric that falls, stands still and rises by turns."""
+    scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
+
+
+def step_with_epoch(scheduler: Any, epoch: int) -> None:
+    """Step the scheduler and say which epoch begins: the number of its steps, this one too."""
+    scheduler.step(epoch + 1)
+
+
+def overflow(optimizer: torch.optim.Optimizer) -> None:
+    """Gradients that overflow, so that the optimizer's step is skipped."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.full_like(parameter, math.inf)
+
+
+def halve_lr(optimizer: torch.optim.Optimizer) -> None:
+    """Halve every group's LR by hand."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 0.5
+
+
+def add_group(optimizer: torch.optim.Optimizer) -> None:
+    """Add a param group, with a parameter like the first and an LR of its own."""
+    first = optimizer.param_groups[0]["params"][0]
+    value = 1.0 / len(optimizer.param_groups)
+    parameter = torch.nn.Parameter(torch.full_like(first, value))
+    optimizer.add_param_group({"params": [parameter], "lr": 0.03})
+
+
+def do_event(letter: str, optimizer: Any, scheduler: Any, epoch: int, step: Any) -> None:
+    """Do what happens now and then; of ``epoch`` (e) what comes after the optimizer step."""
+    if letter == "k":
+        overflow(optimizer)
+        step(scheduler, epoch)
+    elif letter == "e":
+        step_with_epoch(scheduler, epoch)
+    elif letter == "h":
+        halve_lr(optimizer)
+    elif letter == "g":
+        add_group(optimizer)
+
+
+def with_groups(new_optimizer: Any, count: int) -> Any:
+    """A new optimizer with `count` groups more, as the one that was saved."""
+    optimizer = new_optimizer()
+    for _ in range(count):
+        add_group(optimizer)
+    return optimizer
+
+
+def metrics(values: list[float]) -> Callable[[Any, int], None]:
+    """A step of the scheduler with the epoch-th of `values`, from the first again at their end."""
+
+    def step(scheduler: Any, epoch: int) -> None:
+        scheduler.step(values[epoch % len(values)])
+
+    return step
+
+
+def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
+    """What the optimizer will use at its next step, and what the scheduler says of it."""
+    seen: dict[str, Any] = {}
+    for name in ("lr", "momentum", "betas", "weight_decay"):
+        values = [numbers(group[name]) for group in optimizer.param_groups if name in group]
+        if values:
+            seen[name] = values
+    if hasattr(scheduler, "get_last_lr"):
+        try:
+            seen["get_last_lr"] = numbers(scheduler.get_last_lr())
+        except (Exception, SystemExit) as error:  # before the first step, in some versions
+            seen["get_last_lr"] = f"raises {type(error).__name__}"
+    seen["weights"] = [
+        parameter.tolist() for group in optimizer.param_groups for parameter in group["params"]
+    ]
+    return seen
+
+
+def numbers(value: Any) -> Any:
+    """A hyperparameter as numbers and lists, to be compared and shown."""
+    if isinstance(value, torch.Tensor):
+        return {"tensor": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, (list, tuple)):
+        return [numbers(item) for item in value]
+    if hasattr(value, "tolist"):
+        return {"numpy": value.tolist(), "dtype": str(value.dtype)}
+    return value
+
+
+def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """A state in numbers, strings, lists and dicts, to be compared and shown."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        return value
+    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
+        return numbers(value)
+    if id(value) in inside:
+        return "(seen above)"
+    inside = (*inside, id(value))
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, (str, int)) else repr(plain(key)): plain(item, inside)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [plain(item, inside) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item, inside) for item in value), key=repr)
+    if isinstance(value, functools.partial):
+        return {"partial": plain([value.func, value.args, value.keywords], inside)}
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, types.MethodType):
+        return f"{type(value.__self__).__qualname__}().{value.__name__}"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return {"object": name, "state": plain(getattr(value, "__dict__", {}), inside)}
+
+
+def same(expected: Any, actual: Any) -> bool:
+    """Whether two plain values are exactly equal; nan equals nan."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(
+            same(item, actual[key]) for key, item in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(same, expected, actual))
+    return bool(expected == actual or (expected != expected and actual != actual))
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, without colours, and without its middle where it is long."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    if len(text) > 400:
+        text = f"{text[:200]} ... {text[-200:]}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs between two plain values, by key where both are dicts."""
+    if same(expected, actual):
+        return {}, {}
+    if not isinstance(expected, dict) or not isinstance(actual, dict):
+        return {"value": expected}, {"value": actual}
+    keys = [
+        key
+        for key in [*expected, *(key for key in actual if key not in expected)]
+        if key not in expected or key not in actual or not same(expected[key], actual[key])
+    ]
+    if len(keys) > 1 and "weights" in keys:
+        keys.remove("weights")  # they follow from the rest
+    left = {str(key): expected.get(key, "(missing)") for key in keys}
+    right = {str(key): actual.get(key, "(missing)") for key in keys}
+    if all("lr" in side and side["lr"] == side.get("get_last_lr") for side in (left, right)):
+        del left["get_last_lr"], right["get_last_lr"]  # it says the same
+    return left, right
+
+
+def snapshot(value: Any) -> Any:
+    """A copy of `value` that shares nothing with it, as a file would hold it."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a lock, a generator: kept as it is; the rest is copied
+        return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
+
+
+def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the state of both, as a file would hold it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "scheduler": snapshot(scheduler.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the optimizer's state, and the epoch: the scheduler is not saved."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "parameters": snapshot(parameters),
+        "epoch": epoch,
+    }
+
+
+def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Write the state of both by ``torch.save``."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
+    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+
+
+def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Copy the pair itself by ``copy.deepcopy``."""
+    return {"pair": copy.deepcopy((optimizer, scheduler))}
+
+
+def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Pickle the pair itself."""
+    return {"pickle": pickle.dumps((optimizer, scheduler))}
+
+
+def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+    """Keep what ``scheduler.state_dict()`` returns, and what it holds now."""
+    state = scheduler.state_dict()
+    return {"kept": state, "then": plain(state)}
+
+
+def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
+    """Give the parameters the values of a checkpoint, if it has any, as loading the model does."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, checkpoint.get("parameters", [])):  # noqa: B905
+            parameter.copy_(value)
+
+
+class Stateful:
+    """A scheduler whose state is saved and loaded by two functions.
+
+    It stands for the scheduler wherever ``state_dict`` and ``load_state_dict``
+    are called; everything else goes to the scheduler itself.
+    """
+
+    def __init__(self, scheduler: Any, state_dict: Any, load_state_dict: Any) -> None:
+        self.scheduler = scheduler
+        self.functions = (state_dict, load_state_dict)
+
+    def state_dict(self) -> Any:
+        """The state, by the first function."""
+        return self.functions[0](self.scheduler)
+
+    def load_state_dict(self, state: Any) -> None:
+        """Load the state, by the second function."""
+        self.functions[1](self.scheduler, state)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("scheduler", "functions") or name.startswith("__"):
+            raise AttributeError(name)  # a copy in the making has no attributes yet
+        return getattr(self.scheduler, name)

@@ -1,0 +1,1 @@
+"""From a subject and a check to a verdict."""

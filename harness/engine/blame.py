@@ -1,0 +1,68 @@
+"""What keeps a check from being charged to a scheduler."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from harness.core.check import Check
+from harness.core.errors import HarnessError
+from harness.core.run import Break
+from harness.core.training_loop import describe
+from harness.subjects.subject import Subject
+
+
+def excuses(control: Break, broken: Break, check: Check) -> bool:
+    """Whether what the control shows is the reason of what the subject shows.
+
+    A value says nothing: a check may promise what a constant schedule does not
+    keep, or ask for what only the subject has. The same exception does.
+    """
+    raised = broken.actual.get("raises")
+    if raised is not None or "raises" in control.actual or check.compares == "values":
+        return raised is not None and raised == control.actual.get("raises")
+    return True
+
+
+def why(error: BaseException, so_far: str) -> str:
+    """What an exception that kept a check from being made says: ours is said to be ours.
+
+    `so_far` is what had been done, for the message.
+    """
+    if isinstance(error, HarnessError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"error of the harness itself, please report it: {describe(error)} "
+        f"({where.name}, line {where.lineno}){so_far}"
+    )
+
+
+class _Constant:
+    """A scheduler that does nothing."""
+
+    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+        self.optimizer = optimizer
+
+    def step(self, *metrics: Any) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+    def get_last_lr(self) -> list[Any]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def _no_step(scheduler: Any, epoch: int) -> None:
+    pass
+
+
+def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
+    """A scheduler that does nothing, on a subject's optimizer; its words are known to it, too."""
+    return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step)

@@ -1,0 +1,120 @@
+"""A schedule, and what a resume at each of its epochs would do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.checks.registry import as_check
+from harness.core.check import Check
+from harness.core.errors import HarnessError
+from harness.core.result import Budget
+from harness.core.trace import MAX_STEPS, Operation, Trace
+from harness.core.training_loop import same
+from harness.engine.requirements import lacks
+from harness.engine.runner import Runner, watch
+from harness.engine.trajectory import Points, numbers_of
+from harness.engine.verdict import SubjectCheck
+from harness.subjects.subject import Subject
+
+WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
+"""The checks that a schedule is resumed by."""
+MOST_EPOCHS = MAX_STEPS // 2
+"""So many are resumed at, each for a step: a trace has no more."""
+SECONDS = 600.0
+"""The time limit of one schedule."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run that was resumed at `epoch`; `wrong` is the first epoch where its LR is, or None.
+
+    `raises` is the exception that ended it where the plain run has none.
+    """
+
+    epoch: int
+    points: Points
+    wrong: int | None = None
+    raises: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """All resumes by one check, each followed for so many epochs, or else to the end."""
+
+    check: Check
+    resumes: list[Resume] = field(default_factory=list)
+    declined: str = ""
+    followed: int = 0
+
+    @property
+    def wrong(self) -> list[Resume]:
+        """The resumes that do not go on as the plain run does."""
+        return [resume for resume in self.resumes if resume.wrong is not None or resume.raises]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The LRs of a plain run by epoch, what ended it, and its resumes."""
+
+    points: Points
+    raises: str
+    ways: list[Way]
+
+
+def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
+    """The schedule of so many epochs, the subject's length where it is 0, with all resumes.
+
+    Raises `HarnessError` where it can't be run.
+    """
+    epochs = epochs or subject.length
+    work = SubjectCheck(subject, Budget(time_limit=SECONDS))
+    open_ = sorted(subject.open)
+    if open_:
+        raise HarnessError(
+            f"subject {subject.name} draws its option {open_[0]!r}: give it a value, by --kwargs "
+            f"'{open_[0]}=VALUE'"
+        )
+    bound = subject.bind({})
+    with work.limited():
+        runner = work.runner(bound)
+        plain = runner.reference("t" * epochs)
+        if plain.epochs == 0:
+            raise HarnessError(f"subject {subject.name}: {plain.error} at its first step")
+        missing = lacks(bound, runner.start()[1])
+        rates = [numbers_of(seen, "lr") for seen in plain.observations]
+        ways = []
+        for name in WAYS:
+            check = as_check(name)
+            why = subject.declines.get(name) or next(
+                filter(None, (missing.get(need) for need in check.needs)), ""
+            )
+            ways.append(Way(check, declined=why) if why else _resumed(runner, check, rates))
+    return Schedule(list(enumerate(rates)), plain.raises, ways)
+
+
+def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> Way:
+    """A resume at each epoch, in one trace, and the steps behind it that it has room for."""
+    last = len(rates) - 1
+    starts = range(check.from_epoch, last + 1)
+    steps = [last - epoch for epoch in starts]
+    followed = 0
+    if last + sum(steps) > MAX_STEPS:
+        followed = (MAX_STEPS - last) // len(steps)
+        steps = [min(count, followed) for count in steps]
+    operations = [Operation("save", slot="e0")] if not check.from_epoch else []
+    for epoch in range(1, last + 1):
+        operations += [Operation("train", count=1), Operation("save", slot=f"e{epoch}")]
+    for epoch, count in zip(starts, steps, strict=True):
+        operations.append(Operation("resume", slot=f"e{epoch}"))
+        operations += [Operation("train", count=count)] if count else []
+    if not starts:
+        return Way(check)
+    stretches = watch(runner, check, Trace(tuple(operations), runner.bound.literals))
+    resumes = []
+    for stretch in stretches[1:]:
+        assert stretch.began is not None
+        start = int(stretch.began.slot[1:])
+        points = [(epoch, numbers_of(seen, "lr")) for epoch, seen in stretch.points]
+        wrong = next((epoch for epoch, values in points if not same(values, rates[epoch])), None)
+        resumes.append(Resume(start, points, wrong, stretch.raises))
+    return Way(check, resumes, followed=followed)

@@ -1,0 +1,112 @@
+"""Says which attributes of a scheduler a resume got wrong, of those that its own methods read.
+
+It is what an author looks for in a debugger: ``_step_count is 1, and 4 in the uninterrupted run``
+where ``get_lr`` reads ``_step_count``. An attribute that differs need not be the cause, so it is
+evidence beside the LR, and never a verdict.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from torch.optim import lr_scheduler
+
+from harness.core.check import Check
+from harness.core.operations import unpath, walk
+from harness.core.result import shorten
+from harness.core.run import Break
+from harness.core.trace import BACK, Trace
+from harness.core.training_loop import Stateful, plain, same
+from harness.engine.runner import Runner, scheduler_after
+
+MOST = 3
+"""How many attributes are said."""
+_BASE = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)  # before torch 2.0
+
+
+def attributes_that_differ(runner: Runner, check: Check, trace: Trace, broken: Break) -> str:
+    """What the scheduler has after the last resume before the break, and what it must have.
+
+    Empty where nothing differs that the methods of its class read, or where it can't be told: in
+    another process, with other options, after an exception.
+    """
+    kinds = (*BACK, "save") if check.at == "save" else BACK
+    backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
+    if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
+        return ""
+    runner = Runner(runner.bound, deadline=runner.deadline)  # what it does here is not counted
+    operations = trace.operations[: backs[-1] + 1]
+    path = list(walk(operations))[-1][2]
+    resumed = scheduler_after(runner, check, Trace(operations, trace.options))
+    uninterrupted = runner.start()[1]
+    if path:
+        whole = Trace(tuple(unpath(path)), trace.options)
+        uninterrupted = scheduler_after(runner, check, whole)
+    if resumed is None or uninterrupted is None:
+        return ""
+    state = () if "last_epoch" in check.needs else _saved(uninterrupted)
+    return "; ".join(_differing(resumed, uninterrupted, state)[:MOST])
+
+
+def _saved(scheduler: Any) -> Any:
+    """The names in its state; all of them, where that is no dict."""
+    try:
+        state = scheduler.state_dict()
+    except (Exception, SystemExit):
+        return ()
+    return state.keys() if isinstance(state, dict) else ()
+
+
+def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[str]:
+    resumed, uninterrupted = (
+        one.scheduler if isinstance(one, Stateful) else one for one in (resumed, uninterrupted)
+    )
+    has, must = (getattr(one, "__dict__", {}) for one in (resumed, uninterrupted))
+    said = []
+    for name in sorted(_read(type(uninterrupted)) & must.keys()):
+        one, other = (plain(values.get(name)) for values in (has, must))
+        if name == "optimizer" or not _is_short(other) or same(one, other):
+            continue
+        text = f"{name} is {shorten(one)}, and {shorten(other)} in the uninterrupted run"
+        if saved and name not in saved:
+            text += " (it is not in the state_dict)"
+        said.append(text)
+    return said
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a plain value can be read in a line."""
+    if isinstance(value, dict):
+        return "object" not in value and all(map(_is_short, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_short, value))
+    return True
+
+
+def _read(cls: type) -> set[str]:
+    """The attributes that the methods of a class, and of those above it but torch's base, read."""
+    functions = (
+        function
+        for each in cls.__mro__
+        if each not in (_BASE, object)
+        for value in vars(each).values()
+        for function in (value.fget if isinstance(value, property) else inspect.unwrap(value),)
+    )
+    return {
+        instruction.argval
+        for function in functions
+        for code in _codes(getattr(function, "__code__", None))
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
+    }
+
+
+def _codes(code: Any) -> Iterator[types.CodeType]:
+    if isinstance(code, types.CodeType):
+        yield code
+        for inside in code.co_consts:
+            yield from _codes(inside)

@@ -1,0 +1,166 @@
+"""What a subject is checked with: its sets of options, and what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.core.errors import HarnessError, SubjectError, TimeLimit, UndecidedError
+from harness.core.guard import Guard, time_limit
+from harness.core.operations import LETTER
+from harness.core.trace import EVENTS, MAX_STEPS, Operation, Trace
+from harness.core.training_loop import describe, same, with_groups
+from harness.engine.runner import Runner
+from harness.subjects.drawn_options import draw_options
+from harness.subjects.subject import Bound, Subject
+
+SETS = 25
+"""How many sets of options are drawn; a trace of the search gets one after the other."""
+SWEPT_SETS = 3
+"""How many of them the sweep goes over."""
+HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
+"""Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
+MISTAKES = (
+    "AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "NotImplementedError",
+    "TypeError", "UnboundLocalError",
+)  # fmt: skip
+"""Exceptions that say that the code is wrong, and not, as ValueError may, that a schedule ends."""
+AFTER = {
+    "skip": "after a step that was skipped",
+    "epoch": "stepped by step(epoch)",
+    "halve_lr": "after the LR was halved by hand",
+    "add_group": "after a param group was added",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set of options, with the epochs that its uninterrupted run has.
+
+    `ended` says by what exception it ends there, if it does, `events` what may happen
+    in it now and then.
+    """
+
+    bound: Bound
+    epochs: int
+    ended: str = ""
+    events: tuple[str, ...] = ()
+
+
+def find_cases(
+    subject: Subject, seed: int, runner: Callable[[Bound], Runner]
+) -> tuple[list[Case], list[str]]:
+    """The subject's own options, where it has them, then drawn ones; and where their runs end.
+
+    What is drawn and refused, by the constructor or at the first step, is left out. Raises
+    `HarnessError` where nothing can be run, or where a run raises what no schedule ends by.
+    """
+    sets: list[dict[str, Any]] = [] if subject.open else [{}]
+    strategy = subject.strategy
+    if strategy is not None:
+        sets += draw_options(strategy, SETS, seed)
+    cases: list[Case] = []
+    refusal: HarnessError | None = None
+    for values in sets:
+        bound = subject.bind(values)
+        try:
+            case = _case(bound, runner(bound))
+        except (SubjectError, _Refused) as error:
+            if not values or (subject.open and isinstance(error, _Mistaken)):
+                raise
+            refusal = refusal or error
+        else:
+            cases.append(case)
+    if not cases and refusal is not None:
+        raise refusal
+    own = cases[0]  # of drawn ones a reader does not know whose end it is
+    ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
+    return cases, ends
+
+
+class _Refused(UndecidedError):
+    """A scheduler that can be built, and not stepped once."""
+
+
+class _Mistaken(_Refused):
+    """A scheduler that raises, later on, what no schedule ends by."""
+
+
+def _case(bound: Bound, runner: Runner) -> Case:
+    """A set of options, run for up to three times the subject's length."""
+    path = "t" * min(3 * bound.subject.length, MAX_STEPS)
+    first = runner.reference(path)
+    if first.epochs == 0:
+        raise _Refused(f"{first.error} at its first step")
+    again = Runner(bound, deadline=runner.deadline).reference(path)
+    if first.error != again.error or not same(first.observations, again.observations):
+        raise UndecidedError(
+            "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
+            "so there is nothing to compare a resumed run with"
+        )
+    if first.raises.partition(":")[0] in MISTAKES:
+        run = Trace((Operation("train", count=first.epochs + 1),), bound.literals)
+        raise _Mistaken(f"{first.error} at its end ({run}), and no schedule ends so: mend it first")
+    untried = find_untried(bound, runner)
+    events = tuple(kind for kind in EVENTS if kind not in untried)
+    return Case(bound, first.epochs, first.error, events)
+
+
+def find_untried(bound: Bound, runner: Runner, kinds: Collection[str] = EVENTS) -> dict[str, str]:
+    """What of these kinds may not happen to this scheduler now and then, each with the reason."""
+    events = (kind for kind in EVENTS if kind in kinds)
+    return {kind: why for kind in events if (why := _why_not(kind, bound, runner))}
+
+
+def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
+    if kind in bound.subject.declines:
+        return bound.subject.declines[kind]
+    if kind == "epoch" and not bound.takes_epoch(runner.start()[1]):
+        return "it is not stepped by step(epoch)"
+    run = runner.reference(f"t{LETTER[kind]}tt")
+    if run.error:
+        return f"{AFTER[kind]}, {run.error}"
+    plain = runner.reference("ttt").observations[2:4]  # it may be a part of a longer run
+    if kind == "halve_lr" and _same_lr(run.observations[3:5], plain):
+        return "its next step replaces an LR that is set by hand, so there is nothing to keep"
+    if kind == "add_group":
+        try:
+            bound.build(with_groups(bound.new_optimizer, 1))
+        except (Exception, SystemExit) as error:
+            return f"with the same options it can't be built on one group more: {describe(error)}"
+    return ""
+
+
+def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> dict[str, list[Any]]:
+    """The LR of every group at the start and after each epoch of the plain run, by its trace.
+
+    For all sets of options that the subject is checked with, without any save; fewer epochs
+    where the run ends by an exception. Nothing where the subject can't be run in so many seconds.
+    """
+    runners: dict[str, Runner] = {}
+    plain = Operation("train", count=subject.length)
+
+    def said(bound: Bound) -> str:
+        return str(Trace((plain,), bound.literals))
+
+    def runner(bound: Bound) -> Runner:
+        return runners.setdefault(said(bound), Runner(bound))
+
+    try:
+        with Guard(subject.name).on(), time_limit(seconds):
+            cases, _ = find_cases(subject, seed, runner)
+            runs = {said(case.bound): runner(case.bound) for case in cases}
+            path = "t" * subject.length
+            return {
+                trace: [
+                    seen["lr"] for seen in runs[trace].reference(path).observations[: len(path) + 1]
+                ]
+                for trace in runs
+            }
+    except (Exception, SystemExit, TimeLimit):  # its verdicts say what it is
+        return {}
+
+
+def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:
+    return same([seen["lr"] for seen in some], [seen["lr"] for seen in others])

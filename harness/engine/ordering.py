@@ -1,0 +1,135 @@
+"""In which order pairs are checked, and for how long: the gate's way, and the explorer's.
+
+The gate takes every pair once, and the same result comes out every time. With ``--time-budget
+60`` it sweeps all of them before it searches any, and what it did not get to is UNKNOWN, or said
+in a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for as many jobs;
+``python -m harness merge RESULT.json ...`` puts their ``--json`` together and reports as ``check``
+does.
+
+The explorer, ``--profile explore``, draws anew round after round until Ctrl-C (or
+``--time-budget``), and prints its seed. What it finds it keeps in Hypothesis's example database,
+where the next explorer tries it first; a gate does not look at it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from harness.core.check import Check
+from harness.core.result import HOLDS, KNOWN, OUT_OF_TIME, UNKNOWN, Budget, Result
+from harness.core.run import Tally
+from harness.engine.saved_examples import Examples
+from harness.engine.session import Pairs
+from harness.subjects.location import place_of
+from harness.subjects.subject import Subject
+
+Pair: TypeAlias = tuple[Subject, Check]
+Make: TypeAlias = Callable[[Subject, Budget], Pairs]
+"""Makes the pairs of a subject."""
+
+
+def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
+    """Every `count`-th pair from the one with the `number`, which counts from 1.
+
+    >>> shard_of("abcdefg", 2, 3)
+    ['b', 'e']
+    """
+    return list(pairs[number - 1 :: count])
+
+
+def gate(
+    pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None = None
+) -> Iterator[tuple[int, Result]]:
+    """The result of each pair, with its index; within `seconds` for all of them, if given.
+
+    Then a result may come twice: of the sweep, and of the search after it, which stands for both.
+    """
+    if seconds is None:
+        for group in _by_subject(dict(enumerate(pairs))):
+            made = make(group[0][1][0], budget)
+            for index, (_, check) in group:
+                yield index, made.check(check)
+        return
+    end = time.monotonic() + seconds
+    sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
+    swept: dict[int, Result] = {}
+    all_made: dict[str, Pairs] = {}
+    ran_out = f"{OUT_OF_TIME} of {seconds:g} s ran out"
+
+    def within(budget: Budget) -> Budget:
+        return replace(budget, time_limit=min(budget.time_limit, max(0.01, end - time.monotonic())))
+
+    checks = list(dict.fromkeys(check.name for _, check in pairs))
+    broad = sorted(enumerate(pairs), key=lambda item: checks.index(item[1][1].name))
+    for index, (subject, check) in broad:
+        if time.monotonic() >= end:
+            reason, place = f"{ran_out} before it was tried", place_of(subject.build)
+            result = Result(subject.name, check.name, UNKNOWN, reason, place=place)
+        else:
+            if subject.name not in all_made:
+                all_made[subject.name] = make(subject, within(sweeping))
+            result = all_made[subject.name].check(check, within(sweeping))
+            if result.verdict == UNKNOWN and time.monotonic() >= end:
+                result = replace(result, reason=f"{ran_out} in its sweep")
+        swept[index] = result
+        yield index, result
+    for index, (subject, check) in broad:
+        result = swept[index]
+        if not (budget.max_examples and check.kind == "resume" and check.search):
+            continue
+        known = result.verdict == KNOWN and all_made[subject.name].work.search_known
+        if result.verdict != HOLDS and not known:
+            continue
+        when = "before its search"
+        if time.monotonic() < end:
+            found = all_made[subject.name].check(check, within(searching))
+            if found.verdict != UNKNOWN or time.monotonic() < end:
+                yield index, _both(result, found)
+                continue
+            when = "in its search"
+        reason = "; ".join(filter(None, [f"{ran_out} {when}", result.reason]))
+        yield index, replace(result, reason=reason)
+
+
+def explore(
+    pairs: Sequence[Pair], make: Make, budget: Budget, examples: Examples
+) -> Iterator[tuple[int, Result]]:
+    """The results of round after round, each with the next seed, with the index of the pair.
+
+    A result stands for all rounds until then. It ends when no pair is left that holds or that is
+    known: what is broken is not tried again.
+    """
+    so_far: dict[int, Result] = {}
+    left = dict(enumerate(pairs))
+    for number in itertools.count():
+        drawn = replace(budget, seed=budget.seed + number)
+        for group in _by_subject(left):
+            made = make(group[0][1][0], drawn)
+            made.work.examples = examples
+            for index, (_, check) in group:
+                result = made.check(check)
+                if index in so_far:
+                    result = _both(so_far[index], result)
+                so_far[index] = result
+                yield index, result
+        left = {i: pair for i, pair in left.items() if so_far[i].verdict in (HOLDS, KNOWN)}
+        if not left:
+            return
+
+
+def _by_subject(pairs: Mapping[int, Pair]) -> Iterator[list[tuple[int, Pair]]]:
+    """The pairs of each subject, with their indices."""
+    for _, group in itertools.groupby(pairs.items(), lambda item: item[1][0].name):
+        yield list(group)
+
+
+def _both(first: Result, second: Result) -> Result:
+    """The second result, with what was tried for the first one as well."""
+    one, other = vars(first.tally), vars(second.tally)
+    tally = Tally(**{name: one[name] + other[name] for name in one})
+    seconds = round(first.seconds + second.seconds, 4)
+    return replace(second, tally=tally, seconds=seconds)

@@ -1,0 +1,216 @@
+"""What another interpreter runs: sent to it as text, so it needs nothing but torch there.
+
+`serve` is a worker that lives as long as the run that started it. For every request it
+forks a child, where the system can: nothing that one resume leaves behind in a module, a
+class or a closure is seen by the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import io
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+import types
+import warnings
+from typing import Any
+
+import torch
+
+from harness.core.training_loop import (
+    describe,
+    do_event,
+    observe,
+    optimizer_step,
+    restore_parameters,
+    with_groups,
+)
+
+
+def pack(checkpoint: Any) -> bytes:
+    """A checkpoint as the bytes that ``torch.save`` writes."""
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> Any:
+    """A checkpoint out of the bytes that `pack` made, of whatever classes it holds."""
+    return torch.load(io.BytesIO(data), weights_only=False)
+
+
+def run_segment(
+    request: Any, new_optimizer: Any, build: Any, step: Any, resume: Any, save: Any
+) -> dict[str, Any]:
+    """Start, or resume from a checkpoint, and make steps and saves; what was seen after each.
+
+    A request has ``data`` (a checkpoint, packed, or nothing), the ``index`` and ``epoch`` of
+    the next steps, how many ``groups`` had been added, and ``todo``: a letter for each step
+    (see `harness.core.operations.LETTER`), and ``w`` for each save.
+    """
+    reply: dict[str, Any] = {"seen": [], "saved": [], "raised": ""}
+    try:
+        if request["data"]:
+            checkpoint = unpack(request["data"])
+            groups = request["groups"]
+            make = functools.partial(with_groups, new_optimizer, groups)
+            optimizer, scheduler = resume(make if groups else new_optimizer, checkpoint)
+            restore_parameters(optimizer, checkpoint)
+        else:
+            optimizer = new_optimizer()
+            scheduler = build(optimizer)
+        reply["seen"].append(observe(optimizer, scheduler))
+        index, epoch = request["index"], request["epoch"]
+        for letter in request["todo"]:
+            if letter == "w":
+                reply["saved"].append(pack(save(optimizer, scheduler, epoch)))
+            else:
+                if letter in "toe":
+                    optimizer_step(optimizer, index)
+                if letter in "ts":
+                    step(scheduler, epoch)
+                do_event(letter, optimizer, scheduler, epoch, step)
+                index += letter not in "shg"
+                epoch += letter not in "ohg"
+            reply["seen"].append(observe(optimizer, scheduler))
+    except (Exception, SystemExit) as error:
+        reply["raised"] = describe(error)
+    return reply
+
+
+def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
+    """Run a trace part by part, each here or there; what was seen, and what it raises or nothing.
+
+    A part is where, the slot it goes back to or nothing, index, epoch and added groups, what
+    to do, and the slots that it saves to. What was seen on the way to a slot comes back with it.
+    """
+    slots: dict[str, Any] = {"": (b"", [])}
+    for place, slot, index, epoch, groups, todo, names in parts:
+        data, before = slots[slot]
+        request = {"data": data, "index": index, "epoch": epoch, "groups": groups, "todo": todo}
+        reply = there(request) if place == "there" else here(request)
+        seen[:] = [*before, *reply["seen"][:1]]
+        saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
+        for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
+            if letter == "w":
+                name, file = next(saved)
+                slots[name] = (file, seen[:-1])
+                seen.pop()
+            seen.append(after)
+        if reply["raised"]:
+            return str(reply["raised"])
+    return ""
+
+
+def ask_script(python: str, script: str, request: Any) -> Any:
+    """Have a request done by the same script in a new process; `SystemExit` 125 if it can't."""
+    done = subprocess.run(
+        [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
+    )
+    if done.returncode:
+        print(f"{python} can't run it")
+        sys.exit(125)
+    return pickle.loads(done.stdout)
+
+
+def reply_to_script(there: Any) -> int:
+    """Do the request that stands in standard input, and write the reply."""
+    reply = there(pickle.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(pickle.dumps(reply, 2))
+    return 0
+
+
+def define(text: str, known: dict[str, Any]) -> Any:
+    """The module that `text` makes; a text is run once, so that what it imports stays as new."""
+    if text not in known:
+        module = types.ModuleType("elsewhere")
+        exec(compile(text, "elsewhere.py", "exec"), vars(module))
+        known[text] = module
+    return known[text]
+
+
+def settle(module: Any) -> None:
+    """Let pickle find in `module` what was pasted into it, by the names of where it is from."""
+    sys.modules["elsewhere"] = module
+    for name, home in module.HOMES.items():
+        getattr(module, name).__module__ = home
+        parts = home.split(".")
+        for i in range(1, len(parts)):
+            package = ".".join(parts[:i])
+            sys.modules.setdefault(package, types.ModuleType(package))
+        sys.modules[home] = module
+
+
+def child(module: Any, data: bytes) -> bytes:
+    """Run one request, and return the reply, both pickled."""
+    settle(module)
+    try:
+        return pickle.dumps(module.there(pickle.loads(data)), 2)
+    except Exception as error:
+        return pickle.dumps({"failed": describe(error)}, 2)
+
+
+def answer(module: Any, data: bytes, seconds: float) -> bytes:
+    """The reply to one request, out of a child of this process, which ends after `seconds`."""
+    if not hasattr(os, "fork"):
+        return child(module, data)
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(source)
+            with open(sink, "wb") as file:
+                file.write(child(module, data))
+        finally:
+            os._exit(0)  # nothing of the worker's own is run twice
+    os.close(sink)
+    parts = []
+    end = time.monotonic() + seconds
+    late = False
+    while not late:
+        late = not select.select([source], [], [], max(0.0, end - time.monotonic()))[0]
+        part = b"" if late else os.read(source, 1 << 16)
+        if not part:
+            break
+        parts.append(part)
+    os.close(source)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    if late:
+        return pickle.dumps({"late": True}, 2)
+    return b"".join(parts) or pickle.dumps({"failed": "the process died"}, 2)
+
+
+def serve(channel: Any) -> None:
+    """Answer requests until the channel is closed.
+
+    First come the folders that modules are imported from, or nothing for its own, and go
+    the versions of torch and Python. A request is its number, the text of a module with a
+    function ``there``, what to call that with, pickled, and seconds.
+    """
+    folders = channel.receive()
+    if folders is not None:
+        sys.path[:] = folders
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # a fork has no threads but its own
+    first = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    optimizer_step(first, 0)  # imports the rest of torch, not again in every child
+    first.load_state_dict(unpack(pack(first.state_dict())))
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy the pages of all that is there by now
+    channel.send((torch.__version__ + "", sys.version.split()[0]))
+    known: dict[str, Any] = {}
+    for number, text, data, seconds in channel:
+        try:
+            reply = answer(define(text, known), data, seconds)
+        except Exception as error:
+            reply = pickle.dumps({"failed": describe(error)}, 2)
+        channel.send((number, reply))
+    os._exit(0)  # the run is over; some torches complain at a slower end

@@ -1,0 +1,477 @@
+"""What changed between two results of ``check --json``: an upgrade report.
+
+It says what is newly broken, with counterexample and replay command; what is newly fixed; other
+verdicts; and plain runs whose LR changed without any resume. Options are drawn otherwise on
+another version, so what only they show is told apart; a replay on the other version decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from harness.checks.registry import as_check
+from harness.core.errors import HarnessError, ResultsError
+from harness.core.result import BROKEN, HOLDS, Counterexample, Result, shorten
+from harness.core.trace import Trace
+from harness.report.text import evidence, replay_command
+
+ROUNDING = 1e-12
+"""The relative difference below which two LRs are equal but for rounding."""
+ROUNDING_32 = 1e-6
+"""The same for tensors of type float32."""
+WIDTH = 100
+Row = Mapping[str, Any]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A pair of subject and check that is in both files, as its row in each."""
+
+    old: Row
+    new: Row
+
+    @property
+    def subject(self) -> str:
+        """The name of the subject."""
+        return str(self.old["subject"])
+
+    @property
+    def check(self) -> str:
+        """The name of the check."""
+        return str(self.old["check"])
+
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """The old verdict and the new one."""
+        return self.old["verdict"], self.new["verdict"]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A plain run, without any resume, that has other LRs in the two files.
+
+    `epoch` is the first where they part, `old` and `new` every group's LR there: None
+    where that run had ended. `rounding` says that all of them are equal but for rounding.
+    """
+
+    subject: str
+    trace: str
+    epoch: int
+    old: Any
+    new: Any
+    rounding: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two files of results have in common, and where they differ.
+
+    `old` and `new` are what `read_results` gave, `pairs` the pairs in both, `drifts` the plain
+    runs in both that differ; `runs` has for each subject how many plain runs are in both, and is
+    None where a file has none.
+    """
+
+    old: Row
+    new: Row
+    pairs: tuple[Change, ...]
+    runs: Mapping[str, int] | None
+    drifts: tuple[Drift, ...]
+
+    @property
+    def broken(self) -> list[Change]:
+        """The pairs that are BROKEN now and were not, whatever they were."""
+        return [p for p in self.pairs if p.verdicts[1] == BROKEN != p.verdicts[0]]
+
+    @property
+    def fixed(self) -> list[Change]:
+        """The pairs that were BROKEN, and hold now."""
+        return [p for p in self.pairs if p.verdicts == (BROKEN, HOLDS)]
+
+    @property
+    def other(self) -> list[Change]:
+        """The pairs with another verdict that are neither newly broken nor fixed."""
+        return [
+            p
+            for p in self.pairs
+            if p.verdicts[0] != p.verdicts[1] != BROKEN and p.verdicts != (BROKEN, HOLDS)
+        ]
+
+    @property
+    def still(self) -> list[Change]:
+        """The pairs that are BROKEN in both."""
+        return [p for p in self.pairs if p.verdicts == (BROKEN, BROKEN)]
+
+    @property
+    def otherwise(self) -> list[Change]:
+        """Those of `still` whose counterexample is another, or shows other values."""
+        keys = ("trace", "expected", "actual")
+        return [
+            p for p in self.still if [p.old.get(k) for k in keys] != [p.new.get(k) for k in keys]
+        ]
+
+    @property
+    def worse(self) -> bool:
+        """Whether anything is newly broken, or a plain run changed by more than rounding."""
+        return bool(self.broken) or not all(drift.rounding for drift in self.drifts)
+
+
+def compare(old: Row, new: Row) -> Difference:
+    """Compare two objects as `read_results` gives them.
+
+    Raises `ResultsError` where no pair and no plain run is in both.
+
+    >>> row = {"subject": "Mine", "check": "resume_by_pickle", "verdict": "HOLDS"}
+    >>> broken = {**row, "verdict": "BROKEN", "trace": "save:a"}
+    >>> difference = compare({"results": [row]}, {"results": [broken]})
+    >>> difference.broken[0].verdicts, difference.worse
+    (('HOLDS', 'BROKEN'), True)
+    """
+    olds, news = _by_pair(old), _by_pair(new)
+    pairs = tuple(Change(row, news[pair]) for pair, row in olds.items() if pair in news)
+    runs: dict[str, int] | None = None
+    drifts: list[Drift] = []
+    if "runs" in old and "runs" in new:
+        runs = {}
+        for subject, before in old["runs"].items():
+            after = new["runs"].get(subject, {})
+            common = [trace for trace in before if trace in after]
+            runs[subject] = len(common)
+            found = (_drift(subject, trace, before[trace], after[trace]) for trace in common)
+            drifts += [drift for drift in found if drift is not None]
+    if not pairs and not any((runs or {}).values()):
+        raise ResultsError(
+            "the two files have no pair of subject and check in common, so there is nothing to "
+            "compare: run check with the same subjects and checks"
+        )
+    return Difference(old, new, pairs, runs, tuple(drifts))
+
+
+def _by_pair(data: Row) -> dict[tuple[str, str], Row]:
+    return {(row["subject"], row["check"]): row for row in data["results"]}
+
+
+def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> Drift | None:
+    """Where two plain runs part, if they do."""
+    if old == new:
+        return None
+    both = list(zip(old, new, strict=False))
+    epoch = next((i for i, (some, others) in enumerate(both) if some != others), len(both))
+    there = [rates[epoch] if epoch < len(rates) else None for rates in (old, new)]
+    close = len(old) == len(new) and all(_close(some, others) for some, others in both)
+    return Drift(subject, trace, epoch, _numbers(there[0]), _numbers(there[1]), close)
+
+
+def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
+    """Whether two LRs, or all of two lists of them, are equal but for rounding."""
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = zip(old, new, strict=False)
+        return len(old) == len(new) and all(_close(a, b, tolerance) for a, b in pairs)
+    if isinstance(old, dict) and isinstance(new, dict):
+        if str(old.get("dtype")).endswith("float32"):
+            tolerance = ROUNDING_32
+        return old.keys() == new.keys() and all(_close(old[k], new[k], tolerance) for k in old)
+    if isinstance(old, (int, float)) and isinstance(new, (int, float)):
+        return math.isclose(old, new, rel_tol=tolerance)
+    return bool(old == new)
+
+
+def _numbers(value: Any) -> Any:
+    """`value` with the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def text(difference: Difference) -> str:
+    """The report: what was compared, and what is otherwise in the new file."""
+    blocks = [
+        _compared(difference),
+        _broken(difference),
+        _fixed(difference),
+        _other(difference),
+        _still(difference),
+        _drifts(difference),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def _names(difference: Difference) -> tuple[str, str]:
+    """What the two sides are called: their torch, or OLD and NEW where it is the same."""
+    old, new = (f"torch {data.get('torch') or '(none)'}" for data in _sides(difference))
+    return (old, new) if old != new else ("OLD", "NEW")
+
+
+def _sides(difference: Difference) -> tuple[Row, Row]:
+    return difference.old, difference.new
+
+
+def _compared(difference: Difference) -> list[str]:
+    """The versions, how much is in both files, and what is in one alone."""
+    sides = dict(zip(("OLD", "NEW"), _sides(difference), strict=True))
+    torches = [data.get("torch") or "(none)" for data in sides.values()]
+    subjects = {pair.subject for pair in difference.pairs}
+    checks = {pair.check for pair in difference.pairs}
+    lines = [
+        f"torch {torches[0]} (OLD) -> torch {torches[1]} (NEW)",
+        f"Compared: {_count(len(difference.pairs), 'pair')} "
+        f"({_count(len(subjects), 'subject')}, {_count(len(checks), 'check')})",
+        *_runs_compared(difference),
+    ]
+    for name, data in sides.items():
+        if not data.get("complete", True):
+            lines.append(
+                f"{name} is not complete, its run was stopped: what it lacks is not compared"
+            )
+    for key, what in (("seed", "seed"), ("max_examples", "number of traces of the search")):
+        values = [data.get(key) for data in sides.values()]
+        if values[0] != values[1]:
+            lines.append(
+                f"The {what} was {values[0]} in OLD, {values[1]} in NEW: "
+                "a verdict can differ for that alone"
+            )
+    pairs = {name: _by_pair(data) for name, data in sides.items()}
+    for name, other in (("OLD", "NEW"), ("NEW", "OLD")):
+        lines += _alone(name, pairs[name], pairs[other])
+    return lines
+
+
+def _runs_compared(difference: Difference) -> list[str]:
+    """How many trajectories are in both files, or why none can be compared."""
+    if difference.runs is None:
+        sides = zip(("OLD", "NEW"), _sides(difference), strict=True)
+        lacking = " and ".join(name for name, data in sides if "runs" not in data)
+        return _wrapped(
+            "Trajectories can't be compared: ",
+            f"{lacking} has no 'runs'; write it again with this version's check --json",
+        )
+    both = sum(difference.runs.values())
+    some, others = (sum(map(len, data["runs"].values())) - both for data in _sides(difference))
+    lines = [f"Compared: {_count(both, 'plain run')} without any resume"]
+    if some or others:
+        lines[0] += f" ({some} more in OLD alone, {others} in NEW alone: with other options)"
+    none = [subject for subject, number in difference.runs.items() if not number]
+    return lines + (_wrapped("No plain run in both of: ", ", ".join(none)) if none else [])
+
+
+def _alone(
+    name: str, mine: Mapping[tuple[str, str], Row], others: Mapping[tuple[str, str], Row]
+) -> list[str]:
+    """What only the file `name` has: whole subjects, whole checks, and then single pairs."""
+    left = [pair for pair in mine if pair not in others]
+    lines: list[str] = []
+    for index, what in enumerate(("subjects", "checks")):
+        known = {pair[index] for pair in others}
+        alone = dict.fromkeys(pair[index] for pair in left if pair[index] not in known)
+        if alone:
+            lines += _wrapped(f"In {name} alone, {what}: ", ", ".join(alone))
+        left = [pair for pair in left if pair[index] not in alone]
+    if left:
+        lines += _wrapped(f"In {name} alone, pairs: ", ", ".join(map(" ".join, left)))
+    broken = sum(row["verdict"] == BROKEN for pair, row in mine.items() if pair not in others)
+    if broken:
+        lines.append(f"  {broken} of these pairs {'is' if broken == 1 else 'are'} BROKEN")
+    return lines
+
+
+def _broken(difference: Difference) -> list[str]:
+    """The newly broken pairs, by check, each with its counterexample and its command."""
+    old, new = _names(difference)
+    known, unlike = _known(difference.broken, "new", difference.old)
+    lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
+    lines += _broken_lines(known)
+    if unlike:
+        lines += ["", *_unlike_title("NEWLY BROKEN", unlike, "OLD", f"on {old} tells")]
+        lines += _broken_lines(unlike)
+    return lines
+
+
+def _broken_lines(pairs: Sequence[Change]) -> list[str]:
+    lines = []
+    for (check, was), same in _groups(pairs, lambda pair: (pair.check, _was(pair))):
+        lines += _wrapped(f"{check}: ", f"{_promise(check)}{was}")
+        for _, alike in _groups(same, _kind):
+            rows = _evidence(alike[0].new)
+            width = max(len(label) for label, _ in rows)
+            lines.append(f"  {_command(alike[0].new)}")
+            lines += [f"    {label:{width}}  {said}" for label, said in rows]
+            if len(alike) > 1:
+                lines.append("    likewise, each with its own values:")
+                lines += [f"  {_command(pair.new)}" for pair in alike[1:]]
+    return lines
+
+
+def _title(title: str, pairs: Sequence[Change], more: str) -> list[str]:
+    return [f"{title}: " + (_count(len(pairs), "pair") + more if pairs else "none")]
+
+
+def _unlike_title(title: str, pairs: Sequence[Change], other: str, tells: str) -> list[str]:
+    return _wrapped(
+        f"{title}, or seen only with options that {other} was not checked with: ",
+        f"{_count(len(pairs), 'pair')}. A replay {tells} which:",
+    )
+
+
+def _known(pairs: Sequence[Change], side: str, other: Row) -> tuple[list[Change], list[Change]]:
+    """The pairs whose counterexample has options of a plain run of the other file; the rest."""
+    groups: tuple[list[Change], list[Change]] = ([], [])
+    for pair in pairs:
+        runs = other.get("runs", {}).get(pair.subject, {})
+        options = _options(getattr(pair, side).get("trace", ""))
+        known = "runs" not in other or options in map(_options, runs)
+        groups[not known].append(pair)
+    return groups
+
+
+def _options(trace: str) -> str:
+    return " ".join(itertools.takewhile(re.compile(r"\w+=").match, trace.split()))
+
+
+def _kind(pair: Change) -> tuple[str, ...]:
+    """In what a newly broken pair differs: the names of the values, or the exception."""
+    actual = pair.new.get("actual", {})
+    raised = str(actual.get("raises", "")).partition(":")[0]
+    return (*actual, raised)
+
+
+def _was(pair: Change) -> str:
+    """What a newly broken pair was, where it did not hold."""
+    verdict, reason = pair.verdicts[0], pair.old.get("reason", "")
+    return "" if verdict == HOLDS else f" (was {verdict}: {reason})"
+
+
+def _promise(check: str) -> str:
+    try:
+        return as_check(check).doc
+    except HarnessError:
+        return "a check of one's own"
+
+
+def _evidence(row: Row) -> list[tuple[str, str]]:
+    """What was expected of a broken row and got, as in a report."""
+    expected, actual = (_numbers(row.get(key, {})) for key in ("expected", "actual"))
+    try:
+        found = Counterexample(
+            operation=row["operation"],
+            step=row["step"],
+            expected=expected,
+            actual=actual,
+            trace=Trace.parse(row["trace"]),
+        )
+        return evidence(found, as_check(row["check"]))[1:]
+    except (HarnessError, LookupError):  # a check of one's own, or what this harness knows not
+        return [("expected", shorten(expected)), ("got", shorten(actual))]
+
+
+def _command(row: Row) -> str:
+    """The command that replays a broken row; older files don't have it."""
+    names = (row["subject"], row["check"])
+    old = Result(*names, BROKEN, references=names)
+    return row.get("replay") or replay_command(old, row.get("trace", ""))
+
+
+def _fixed(difference: Difference) -> list[str]:
+    """The newly fixed pairs, by check, each with the counterexample that it had."""
+    old, new = _names(difference)
+    known, unlike = _known(difference.fixed, "old", difference.new)
+    lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
+    lines += _fixed_lines(known)
+    if unlike:
+        lines += ["", *_unlike_title("NEWLY FIXED", unlike, "NEW", f"on {new} tells")]
+        lines += _fixed_lines(unlike)
+    return lines
+
+
+def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
+    lines = []
+    for check, same in _groups(pairs, lambda pair: pair.check):
+        lines.append(f"{check}:")
+        lines += [f"  {pair.subject}  {pair.old.get('trace', '')}" for pair in same]
+    return lines
+
+
+def _other(difference: Difference) -> list[str]:
+    """The other changes of verdict, those with one reason together."""
+    if not difference.other:
+        return []
+    lines = [f"OTHER VERDICTS: {_count(len(difference.other), 'pair')}"]
+    for (check, verdicts, reason), same in _groups(
+        difference.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
+    ):
+        said = ", ".join(pair.subject for pair in same)
+        why = f" ({reason})" if reason else ""
+        lines += _wrapped(f"{' -> '.join(verdicts)} {check}{why}: ", said)
+    return lines
+
+
+def _reason(pair: Change) -> str:
+    """Why a verdict is not one on the promise, on the side where it is not."""
+    for row, when in ((pair.new, ""), (pair.old, "was: ")):
+        if row["verdict"] not in (HOLDS, BROKEN):
+            return when + str(row.get("reason", ""))
+    return ""
+
+
+def _still(difference: Difference) -> list[str]:
+    if not difference.still:
+        return []
+    others = difference.otherwise
+    lines = [f"BROKEN IN BOTH: {_count(len(difference.still), 'pair')}"]
+    if others:
+        lines[0] += f", {len(others)} of them with another counterexample or other values"
+    for check, same in _groups(others, lambda pair: pair.check):
+        lines += _wrapped(f"{check}: ", ", ".join(pair.subject for pair in same))
+    return lines
+
+
+def _drifts(difference: Difference) -> list[str]:
+    """The trajectories that changed without any resume, and those that did but for rounding."""
+    if difference.runs is None:
+        return []
+    lines: list[str] = []
+    for rounding in (False, True):
+        drifts = [drift for drift in difference.drifts if drift.rounding == rounding]
+        if rounding and not drifts:
+            continue
+        title = "EQUAL BUT FOR ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
+        lines += ["", f"{title}: {_count(len(drifts), 'plain run') if drifts else 'none'}"]
+        for subject, same in _groups(drifts, lambda drift: drift.subject):
+            own = (drift for drift in same if "optimizer=" not in drift.trace)
+            lines += _drift_text(difference, subject, len(same), next(own, same[0]))
+    return lines[1:]
+
+
+def _drift_text(difference: Difference, subject: str, number: int, drift: Drift) -> Iterator[str]:
+    assert difference.runs is not None
+    yield f"{subject}: {number} of {difference.runs[subject]}, such as {drift.trace}"
+    said = [
+        f"{name} {'has ended' if lr is None else f'has lr {shorten(lr)}'}"
+        for name, lr in zip(_names(difference), (drift.old, drift.new), strict=True)
+    ]
+    yield f"  at epoch {drift.epoch} {said[0]}, {said[1]}"
+
+
+def _groups(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterable[tuple[Any, list[Item]]]:
+    """The items with one key together, in the order in which the keys come first."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups.items()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _wrapped(label: str, said: str) -> list[str]:
+    return textwrap.wrap(
+        label + said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

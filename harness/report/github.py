@@ -1,0 +1,207 @@
+"""Says on GitHub what was found: annotations at the source, and a summary of the job."""
+
+from __future__ import annotations
+
+import collections
+import filecmp
+import html
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import click
+
+from harness.core.check import Check
+from harness.core.result import BROKEN, STALE, UNKNOWN, Counterexample, Result
+from harness.report import text as report
+from harness.report.matrix import escaped
+
+WRONG = (BROKEN, STALE, UNKNOWN)
+"""The verdicts that a run does not pass with, the worst first."""
+MOST = 10
+"""GitHub shows so many errors of a step, and no more."""
+ROOM = 2**20
+"""So many bytes a step's summary may have, or GitHub drops all of it."""
+FEW = 3
+"""So many broken pairs are shown unfolded."""
+
+
+def tell_github(
+    ci: str,
+    results: Sequence[Result],
+    checks: Mapping[str, Check],
+    *,
+    complete: bool = True,
+    not_checked: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Print annotations, and append to the job's summary; `ci` is the option ``--ci``.
+
+    `checks` are those that are broken, by name; `not_checked` are schedulers that can't be
+    built, each with the reason. A summary that can't be written is said, and
+    changes nothing else: the verdicts stand in the log as well.
+    """
+    if ci == "none" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") != "true"):
+        return
+    for line in annotated(results, checks):
+        click.echo(line)
+    for what, why in not_checked.items():
+        click.echo(f"::error title={_property(f'NOT CHECKED {what}')}::{_data(why)}")
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not name or not results:
+        return
+    try:
+        with Path(name).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(job_summary(results, checks, complete=complete, room=ROOM - file.tell()))
+    except OSError as error:
+        click.echo(f"warning: cannot write the job's summary to {name}: {error.strerror}", err=True)
+
+
+def annotated(results: Sequence[Result], checks: Mapping[str, Check]) -> list[str]:
+    """A workflow command for everything that is broken, stale or unknown.
+
+    Pairs of a subject that are stale or unknown for the same reason have one, and where there
+    are more than GitHub shows, the last one says so.
+    """
+    groups: dict[tuple[str, ...], list[Result]] = collections.defaultdict(list)
+    for result in sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict)):
+        check = result.check if result.verdict == BROKEN else ""
+        groups[result.verdict, result.subject, check, result.reason, result.place].append(result)
+    said = [_annotation(group, checks) for group in groups.values()]
+    if len(said) > MOST:
+        left = len(said) - MOST + 1
+        said[MOST - 1 :] = [f"::error::{left} more are in the job's summary, and in its log"]
+    return said
+
+
+def _wrong(results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if result.verdict in WRONG]
+
+
+def _annotation(group: Sequence[Result], checks: Mapping[str, Check]) -> str:
+    result, found = group[0], group[0].counterexample
+    named = ", ".join(each.check for each in group) if len(group) <= FEW else f"{len(group)} checks"
+    properties = _in_repository(result.place)
+    properties["title"] = f"{result.verdict} {result.subject}: {named} (torch {result.torch})"
+    message = result.reason
+    if result.verdict == BROKEN and found is not None:
+        lines = [
+            _sentence(found, checks[result.check]),
+            f"counterexample: {found.trace}",
+            f"reproduce with: {report.replay_command(result, str(found.trace))}",
+        ]
+        message = "\n".join(lines + ([f"note: {result.note}"] if result.note else []))
+    listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::error {listed}::{_data(message)}"
+
+
+def _sentence(found: Counterexample, check: Check) -> str:
+    """What was expected and got, and where."""
+    said = dict(report.evidence(found, check))
+    return f"expected {said['expected']}; got {said['got']}; at {said['at']}"
+
+
+def _in_repository(place: str) -> dict[str, str]:
+    """File and line of a ``path:line``, if it is in the repository, as GitHub calls them.
+
+    A file of an installed package stands for the same file of the repository.
+    """
+    path, _, line = place.rpartition(":")
+    if not line.isdecimal():
+        path, line = place, ""
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
+    for file in _same_files(Path(path).resolve(), root):
+        if file.is_file() and file.is_relative_to(root):
+            where = {"file": file.relative_to(root).as_posix()}
+            return where | ({"line": line} if line else {})
+    return {}
+
+
+def _same_files(path: Path, root: Path) -> Iterator[Path]:
+    installed = next(
+        (p for p in path.parents if p.name in ("site-packages", "dist-packages")), None
+    )
+    if installed is None:
+        yield path
+        return
+    for folder in (root, root / "src"):
+        file = folder / path.relative_to(installed)
+        if file.is_file() and filecmp.cmp(file, path, shallow=False):
+            yield file
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def job_summary(
+    results: Sequence[Result],
+    checks: Mapping[str, Check],
+    *,
+    complete: bool = True,
+    room: int = ROOM,
+) -> str:
+    """The run as Markdown, of at most `room` bytes: verdicts by subject, then what is wrong.
+
+    What finds no room is counted.
+    """
+    counts = collections.Counter(result.verdict for result in _wrong(results))
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict])
+    parts = [
+        f"## lr-resume-harness, torch {results[0].torch}: {said or 'nothing is broken'}\n",
+        f"{escaped(report.summary(results))}\n",
+        "" if complete else "The run was stopped: this is what was found so far.\n",
+        _table(results),
+        *_blocks(results, checks),
+    ]
+    text, left = "", 0
+    for part in filter(None, parts):
+        # The room that is kept free is for the sentence below.
+        fits = len(f"{text}{part}\n".encode()) <= room - 100
+        text += f"{part}\n" if fits else ""
+        left += not fits
+    return text + (f"{left} more would not fit in here: see the log.\n\n" if left else "")
+
+
+def _table(results: Sequence[Result]) -> str:
+    counts = collections.Counter((result.subject, result.verdict) for result in results)
+    verdicts = [v for v in report.VERDICTS if any(verdict == v for _, verdict in counts)]
+    rows = [["subject", *verdicts], ["---", *["--:"] * len(verdicts)]]
+    for subject in dict.fromkeys(result.subject for result in results):
+        numbers = [str(counts[subject, verdict] or "") for verdict in verdicts]
+        rows.append([escaped(subject), *numbers])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _blocks(results: Sequence[Result], checks: Mapping[str, Check]) -> Iterator[str]:
+    """What is broken, pair by pair, then what else there is to say."""
+    broken = [result for result in results if result.verdict == BROKEN]
+    for result in broken:
+        check, found = checks[result.check], result.counterexample
+        assert found is not None
+        title = f"BROKEN {result.subject}: {result.check}: {_sentence(found, check)}"
+        yield _block(title, report.broken_text(result, check), unfolded=len(broken) <= FEW)
+    stale = any(result.verdict == STALE for result in results)
+    rest = [
+        ("Stale and known" if stale else "Known", report.known_text(results), stale),
+        ("Unknown", report.unknown_text(results), True),
+        ("Notes", report.note_text(results), False),
+        ("Declined", report.declined_text(results), False),
+        ("Not tried", report.untried_text(results), False),
+    ]
+    for title, text, unfolded in rest:
+        if text:
+            yield _block(title, text, unfolded=unfolded)
+
+
+def _block(title: str, text: str, *, unfolded: bool) -> str:
+    """A text as it is, below a title that unfolds it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    shown = " open" if unfolded else ""
+    head = f"<details{shown}><summary>{html.escape(' '.join(title.split()), quote=False)}</summary>"
+    return f"{head}\n\n{fence}text\n{text}\n{fence}\n\n</details>\n"

@@ -1,0 +1,281 @@
+"""A counterexample as a picture: the uninterrupted and the resumed run, group by group."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from harness.core.check import Check
+from harness.core.errors import HarnessError
+from harness.core.result import Result, shorten
+from harness.engine.trajectory import Line, Trajectory, trajectory
+from harness.subjects.subject import Subject
+
+BLACK, BLUE, VERMILLION, GREEN, PURPLE = "#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+"""Those of Okabe and Ito that have a contrast of 3 to 1 on white."""
+GREY = "#666666"
+STYLES: dict[str, dict[str, Any]] = {
+    "uninterrupted": {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
+                      "markersize": 6, "markerfacecolor": "white"},
+    "other": {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s", "markersize": 4},
+    "before": {"color": BLACK, "linestyle": ":", "linewidth": 1.5},
+    "resumed": {"color": VERMILLION, "linestyle": "--", "linewidth": 1.8, "marker": "x",
+                "markersize": 6, "markeredgewidth": 1.8},
+}  # fmt: skip
+"""How each role of a line is drawn: they differ in width, dashes and markers, too."""
+WIDTH, PANEL, SMALL, TEXT = 7.0, 1.9, 1.1, 0.17
+"""Inches: the width, the height of a group's panel, of its difference, and of a line of text."""
+MOST_GROUPS = 6
+"""Panels at most."""
+MOST_MARKERS = 60
+"""Points up to which each has its marker."""
+SEEN = 0.02
+"""The part of the height of a panel from which on a difference can be seen."""
+LETTER, GAP = 0.07, 0.14
+"""Inches: about the width of a letter, and between the middles of two labels."""
+LONGEST = 100
+"""Characters to a line over the panels."""
+
+
+def picture_of(subject: Subject, check: Check, result: Result, suffix: str = "svg") -> bytes | None:
+    """The picture of a broken pair's counterexample, ``png`` or ``svg``.
+
+    None for a state check about what no LR shows. Its trace is run again. Raises
+    `HarnessError` for another suffix, without matplotlib, and where the trace can't be run.
+    """
+    shown = trajectory(subject, check, result)
+    if shown is None:
+        return None
+    return drawn(lambda: figure_of(shown), suffix, "a picture", **{"svg.fonttype": "none"})
+
+
+def figure_of(shown: Trajectory) -> Any:
+    """The matplotlib figure: a panel for each param group, and one where a difference is small.
+
+    Lines have a name as their label, and a gid ``ROLE GROUP``.
+    """
+    count = max((len(values) for line in shown.lines for _, values in line.points), default=0)
+    count = count or 1
+    groups = sorted(sorted(range(count), key=lambda group: group not in shown.said)[:MOST_GROUPS])
+    rows = [(group, small) for group in groups for small in (False, True)
+            if not small or _too_small(shown, group)]  # fmt: skip
+    title = [shown.title, *textwrap.wrap(shorten(shown.trace, 3 * LONGEST), LONGEST,
+                                         break_on_hyphens=False)]  # fmt: skip
+    if count > len(groups):
+        title.append(f"{len(groups)} of {count} param groups are shown")
+    levels = _levels(shown)
+    heights = [SMALL if small else PANEL for _, small in rows]
+    over = len(title) + 1 + 0.8 * (1 + max(levels.values(), default=0))
+    figure, panels = new_axes(heights, over * TEXT)
+    figure.suptitle("\n".join(title), x=0.012, ha="left", fontsize=8)
+    for place, ((group, small), axes) in enumerate(zip(rows, panels, strict=True)):
+        if small:
+            _draw_difference(axes, shown, group)
+            continue
+        _draw_group(axes, shown, group)
+        several = f", group {group}" if count > 1 else ""
+        axes.set_ylabel(f"{shown.quantity}{several}")
+        for epoch in shown.marks:
+            axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1, zorder=0)
+        if place == 0:
+            for epoch, level in levels.items():
+                axes.annotate(shown.marks[epoch], (epoch, 1),
+                              xycoords=("data", "axes fraction"), xytext=(0, 3 + 10 * level),
+                              textcoords="offset points", ha="center")  # fmt: skip
+    panels[-1].set_xlabel("epoch (scheduler steps made)")
+    for (group, small), axes in zip(rows, panels, strict=True):
+        if not small:
+            _say(axes, shown, group, first=group == groups[0])
+            _name_lines(axes)
+    return figure
+
+
+def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Any, list[Any]]:
+    """A figure with panels of these heights under each other, and room for inches of text.
+
+    They `share` the epochs.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(
+        figsize=(WIDTH, sum(heights) + text + 0.5), facecolor="white", layout="constrained"
+    )
+    panels = figure.subplots(len(heights), 1, sharex=share, squeeze=False,
+                             gridspec_kw={"height_ratios": heights})[:, 0]  # fmt: skip
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.margins(y=0.12)
+    return figure, list(panels)
+
+
+def _levels(shown: Trajectory) -> dict[int, int]:
+    """For the text of each mark, how high it stands so that none is on another."""
+    epochs = [epoch for line in shown.lines for epoch, _ in line.points]
+    inch = (max(epochs, default=1) - min(epochs, default=0) or 1) / (0.75 * WIDTH)  # in epochs
+    ends: list[float] = []
+    levels = {}
+    for epoch in sorted(shown.marks):
+        half = len(shown.marks[epoch]) * LETTER / 2 * inch
+        free = (level for level, end in enumerate(ends) if end < epoch - half)
+        levels[epoch] = level = next(free, len(ends))
+        ends[level : level + 1] = [epoch + half]
+    return levels
+
+
+def _xy(line: Line, group: int) -> tuple[list[int], list[float]]:
+    points = [(epoch, values[group]) for epoch, values in line.points if group < len(values)]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
+    last = None
+    for line in shown.lines:
+        xs, ys = _xy(line, group)
+        style = dict(STYLES[line.role])
+        if len(xs) > MOST_MARKERS:
+            style["marker"] = ""
+        if line.raises and (end := (xs[-1], ys[-1]) if xs else _present(shown, group)):
+            axes.plot(*([part] for part in end), linestyle="", marker="X", markersize=11,
+                      color=style["color"], markeredgecolor=BLACK, zorder=4, label="_",
+                      gid=f"raises {group}")  # fmt: skip
+        if not xs:
+            continue
+        axes.plot(xs, ys, label=line.name, gid=f"{line.role} {group}", **style)
+        if line.role == "resumed" and last and last[0] > xs[0]:  # it goes back in time
+            axes.annotate("", (xs[0], ys[0]), last, arrowprops={
+                "arrowstyle": "->", "color": GREY, "linestyle": ":",
+                "connectionstyle": "arc3,rad=0.3"})  # fmt: skip
+        if line.role in ("before", "resumed"):
+            last = xs[-1], ys[-1]
+
+
+def _present(shown: Trajectory, group: int) -> tuple[int, float] | None:
+    """Where the uninterrupted run is at the first difference; None where it does not get there."""
+    whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
+    return (shown.epoch, whole[shown.epoch]) if shown.epoch in whole else None
+
+
+def _too_small(shown: Trajectory, group: int) -> bool:
+    """Whether the lines part in this group, and nobody would see it."""
+    if group not in shown.right or shown.lines[-1].role != "resumed":
+        return False
+    values = [value for line in shown.lines for value in _xy(line, group)[1]]
+    values = [value for value in values if math.isfinite(value)]
+    gaps = [gap for gap in map(abs, _gaps(shown, group).values()) if gap]
+    return bool(values and gaps) and max(gaps) < SEEN * (max(values) - min(values))
+
+
+def _gaps(shown: Trajectory, group: int) -> dict[int, float]:
+    """By epoch, what the last resumed run has more than the uninterrupted one."""
+    whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
+    gaps = {
+        epoch: value - whole[epoch]
+        for epoch, value in zip(*_xy(shown.lines[-1], group), strict=True)
+        if epoch in whole
+    }
+    return {epoch: gap for epoch, gap in gaps.items() if math.isfinite(gap)}
+
+
+def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
+    gaps = _gaps(shown, group)
+    axes.axhline(0, color=BLUE, linewidth=1.5)
+    axes.plot(list(gaps), list(gaps.values()), gid=f"difference {group}",
+              **STYLES["resumed"])  # fmt: skip
+    axes.set_ylabel("resumed less\nuninterrupted")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useOffset=False)
+
+
+def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
+    """Point at the first difference."""
+    text = shown.said.get(group) or (shown.said.get(None) if first else None)
+    if not text:
+        return
+    target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))
+    if group not in shown.wrong:
+        target = _present(shown, group)
+    known = target is not None and math.isfinite(target[1])
+    point_at(axes, text, target if known and target else (shown.epoch, axes.get_ylim()[0]))
+    if known and group in shown.wrong:
+        axes.plot(*([part] for part in target or ()), linestyle="", marker="o", markersize=14,
+                  label="_", markerfacecolor="none", markeredgecolor=BLACK,
+                  gid=f"first {group}")  # fmt: skip
+
+
+def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
+    """Write `text` in a strip that is made free over the lines, with an arrow to a point."""
+    lines = textwrap.wrap(text, 64)
+    strip = (len(lines) * GAP + 0.12) / PANEL
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, bottom + (top - bottom) / (1 - strip))
+    left, right = axes.get_xlim()
+    x = (target[0] - left) / (right - left)
+    side, shift, corner = ("left", 0.05, 0) if x < 0.5 else ("right", -0.05, 1)
+    axes.annotate("\n".join(lines), target, xytext=(x + shift, 0.98), textcoords="axes fraction",
+                  weight="bold", ha=side, va="top", arrowprops={
+                      "arrowstyle": "->", "color": BLACK, "shrinkB": 7,
+                      "relpos": (corner, 0.2)})  # fmt: skip
+
+
+def _name_lines(axes: Any) -> None:
+    """Write the name of each line at its end, none on another."""
+    ends = {}
+    for line in axes.lines:
+        if line.get_label() and not line.get_label().startswith("_") and len(line.get_xdata()):
+            ends[line.get_label()] = line  # of several with one name the last
+    bottom, top = axes.get_ylim()
+    gap = GAP / PANEL * (top - bottom)
+    below = -math.inf
+    right = max((line.get_xdata()[-1] for line in ends.values()), default=0)
+    for line in sorted(ends.values(), key=lambda line: (line.get_ydata()[-1], line.get_label())):
+        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+        above = 0
+        if x < right:  # it ended early
+            above = -11
+        else:
+            y = below = max(y if math.isfinite(y) else (bottom + top) / 2, below + gap)
+        axes.annotate(line.get_label(), (x, y), xytext=(10, above), textcoords="offset points",
+                      va="center", color=line.get_color(), weight="bold",
+                      annotation_clip=False)  # fmt: skip
+
+
+SALT = "lr-resume-harness"
+"""What makes the names inside an SVG the same each time."""
+
+
+def check_drawable(suffix: str, what: str) -> str:
+    """``png`` or ``svg``, by the suffix of a name; `what` asks for the picture.
+
+    Raises `HarnessError` for another suffix, and where matplotlib is not installed.
+    """
+    kind = suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise HarnessError(f"a picture's name must end with .png or .svg (got {suffix!r})")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise HarnessError(f"{what} needs matplotlib: python -m pip install matplotlib") from None
+    return kind
+
+
+def drawn(figure: Callable[[], Any], suffix: str, what: str, **settings: Any) -> bytes:
+    """The figure that a function makes; the same one gives the same SVG.
+
+    `settings` are matplotlib's, beside ours; the errors are those of `check_drawable`.
+    """
+    kind = check_drawable(suffix, what)
+    import matplotlib
+
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    into = io.BytesIO()
+    ours: Any = {"svg.hashsalt": SALT, "font.size": 8, "text.parse_math": False, **settings}
+    with matplotlib.rc_context(ours), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks
+        figure().savefig(into, format=kind, dpi=160, metadata=metadata)
+    return into.getvalue()

@@ -1,0 +1,234 @@
+"""Schedules as a picture, with what a resume at each of their epochs would do."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from harness.core.errors import TraceError
+from harness.core.literals import format_value
+from harness.core.result import shorten
+from harness.engine.every_epoch import Schedule, Way
+from harness.engine.trajectory import Points
+from harness.report.picture import BLACK, BLUE, GREEN, PURPLE, VERMILLION, new_axes, point_at
+from harness.subjects.subject import Subject
+
+CURVES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "linestyle": "-"},
+    {"color": VERMILLION, "linestyle": (0, (5, 1.5))},
+    {"color": GREEN, "linestyle": (0, (5, 1.5, 1, 1.5))},
+    {"color": PURPLE, "linestyle": (0, (1.5, 1))},
+    {"color": BLACK, "linestyle": (0, (8, 2, 1, 2, 1, 2))},
+)  # fmt: skip
+"""They differ in dashes, too, and each is named beside it."""
+RIGHT = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
+         {"marker": "+", "markersize": 6})  # fmt: skip
+WRONG = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
+"""The markers of resumes, by their way."""
+PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
+"""Inches: the height and about the width of a panel, and the width of a bold letter."""
+LONGEST = 112
+"""Characters to a line of text."""
+MOST_LINES = 12
+"""So many wrong runs are drawn on from where they are wrong; the others are markers alone."""
+MOST_MARKERS = 60
+"""So many epochs are marked each; of more about 15 of them."""
+ALIKE = 1e-9
+"""Relative: groups whose LR is a multiple of the first one's are not drawn again."""
+
+
+def names_of(subjects: Sequence[Subject]) -> tuple[str, list[str]]:
+    """A title, and what to call each curve: its options, or their values if the title has them."""
+    options = [_said_options(subject) for subject in subjects]
+    name, names = subjects[0].name, list(options[0])
+    if len(subjects) > 1 and len(names) > 1 and all(list(said) == names for said in options):
+        return f"{name} ({', '.join(names)})", [f"({', '.join(s.values())})" for s in options]
+    labels = [" ".join(f"{key}={value}" for key, value in said.items()) for said in options]
+    return f"{name} {labels[0]}".strip() if len(subjects) == 1 else name, labels
+
+
+def _said_options(subject: Subject) -> dict[str, str]:
+    said = {}
+    for name, value in subject.options.items():
+        try:
+            said[name] = format_value(value)
+        except TraceError:  # a function of the subject's own
+            said[name] = "..."
+    return said
+
+
+def sentences(schedules: Sequence[Schedule]) -> list[str]:
+    """What the resumes of all schedules do, a sentence for each way."""
+    return [". ".join(text for _, text in _said(ways)) for ways in _by_way(schedules)]
+
+
+def _by_way(schedules: Sequence[Schedule]) -> list[tuple[Way, ...]]:
+    return list(zip(*(schedule.ways for schedule in schedules), strict=True))
+
+
+def _said(ways: Sequence[Way]) -> list[tuple[str, str]]:
+    """What the resumes by one check do in all schedules, right, wrong or neither, and how."""
+    name = ways[0].check.name
+    tried = [resume for way in ways for resume in way.resumes]
+    wrong = [resume.epoch for way in ways for resume in way.wrong]
+    if not tried:
+        return [("", f"{name} is not done: {ways[0].declined or 'there is no epoch to resume at'}")]
+    followed = min((way.followed for way in ways if way.followed), default=0)
+    behind = f" (each is followed for {followed} epochs)" if followed else ""
+    where = f"of {len(tried)} epochs" if len(ways) == 1 else f"of {len(tried)} epochs of all curves"
+    if not wrong:
+        return [("right", f"{name} goes on right at each {where}{behind}")]
+    first = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
+    said = f"{name} goes wrong at {len(wrong)} {where}" + (f": {first}" if len(ways) == 1 else "")
+    if len(wrong) == len(tried):
+        return [("wrong", said + behind)]
+    return [("right", f"{name} goes on right at {len(tried) - len(wrong)} {where}{behind}"),
+            ("wrong", said)]  # fmt: skip
+
+
+def figure_of(
+    title: str, curves: Sequence[tuple[str, Schedule]], ranges: Sequence[int] = ()
+) -> Any:
+    """The matplotlib figure of labelled schedules: a panel for each group and range of epochs.
+
+    Groups that are multiples of the first one are left out; a range is as many epochs from the
+    start, without any all of them. Lines have a gid: ``plain CURVE GROUP RANGE``,
+    ``right CURVE GROUP RANGE WAY`` and ``wrong ...`` with points where the LR is wrong, and ``on
+    ... EPOCH`` for how a run goes on wrong.
+    """
+    schedules = [schedule for _, schedule in curves]
+    groups = _groups(schedules)
+    last = max(len(schedule.points) for schedule in schedules) - 1
+    rows = [(group, span) for group in groups for span in dict.fromkeys(ranges or [last])]
+    count = len(schedules[0].points[0][1])
+    if count > len(groups):
+        left_out = ", ".join(str(group) for group in range(count) if group not in groups)
+        title += f"; the LR of group {left_out} is a multiple of that of group 0"
+    heading = textwrap.wrap(title, LONGEST, break_on_hyphens=False)
+    handles = _curve_handles([label for label, _ in curves]) if len(curves) > 1 else []
+    handles += [handle for index, ways in enumerate(_by_way(schedules))
+               for handle in _handles(index, ways)]  # fmt: skip
+    text = 0.17 * (len(heading) + 1 + sum(h.get_label().count("\n") + 1 for h in handles))
+    figure, panels = new_axes([PANEL] * len(rows), text, share=False)
+    figure.suptitle("\n".join(heading), x=0.012, ha="left", fontsize=8)
+    for (group, span), axes in zip(rows, panels, strict=True):
+        axes.set_ylabel(f"lr, group {group}" if count > 1 else "lr")
+        for number, (label, schedule) in enumerate(curves):
+            _draw(axes, number, group, span, label, schedule)
+        if len(curves) > 1:
+            _name(axes, [line for line in axes.lines if line.get_gid().startswith("plain")])
+    panels[-1].set_xlabel("epoch (scheduler steps made)")
+    figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4,
+                  handlelength=3.5)  # fmt: skip
+    return figure
+
+
+def _curve_handles(labels: list[str]) -> list[Any]:
+    """The entries of the legend for the curves."""
+    from matplotlib.lines import Line2D
+
+    styles = [CURVES[number % len(CURVES)] for number in range(len(labels))]
+    return [Line2D([], [], linewidth=2, label=label, **style)
+            for label, style in zip(labels, styles, strict=True)]  # fmt: skip
+
+
+def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
+    """The entries of the legend for one way."""
+    from matplotlib.lines import Line2D
+
+    shapes: dict[str, dict[str, Any]] = {
+        "right": RIGHT[index],
+        "wrong": WRONG[index],
+        "": {},
+    }
+    return [
+        Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
+               **shapes[kind])
+        for kind, text in _said(ways)
+    ]  # fmt: skip
+
+
+def _groups(schedules: Sequence[Schedule]) -> list[int]:
+    """The first group, and those whose LR is no multiple of it."""
+    count = len(schedules[0].points[0][1])
+    alike = [all(_multiple(one.points, group) for one in schedules) for group in range(count)]
+    return [group for group in range(count) if group == 0 or not alike[group]]
+
+
+def _multiple(points: Points, group: int) -> bool:
+    pairs = [(values[0], values[group]) for _, values in points if group < len(values)]
+    top = max(pairs, key=lambda pair: abs(pair[0]))
+    factor = top[1] / top[0] if top[0] else math.nan
+    most = abs(top[1])
+    return all(abs(first * factor - other) <= ALIKE * most for first, other in pairs)
+
+
+def _draw(axes: Any, number: int, group: int, span: int, label: str, schedule: Schedule) -> None:
+    """Draw one group of one schedule, with its resumes, for the first `span` epochs."""
+    style = CURVES[number % len(CURVES)]
+    plain = {epoch: values[group] for epoch, values in schedule.points if epoch <= span}
+    place = f"{number} {group} {span}"
+    axes.plot(list(plain), list(plain.values()), label=label, linewidth=2,
+              gid=f"plain {place}", **style)  # fmt: skip
+    every = 1 if len(plain) <= MOST_MARKERS else -(-len(plain) // (MOST_MARKERS // 4))
+    for index, way in enumerate(schedule.ways):
+        wrong = [resume for resume in way.wrong if resume.epoch <= span]
+        epochs = {resume.epoch for resume in wrong}
+        right = [resume.epoch for resume in way.resumes
+                 if resume.epoch in plain and resume.epoch not in epochs
+                 and resume.epoch % every == 0]  # fmt: skip
+        axes.plot(right, [plain[epoch] for epoch in right], linestyle="", label="_",
+                  color=style["color"], gid=f"right {place} {index}", **RIGHT[index])  # fmt: skip
+        at: list[tuple[int, float]] = []
+        skip = -(-len(wrong) // MOST_LINES) or 1
+        for order, resume in enumerate(wrong):
+            rates = {epoch: values[group] for epoch, values in resume.points if epoch <= span}
+            first = resume.wrong if resume.wrong is not None else max(rates, default=resume.epoch)
+            if first in plain:
+                at.append((first, rates.get(first, plain[first])))
+            if order % skip == 0:
+                axes.plot(list(rates), list(rates.values()), color=BLACK, linewidth=0.6,
+                          gid=f"on {place} {index} {resume.epoch}", label="_")  # fmt: skip
+        axes.plot([x for x, _ in at], [y for _, y in at], linestyle="", color=BLACK, zorder=3,
+                  gid=f"wrong {place} {index}", label="_", **WRONG[index])  # fmt: skip
+    end = len(schedule.points) - 1
+    if schedule.raises and end in plain:
+        axes.plot([end], [plain[end]], linestyle="", marker="X", markersize=11, label="_",
+                  color=style["color"], markeredgecolor=BLACK, gid=f"raises {place}")  # fmt: skip
+        point_at(axes, f"raises {shorten(schedule.raises, 90)}", (end, plain[end]))
+
+
+def _name(axes: Any, lines: list[Any]) -> None:
+    """Write the label of each line beside it, where it is farthest from the others.
+
+    None where it would stand on a line: the legend says it, too.
+    """
+    import numpy
+
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    runs = [
+        ((line.get_xdata() - left) / (right - left), (line.get_ydata() - bottom) / (top - bottom))
+        for line in lines
+    ]  # in parts of the panel
+    for line, (xs, ys) in zip(lines, runs, strict=True):
+        wide = len(line.get_label()) * LETTER / PANEL_WIDTH
+        best, at = 0.0, None
+        for x, y in zip(xs, ys, strict=True):
+            if x + wide > 1:
+                break
+            for below in (False, True):
+                low = y + (-0.11 if below else 0.02)
+                covered = numpy.linspace(x + 0.01, x + wide, 12)
+                there = [numpy.interp(covered, run, rates) for run, rates in runs]
+                clear = min(numpy.abs(rates - low - 0.045).min() for rates in there)
+                room = min(
+                    (abs(numpy.interp(x, run, rates) - y) for run, rates in runs if run is not xs),
+                    default=1.0,
+                )
+                if clear > 0.06 and room > best:
+                    best, at = room, (x + 0.015, low + 0.045)
+        if at is not None:
+            axes.annotate(line.get_label(), at, xycoords="axes fraction", va="center",
+                          color=line.get_color(), weight="bold")  # fmt: skip

@@ -1,0 +1,92 @@
+"""The part of a reproduction script that goes through another process: itself, started again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.core import training_loop as loop
+from harness.core.check import Check
+from harness.core.operations import branches, epochs, gradients, groups_added, walk
+from harness.core.trace import BACK, Trace
+from harness.engine import other_process_main as elsewhere
+from harness.engine.other_process import segment_lines
+from harness.engine.other_process_run import done_there, letters, segments
+from harness.report import script_helpers as side_by_side
+from harness.subjects.source_code import Source
+from harness.subjects.subject import Bound
+
+HOW_TO_RUN = (
+    "Run it by one Python, with the path of another one as its argument where their torch",
+    "must differ; it starts itself again there.",
+)
+
+
+def elsewhere_lines(
+    source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
+) -> list[str]:
+    """The script of a check of which a part is done in another process."""
+    source.imports["import sys"] = None
+    lines = segment_lines(source, bound, check)
+    for function in (
+        elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
+        loop.same, side_by_side.show_runs,
+    ):  # fmt: skip
+        source.name(function)
+    ignored = [] if weights and check.weights else ["weights"]
+    path = branches(trace.operations)[-1]
+    compare_there = [
+        "    other = ask_script(python, __file__, whole)",
+        '    rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
+        '    if other["raised"] or not same(*rates):',
+        '        print("The schedule itself differs there, without any resume.")',
+        "        return 125",
+    ]
+    indented = [f"    {line}" for line in compare_there]
+    return [
+        *lines,
+        "",
+        "",
+        "# where, the slot that it goes back to, the next step of the optimizer and the scheduler,",
+        "# the groups added, what to do (t, o, s: step both, optimizer, scheduler; w: save; others",
+        "# see do_event), the slots saved to",
+        "PARTS = [",
+        *(f"    {part!r}," for part in _parts(check, trace)),
+        "]",
+        "",
+        "",
+        "def main():",
+        '    if sys.argv[1:] == ["there"]:',
+        "        return reply_to_script(there)",
+        "    python = sys.argv[1] if sys.argv[1:] else sys.executable",
+        '    print("torch", torch.__version__)',
+        f'    whole = {{"data": b"", "index": 0, "epoch": 0, "groups": 0, "todo": {path!r}}}',
+        "    expected = there(whole)",
+        '    if expected["raised"]:',
+        '        print("The uninterrupted run raises", expected["raised"])',
+        "        return 125",
+        "    if sys.argv[1:]:",
+        *indented,
+        "    seen = []",
+        "    error = run_parts(",
+        "        PARTS, seen, there, lambda request: ask_script(python, __file__, request)",
+        "    )",
+        f'    return show_runs(expected["seen"], seen, error, "", {ignored})',
+    ]
+
+
+def _parts(check: Check, trace: Trace) -> list[tuple[Any, ...]]:
+    """The parts of a trace, as `harness.engine.other_process_main.run_parts` takes them."""
+    steps = list(walk(trace.operations))
+    parts = []
+    for indices in segments(trace.operations):
+        operations = [trace.operations[number] for number in indices]
+        first, _, path = steps[indices[0]]
+        slot = first.slot if first.kind in BACK else ""
+        if not slot:
+            path = ""
+        place = "there" if done_there(check, indices[0]) else "here"
+        saved = tuple(operation.slot for operation in operations if operation.kind == "save")
+        todo = "".join(map(letters, operations))
+        position = (gradients(path), epochs(path), groups_added(path))
+        parts.append((place, slot, *position, todo, saved))
+    return parts

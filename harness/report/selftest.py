@@ -1,0 +1,122 @@
+"""Says what the selftest found."""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+import torch
+
+from harness.checks.registry import CHECKS
+from harness.core.result import Found
+from harness.engine.selftest import REQUIRED, Trial, by_name, enough, median_seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LEGEND = (
+    "traces, s: tried, and CPU seconds spent on all checks, until the first counterexample\n"
+    "size: operations / steps of the counterexample"
+)
+LETTERS = dict(zip((check.name for check in CHECKS), string.ascii_letters, strict=False))
+
+
+def line(trial: Trial) -> str:
+    """One trial in a line."""
+    if not trial.exact:
+        return "\n".join(trial.complaints())
+    if not trial.expected:
+        return f"{trial.name}: " + ("its checks are set aside" if trial.is_fault else "no alarm")
+    return f"{trial.name}: caught, by {len(trial.caught_by)} of {len(trial.results)} checks tried"
+
+
+def show(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> None:
+    """Print the table, what is not as it must be, and the totals."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 100, highlight=False).print(table(trials))
+    click.echo(f"\n{LEGEND}\n" + "\n".join(f"{letter} {name}" for name, letter in LETTERS.items()))
+    click.echo()
+    for name, reason in aside.items():
+        click.echo(f"set aside, as this torch itself can't do it: {name}: {reason}")
+    for trial in trials:
+        for what in trial.complaints():
+            click.echo(what)
+    for name, several in by_name(trials).items():
+        exact = sum(trial.exact for trial in several)
+        if len(several) > 1 and not enough(several):
+            click.echo(
+                f"Expected {name} to be as it must be with at least {REQUIRED:.0%} of "
+                f"{len(several)} seeds, without a false alarm, but it was with {exact}"
+            )
+    click.echo(summary(trials, quick=quick))
+
+
+def table(trials: Sequence[Trial]) -> Table:
+    """The faults: by which checks each was caught, how, when, and how small."""
+    from rich.table import Table
+
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+    grid.add_column("fault", no_wrap=True)
+    grid.add_column("caught by", no_wrap=True)
+    grid.add_column("found by", no_wrap=True)
+    for title in ("traces", "s", "size", "exact"):
+        grid.add_column(title, no_wrap=True, justify="right", min_width=len(title) + 1)
+    for name, several in by_name([trial for trial in trials if trial.expected]).items():
+        found = next((trial for trial in several if trial.found), several[0])
+        letters = "".join(LETTERS.get(check, "?") for check in found.caught_by)
+        exact = f"{sum(trial.exact for trial in several)}/{len(several)}"
+        style = "" if enough(several) else "bold red"
+        grid.add_row(name, letters, *_found(found), exact, style=style)
+    return grid
+
+
+def _found(trial: Trial) -> tuple[str, str, str, str]:
+    """By what, after how many traces and seconds a fault was first caught, and the size."""
+    found, first = trial.found, trial.first
+    if not isinstance(found, Found) or first is None or first.counterexample is None:
+        return "not caught", "", "", ""
+    trace = first.counterexample.trace
+    size = f"{len(trace.operations)}/{trace.steps}"
+    return found.by, str(found.traces), f"{found.seconds:.2f}", size
+
+
+def summary(trials: Sequence[Trial], *, quick: bool) -> str:
+    """The totals in a few lines."""
+    faults = by_name([trial for trial in trials if trial.expected])
+    controls = by_name([trial for trial in trials if not trial.is_fault])
+    caught = sum(map(enough, faults.values()))
+    swept = sum(several[0].swept for several in faults.values())
+    searched = sum(bool(t[0].found) and not t[0].swept for t in faults.values())
+    silent = sum(map(enough, controls.values()))
+    results = [result for trial in trials if not trial.is_fault for result in trial.results]
+    alone = "" if quick else " alone"  # of one check it can't be said
+    seeds = len({trial.seed for trial in trials})
+    how = "the first of their checks" if quick else "exactly their checks"
+    often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
+    lines = [
+        f"torch {torch.__version__}: {caught} of {len(faults)} faults caught by {how}{often}, "
+        f"{swept} by the sweep and {searched} by the search{alone}",
+        f"median until caught: {median_seconds(trials):.2f} s of CPU",
+        f"{silent} of {len(controls)} controls without an alarm "
+        f"({sum(result.tally.traces for result in results)} traces, "
+        f"{sum(result.tally.resumes for result in results)} resumes)",
+    ]
+    without = {trial.name for trial in trials if trial.is_fault} - set(faults)
+    if without:
+        lines.append(f"not tried, as their checks are set aside: {', '.join(sorted(without))}")
+    if quick:
+        lines.append("quick: that no other check alarms is not tried")
+    return "\n".join(lines)
+
+
+def status(trials: Sequence[Trial]) -> int:
+    """The exit status: 0, 1 where a trial is not as it must be, 2 where one decides nothing."""
+    named = by_name(trials).values()
+    if any(trial.missed or trial.alarms or trial.problems for trial in trials):
+        return 0 if all(map(enough, named)) else 1
+    return 2 if any(trial.unknown for trial in trials) else 0

@@ -1,0 +1,1 @@
+"""Where schedulers under test come from."""

@@ -1,0 +1,278 @@
+"""Finds subjects: the schedulers that a package defines, and those that packages ship.
+
+``python -m harness check my_package`` checks every ``LRScheduler`` subclass that a package or
+module defines. What their constructors need is drawn where type hints say what it is. Those that
+can't be built are listed with the three lines to add, and the exit status is not 0.
+
+A package ships subjects by an entry point of the group ``lr_resume_harness.subjects``: a
+`Subject`, a list of them, or a function that returns them. ``python -m harness check --installed``
+runs all that are installed. In the package's pyproject.toml it is::
+
+    [project.entry-points."lr_resume_harness.subjects"]
+    mine = "my_package.subjects:SUBJECTS"
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import shlex
+import types
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from torch.optim import lr_scheduler
+
+from harness.core.errors import SubjectError, TimeLimit
+from harness.core.guard import Guard, time_limit
+from harness.core.training_loop import describe, new_sgd, step_scheduler, step_with_metric
+from harness.subjects.drawn_options import draw_options
+from harness.subjects.references import as_subject
+from harness.subjects.subject import Subject
+from harness.subjects.type_hints import required, strategy_of, without_default
+
+GROUP = "lr_resume_harness.subjects"
+"""The group of entry points by which packages ship their subjects."""
+TRIES = 25
+"""Sets of drawn options that a constructor may refuse."""
+LONGEST = 30.0
+"""Seconds that all of these may take."""
+_SCHEDULERS: tuple[type, ...] = (
+    getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler),  # before torch 2.0
+    lr_scheduler.ReduceLROnPlateau,  # no LRScheduler before torch 2.2
+)
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A scheduler that can't be built, or subjects that can't be had: what, and why.
+
+    `lines` are what to add so that it can be, where that is known, and `needs` the options to
+    give in place of that, where these are enough.
+    """
+
+    what: str
+    why: str
+    lines: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"NOT CHECKED {self.what}: {self.why}"
+        if self.needs:
+            said = shlex.quote(" ".join(f"{option}=..." for option in self.needs))
+            text += f"\n  Check it by: python -m harness check {self.what} --kwargs {said}"
+        if self.lines:
+            indented = "\n".join(f"    {line}" for line in self.lines)
+            add = "or add" if self.needs else "Add"
+            text += f"\n  {add} to a module, and check it by module:SUBJECT:\n{indented}"
+        return text
+
+
+@dataclass
+class Found:
+    """The subjects that were found, what was missed, and the modules that can't be imported."""
+
+    subjects: list[Subject] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def is_package(name: str) -> bool:
+    """Whether `name` is that of a package or module that can be found."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    try:
+        with Guard(name).on():
+            return importlib.util.find_spec(name) is not None
+    except (Exception, SystemExit):  # of a package that it is in
+        return False
+
+
+def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
+    """A subject for every scheduler class that a package or module defines.
+
+    What its constructor needs is drawn where type hints say what it is. Names that are `taken`
+    are given with their module. Left out are names with ``_`` at the beginning, and classes that
+    are abstract; one that only has no ``get_lr`` is noted. Raises `SubjectError` where the
+    package can't be imported, or defines no scheduler.
+    """
+    found = Found()
+    classes: dict[type, None] = {}
+    for module in _modules(package, found.unread):
+        classes |= dict.fromkeys(_schedulers(module, package))
+    names = [cls.__name__ for cls in classes]
+    for cls in classes:
+        place = f"{cls.__module__}:{cls.__qualname__}"
+        if _does_nothing(cls):
+            if not _is_base(cls, classes):
+                found.unread.append(f"{place} is not checked: it has no get_lr and no step")
+            continue
+        alone = names.count(cls.__name__) == 1 and cls.__name__ not in taken
+        made = _subject(cls, cls.__name__ if alone else place, place)
+        if isinstance(made, Subject):
+            found.subjects.append(made)
+        elif not (made.why.startswith("NotImplementedError") and _is_base(cls, classes)):
+            found.missed.append(made)
+    if not found.subjects and not found.missed:
+        raise SubjectError(
+            f"{package!r} defines no scheduler: nothing in it is a subclass of LRScheduler. One of "
+            "another kind is named by module:attribute"
+        )
+    return found
+
+
+def _modules(name: str, unread: list[str], top: bool = True) -> Iterator[types.ModuleType]:
+    """A module and all those in it; what can't be imported is added to `unread`."""
+    try:
+        with Guard(name).on():
+            module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if top:
+            raise SubjectError(f"cannot import {name!r} ({describe(error)})") from None
+        unread.append(f"{name} cannot be imported ({describe(error)})")
+        return
+    yield module
+    for inside in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
+        if not inside.name.endswith(".__main__"):  # it would run
+            yield from _modules(inside.name, unread, top=False)
+
+
+def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
+    """The public scheduler classes of a module that its package defines."""
+    for name, value in list(vars(module).items()):
+        if (
+            isinstance(value, type)
+            and issubclass(value, _SCHEDULERS)
+            and not name.startswith("_")
+            and not value.__name__.startswith("_")
+            and f"{value.__module__}.".startswith(f"{package}.")
+            and not inspect.isabstract(value)
+        ):
+            yield value
+
+
+def _does_nothing(cls: type) -> bool:
+    """Whether it has no ``get_lr`` and no ``step`` but those of torch's base."""
+    made = [vars(parent) for parent in cls.__mro__ if parent is not _SCHEDULERS[0]]
+    return not any("get_lr" in names or "step" in names for names in made)
+
+
+def _is_base(cls: type, classes: Iterable[type]) -> bool:
+    return any(issubclass(other, cls) for other in classes if other is not cls)
+
+
+class _Uncertain(Exception):
+    """Why a scheduler can't be built without being told how."""
+
+
+def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
+    """A subject that builds `cls`, which is to be found at `place`; or why there is none."""
+    options: dict[str, Any] = {}
+    step: Any = step_scheduler
+    try:
+        with Guard(place).on():
+            if not _is_named(cls):
+                raise _Uncertain("the first parameter of its constructor is not 'optimizer'")
+            hints = required(cls)
+            options |= dict.fromkeys(hints)
+            if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
+                step = step_with_metric
+            elif needs := list(without_default(cls.step)):
+                step = None
+                raise _Uncertain(f"its step needs {needs[0]!r}, which 'step' must give it")
+            drawn = {option: strategy_of(hint) for option, hint in hints.items()}
+            if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
+                why = f"its required {open_[0]!r} has {_said(hints[open_[0]])}"
+                return Missed(place, why, _lines(cls, options, step), open_)
+            options |= drawn
+            subject = Subject(name, cls, options=options, step=step, reference=place)
+            with time_limit(LONGEST):
+                _try(subject)
+    except TimeLimit:
+        return Missed(place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step))
+    except (Exception, SystemExit) as error:
+        why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
+        return Missed(place, why, _lines(cls, options, step))
+    return subject
+
+
+def _said(hint: Any) -> str:
+    if hint is None:
+        return "no type hint"
+    return f"the type {getattr(hint, '__name__', hint)}, which does not say what to give"
+
+
+def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
+    """What to add for a class that can't be built, with what is to be filled in."""
+    said = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
+    if step is None:
+        said += ", step=lambda scheduler, epoch: scheduler.step(...)"
+    return (
+        "from harness import Subject",
+        f"from {cls.__module__} import {cls.__name__}",
+        f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={said})',
+    )
+
+
+def _is_named(cls: Any) -> bool:
+    return next(iter(inspect.signature(cls).parameters), "") == "optimizer"
+
+
+def _try(subject: Subject) -> None:
+    """Raise what the constructor raises, where it refuses the first sets of options drawn."""
+    sets: list[dict[str, Any]] = [{}]
+    if subject.strategy is not None:
+        sets = draw_options(subject.strategy, TRIES, 0)
+    refusal: BaseException | None = None
+    for values in sets:
+        try:
+            subject.bind(values).build(new_sgd())
+        except (Exception, SystemExit) as error:
+            refusal = refusal or error
+        else:
+            return
+    assert refusal is not None
+    raise refusal
+
+
+def installed_subjects() -> Found:
+    """The subjects that installed packages ship; raises `SubjectError` where none ships any."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name))
+    if not points:
+        raise SubjectError(
+            f"no installed package ships subjects: give one an entry point of the group {GROUP!r}"
+        )
+    found = Found()
+    for point in points:
+        try:
+            with Guard(_package(point)).on():
+                found.subjects += _shipped(point)
+        except (Exception, SystemExit) as error:
+            what = f"the entry point {point.name!r} of the package {_package(point)!r}"
+            found.missed.append(Missed(what, f"{point.value} cannot be loaded: {describe(error)}"))
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "(unknown)"
+
+
+def _shipped(point: EntryPoint) -> list[Subject]:
+    """The subjects of an entry point, each with the reference that names it, where one does."""
+    value = point.load()
+    called = not isinstance(value, (Subject, type)) and callable(value)
+    if called:
+        value = value()
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    subjects = [as_subject(item) for item in (value if several else [value])]
+    if not subjects:
+        raise SubjectError("it holds no subject")
+    if called:
+        return subjects
+    place = f"{point.module}:{point.attr}"
+    names = [f"{place}.{subject.name}" if several else place for subject in subjects]
+    return [replace(one, reference=name) for one, name in zip(subjects, names, strict=True)]

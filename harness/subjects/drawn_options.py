@@ -1,0 +1,117 @@
+"""Sets of options that Hypothesis draws, and shrinks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+from unittest import mock
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
+
+
+class _Leave(BaseException):
+    """An error of any other kind: Hypothesis must neither catch nor shrink it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Found(Exception):
+    """Drawn options for which something breaks."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+
+def quiet_settings(max_examples: int) -> settings:
+    """Settings of Hypothesis for drawing alone: nothing is printed, kept, or judged by time."""
+    return settings(
+        max_examples=max_examples,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+
+
+@contextlib.contextmanager
+def without_local_constants() -> Iterator[None]:
+    """Keep Hypothesis from drawing numbers that it finds in the modules at hand.
+
+    With them a seed draws other traces wherever other modules are imported, and
+    the folder ``.hypothesis`` is left behind. There is no setting for it; where
+    Hypothesis has no such thing under these names, nothing is done.
+    """
+    with contextlib.ExitStack() as stack:
+        providers: Any = sys.modules.get("hypothesis.internal.conjecture.providers")
+        names = ("_get_local_constants", "_local_constants", "CONSTANTS_CACHE")
+        if all(hasattr(providers, name) for name in names):
+            none = type(providers._local_constants)()
+            patch = mock.patch.multiple(
+                providers, _get_local_constants=lambda: none, CONSTANTS_CACHE={}
+            )
+            stack.enter_context(patch)
+        yield
+
+
+def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, Any]]:
+    """Up to `count` different sets of drawn options, the simplest first."""
+    seen: dict[str, dict[str, Any]] = {}
+    _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
+    return [dict(sorted(values.items())) for values in seen.values()]
+
+
+def _text(values: dict[str, Any]) -> str:
+    """Options as text, whatever order they were drawn in."""
+    return repr(sorted(values.items()))
+
+
+def shrink_options(
+    strategy: Options, breaks: Callable[[dict[str, Any]], bool], count: int, seed_number: int
+) -> dict[str, Any] | None:
+    """The simplest of the options that `draw_options` draws for which `breaks`, shrunk; or None.
+
+    What `breaks` raises comes out as it is.
+    """
+    known: dict[str, bool] = {}
+
+    def see(values: dict[str, Any]) -> None:
+        text = _text(values)
+        if text not in known:
+            try:
+                known[text] = breaks(values)
+            except BaseException as error:
+                raise _Leave(error) from error
+        if known[text]:
+            raise _Found(values)
+
+    try:
+        _each(strategy, see, count, seed_number)
+    except _Found as found:
+        return dict(sorted(found.options.items()))
+    except _Leave as leave:
+        raise leave.error from None
+    return None
+
+
+def _each(
+    strategy: Options, see: Callable[[dict[str, Any]], object], count: int, seed_number: int
+) -> None:
+    """Show up to `count` sets of drawn options to `see`; shrink where it raises `_Found`."""
+
+    @seed(seed_number)
+    @quiet_settings(count)
+    @given(strategy)
+    def draw(values: dict[str, Any]) -> None:
+        see(values)
+
+    with without_local_constants():
+        draw()

@@ -1,0 +1,48 @@
+"""Where something is defined: the file and the line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+
+def place_of(value: Any) -> str:
+    """``path:line`` of a class or function, ``path`` where its line can't be told, or nothing.
+
+    The path is relative where the file is below the current folder. Of a partial it is the
+    function's place, and of another object that of its class.
+
+    >>> place_of(place_of).rpartition(":")[0].endswith("place.py")
+    True
+    >>> place_of(len)
+    ''
+    """
+    try:
+        while isinstance(value, functools.partial):
+            value = value.func
+        value = inspect.unwrap(value)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            value = type(value)
+        place = _in_file(value)
+    except Exception:  # whatever inspect stumbles over in what a subject made of itself
+        return ""
+    if place is None:
+        return ""
+    path, line = place
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"{path.as_posix()}:{line}" if line else path.as_posix()
+
+
+@functools.cache
+def _in_file(value: Any) -> tuple[Path, int] | None:
+    name = inspect.getsourcefile(value)
+    if name is None or not Path(name).is_file():
+        return None
+    try:
+        line = inspect.getsourcelines(value)[1]
+    except OSError:
+        line = 0
+    return Path(name).resolve(), max(line, 0)

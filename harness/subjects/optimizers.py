@@ -1,0 +1,217 @@
+"""The optimizers that a trace can name, and a strategy that draws them.
+
+>>> from harness.core.literals import parse_value, resolve
+>>> optimizer = resolve(parse_value("AdamW(groups=2,lr='shared',amsgrad=True)"), WORDS)
+>>> optimizer.param_groups[0]["lr"] is optimizer.param_groups[1]["lr"]
+True
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.core.literals import Term, parse_value, resolve
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import DrawFn, SearchStrategy
+
+
+class SteadyLBFGS(torch.optim.LBFGS):
+    """LBFGS that steps without a closure, with the gradients as they are."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._params = self.param_groups[0]["params"]  # torch leaves both out of a copy
+        self._numel_cache = None
+
+    def step(self, closure: Any = None) -> Any:
+        """Make one step; the loss seems to stand still, which ends it after one iteration."""
+        return super().step(lambda: 0.0)  # type: ignore[no-untyped-call]
+
+
+class SparseAdam(torch.optim.SparseAdam):
+    """SparseAdam that makes the gradients of matrices sparse, row by row."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Make one step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = parameter.grad.to_sparse(1)
+        return super().step(closure)  # type: ignore[no-untyped-call]
+
+
+def make_optimizer(
+    kind: Any,
+    *,
+    groups: int | None = None,
+    rates: Any = None,
+    lr: str = "float",
+    named: bool = False,
+    device: str = "cpu",
+    **options: Any,
+) -> Any:
+    """A new optimizer of the class `kind` over new parameters, always with the same values.
+
+    Each of its 1 to 4 `groups` has one parameter and an LR of its own, of 0.125,
+    0.0625, 0.03125 and 0.015625; or those in `rates`, where a group with None has
+    the LR that the constructor got, 0.125. With ``lr="tensor"`` each of these LRs
+    is a tensor; with ``lr="shared"`` all groups have the constructor's, one tensor.
+    `named` gives the parameters names.
+    """
+    if lr not in ("float", "tensor", "shared"):
+        raise ValueError(f"lr must be 'float', 'tensor' or 'shared' (got {lr!r}): see rates")
+    if rates is None:
+        if groups not in (None, 1, 2, 3, 4):
+            raise ValueError(f"groups must be 1 to 4 (got {groups!r})")
+        rates = [None if lr == "shared" else 0.125 / 2**index for index in range(groups or 1)]
+    elif groups not in (None, len(rates)) or not 1 <= len(rates) <= 4:
+        raise ValueError(f"rates must hold an LR or None for each of 1 to 4 groups (got {rates!r})")
+    elif lr == "shared" and any(rate is not None for rate in rates):
+        raise ValueError("groups that share an LR have none of their own: leave out rates")
+
+    def as_rate(rate: Any) -> Any:
+        return rate if lr == "float" else torch.tensor(rate, device=device)
+
+    made = []
+    for index, rate in enumerate(rates):
+        values = [1.0 - 0.25 * index, -2.0 + 0.5 * index]
+        # NAdam keeps a float32 scalar, which load_state_dict gives the parameter's dtype.
+        dtype = torch.float32 if kind.__name__ == "NAdam" else torch.float64
+        value = torch.tensor(values, dtype=dtype, device=device)
+        if kind.__name__ in ("Muon", "SparseAdam"):  # for matrices, and for rows of them
+            value = value.reshape(1, 2)
+        parameter = torch.nn.Parameter(value)
+        group = {"params": [(f"w{index}", parameter) if named else parameter]}
+        if rate is not None:
+            group["lr"] = as_rate(rate)
+        made.append(group)
+    return kind(made, lr=as_rate(0.125), **options)
+
+
+OWN: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "SGD": (
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True},
+        {"momentum": 0.5, "dampening": 0.25},
+    ),
+    "Adam": ({}, {"amsgrad": True}, {"betas": (0.8, 0.95)}, {"decoupled_weight_decay": True}),
+    "AdamW": ({}, {"amsgrad": True}, {"betas": (0.8, 0.95)}),
+    "RMSprop": ({}, {"momentum": 0.9}, {"centered": True}, {"momentum": 0.5, "centered": True}),
+    "Adamax": ({},),
+    "NAdam": ({}, {"momentum_decay": 0.5}, {"decoupled_weight_decay": True}),
+    "RAdam": ({}, {"decoupled_weight_decay": True}),
+    "Adagrad": ({}, {"lr_decay": 0.5}, {"initial_accumulator_value": 0.5}),
+    "Adadelta": ({}, {"rho": 0.5}),
+    "ASGD": ({}, {"t0": 2.0}),
+    "Rprop": ({},),
+    "Adafactor": ({},),
+    "Muon": ({}, {"nesterov": False}),
+    "SparseAdam": ({},),
+    "LBFGS": ({}, {"history_size": 2}),
+}
+"""The optimizers, the simplest first, each with options of its own."""
+CLASSES: Mapping[str, Any] = {"LBFGS": SteadyLBFGS, "SparseAdam": SparseAdam}
+WORDS: Mapping[str, Callable[..., Any]] = {
+    name: functools.partial(make_optimizer, CLASSES.get(name) or getattr(torch.optim, name))
+    for name in OWN
+    if hasattr(torch.optim, name)
+}
+"""What a trace says behind ``optimizer=``, each called with what it says in parentheses.
+
+They are the optimizers that the installed torch has, and take the keyword
+arguments of `make_optimizer`.
+"""
+
+
+def group_count(term: Term) -> int:
+    """How many groups the optimizer has that a term with one of `WORDS` makes."""
+    keywords = dict(term.keywords)
+    rates = keywords.get("rates")
+    return int(keywords.get("groups") or 1) if rates is None else len(rates)
+
+
+def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[Term]:
+    """Draws terms that make an optimizer of `WORDS`; the simplest is ``SGD(groups=1)``.
+
+    What the installed torch has no optimizer, option or device for is not drawn.
+    With `momentum` every group of the optimizer holds ``momentum`` or ``betas``; without
+    `betas` it holds ``momentum``.
+    """
+    from hypothesis import strategies as st
+
+    names = [name for name in WORDS if not momentum or has_momentum(name, betas=betas)]
+
+    @st.composite
+    def terms(draw: DrawFn) -> Term:
+        def pick(choices: list[dict[str, Any]]) -> None:
+            """Add the drawn one of the choices that work with those made before."""
+            working = [choice for choice in choices if works(name, {**said, **choice})]
+            # One number for every word: Hypothesis takes fewer for simpler, and would end at
+            # the word with the fewest options. 12 serves 1, 2, 3 and 4 choices alike.
+            said.update(working[draw(st.integers(0, 11)) % len(working)])
+
+        name = draw(st.sampled_from(names))
+        said: dict[str, Any] = {}
+        if draw(st.booleans()) and works(name, {"groups": 2}):
+            groups = draw(st.integers(2, 4))
+        else:
+            groups = 1
+        if torch.cuda.is_available():
+            pick([{}, {"device": "cuda"}, {"device": "cuda", "capturable": True}])
+        pick(list(OWN[name]))
+        pick([{}, {"weight_decay": 0.01}])
+        pick([{}, {"maximize": True}])
+        pick([{}, {"foreach": True}, {"fused": True}, {"foreach": False}])
+        pick([{}, {"lr": "tensor"}, *([{"lr": "shared"}] if groups > 1 else [])])
+        pick([{}, {"named": True}])
+        if said.get("lr") == "shared" or not draw(st.booleans()):
+            return Term.of(name, groups=groups, **said)
+        rate = st.sampled_from([None, 0.125, 0.03125, 1.0])
+        rates = draw(st.lists(rate, min_size=groups, max_size=groups))
+        return Term.of(name, rates=rates, **said)
+
+    return terms()
+
+
+def works(name: str, said: Mapping[str, Any]) -> bool:
+    """Whether the installed torch can make and step the optimizer, and says so of its LR."""
+    return _works(str(Term.of(name, **said)))
+
+
+@functools.cache
+def _works(text: str) -> bool:
+    term = parse_value(text)
+    if "lr" in dict(term.keywords) and not _takes_tensor_rate(term.name):
+        return False
+    try:
+        optimizer = resolve(term, WORDS)
+        for _ in range(2):
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+    except Exception:  # whatever it is, it can't be trained with
+        return False
+    return True
+
+
+def _takes_tensor_rate(name: str) -> bool:
+    """Whether an optimizer's signature says that its LR can be a tensor.
+
+    Before torch 2.6 some went on with one that they were never made for.
+    """
+    word: Any = WORDS[name]
+    return "Tensor" in str(inspect.signature(word.args[0]).parameters["lr"].annotation)
+
+
+@functools.cache
+def has_momentum(name: str, *, betas: bool = True) -> bool:
+    """Whether the groups of an optimizer of `WORDS` hold ``momentum`` or, if they do, `betas`."""
+    group = WORDS[name]().param_groups[0]
+    return "momentum" in group or (betas and "betas" in group)

@@ -1,0 +1,96 @@
+"""Subjects by reference: ``module:attribute``, or a listed name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard
+
+from harness.core.errors import SubjectError
+from harness.core.references import import_attribute
+from harness.subjects.subject import Subject
+from harness.subjects.type_hints import strategies_for
+
+
+def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
+    return (
+        isinstance(value, Sequence)
+        and len(value) > 0
+        and all(isinstance(item, Subject) for item in value)
+    )
+
+
+def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
+    """`value` as a subject: a `Subject`, a scheduler class or ``build`` function, or its place.
+
+    What a class or function needs beside `options` is drawn where type hints say what it is
+    (`harness.subjects.type_hints`). Raises `SubjectError` for anything else.
+    """
+    if isinstance(value, Subject):
+        return value.with_options(options or {})
+    if isinstance(value, str):
+        if ":" not in value:
+            raise SubjectError(
+                f"a subject in a string is module:attribute (got {value!r}): "
+                "or give the Subject, scheduler class or function itself"
+            )
+        return find_subject(value, options)
+    if not callable(value):
+        raise SubjectError(
+            f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
+            f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
+        )
+    function = value.func if isinstance(value, functools.partial) else value
+    name = name or getattr(function, "__name__", type(function).__name__)
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
+    options = {**(options or {}), **strategies_for(value, options or ())}
+    return Subject(name.replace(" ", "_"), value, options=options, reference=reference)
+
+
+def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
+    """The subjects that ``module:attribute`` names, one or a sequence of them."""
+    value = import_attribute(reference)
+    if _holds_subjects(value):
+        return [
+            replace(subject.with_options(options or {}), reference=f"{reference}.{subject.name}")
+            for subject in value
+        ]
+    name = reference.partition(":")[2]
+    subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
+    return [replace(subject, reference=reference)]
+
+
+def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Subject:
+    """The one subject that ``module:attribute`` names."""
+    found = find_subjects(reference, options)
+    if len(found) > 1:
+        names = ", ".join(subject.reference for subject in found)
+        raise SubjectError(f"{reference} holds several subjects: name one of {names}")
+    return found[0]
+
+
+def select_subjects(
+    names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
+) -> list[Subject]:
+    """The subjects called `names`: a name in the catalogue, or ``module:attribute``.
+
+    Raises `SubjectError` for a name that is neither.
+    """
+    listed = {subject.name: subject for subject in catalogue}
+    chosen: list[Subject] = []
+    for name in names:
+        if ":" in name:
+            chosen += find_subjects(name, options)
+        elif name in listed:
+            chosen.append(replace(listed[name].with_options(options or {}), reference=name))
+        else:
+            close = difflib.get_close_matches(name, listed, n=1)
+            hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
+            raise SubjectError(
+                f"no subject is called {name!r}, and no package or module here or installed: "
+                f"{hint} One of your own is MODULE:NAME"
+            )
+    return list({subject.reference: subject for subject in chosen}.values())

@@ -1,0 +1,383 @@
+"""Subjects: a scheduler under test, with what is needed to build and step it.
+
+A scheduler class with options is a subject as it is: on the command line ``check
+my_package.schedules:MySchedule --kwargs 'warmup=3 total=10'``, in a test
+``check_scheduler(MySchedule, warmup=3, total=10)``. Choose options that make everything happen
+within 12 epochs: the warm-up, a restart, the end and what follows. A `Subject` says more: its own
+optimizer, a step that takes a metric, state functions for an object that is no ``LRScheduler``,
+checks that it does not promise.
+
+* An option can also be a Hypothesis strategy. Those that depend on each other are drawn together
+  by ``drawn``, a strategy of dicts, and an optimizer by
+  ``optimizer=harness.subjects.optimizers.optimizers()``.
+* What has no literal (a function, a scheduler inside another) is said by a *term*:
+  ``Subject(words={"Decay": Decay}, options={"fn": Term.of("Decay", 0.5)})`` prints as
+  ``fn=Decay(0.5)``, and is made anew for each scheduler.
+* What a scheduler can't do by its nature it declines: let one that holds a lambda, which can't be
+  pickled, decline ``resume_by_pickle``. ``declines`` names checks, or operations that it can't do
+  or go on from; what is declined is in every report.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import SubjectError, TraceError
+from harness.core.literals import Term, format_value, holds_term, resolve
+from harness.core.training_loop import Stateful, new_sgd, step_scheduler
+from harness.subjects.optimizers import WORDS
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+MAX_LENGTH = 1000
+MAPPINGS = ("options", "words", "declines")
+FIELDS = ("optimizer", "step")
+"""The fields that an option of the same name stands for, where it is a term."""
+CONTRACTS = ("saved", "new", "raises")
+"""What a subject can promise of options that change on resume."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scheduler under test, with what is needed to build and step it.
+
+    Parameters
+    ----------
+    name : str
+        How reports and the command line call it.
+    build : callable
+        ``build(optimizer, last_epoch=-1, **options)`` returns a scheduler. A
+        scheduler class is such a function. Where it takes no ``last_epoch``,
+        the checks that need it are declined.
+    options : mapping
+        Keyword arguments of `build`: each a value, or a Hypothesis strategy
+        that draws numbers, strings, None, lists, tuples and dicts of them, and
+        terms (`harness.Term`).
+    drawn : strategy, optional
+        A Hypothesis strategy that draws dicts of options, for options that
+        depend on each other. What it draws comes before `options`, which are
+        tried first as they are. A term as ``optimizer`` or ``step`` in such a
+        dict stands in place of that field.
+    words : mapping
+        What the terms in options stand for: functions, classes or others, by
+        the words that a trace says them with. `harness.subjects.optimizers.WORDS` are
+        known to every subject.
+    optimizer : callable or strategy
+        Makes a new optimizer over new parameters, always with the same values.
+        By default SGD with momentum and two groups with different LRs. A
+        Hypothesis strategy draws terms that make one, as
+        `harness.subjects.optimizers.optimizers` does.
+    step : callable
+        ``step(scheduler, epoch)`` steps the scheduler; `epoch` counts its
+        steps from 0. By default ``scheduler.step()``;
+        `harness.step_with_metric` passes a metric.
+    state_dict, load_state_dict : callable, optional
+        ``state_dict(scheduler)`` and ``load_state_dict(scheduler, state)``,
+        for a scheduler without methods of these names. Both or neither.
+    declines : mapping
+        Names of checks that it does not promise, each with the reason; or of
+        operations (`harness.core.trace.EVENTS`) that it cannot do or go on from.
+    contract : str
+        What `resume_with_changed_options` demands: ``saved`` (the saved option
+        wins), ``new`` (the new one) or ``raises``. By default any of them.
+    length : int
+        Epochs of the plain run whose every epoch is tried as a save point;
+        what the scheduler does should happen within them.
+    standalone : bool
+        Whether a reproduction script may paste the source of these functions
+        rather than import their modules.
+    reference : str
+        How the command line names it: a listed name or ``module:attribute``.
+        Set where a subject is found by one.
+
+    >>> from torch.optim.lr_scheduler import StepLR
+    >>> Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5}).name
+    'decays'
+
+    Raises
+    ------
+    SubjectError
+        For a field that is not what it must be; the message says which.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    _: KW_ONLY
+    options: Mapping[str, Any] = field(default_factory=dict)
+    drawn: SearchStrategy[dict[str, Any]] | None = None
+    words: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    optimizer: Callable[[], Any] | SearchStrategy[Term] = new_sgd
+    step: Callable[[Any, int], None] = step_scheduler
+    state_dict: Callable[[Any], Any] | None = None
+    load_state_dict: Callable[[Any, Any], None] | None = None
+    declines: Mapping[str, str] = field(default_factory=dict)
+    contract: str = ""
+    length: int = 12
+    standalone: bool = False
+    reference: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or self.name.split() != [self.name]:
+            raise SubjectError(
+                f"a subject's name must be a word without spaces (got {self.name!r})"
+            )
+        for what in ("build", "optimizer", "step"):
+            value = getattr(self, what)
+            if not callable(value) and not (what == "optimizer" and _is_strategy(value)):
+                raise SubjectError(
+                    f"subject {self.name}: {what!r} must be callable (got {value!r})"
+                )
+        if (self.state_dict is None) != (self.load_state_dict is None):
+            raise SubjectError(
+                f"subject {self.name}: give both state_dict and load_state_dict, or neither"
+            )
+        if type(self.length) is not int or not 1 <= self.length <= MAX_LENGTH:
+            raise SubjectError(
+                f"subject {self.name}: 'length' must be a whole number of epochs from 1 to "
+                f"{MAX_LENGTH} (got {self.length!r})"
+            )
+        for what in MAPPINGS:
+            value = getattr(self, what)
+            if not isinstance(value, Mapping):
+                raise SubjectError(f"subject {self.name}: {what!r} must be a dict (got {value!r})")
+        if self.drawn is not None and not _is_strategy(self.drawn):
+            raise SubjectError(
+                f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
+            )
+        for what, who in (("last_epoch", "the checks give it"), ("changed", "a trace says it")):
+            if what in self.options:
+                raise SubjectError(
+                    f"subject {self.name}: {what!r} is no option, {who}: leave it out"
+                )
+        if self.contract not in ("", *CONTRACTS):
+            raise SubjectError(
+                f"subject {self.name}: 'contract' must be one of {', '.join(CONTRACTS)}, or empty "
+                f"(got {self.contract!r})"
+            )
+        for what in MAPPINGS:
+            object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
+
+    @property
+    def open(self) -> dict[str, SearchStrategy[Any]]:
+        """The options that have no value of their own, but a strategy; the optimizer, too."""
+        values = {"optimizer": self.optimizer, **self.options}
+        return {name: value for name, value in values.items() if _is_strategy(value)}
+
+    @property
+    def strategy(self) -> SearchStrategy[dict[str, Any]] | None:
+        """What draws options, if anything does."""
+        if not self.open:
+            return self.drawn
+        from hypothesis import strategies as st
+
+        open_ = st.fixed_dictionaries(self.open)
+        if self.drawn is None:
+            return open_
+        return st.tuples(open_, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
+
+    def bind(self, options: Mapping[str, Any]) -> Bound:
+        """The subject with a value for every option; `options` come before its own.
+
+        Raises `SubjectError` where `build` does not take them, `TraceError` for a term that
+        is no word of the subject.
+        """
+        values = {**self.options, **self.open, **options}
+        open_ = [name for name, value in values.items() if _is_strategy(value)]
+        if open_:
+            raise SubjectError(
+                f"subject {self.name}: the trace must begin with a value for the drawn option "
+                f"{open_[0]!r}: write {open_[0]}=VALUE"
+            )
+        fields = {
+            name: values.pop(name)
+            for name in FIELDS
+            if isinstance(values.get(name), Term)
+            or (name in values and _is_strategy(getattr(self, name)))
+        }
+        changed = values.pop("changed", {})
+        if not isinstance(changed, dict) or not all(isinstance(name, str) for name in changed):
+            raise TraceError(
+                f"'changed' must be a dict of options by their names (got {changed!r}): "
+                "write changed={'name':value}"
+            )
+        signature = _signature(self.build)
+        if signature is not None:
+            try:
+                signature.bind(None, **values)
+            except TypeError as error:
+                raise SubjectError(
+                    f"subject {self.name}: build cannot be called with the options "
+                    f"{sorted(values)}: {_misfit(signature, values) or error}; its signature is "
+                    f"{signature}"
+                ) from None
+        bound = Bound(self, values, fields, changed)
+        bound.check_words()
+        if changed:
+            bound.new.check_words()
+        return bound
+
+    def with_options(self, options: Mapping[str, Any]) -> Subject:
+        """The same subject, with `options` in place of its own of these names."""
+        return replace(self, options={**self.options, **options}) if options else self
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A subject with a value for every option; `fields` are terms in place of fields of it.
+
+    `changed` are the options that change where a run is resumed.
+    """
+
+    subject: Subject
+    options: dict[str, Any]
+    fields: dict[str, Term] = field(default_factory=dict)
+    changed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def literals(self) -> tuple[tuple[str, Any], ...]:
+        """The options that a trace can say; the others are the subject's own, such as functions."""
+        said: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
+        said += self.fields.items()
+        for name, value in self.options.items():
+            try:
+                format_value(value)
+            except TraceError as error:
+                if self.subject.options.get(name) is not value:
+                    raise SubjectError(
+                        f"subject {self.subject.name}: the drawn option {name!r} has a value that "
+                        f"no trace can say: {error}"
+                    ) from None
+            else:
+                said.append((name, value))
+        return tuple(said)
+
+    @functools.cached_property
+    def words(self) -> Mapping[str, Callable[..., Any]]:
+        """What terms can stand for."""
+        return {**WORDS, **self.subject.words}
+
+    def check_words(self) -> None:
+        """Raise `TraceError` for a term that is no word of the subject, or makes no optimizer."""
+        term = self.fields.get("optimizer")
+        if isinstance(term, Term) and term.arguments is None:
+            raise TraceError(f"optimizer={term} only names one that can be made: write {term}()")
+        if self.fields or holds_term(self.options):
+            for name in _terms([self.fields, self.options]):
+                resolve(Term(name), self.words)
+
+    @property
+    def new_optimizer(self) -> Callable[[], Any]:
+        """Makes a new optimizer."""
+        if "optimizer" in self.fields:
+            return functools.partial(resolve, self.fields["optimizer"], self.words)
+        assert callable(self.subject.optimizer)  # a drawn one is in the fields
+        return self.subject.optimizer
+
+    @property
+    def new(self) -> Bound:
+        """The same with the changed options, as a resumed run is built; errors are those of `bind`.
+
+        The optimizer and the step stay as they are.
+        """
+        return self.subject.bind({**self.fields, **self.options, **self.changed})
+
+    @property
+    def takes_last_epoch(self) -> bool:
+        """Whether `build` has a parameter for ``last_epoch``."""
+        signature = _signature(self.subject.build)
+        if signature is None:
+            return True
+        return any(
+            parameter.name == "last_epoch" or parameter.kind is parameter.VAR_KEYWORD
+            for parameter in signature.parameters.values()
+        )
+
+    def build(self, optimizer: Any, **last_epoch: int) -> Any:
+        """A new scheduler; what a check calls as ``build(optimizer)`` or with ``last_epoch``."""
+        options = self.options
+        if self._terms:
+            options = resolve(options, self.words)
+        scheduler = self.subject.build(optimizer, **last_epoch, **options)
+        if self.subject.state_dict is None:
+            return scheduler
+        return Stateful(scheduler, self.subject.state_dict, self.subject.load_state_dict)
+
+    def step(self, scheduler: Any, epoch: int) -> None:
+        """Step a scheduler that `build` made."""
+        if self.subject.state_dict is not None:
+            scheduler = scheduler.scheduler
+        self._step(scheduler, epoch)
+
+    def takes_epoch(self, scheduler: Any) -> bool:
+        """Whether a scheduler that `build` made is stepped by ``step()``, or ``step(epoch)``."""
+        step = getattr(scheduler, "step", None)
+        signature = _signature(step) if callable(step) else None
+        if signature is None or self._step is not step_scheduler:
+            return False
+        return "epoch" in signature.parameters
+
+    @functools.cached_property
+    def _terms(self) -> bool:
+        return holds_term(self.options)
+
+    @functools.cached_property
+    def _step(self) -> Callable[[Any, int], None]:
+        if "step" in self.fields:
+            step: Callable[[Any, int], None] = resolve(self.fields["step"], self.words)
+            return step
+        return self.subject.step
+
+
+def _terms(value: Any) -> Iterator[str]:
+    """The words in `value`."""
+    if isinstance(value, Term):
+        yield value.name
+        value = [*(value.arguments or ()), *(item for _, item in value.keywords)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if type(value) in (list, tuple):
+        for item in value:
+            yield from _terms(item)
+
+
+def _is_strategy(value: Any) -> bool:
+    # Without importing Hypothesis: what is no strategy must not pay for it.
+    module = sys.modules.get("hypothesis.strategies")
+    return module is not None and isinstance(value, module.SearchStrategy)
+
+
+def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
+    """What options a signature does not take, and which it still needs."""
+    _, *takes = signature.parameters.values()
+    names = [parameter.name for parameter in takes]
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
+    said = []
+    for name in () if any_name else (name for name in options if name not in names):
+        close = difflib.get_close_matches(name, names, n=1)
+        said.append(f"it takes no {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    needs = [
+        repr(parameter.name)
+        for parameter in takes
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in ("last_epoch", *options)
+    ]
+    if needs:
+        give = f"{needs[0][1:-1]}=..."
+        said.append(f"it needs {', '.join(needs)}: give {give}, in a command --kwargs '{give}'")
+    return ", and ".join(said)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return None

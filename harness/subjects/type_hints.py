@@ -1,0 +1,87 @@
+"""Draws the options that a constructor needs, where its type hints say what they are."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+GIVEN = ("self", "optimizer", "last_epoch", "verbose")
+"""Parameters of a constructor that are no options."""
+
+
+def strategies_for(build: Callable[..., Any], given: Collection[str]) -> dict[str, Any]:
+    """What draws the options that `build` needs and that are not `given`, where it is certain.
+
+    Nothing where `build` has no signature.
+    """
+    try:
+        hints = required(build)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return {}
+    drawn = {name: strategy_of(hint) for name, hint in hints.items() if name not in given}
+    return {name: strategy for name, strategy in drawn.items() if strategy is not None}
+
+
+def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str]:
+    """The parameters that must be given, without the first `skip` and those that the checks give.
+
+    Raises `ValueError` or `TypeError` where there is no signature.
+    """
+    for parameter in list(inspect.signature(function).parameters.values())[skip:]:
+        variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not variable and parameter.name not in GIVEN:
+            yield parameter.name
+
+
+def required(build: Callable[..., Any]) -> dict[str, Any]:
+    """The options that have no default, with their type hints, None where there is none.
+
+    Raises as `without_default`. What comes first is the optimizer.
+    """
+    names = list(without_default(build, skip=1))
+    function: Any = build.func if isinstance(build, functools.partial) else build
+    is_class = isinstance(function, type)
+    try:
+        hints = typing.get_type_hints(function.__init__ if is_class else function)
+    except Exception:  # of names that are there for a type checker alone
+        hints = {}
+    return {name: hints.get(name) for name in names}
+
+
+def strategy_of(hint: Any) -> SearchStrategy[Any] | None:
+    """What draws values of a type, if that is certain.
+
+    Not Hypothesis's ``from_type``: its numbers are as large as can be, and nan.
+    """
+    from hypothesis import strategies as st
+
+    simple = {
+        int: st.integers(1, 8),
+        float: st.sampled_from([0.5, 0.1, 0.9, 0.01]),
+        bool: st.booleans(),
+        type(None): st.none(),
+    }
+    if isinstance(hint, type) and hint in simple:
+        return simple[hint]
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal and all(
+        value is None or type(value) in (bool, int, str) for value in inside
+    ):
+        return st.sampled_from(inside)
+    parts = [part for item in inside if item is not ... and (part := strategy_of(item)) is not None]
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(parts) if len(parts) == len(inside) else None
+    if origin in (list, Sequence, Iterable, Collection) and parts:
+        return st.lists(parts[0], min_size=1, max_size=3)
+    if origin is tuple and inside[1:] == (...,) and parts:
+        return st.lists(parts[0], min_size=1, max_size=3).map(tuple)
+    if origin is tuple and inside and len(parts) == len(inside):
+        return st.tuples(*parts)
+    return None
