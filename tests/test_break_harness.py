@@ -28,11 +28,15 @@ def test_there_are_enough_of_them():
 
 def test_an_edit_that_is_not_noticed_is_a_problem():
     edit = break_harness.Edit(
-        "change what is not there", "loop.py", "no such text", "", "tests/test_sweep.py"
+        "change what is not there",
+        "core/training_loop.py",
+        "no such text",
+        "",
+        "tests/test_sweep.py",
     )
     assert edit.problem().endswith("times in harness/core/training_loop.py")
     harmless = break_harness.Edit(
-        "change a message", "paths.py", "What a trace means", "What traces mean",
+        "change a message", "core/operations.py", "What a trace means", "What traces mean",
         "tests/test_sweep.py::test_every_way_follows_every_other",
     )  # fmt: skip
     assert harmless.problem() == ""

@@ -33,7 +33,8 @@ def observations(monkeypatch, subject, check, trace):
         seen.append(observe(optimizer, scheduler))
         return seen[-1]
 
-    monkeypatch.setattr("harness.engine.runner.observe", noting)
+    for module in ("runner", "one_run"):
+        monkeypatch.setattr(f"harness.engine.{module}.observe", noting)
     runner = Runner(subject.bind({}))
     outcome = runner.run(check, trace)
     return seen, outcome, vars(runner.tally)

@@ -461,7 +461,8 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
         def test_nothing_of_ours_is_there():
             ours = {name for name in sys.modules if name.startswith("harness")}
             assert ours == {
-                "harness", "harness.core.errors", "harness.core.defaults", "harness.pytest_plugin"
+                "harness", "harness.core", "harness.core.errors", "harness.core.defaults",
+                "harness.pytest_plugin",
             }
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """

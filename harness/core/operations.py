@@ -43,6 +43,7 @@ def groups_added(path: str) -> int:
 def branches(operations: Sequence[Operation]) -> list[str]:
     """For every operation, the whole path of the branch that it belongs to.
 
+    >>> from harness.core.trace import Trace
     >>> branches(Trace.parse("train:1 save:a train:2 resume:a scheduler:1").operations)
     ['ttt', 'ttt', 'ttt', 'ts', 'ts']
     """
@@ -76,6 +77,7 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
 def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
     """The path to the place after `step` steps of the operation with the index `operation`.
 
+    >>> from harness.core.trace import Trace
     >>> path_to(Trace.parse("train:1 save:a train:2 resume:a scheduler:3").operations, 4, 2)
     'tss'
 

@@ -14,7 +14,7 @@ def place_of(value: Any) -> str:
     The path is relative where the file is below the current folder. Of a partial it is the
     function's place, and of another object that of its class.
 
-    >>> place_of(place_of).rpartition(":")[0].endswith("place.py")
+    >>> place_of(place_of).rpartition(":")[0].endswith("location.py")
     True
     >>> place_of(len)
     ''
