@@ -15,7 +15,7 @@ Read on, each by ``python -m pydoc``:
 `harness.checks.registry`    the promises, and how to write one
 `harness.core.trace`         what was done, as a line that prints and parses back
 `harness.core.result`        the verdicts, and what is compared
-`harness.report.text`        reports as text and as JSON; `harness.engine.grouping` by cause
+`harness.report.text`        reports as text and as JSON; `harness.report.failures`: by cause
 `harness.core.ledger`        known failures
 `harness.pytest_plugin`      in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
@@ -67,9 +67,7 @@ if TYPE_CHECKING:
     from harness.core.result import BrokenSchedule, Budget, Counterexample, Result
     from harness.core.trace import Operation, Trace
     from harness.core.training_loop import metrics, step_with_metric
-    from harness.engine.grouping import Cause, explain
-    from harness.engine.replay import replay
-    from harness.engine.session import check_subject
+    from harness.engine.session import check_subject, replay
     from harness.pytest_plugin import parametrize_with_checks
     from harness.report.script import write_script
     from harness.subjects.subject import Subject
@@ -77,10 +75,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Failure": "report.failures",
+    "Verdict": "core.verdict",
+    "failures": "report.failures",
     "CHECKS": "checks.registry",
     "BrokenSchedule": "core.result",
     "Budget": "core.result",
-    "Cause": "engine.grouping",
     "Check": "core.check",
     "CheckError": "core.errors",
     "Counterexample": "core.result",
@@ -97,10 +97,9 @@ _HOME = {
     "UndecidedError": "core.errors",
     "check_scheduler": "api",
     "check_subject": "engine.session",
-    "explain": "engine.grouping",
     "metrics": "core.training_loop",
     "parametrize_with_checks": "pytest_plugin",
-    "replay": "engine.replay",
+    "replay": "engine.session",
     "resume_check": "core.check",
     "state_check": "core.check",
     "step_with_metric": "core.training_loop",
@@ -111,10 +110,10 @@ __all__ = [
     "CHECKS",
     "BrokenSchedule",
     "Budget",
-    "Cause",
     "Check",
     "CheckError",
     "Counterexample",
+    "Failure",
     "HarnessError",
     "Operation",
     "OutputError",
@@ -126,9 +125,10 @@ __all__ = [
     "Trace",
     "TraceError",
     "UndecidedError",
+    "Verdict",
     "check_scheduler",
     "check_subject",
-    "explain",
+    "failures",
     "metrics",
     "parametrize_with_checks",
     "replay",

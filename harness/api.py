@@ -10,20 +10,12 @@ from harness.checks.registry import select_checks
 from harness.core import defaults as settings
 from harness.core.errors import UndecidedError
 from harness.core.ledger import read_ledger
-from harness.core.result import (
-    UNKNOWN,
-    BrokenSchedule,
-    Budget,
-    Result,
-)
-from harness.engine.grouping import explain as explain_results
+from harness.core.result import BrokenSchedule, Budget, Result, Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
+from harness.report.failures import failures
 from harness.report.text import (
-    alike,
     broken_text,
-    causes_count,
-    causes_text,
     stale_text,
     unknown_text,
 )
@@ -38,7 +30,6 @@ def check_scheduler(
     max_examples: int | None = None,
     seed: int | None = None,
     time_limit: float | None = None,
-    explain: bool = False,
     resume_python: str = "",
     ledger: str | Path | Iterable[str | Path] | None = None,
     **options: Any,
@@ -60,8 +51,6 @@ def check_scheduler(
         Seed of the search: the same one draws the same traces.
     time_limit : float, optional
         Seconds for each check.
-    explain : bool
-        Whether to report what is broken by its causes, over all sets of drawn options.
     resume_python : str
         Path of another Python, with another torch: the checks that go through another
         process are added, saved by one torch and resumed by the other.
@@ -82,7 +71,7 @@ def check_scheduler(
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
     >>> results[0].verdict
-    'HOLDS'
+    <Verdict.HOLDS: 'HOLDS'>
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
     checks = list(checks)
@@ -94,7 +83,7 @@ def check_scheduler(
     if resume_python:
         worker_of(resume_python)  # says at once what is wrong with it
     selected = select_checks(checks, all_checks=said.all_checks, elsewhere=bool(resume_python))
-    budget = Budget(said.max_examples, said.seed, said.time_limit, explain)
+    budget = Budget(said.max_examples, said.seed, said.time_limit)
     chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
     results = list(
         check_subject(
@@ -102,14 +91,10 @@ def check_scheduler(
             ledger=read_ledger(said.files), search_known=said.search_known,
         )
     )  # fmt: skip
-    by_name = {check.name: check for check in selected}
-    if explain and (causes := explain_results(results)):
-        text = causes_text(causes, by_name)
-        raise BrokenSchedule(f"{text}\n\n{causes_count(causes)}", results)
-    broken = [broken_text(first, by_name[first.check], others) for first, *others in alike(results)]
+    broken = [broken_text(failure) for failure in failures(results)]
     broken += filter(None, [stale_text(results)])
     if broken:
         raise BrokenSchedule("\n\n".join(broken), results)
-    if any(result.verdict == UNKNOWN for result in results):
+    if any(result.verdict == Verdict.UNKNOWN for result in results):
         raise UndecidedError(unknown_text(results))
     return results

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from harness.core.check import Check
     from harness.core.ledger import Ledger
     from harness.core.result import Result
-    from harness.engine.session import Pairs
+    from harness.engine.session import SubjectSession
     from harness.subjects.subject import Subject
 
 __all__ = ["parametrize_with_checks"]
@@ -70,7 +70,7 @@ FLAGS = {
 }
 LEDGER = "Known failures of your own, beside ours of PyTorch; repeatable."
 
-_pairs: dict[Any, tuple[Any, Pairs]] = {}
+_pairs: dict[Any, tuple[Any, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}
 _made: list[Result] = []
 """Results that no report has yet."""
@@ -145,30 +145,32 @@ class PairCheck:
         """Raise what pytest makes the verdict's outcome of."""
         __tracebackhide__ = True
         from harness.core import result as results
+        from harness.core.verdict import Verdict
         from harness.report import text as report
+        from harness.report.failures import Failure
         from harness.subjects.references import as_subject
 
         result = self.pairs(as_subject(subject)).check(self.check)
         _made.append(result)
-        if result.verdict == results.DECLINED:
+        if result.verdict == Verdict.DECLINED:
             pytest.skip(result.reason)
-        if result.verdict == results.UNKNOWN:
+        if result.verdict == Verdict.UNKNOWN:
             raise UndecidedError(report.unknown_text([result]))
-        if result.verdict == results.STALE:
+        if result.verdict == Verdict.STALE:
             raise results.BrokenSchedule(report.stale_text([result]), [result])
-        if result.verdict == results.KNOWN:
+        if result.verdict == Verdict.KNOWN:
             pytest.xfail(result.reason)  # does nothing with --runxfail
         if result.counterexample is not None:
-            text = report.broken_text(result, self.check)
-            if self.said.files and result.verdict == results.BROKEN:
-                text += f"\n  In no ledger:\n\n{report.entries([result])[0]}"
+            text = report.broken_text(Failure((result,)))
+            if self.said.files and result.verdict == Verdict.BROKEN:
+                text += f"\n  Not in any ledger:\n\n{report.entries([result])[0]}"
             raise results.BrokenSchedule(text, [result])
 
-    def pairs(self, subject: Subject) -> Pairs:
+    def pairs(self, subject: Subject) -> SubjectSession:
         """The pairs of a subject, which is prepared when one of them is first asked for."""
         from harness.core.ledger import NOTHING_KNOWN
         from harness.core.result import Budget
-        from harness.engine.session import Pairs
+        from harness.engine.session import SubjectSession
         from harness.subjects.registered import known_to
 
         key = (id(subject), self.said, self.names)
@@ -177,7 +179,9 @@ class PairCheck:
             if not said.no_ledger:
                 known = known_to(subject, _ledger(said))
             budget = Budget(said.max_examples, said.seed, said.time_limit)
-            pairs = Pairs(subject, self.names, budget, ledger=known, search_known=said.search_known)
+            pairs = SubjectSession(
+                subject, self.names, budget, ledger=known, search_known=said.search_known
+            )
             _pairs[key] = subject, pairs  # the subject, so that its id stays its own
         return _pairs[key][1]
 

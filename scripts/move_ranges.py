@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from harness.report.result_files import read_results
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError
 from harness.core.ledger import Entry, overlap, shows_of, version_of
-from harness.core.run import Break
-from harness.report.result_files import read_results
+from harness.core.run import Difference
 from harness.subjects.registered import known_failures, ledger_of_torch
 
 UNMOVED = "NOT RED"
@@ -48,7 +48,9 @@ class Seen:
             pair = row["subject"], row["check"]
             self.pairs.add(pair)
             for known in row.get("in_ledger", ()):
-                broken = Break(*(known[key] for key in ("operation", "step", "expected", "actual")))
+                broken = Difference(
+                    *(known[key] for key in ("operation", "step", "expected", "actual"))
+                )
                 self.breaks.add((*pair, known["trace"], shows_of(broken)))
 
 

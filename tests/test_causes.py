@@ -8,6 +8,7 @@ import ending
 import pytest
 from conftest import served
 from faulty import Falls
+from harness.engine.grouping import AGAIN, BEGINS, EARLIER, LATER, STAYS, UNDONE, relations
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import MultiStepLR, StepLR
@@ -25,9 +26,8 @@ from harness import (
 )
 from harness.checks.registry import HERE, as_check, select_checks
 from harness.core.result import Found
-from harness.core.run import Reference
 from harness.engine.counterexample import counterexample
-from harness.engine.grouping import AGAIN, BEGINS, EARLIER, LATER, STAYS, UNDONE, relations
+from harness.engine.outcome import Reference
 from harness.engine.verdict import SubjectCheck
 from harness.report.text import causes_count, causes_text
 from lr_schedules.faults import SUBJECTS as FAULTS

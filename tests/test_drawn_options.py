@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
 from harness.checks.registry import as_check, select_checks
-from harness.engine.option_sets import find_cases, uninterrupted_rates
+from harness.engine.option_sets import find_option_sets, uninterrupted_rates
 from harness.engine.runner import Runner
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
@@ -62,7 +62,7 @@ def test_own_options_come_before_drawn_ones():
 
 def test_what_the_constructor_refuses_is_left_out():
     subject = Subject("x", LosesItAbove, drawn=SIZES)
-    cases, _ = find_cases(subject, 0, Runner)
+    cases, _ = find_option_sets(subject, 0, Runner)
     sizes = [case.bound.options.get("size", 1) for case in cases]
     assert 1 < len(sizes) <= 26
     assert max(sizes) <= 50
@@ -119,7 +119,7 @@ def test_drawn_options_and_open_ones_are_drawn_together():
         "x", StepLR, options={"gamma": st.sampled_from([0.5, 0.25])},
         drawn=st.fixed_dictionaries({"step_size": st.integers(1, 3)}),
     )  # fmt: skip
-    cases, _ = find_cases(subject, 0, Runner)
+    cases, _ = find_option_sets(subject, 0, Runner)
     assert {tuple(sorted(case.bound.options)) for case in cases} == {("gamma", "step_size")}
     assert len(cases) > 3
 

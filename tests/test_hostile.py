@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from harness import Budget, Subject, check_subject
 from harness.checks.registry import select_checks
 from harness.core.guard import Guard
-from harness.core.result import BROKEN, HOLDS, UNKNOWN
+from harness.core.result import Verdict
 from harness.core.training_loop import new_sgd
 
 HARMLESS = Subject("harmless", ExponentialLR, options={"gamma": 0.9})
@@ -63,9 +63,9 @@ def test_what_a_subject_changes_is_as_before(name, capfd):
     assert capfd.readouterr().out.replace("written to the file descriptor\n", "").replace(
         "printed by a child\n", ""
     ) == ""  # fmt: skip
-    expected = UNKNOWN if name == "ChangesDevice" else HOLDS
+    expected = Verdict.UNKNOWN if name == "ChangesDevice" else Verdict.HOLDS
     if name == "ChangesDevice" and not hasattr(torch, "set_default_device"):
-        expected = HOLDS
+        expected = Verdict.HOLDS
     assert {result.verdict for result in results} == {expected}
     assert not any("error of the harness" in result.reason for result in results)
 
@@ -114,14 +114,14 @@ def test_standard_output_is_a_json_file(harness_command):
 @pytest.mark.parametrize(
     ("name", "verdict"),
     [
-        ("ExitsWhenBuilt", UNKNOWN),
-        ("ExitsAtAStep", HOLDS),
-        ("ExitsWhenSaved", BROKEN),
-        ("ExitsWhenLoaded", BROKEN),
-        ("ExitsWhenCopied", BROKEN),
-        ("ExitsWhenAsked", HOLDS),
-        ("ExitsWithLastEpoch", BROKEN),
-        ("ExitsOnOtherOptions", HOLDS),
+        ("ExitsWhenBuilt", Verdict.UNKNOWN),
+        ("ExitsAtAStep", Verdict.HOLDS),
+        ("ExitsWhenSaved", Verdict.BROKEN),
+        ("ExitsWhenLoaded", Verdict.BROKEN),
+        ("ExitsWhenCopied", Verdict.BROKEN),
+        ("ExitsWhenAsked", Verdict.HOLDS),
+        ("ExitsWithLastEpoch", Verdict.BROKEN),
+        ("ExitsOnOtherOptions", Verdict.HOLDS),
     ],
 )
 def test_sys_exit_is_an_exception_of_the_subject(name, verdict):
@@ -131,7 +131,7 @@ def test_sys_exit_is_an_exception_of_the_subject(name, verdict):
     results = list(check_subject(hostile.SUBJECTS[name], checks, SWEEP))
     assert len(results) == len(checks)
     found = {result.verdict for result in results}
-    assert found == ({verdict} if verdict != BROKEN else {HOLDS, BROKEN})
+    assert found == ({verdict} if verdict != Verdict.BROKEN else {Verdict.HOLDS, Verdict.BROKEN})
     for result in results:
         if result.verdict == BROKEN:
             assert result.counterexample.actual == {"raises": "SystemExit: 0"}
@@ -232,7 +232,7 @@ def test_a_constructor_that_takes_seconds_meets_the_time_limit(harness_command, 
     assert "the time limit of 1.5 s ran out" in done.stdout
     assert "1 HOLDS, 0 BROKEN, 0 DECLINED, 1 UNKNOWN" in done.stdout
     rows = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [row["verdict"] for row in rows] == [UNKNOWN, HOLDS]
+    assert [row["verdict"] for row in rows] == [Verdict.UNKNOWN, Verdict.HOLDS]
 
 
 def test_what_is_printed_is_said_once_a_subject(capsys):
@@ -260,7 +260,7 @@ def test_a_guard_in_another_thread_and_inside_another():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert set(done[0].values()) == {HOLDS}
+    assert set(done[0].values()) == {Verdict.HOLDS}
 
 
 def test_what_is_raised_inside_comes_out_and_all_is_as_before():

@@ -12,7 +12,6 @@ from harness import __version__
 from harness.checks.registry import as_check
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
-from harness.engine.session import Pairs
 from harness.report.html_report import html_report
 from harness.report.matrix import COLOURS, Source, merge
 from harness.report.matrix_page import page

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
+from harness.core.observation import same
 from harness.core.training_loop import (
     Stateful,
     differences,
@@ -15,7 +16,6 @@ from harness.core.training_loop import (
     observe,
     optimizer_step,
     plain,
-    same,
     snapshot,
     step_with_metric,
 )

@@ -14,7 +14,7 @@ from harness import Subject, check_scheduler, replay, write_script
 from harness.checks.registry import select_checks
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, parse_value, resolve
-from harness.core.result import DECLINED, HOLDS, Budget
+from harness.core.result import Budget, Verdict
 from harness.core.training_loop import observe, optimizer_step
 from harness.engine.blame import do_nothing
 from harness.engine.requirements import lacking
@@ -88,14 +88,14 @@ def test_a_word_makes_an_optimizer_that_steps(name):
 @pytest.mark.parametrize("name", WORDS)
 def test_every_optimizer_resumes(name):
     results = list(check_subject(does_nothing(Term.of(name)), promised(), FEW))
-    assert {result.verdict for result in results} <= {HOLDS, DECLINED}
+    assert {result.verdict for result in results} <= {Verdict.HOLDS, Verdict.DECLINED}
     assert all(result.weights for result in results)
 
 
 def test_drawn_optimizers_resume():
     for term in drawn()[::40]:
         for result in check_subject(does_nothing(term), promised(), FEW):
-            assert result.verdict in (HOLDS, DECLINED), (str(term), result)
+            assert result.verdict in (Verdict.HOLDS, Verdict.DECLINED), (str(term), result)
             assert result.weights, str(term)
 
 
@@ -260,9 +260,9 @@ def test_a_strategy_as_the_optimizer_is_drawn():
     assert list(subject.open) == ["optimizer"]
     some = ["resume_optimizer_then_scheduler", "resume_by_pickle", "resume_by_deepcopy"]
     for result in check_subject(subject, select_checks(some), FEW):
-        assert result.verdict == HOLDS, result
+        assert result.verdict == Verdict.HOLDS, result
     result = replay(subject, some[0], "optimizer=Adam(groups=2) train:2 save:a resume:a")
-    assert result.verdict == HOLDS
+    assert result.verdict == Verdict.HOLDS
     with pytest.raises(SubjectError, match="drawn option 'optimizer': write optimizer=VALUE"):
         replay(subject, some[0], "train:2 save:a resume:a")
     with pytest.raises(SubjectError, match=r"must return a torch optimizer \(got 3\)"):
@@ -310,7 +310,7 @@ def test_options_are_checked_before_any_optimizer_is_drawn():
         checks=["resume_optimizer_then_scheduler"],
         max_examples=0,
     )
-    assert results[0].verdict == HOLDS
+    assert results[0].verdict == Verdict.HOLDS
 
 
 def test_the_words_do_not_need_hypothesis():

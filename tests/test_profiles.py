@@ -19,7 +19,7 @@ from harness.core.result import Result
 from harness.core.run import Tally
 from harness.engine.ordering import explore, gate, shard_of
 from harness.engine.saved_examples import Examples
-from harness.engine.session import Pairs, check_subject
+from harness.engine.session import check_subject
 from harness.report.merge import merged
 from harness.report.text import summary
 from lr_schedules.correct import Halving

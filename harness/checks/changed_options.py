@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.core.observation import same
 from harness.core.training_loop import (
     Stateful,
     describe,
@@ -40,7 +41,6 @@ from harness.core.training_loop import (
     observe,
     optimizer_step,
     restore_parameters,
-    same,
     snapshot,
 )
 

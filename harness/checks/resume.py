@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.core.check import resume_check
+from harness.core.check import check_of, resume_check
 from harness.core.training_loop import (
     save_deepcopy,
     save_file,
@@ -29,6 +29,10 @@ def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: 
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
     return optimizer, scheduler
+
+
+DOCUMENTED = check_of(resume_optimizer_then_scheduler)
+"""The documented route; at other moments it makes the checks below."""
 
 
 @resume_check
@@ -60,28 +64,16 @@ def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
     return optimizer, scheduler
 
 
-@resume_check(same_dict=True)
-def resume_twice_from_one_dict(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load one scheduler state, the same dict each time, into two runs.
-
-    The optimizer gets a copy: its ``load_state_dict`` goes on using the tensors
-    that it is given, which is no matter of the scheduler.
-    """
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(copy.deepcopy(checkpoint["optimizer"]))
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    return optimizer, scheduler
-
-
-@resume_check(at="save")
-def resume_at_every_save(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Stop at every save, and go on from it with both built anew, in a chain."""
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    return optimizer, scheduler
+resume_twice_from_one_dict = DOCUMENTED.variant(
+    "resume_twice_from_one_dict",
+    "Load one scheduler state, the same dict each time, into two runs.",
+    same_dict=True,
+)
+resume_at_every_save = DOCUMENTED.variant(
+    "resume_at_every_save",
+    "Stop at every save and resume from it, with both built new, in a chain.",
+    at="save",
+)
 
 
 @resume_check(save=save_deepcopy, about="the scheduler and the optimizer together")
@@ -154,43 +146,26 @@ def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> A
     return optimizer, scheduler
 
 
-@resume_check(default=False, elsewhere="resume", about="what the checkpoint holds")
-def resume_in_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load in a new process what torch.save wrote in this one, into both built anew."""
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    return optimizer, scheduler
-
-
-@resume_check(default=False, elsewhere="save", about="what the checkpoint holds")
-def resume_from_another_process(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load what torch.save wrote in a new process, which began the run, into both built anew."""
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    return optimizer, scheduler
-
-
-@resume_check(
-    default=False, needs=("options",), weights=False, search=False,
-    about="which option wins where the resumed run has others",
+resume_in_another_process = DOCUMENTED.variant(
+    "resume_in_another_process",
+    "Load in a new process what torch.save wrote in this one, with both built new.",
+    default=False, search=False, elsewhere="resume", about="what the checkpoint holds",
 )  # fmt: skip
-def resume_with_changed_options(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Build with a changed option, load both: the saved one wins, or the new one, or it raises.
+resume_from_another_process = DOCUMENTED.variant(
+    "resume_from_another_process",
+    "Load what torch.save wrote in a new process, which began the run, with both built new.",
+    default=False, search=False, elsewhere="save", about="what the checkpoint holds",
+)  # fmt: skip
+resume_with_changed_options = DOCUMENTED.variant(
+    "resume_with_changed_options",
+    "Build with a changed option, load both: the saved one wins, or the new one, or it raises.",
+    default=False, needs=("options",), weights=False, search=False, changes_options=True,
+    prerequisite=DOCUMENTED, about="which option wins if the resumed run has others",
+)  # fmt: skip
+"""One of three contracts must hold exactly at every save point; see
+`harness.checks.changed_options`."""
 
-    In the documented order. One of the three contracts must be followed exactly at every save
-    point; see `harness.checks.changed_options`.
-    """
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(checkpoint["scheduler"])
-    return optimizer, scheduler
 
-
-@resume_check
+@resume_check(mixes=True)
 def resumes_mixed() -> Any:
     """All resume checks that hold alone, mixed in one run."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from harness.core.errors import TraceError
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
     from harness.engine.ordering import Make, Pair
+    from harness.engine.saved_examples import Examples
     from harness.subjects.subject import Subject
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
@@ -113,7 +114,6 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 )
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the report as one page, with pictures and scripts.")  # fmt: skip
-@click.option("--explain", is_flag=True, help="Report by cause, over all sets of drawn options.")
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
 @click.option("--search-known", is_flag=True,
@@ -138,7 +138,6 @@ def check(
     scripts: Path | None,
     plots: Path | None,
     html_file: Path | None,
-    explain: bool,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
     search_known: bool,
@@ -158,7 +157,7 @@ def check(
     from harness.core.ledger import NOTHING_KNOWN
     from harness.core.result import Budget
     from harness.engine.ordering import gate, shard_of
-    from harness.engine.session import Pairs
+    from harness.engine.session import SubjectSession
     from harness.subjects.registered import choose_subjects, known_failures, ledger_of_torch
 
     if kwargs and not subjects:
@@ -182,11 +181,9 @@ def check(
             raise click.BadParameter("must be a number of seconds", param_hint=name)
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
-    budget = Budget(max_examples, seed, time_limit, explain)
+    budget = Budget(max_examples, seed, time_limit)
     if no_ledger and (ledgers or search_known):
         raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
-    if explain and time_budget is not None:
-        raise click.UsageError("--explain takes as long as it takes: leave out --time-budget")
     known = NOTHING_KNOWN
     if not no_ledger:
         known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
@@ -194,11 +191,11 @@ def check(
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
 
-    def make(subject: Subject, budget: Budget) -> Pairs:
+    def make(subject: Subject, budget: Budget, examples: Examples | None = None) -> SubjectSession:
         names = {check.name for check in selected}
-        return Pairs(
+        return SubjectSession(
             subject, names, budget, resume_python=resume_python, ledger=known,
-            search_known=search_known,
+            search_known=search_known, examples=examples,
         )  # fmt: skip
 
     if profile == "explore":
@@ -211,29 +208,25 @@ def check(
 
     tried = [pair for index, pair in enumerate(pairs) if index in results]
     last = [results[index] for index in sorted(results)]
-    by_check = {check.name: check for check in selected}
     show_missed(found)
-    status = show_results(
-        last, by_check, subjects=[subject for subject, _ in tried], scripts=scripts, plots=plots,
-        explain=explain, ledger=not no_ledger,
-    )  # fmt: skip
+    status = show_results(last, pairs=tried, scripts=scripts, plots=plots, ledger=not no_ledger)
     by_name = {subject.name: subject for subject, _ in tried}
     part = "/".join(map(str, shard))
     not_checked = {missed.what: missed.why for missed in found.missed}
-    tell_github(ci, last, by_check, complete=complete, not_checked=not_checked)
+    tell_github(ci, last, complete=complete, not_checked=not_checked)
     if json_file is not None:
         from harness.core.files import write_text
         from harness.engine.option_sets import uninterrupted_rates
-        from harness.report.text import to_json
+        from harness.report.result_file import dump_results, results_of_run
 
         runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
-        data = to_json(last, budget, complete=complete, runs=runs, shard=part)
-        data["not_checked"] = not_checked
-        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        file = results_of_run(last, budget, complete=complete, runs=runs, shard=part)
+        write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
     if html_file is not None:
         from harness.core.files import write_text
         from harness.report.html_report import html_report
 
+        by_check = {check.name: check for check in selected}
         page = html_report(last, by_name, by_check, budget, complete=complete, shard=part)
         write_text(html_file, page)
     if found.missed:

@@ -38,7 +38,7 @@ def verify(files: tuple[Path, ...]) -> int:
 
     from harness.checks.registry import as_check
     from harness.core.ledger import Ledger, version_of
-    from harness.core.result import BROKEN, KNOWN, STALE, UNKNOWN
+    from harness.core.result import Verdict
     from harness.engine.session import check_subject
     from harness.subjects.registered import subject_called
 
@@ -53,17 +53,17 @@ def verify(files: tuple[Path, ...]) -> int:
             subject, map(as_check, checks), ledger=known, replay_alone=True
         ):
             verdicts.append(result.verdict)
-            if result.verdict in (BROKEN, STALE, UNKNOWN):
+            if result.verdict in (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN):
                 click.echo(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
-    more = verdicts.count(BROKEN)
+    more = verdicts.count(Verdict.BROKEN)
     click.echo(
-        f"torch {version}: {verdicts.count(KNOWN)} of {len(about)} entries are true of it; of "
+        f"torch {version}: {verdicts.count(Verdict.KNOWN)} of {len(about)} entries are true of it; of "
         f"{len(entries) - len(about)} about other versions {more or 'none'} "
         f"{'is' if more < 2 else 'are'} true of it as well"
     )
-    if UNKNOWN in verdicts:
+    if Verdict.UNKNOWN in verdicts:
         return FAILED
-    return BROKEN_FOUND if BROKEN in verdicts or STALE in verdicts else OK
+    return BROKEN_FOUND if Verdict.BROKEN in verdicts or Verdict.STALE in verdicts else OK
 
 
 @ledger.command()

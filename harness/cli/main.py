@@ -109,18 +109,22 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
     """
     from harness.checks.registry import as_check
-    from harness.core.result import BROKEN, HOLDS
-    from harness.engine.replay import replay
+    from harness.core.result import Verdict
+    from harness.engine.session import replay
     from harness.report import text as report
+    from harness.report.failures import Failure
     from harness.subjects.registered import subject_called
 
     chosen = as_check(check_name)
     check_python(resume_python)
     result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
-    if result.verdict == BROKEN:
-        click.echo("still broken\n" + report.broken_text(result, chosen))
+    if result.verdict == Verdict.BROKEN:
+        click.echo("still broken\n" + report.broken_text(Failure((result,))))
         return BROKEN_FOUND
-    if result.verdict == HOLDS:
+    if result.verdict == Verdict.DECLINED:
+        click.echo(f"declined: {result.reason}")
+        return OK
+    if result.verdict == Verdict.HOLDS:
         click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
         if result.note:
             click.echo(f"note: {result.note}")
@@ -142,8 +146,8 @@ def script(
     """Write a script that shows TRACE with torch alone."""
     from harness.checks.registry import as_check
     from harness.core.files import check_writable, write_text
-    from harness.core.result import BROKEN
-    from harness.engine.replay import replay
+    from harness.core.result import Verdict
+    from harness.engine.session import replay
     from harness.report.script import script_of
     from harness.subjects.registered import subject_called
 
@@ -153,7 +157,7 @@ def script(
     check_python(resume_python)
     result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace)
-    if result.verdict != BROKEN:
+    if result.verdict != Verdict.BROKEN:
         why = f": {result.reason}" if result.reason else ""
         click.echo(f"note: this trace is not broken on torch {result.torch}{why}", err=True)
     if output is None:
@@ -226,25 +230,21 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
 
     Exit status: that of `check`; 2 where the files are not all the parts of one run.
     """
-    from harness.checks.registry import as_check
     from harness.cli.show import show_results
     from harness.core.files import check_writable, write_text
-    from harness.core.result import BROKEN, KNOWN
+    from harness.core.result import Verdict
     from harness.report.github import tell_github
     from harness.report.merge import merged
-    from harness.report.result_files import read_results, result_of
+    from harness.report.result_file import dump_results, read_results
 
     if json_file is not None:
         check_writable(json_file)
-    data = merged([(path, read_results(path)) for path in results])
-    found = [result_of(row) for row in data["results"]]
-    broken = [result for result in found if result.verdict == BROKEN]
-    checks = {result.check: as_check(result.references[1] or result.check) for result in broken}
-    known = any(result.verdict == KNOWN for result in found)
-    status = show_results(found, checks, ledger=known)
-    tell_github(ci, found, checks)
+    file = merged([(path, read_results(path)) for path in results])
     if json_file is not None:
-        write_text(json_file, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        write_text(json_file, dump_results(file))
+    known = any(result.verdict == Verdict.KNOWN for result in file.results)
+    status = show_results(file.results, ledger=known)
+    tell_github(ci, file.results)
     return status
 
 
@@ -262,11 +262,11 @@ def diff(old: Path, new: Path) -> int:
     than rounding, 1 otherwise, 2 the files can't be compared.
     """
     from harness.report.diff import compare, text
-    from harness.report.result_files import read_results
+    from harness.report.result_file import read_results
 
-    difference = compare(read_results(old), read_results(new))
-    click.echo(text(difference))
-    return BROKEN_FOUND if difference.worse else OK
+    comparison = compare(read_results(old), read_results(new))
+    click.echo(text(comparison))
+    return BROKEN_FOUND if comparison.worse else OK
 
 
 @cli.command()

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.core.verdict import Verdict
+
 if TYPE_CHECKING:
     from harness.core.result import Result
 
-SHOWN = ("BROKEN", "STALE", "UNKNOWN")
+SHOWN = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """Verdicts that are counted while the run goes on."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,9 +13,9 @@ from harness.cli.options import BROKEN_FOUND, FAILED, OK
 from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
 from harness.core.files import file_name, write_bytes, write_text
-from harness.core.result import BROKEN, HOLDS, STALE, UNKNOWN, Result
-from harness.engine.grouping import explain as causes_of
+from harness.core.result import Result, Verdict
 from harness.report import text as report
+from harness.report.failures import failures
 from harness.report.script import script_of
 from harness.subjects.discover import Found
 from harness.subjects.subject import Subject
@@ -26,43 +26,31 @@ FEW = 3
 
 def show_results(
     results: Sequence[Result],
-    checks: Mapping[str, Check],
     *,
-    subjects: Sequence[Subject] = (),
+    pairs: Sequence[tuple[Subject, Check]] = (),
     scripts: Path | None = None,
     plots: Path | None = None,
-    explain: bool = False,
     ledger: bool = False,
 ) -> int:
     """Print everything that was found, write scripts and pictures, and return the exit status.
 
-    `checks` are those that are broken, by name, and `subjects` those of the results, one each,
-    where there are `scripts` or `plots`. With a `ledger` what is broken is printed as its
-    entries, too.
+    `pairs` are those of the results, one each, if there are `scripts` or `plots`. With a `ledger`
+    what is broken is printed as its entries, too.
     """
     if not results:
         return FAILED
     reasons = {result.reason for result in results}
-    if len(reasons) == 1 and all(result.verdict == UNKNOWN for result in results):
+    if len(reasons) == 1 and all(result.verdict == Verdict.UNKNOWN for result in results):
         click.echo(f"error: {reasons.pop()}", err=True)
         return FAILED
-    broken = [i for i, result in enumerate(results) if result.verdict == BROKEN]
-    causes = causes_of(results[i] for i in broken) if explain else []
-    if causes:
-        click.echo(f"{report.causes_text(causes, checks)}\n")
-    index = {id(result): i for i, result in enumerate(results)}
-    for group in report.alike(results):
-        if not explain:
-            click.echo(report.broken_text(group[0], checks[group[0].check], group[1:]))
-        for result in group:
-            place, chosen = index[id(result)], checks[result.check]
-            if scripts is not None:
-                click.echo(f"  {_script_file(scripts, subjects[place], chosen, result)}")
-            if plots is not None:
-                click.echo(f"  {_picture_file(plots, subjects[place], chosen, result)}")
-        if not explain:
-            click.echo()
-    if explain and broken and (scripts or plots):
+    pair_of = {id(result): pair for result, pair in zip(results, pairs, strict=False)}
+    broken = failures(results)
+    for failure in broken:
+        click.echo(report.broken_text(failure))
+        if scripts is not None:
+            click.echo(f"  {_script_file(scripts, *pair_of[id(failure.result)], failure.result)}")
+        if plots is not None:
+            click.echo(f"  {_picture_file(plots, *pair_of[id(failure.result)], failure.result)}")
         click.echo()
     for text in (
         report.known_text(results),
@@ -73,27 +61,26 @@ def show_results(
     ):
         if text:
             click.echo(text + "\n")
-    if causes:
-        click.echo(f"{report.causes_count(causes)}\n")
     if ledger and (entries := report.entries(results)):
         if len(entries) <= FEW:
-            click.echo("In no ledger. To accept what is broken, put this into one:\n")
+            click.echo("Not in any ledger. To accept what is broken, put this into one:\n")
             click.echo("\n\n".join(entries) + "\n")
         else:
             click.echo(
-                f"{len(entries)} are in no ledger. The entries to accept them, of --json FILE:"
+                f"{len(entries)} failures are not in any ledger. To print entries for them, from the "
+                "file of check --json:"
             )
             click.echo("  python -m harness ledger update FILE\n")
-    if any(result.verdict != HOLDS for result in results):
+    if any(result.verdict != Verdict.HOLDS for result in results):
         terminal = sys.stdout.isatty()
         Console(width=None if terminal else 100, highlight=False).print(report.table(results))
         click.echo()
         click.echo(report.legend(results))
         click.echo()
     click.echo(report.summary(results))
-    if broken or any(result.verdict == STALE for result in results):
+    if broken or any(result.verdict == Verdict.STALE for result in results):
         return BROKEN_FOUND
-    return FAILED if any(result.verdict == UNKNOWN for result in results) else OK
+    return FAILED if any(result.verdict == Verdict.UNKNOWN for result in results) else OK
 
 
 def show_missed(found: Found) -> None:
@@ -121,7 +108,7 @@ def _picture_file(folder: Path, subject: Subject, chosen: Check, result: Result)
 
     path = folder / f"{file_name(subject.name)}-{chosen.name}.svg"
     try:
-        content = picture_of(subject, chosen, result)
+        content = picture_of(result)
     except HarnessError as error:
         return f"No picture: {error}"
     if content is None:

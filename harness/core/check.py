@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 from harness.core.errors import CheckError
+from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,11 +34,23 @@ class Check:
     without: tuple[str, ...] = ()
     search: bool = True
     elsewhere: str = ""
+    changes_options: bool = False
+    mixes: bool = False
+    prerequisite: Check | None = None
+    own_name: str = ""
+    own_doc: str = ""
 
     @property
     def name(self) -> str:
-        """The name of the function."""
-        return self.function.__name__
+        """The name of the function, or its own if another check has the same function."""
+        return self.own_name or self.function.__name__
+
+    def variant(self, name: str, doc: str, **changes: Any) -> Check:
+        """A check with the same route at another moment.
+
+        `doc` is its promise; `changes` are those of its fields that differ.
+        """
+        return replace(self, own_name=name, own_doc=doc, **changes)
 
     @property
     def reference(self) -> str:
@@ -45,14 +58,21 @@ class Check:
         function = self.function
         if function.__module__.partition(".")[0] == "harness":
             return self.name
-        if function.__module__ == "__main__" or "<" in function.__qualname__:
+        if self.own_name or function.__module__ == "__main__" or "<" in function.__qualname__:
             return ""
         return f"{function.__module__}:{function.__qualname__}"
 
     @property
     def doc(self) -> str:
         """The promise: the first line of the docstring."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return self.own_doc or (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def promise(self) -> Promise:
+        """What reports say of it."""
+        return Promise(
+            self.doc, self.about, self.kind, self.at, self.compares, self.changes_options
+        )
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -73,6 +93,17 @@ def _decorate(function: Function, check: Check) -> Function:
     return function
 
 
+def check_of(function: Callable[..., Any]) -> Check:
+    """The check that a decorated function is; raises `CheckError` if it is not decorated."""
+    check = getattr(function, "__check__", None)
+    if not isinstance(check, Check):
+        raise CheckError(
+            f"{function!r} is not a check: decorate it with harness.resume_check or "
+            "harness.state_check"
+        )
+    return check
+
+
 @overload
 def resume_check(function: Function, /) -> Function: ...
 
@@ -91,6 +122,7 @@ def resume_check(
     without: tuple[str, ...] = ...,
     search: bool = ...,
     elsewhere: str = ...,
+    mixes: bool = ...,
 ) -> Callable[[Function], Function]: ...
 
 
@@ -109,6 +141,7 @@ def resume_check(
     without: tuple[str, ...] = (),
     search: bool = True,
     elsewhere: str = "",
+    mixes: bool = False,
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
@@ -134,8 +167,9 @@ def resume_check(
         Whether the weights of the model must go on as well: not where the
         optimizer's own state is not restored.
     same_dict : bool
-        Whether every resume from a slot is given one and the same dict, where
-        otherwise each is given its own copy.
+        Whether every resume from a slot is given one and the same scheduler state; otherwise
+        each gets its own copy. Everything else in the checkpoint is copied each time: an
+        optimizer goes on using the tensors that it loads.
     without : tuple of str
         The operations (of `harness.core.trace.EVENTS`) that it does not bring back:
         where one was done before the save, it is not tried.
@@ -146,6 +180,8 @@ def resume_check(
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a
         check is not searched.
+    mixes : bool
+        Whether it has no route of its own: each resume of its traces names another check.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
     that no check can take.
@@ -168,7 +204,7 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
+                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere, mixes=mixes,
             ),
         )  # fmt: skip
 

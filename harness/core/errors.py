@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.core.verdict import Reason
+
 
 class HarnessError(Exception):
     """Something the user can mend, said in one sentence; exit status 2."""
@@ -36,7 +38,11 @@ class ResultsError(HarnessError):
 
 
 class UndecidedError(HarnessError):
-    """Some verdict is UNKNOWN, so nothing was proven."""
+    """Some verdict is UNKNOWN, so nothing was proven; `why` is the kind of reason."""
+
+    def __init__(self, text: str, why: Reason = Reason.NOT_RUNNABLE) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class TimeLimit(BaseException):

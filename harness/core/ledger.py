@@ -47,7 +47,7 @@ from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
-from harness.core.run import Break
+from harness.core.run import Difference
 from harness.core.trace import Trace
 
 KINDS = ("bug", "by-design")
@@ -100,7 +100,7 @@ def version_of(torch: str) -> Version:
     return Version(Version(torch).public)
 
 
-def shows_of(broken: Break) -> str:
+def shows_of(broken: Difference) -> str:
     """What differs in a break: names, or the exception's."""
     raised = broken.actual.get("raises")
     if raised is not None:

@@ -1,26 +1,81 @@
-"""What runs show: observations, where one breaks, how much was tried."""
+"""What happened when a trace was run: values that reports read and files keep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from harness.core.operations import epochs
+from harness.core.observation import Observation
+from harness.core.operations import LETTER
+from harness.core.trace import STEPS
+
+__all__ = ["Difference", "Role", "Run", "Seen", "Tally"]
 
 
 @dataclass
 class Tally:
-    """How much was tried."""
+    """How much was tried: traces, steps in them, resumes, and comparisons of a saved state."""
 
     traces: int = 0
     steps: int = 0
     resumes: int = 0
     comparisons: int = 0
 
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(
+            self.traces + other.traces,
+            self.steps + other.steps,
+            self.resumes + other.resumes,
+            self.comparisons + other.comparisons,
+        )
+
+
+class Role(StrEnum):
+    """What a run stands for beside another one."""
+
+    UNINTERRUPTED = "uninterrupted"
+    OTHER_OPTIONS = "other options"
+    """An uninterrupted run with the options that a resumed run changes to."""
+    BEFORE = "before"
+    """The part of a run that is left when it goes back to a checkpoint."""
+    RESUMED = "resumed"
+
 
 @dataclass(frozen=True)
-class Break:
+class Seen:
+    """What was observed after an operation, or after one of its steps.
+
+    `operation` is its text, empty at the start; `epoch` is the number of scheduler steps so far.
+    """
+
+    operation: str
+    epoch: int
+    values: Observation
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run showed from its start, or from a resume, until it ended or was resumed.
+
+    `raises` is the exception that ended it, in one line.
+    """
+
+    role: Role
+    seen: tuple[Seen, ...]
+    raises: str = ""
+    name: str = ""
+
+    @property
+    def path(self) -> str:
+        """The letters of its steps (see `harness.core.operations`)."""
+        kinds = (seen.operation.partition(":")[0] for seen in self.seen)
+        return "".join(LETTER[kind] for kind in kinds if kind in STEPS)
+
+
+@dataclass(frozen=True)
+class Difference:
     """Where a run first differed from what it must be.
 
     `operation` is the index of the operation in the trace, `step` how many of its
@@ -31,40 +86,3 @@ class Break:
     step: int
     expected: dict[str, Any]
     actual: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of one trace showed; `ended` says why it could not be run to its end.
-
-    `refused` says whether that is because the state can't be saved in the check's way,
-    `reading` is the contract that it followed where options changed (see
-    `harness.checks.changed_options`).
-    """
-
-    broken: Break | None = None
-    ended: str = ""
-    refused: bool = False
-    reading: str = ""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The observations of an uninterrupted run, at its start and after every step.
-
-    `raises` is the exception that ended it, in one line.
-    """
-
-    path: str
-    observations: Sequence[dict[str, Any]]
-    raises: str = ""
-
-    @property
-    def error(self) -> str:
-        """Why it ended before its path did."""
-        return self.raises and f"the uninterrupted run raises {self.raises}"
-
-    @property
-    def epochs(self) -> int:
-        """How many scheduler steps it made."""
-        return epochs(self.path[: len(self.observations) - 1])

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from harness.core.observation import MISSING, same
+
 
 class StateRefused(Exception):
     """A state that a way of saving has no form for: nothing was tried, and nothing is broken."""
@@ -163,17 +165,6 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
     return {"object": name, "state": plain(getattr(value, "__dict__", {}), inside)}
 
 
-def same(expected: Any, actual: Any) -> bool:
-    """Whether two plain values are exactly equal; nan equals nan."""
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        return expected.keys() == actual.keys() and all(
-            same(item, actual[key]) for key, item in expected.items()
-        )
-    if isinstance(expected, list) and isinstance(actual, list):
-        return len(expected) == len(actual) and all(map(same, expected, actual))
-    return bool(expected == actual or (expected != expected and actual != actual))
-
-
 def describe(error: BaseException) -> str:
     """An exception in one line, without colours, and without its middle where it is long."""
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
@@ -195,8 +186,8 @@ def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, A
     ]
     if len(keys) > 1 and "weights" in keys:
         keys.remove("weights")  # they follow from the rest
-    left = {str(key): expected.get(key, "(missing)") for key in keys}
-    right = {str(key): actual.get(key, "(missing)") for key in keys}
+    left = {str(key): expected.get(key, MISSING) for key in keys}
+    right = {str(key): actual.get(key, MISSING) for key in keys}
     if all("lr" in side and side["lr"] == side.get("get_last_lr") for side in (left, right)):
         del left["get_last_lr"], right["get_last_lr"]  # it says the same
     return left, right

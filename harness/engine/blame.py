@@ -9,12 +9,12 @@ from typing import Any
 
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.run import Break
+from harness.core.run import Difference
 from harness.core.training_loop import describe
 from harness.subjects.subject import Subject
 
 
-def excuses(control: Break, broken: Break, check: Check) -> bool:
+def excuses(control: Difference, broken: Difference, check: Check) -> bool:
     """Whether what the control shows is the reason of what the subject shows.
 
     A value says nothing: a check may promise what a constant schedule does not
@@ -26,8 +26,8 @@ def excuses(control: Break, broken: Break, check: Check) -> bool:
     return True
 
 
-def why(error: BaseException, so_far: str) -> str:
-    """What an exception that kept a check from being made says: ours is said to be ours.
+def why_not_decided(error: BaseException, so_far: str) -> str:
+    """What an exception says that kept a check from being made; an own error is named as such.
 
     `so_far` is what had been done, for the message.
     """

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from harness.checks.registry import as_check
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.result import Budget
+from harness.core.observation import Points, numbers_of, same
 from harness.core.trace import MAX_STEPS, Operation, Trace
-from harness.core.training_loop import same
 from harness.engine.requirements import lacks
-from harness.engine.runner import Runner, watch
-from harness.engine.trajectory import Points, numbers_of
-from harness.engine.verdict import SubjectCheck
+from harness.engine.runner import Runner
+from harness.engine.trials import Limit
+from harness.engine.whole_run import run_to_the_end
 from harness.subjects.subject import Subject
 
 WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
@@ -67,7 +66,6 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
     Raises `HarnessError` where it can't be run.
     """
     epochs = epochs or subject.length
-    work = SubjectCheck(subject, Budget(time_limit=SECONDS))
     open_ = sorted(subject.open)
     if open_:
         raise HarnessError(
@@ -75,8 +73,9 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
             f"'{open_[0]}=VALUE'"
         )
     bound = subject.bind({})
-    with work.limited():
-        runner = work.runner(bound)
+    limit = Limit(subject, SECONDS)
+    with limit.on():
+        runner = Runner(bound, deadline=limit.deadline)
         plain = runner.reference("t" * epochs)
         if plain.epochs == 0:
             raise HarnessError(f"subject {subject.name}: {plain.error} at its first step")
@@ -109,12 +108,12 @@ def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> Way:
         operations += [Operation("train", count=count)] if count else []
     if not starts:
         return Way(check)
-    stretches = watch(runner, check, Trace(tuple(operations), runner.bound.literals))
+    stretches = run_to_the_end(runner, check, Trace(tuple(operations), runner.bound.literals))
     resumes = []
     for stretch in stretches[1:]:
         assert stretch.began is not None
         start = int(stretch.began.slot[1:])
-        points = [(epoch, numbers_of(seen, "lr")) for epoch, seen in stretch.points]
+        points = [(seen.epoch, numbers_of(seen.values, "lr")) for seen in stretch.seen]
         wrong = next((epoch for epoch, values in points if not same(values, rates[epoch])), None)
         resumes.append(Resume(start, points, wrong, stretch.raises))
     return Way(check, resumes, followed=followed)

@@ -16,19 +16,23 @@ from typing import Any
 from torch.optim import lr_scheduler
 
 from harness.core.check import Check
+from harness.core.observation import same
 from harness.core.operations import unpath, walk
-from harness.core.result import shorten
-from harness.core.run import Break
+from harness.core.result import LostAttribute, shorten
+from harness.core.run import Difference
 from harness.core.trace import BACK, Trace
-from harness.core.training_loop import Stateful, plain, same
-from harness.engine.runner import Runner, scheduler_after
+from harness.core.training_loop import Stateful, plain
+from harness.engine.runner import Runner
+from harness.engine.whole_run import scheduler_after
 
 MOST = 3
 """How many attributes are said."""
 _BASE = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)  # before torch 2.0
 
 
-def attributes_that_differ(runner: Runner, check: Check, trace: Trace, broken: Break) -> str:
+def attributes_that_differ(
+    runner: Runner, check: Check, trace: Trace, broken: Difference
+) -> tuple[LostAttribute, ...]:
     """What the scheduler has after the last resume before the break, and what it must have.
 
     Empty where nothing differs that the methods of its class read, or where it can't be told: in
@@ -37,7 +41,7 @@ def attributes_that_differ(runner: Runner, check: Check, trace: Trace, broken: B
     kinds = (*BACK, "save") if check.at == "save" else BACK
     backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
     if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
-        return ""
+        return ()
     runner = Runner(runner.bound, deadline=runner.deadline)  # what it does here is not counted
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
@@ -47,9 +51,9 @@ def attributes_that_differ(runner: Runner, check: Check, trace: Trace, broken: B
         whole = Trace(tuple(unpath(path)), trace.options)
         uninterrupted = scheduler_after(runner, check, whole)
     if resumed is None or uninterrupted is None:
-        return ""
+        return ()
     state = () if "last_epoch" in check.needs else _saved(uninterrupted)
-    return "; ".join(_differing(resumed, uninterrupted, state)[:MOST])
+    return tuple(_differing(resumed, uninterrupted, state)[:MOST])
 
 
 def _saved(scheduler: Any) -> Any:
@@ -61,21 +65,19 @@ def _saved(scheduler: Any) -> Any:
     return state.keys() if isinstance(state, dict) else ()
 
 
-def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[str]:
+def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[LostAttribute]:
     resumed, uninterrupted = (
         one.scheduler if isinstance(one, Stateful) else one for one in (resumed, uninterrupted)
     )
     has, must = (getattr(one, "__dict__", {}) for one in (resumed, uninterrupted))
-    said = []
+    lost = []
     for name in sorted(_read(type(uninterrupted)) & must.keys()):
         one, other = (plain(values.get(name)) for values in (has, must))
         if name == "optimizer" or not _is_short(other) or same(one, other):
             continue
-        text = f"{name} is {shorten(one)}, and {shorten(other)} in the uninterrupted run"
-        if saved and name not in saved:
-            text += " (it is not in the state_dict)"
-        said.append(text)
-    return said
+        in_state = not saved or name in saved
+        lost.append(LostAttribute(name, shorten(one), shorten(other), in_state))
+    return lost
 
 
 def _is_short(value: Any) -> bool:

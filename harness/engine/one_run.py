@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.checks.registry import MIXED
 from harness.core.check import Check
 from harness.core.errors import CheckError
+from harness.core.observation import same
 from harness.core.operations import LETTER, epochs, gradients, groups_added
-from harness.core.run import Break, Outcome, Reference
+from harness.core.run import Difference
 from harness.core.trace import STEPS, Trace
 from harness.core.training_loop import (
     StateRefused,
@@ -22,10 +22,10 @@ from harness.core.training_loop import (
     optimizer_step,
     plain,
     restore_parameters,
-    same,
     snapshot,
     with_groups,
 )
+from harness.engine.outcome import Outcome, Reference
 
 if TYPE_CHECKING:
     from harness.engine.runner import Runner
@@ -137,7 +137,7 @@ class TraceRun:
             self._saw(seen)
             if beyond:
                 actual = {key: seen[key] for key in seen if key != "weights"}
-                raise Stop(Outcome(Break(self.operation, self.made, expected, actual)))
+                raise Stop(Outcome(Difference(self.operation, self.made, expected, actual)))
             if seen != expected:
                 self._differs(expected, seen)
             if at_step:
@@ -180,7 +180,7 @@ class TraceRun:
 
     def _saves(self, slot: str) -> list[Callable[..., dict[str, Any]]]:
         """The save functions of the checks that go back to what is saved now."""
-        if self.check is not MIXED:
+        if not self.check.mixes:
             return [self.check.save]
         saves: dict[Callable[..., dict[str, Any]], None] = {}
         for number in range(self.operation + 1, len(self.trace.operations)):
@@ -198,7 +198,11 @@ class TraceRun:
         self.weights = self.weights and route.weights
         saved = slot.saved[route.save]
         if route.same_dict:
-            checkpoint = slot.shared.setdefault(route.save, snapshot(saved))
+            shared = slot.shared.setdefault(route.save, snapshot(saved))
+            checkpoint = {
+                name: part if name == "scheduler" else snapshot(part)
+                for name, part in shared.items()
+            }
         else:
             checkpoint = snapshot(saved)
         self.tally.resumes += 1
@@ -233,7 +237,9 @@ class TraceRun:
             )
         expected, actual = map(plain, pair)
         if not same(expected, actual):
-            raise Stop(Outcome(Break(self.operation, self.made, *differences(expected, actual))))
+            raise Stop(
+                Outcome(Difference(self.operation, self.made, *differences(expected, actual)))
+            )
 
     def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
         new_optimizer = self.bound.new_optimizer
@@ -262,9 +268,9 @@ class TraceRun:
             expected, seen = dict(expected), dict(seen)
             del expected["weights"], seen["weights"]
         if not same(expected, seen):
-            raise Stop(Outcome(Break(self.operation, self.made, *differences(expected, seen))))
+            raise Stop(Outcome(Difference(self.operation, self.made, *differences(expected, seen))))
 
     def _raised(self, error: BaseException, expected: dict[str, Any]) -> None:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual = {"raises": describe(error)}
-        raise Stop(Outcome(Break(self.operation, self.made, expected, actual))) from error
+        raise Stop(Outcome(Difference(self.operation, self.made, expected, actual))) from error

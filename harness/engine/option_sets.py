@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.errors import HarnessError, SubjectError, TimeLimit, UndecidedError
 from harness.core.guard import Guard, time_limit
+from harness.core.observation import same
 from harness.core.operations import LETTER
 from harness.core.trace import EVENTS, MAX_STEPS, Operation, Trace
-from harness.core.training_loop import describe, same, with_groups
+from harness.core.training_loop import describe, with_groups
+from harness.core.verdict import Reason
+from harness.engine.requirements import lacks
 from harness.engine.runner import Runner
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
@@ -35,7 +38,7 @@ AFTER = {
 
 
 @dataclass(frozen=True)
-class Case:
+class OptionSet:
     """A set of options, with the epochs that its uninterrupted run has.
 
     `ended` says by what exception it ends there, if it does, `events` what may happen
@@ -48,9 +51,54 @@ class Case:
     events: tuple[str, ...] = ()
 
 
-def find_cases(
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a subject before any check.
+
+    `ends` says where its runs end; `lacks` what checks may need and it does not have, `untried`
+    which operations it can't do, each with the reason.
+    """
+
+    option_sets: tuple[OptionSet, ...] = ()
+    ends: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    untried: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare(
+    subject: Subject, seed: int, runner: Callable[[Bound], Runner], known: Collection[str]
+) -> Prepared:
+    """Make the plain runs of a subject, and see what its scheduler can do.
+
+    `known` are the names of checks. Raises `HarnessError` if nothing can be checked, with the
+    reason.
+    """
+    for name in subject.declines:
+        if name not in known and name not in EVENTS:
+            raise SubjectError(
+                f"subject {subject.name} declines {name!r}, and no check or operation "
+                "that can be declined is called so"
+            )
+    option_sets, ends = find_option_sets(subject, seed, runner)
+    bound = option_sets[0].bound
+    scheduler = runner(bound).start()[1]
+    return Prepared(
+        tuple(option_sets),
+        tuple(ends),
+        lacks(bound, scheduler, [each.bound for each in option_sets]),
+        find_untried(bound, runner(bound)),
+    )
+
+
+def prepare_one(bound: Bound, runner: Runner) -> Prepared:
+    """The same for one set of options, of which exactly one trace is run."""
+    scheduler = runner.start()[1]
+    return Prepared((OptionSet(bound, 0),), lacks=lacks(bound, scheduler, [bound]))
+
+
+def find_option_sets(
     subject: Subject, seed: int, runner: Callable[[Bound], Runner]
-) -> tuple[list[Case], list[str]]:
+) -> tuple[list[OptionSet], list[str]]:
     """The subject's own options, where it has them, then drawn ones; and where their runs end.
 
     What is drawn and refused, by the constructor or at the first step, is left out. Raises
@@ -60,12 +108,12 @@ def find_cases(
     strategy = subject.strategy
     if strategy is not None:
         sets += draw_options(strategy, SETS, seed)
-    cases: list[Case] = []
+    cases: list[OptionSet] = []
     refusal: HarnessError | None = None
     for values in sets:
         bound = subject.bind(values)
         try:
-            case = _case(bound, runner(bound))
+            case = _option_set(bound, runner(bound))
         except (SubjectError, _Refused) as error:
             if not values or (subject.open and isinstance(error, _Mistaken)):
                 raise
@@ -87,7 +135,7 @@ class _Mistaken(_Refused):
     """A scheduler that raises, later on, what no schedule ends by."""
 
 
-def _case(bound: Bound, runner: Runner) -> Case:
+def _option_set(bound: Bound, runner: Runner) -> OptionSet:
     """A set of options, run for up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     first = runner.reference(path)
@@ -97,14 +145,15 @@ def _case(bound: Bound, runner: Runner) -> Case:
     if first.error != again.error or not same(first.observations, again.observations):
         raise UndecidedError(
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
-            "so there is nothing to compare a resumed run with"
+            "so there is nothing to compare a resumed run with",
+            Reason.NOT_REPEATABLE,
         )
     if first.raises.partition(":")[0] in MISTAKES:
         run = Trace((Operation("train", count=first.epochs + 1),), bound.literals)
         raise _Mistaken(f"{first.error} at its end ({run}), and no schedule ends so: mend it first")
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
-    return Case(bound, first.epochs, first.error, events)
+    return OptionSet(bound, first.epochs, first.error, events)
 
 
 def find_untried(bound: Bound, runner: Runner, kinds: Collection[str] = EVENTS) -> dict[str, str]:
@@ -149,7 +198,7 @@ def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> d
 
     try:
         with Guard(subject.name).on(), time_limit(seconds):
-            cases, _ = find_cases(subject, seed, runner)
+            cases, _ = find_option_sets(subject, seed, runner)
             runs = {said(case.bound): runner(case.bound) for case in cases}
             path = "t" * subject.length
             return {

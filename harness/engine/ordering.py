@@ -1,7 +1,7 @@
 """In which order pairs are checked, and for how long: the gate's way, and the explorer's.
 
 The gate takes every pair once, and the same result comes out every time. With ``--time-budget
-60`` it sweeps all of them before it searches any, and what it did not get to is UNKNOWN, or said
+60`` it sweeps all of them before it searches any, and what it did not get to is Verdict.UNKNOWN, or said
 in a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for as many jobs;
 ``python -m harness merge RESULT.json ...`` puts their ``--json`` together and reports as ``check``
 does.
@@ -19,16 +19,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+import torch
+
 from harness.core.check import Check
-from harness.core.result import HOLDS, KNOWN, OUT_OF_TIME, UNKNOWN, Budget, Result
-from harness.core.run import Tally
+from harness.core.result import Budget, Result, Verdict
+from harness.core.verdict import Reason
 from harness.engine.saved_examples import Examples
-from harness.engine.session import Pairs
+from harness.engine.session import SubjectSession
 from harness.subjects.location import place_of
 from harness.subjects.subject import Subject
 
 Pair: TypeAlias = tuple[Subject, Check]
-Make: TypeAlias = Callable[[Subject, Budget], Pairs]
+Make: TypeAlias = Callable[[Subject, Budget, Examples | None], SubjectSession]
 """Makes the pairs of a subject."""
 
 
@@ -50,15 +52,15 @@ def gate(
     """
     if seconds is None:
         for group in _by_subject(dict(enumerate(pairs))):
-            made = make(group[0][1][0], budget)
+            made = make(group[0][1][0], budget, None)
             for index, (_, check) in group:
                 yield index, made.check(check)
         return
     end = time.monotonic() + seconds
     sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
     swept: dict[int, Result] = {}
-    all_made: dict[str, Pairs] = {}
-    ran_out = f"{OUT_OF_TIME} of {seconds:g} s ran out"
+    all_made: dict[str, SubjectSession] = {}
+    ran_out = f"the time budget of {seconds:g} s ran out"
 
     def within(budget: Budget) -> Budget:
         return replace(budget, time_limit=min(budget.time_limit, max(0.01, end - time.monotonic())))
@@ -68,31 +70,36 @@ def gate(
     for index, (subject, check) in broad:
         if time.monotonic() >= end:
             reason, place = f"{ran_out} before it was tried", place_of(subject.build)
-            result = Result(subject.name, check.name, UNKNOWN, reason, place=place)
+            result = Result(
+                subject.name, check.name, Verdict.UNKNOWN, reason, torch=torch.__version__,
+                references=(subject.reference, check.reference), place=place,
+                why=Reason.OUT_OF_TIME, promise=check.promise,
+            )  # fmt: skip
         else:
             if subject.name not in all_made:
-                all_made[subject.name] = make(subject, within(sweeping))
+                all_made[subject.name] = make(subject, within(sweeping), None)
             result = all_made[subject.name].check(check, within(sweeping))
-            if result.verdict == UNKNOWN and time.monotonic() >= end:
-                result = replace(result, reason=f"{ran_out} in its sweep")
+            if result.verdict == Verdict.UNKNOWN and time.monotonic() >= end:
+                reason = f"{ran_out} in its sweep"
+                result = replace(result, reason=reason, why=Reason.OUT_OF_TIME)
         swept[index] = result
         yield index, result
     for index, (subject, check) in broad:
         result = swept[index]
         if not (budget.max_examples and check.kind == "resume" and check.search):
             continue
-        known = result.verdict == KNOWN and all_made[subject.name].work.search_known
-        if result.verdict != HOLDS and not known:
+        known = result.verdict == Verdict.KNOWN and all_made[subject.name].search_known
+        if result.verdict != Verdict.HOLDS and not known:
             continue
         when = "before its search"
         if time.monotonic() < end:
             found = all_made[subject.name].check(check, within(searching))
-            if found.verdict != UNKNOWN or time.monotonic() < end:
+            if found.verdict != Verdict.UNKNOWN or time.monotonic() < end:
                 yield index, _both(result, found)
                 continue
             when = "in its search"
         reason = "; ".join(filter(None, [f"{ran_out} {when}", result.reason]))
-        yield index, replace(result, reason=reason)
+        yield index, replace(result, reason=reason, why=Reason.OUT_OF_TIME)
 
 
 def explore(
@@ -108,15 +115,18 @@ def explore(
     for number in itertools.count():
         drawn = replace(budget, seed=budget.seed + number)
         for group in _by_subject(left):
-            made = make(group[0][1][0], drawn)
-            made.work.examples = examples
+            made = make(group[0][1][0], drawn, examples)
             for index, (_, check) in group:
                 result = made.check(check)
                 if index in so_far:
                     result = _both(so_far[index], result)
                 so_far[index] = result
                 yield index, result
-        left = {i: pair for i, pair in left.items() if so_far[i].verdict in (HOLDS, KNOWN)}
+        left = {
+            i: pair
+            for i, pair in left.items()
+            if so_far[i].verdict in (Verdict.HOLDS, Verdict.KNOWN)
+        }
         if not left:
             return
 
@@ -129,7 +139,5 @@ def _by_subject(pairs: Mapping[int, Pair]) -> Iterator[list[tuple[int, Pair]]]:
 
 def _both(first: Result, second: Result) -> Result:
     """The second result, with what was tried for the first one as well."""
-    one, other = vars(first.tally), vars(second.tally)
-    tally = Tally(**{name: one[name] + other[name] for name in one})
     seconds = round(first.seconds + second.seconds, 4)
-    return replace(second, tally=tally, seconds=seconds)
+    return replace(second, tally=first.tally.plus(second.tally), seconds=seconds)

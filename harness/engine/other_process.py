@@ -192,7 +192,7 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> list[str]:
         "",
         "",
         "def resume(new_optimizer, checkpoint):",
-        f"    return {check.name}({arguments})",
+        f"    return {check.function.__name__}({arguments})",
         "",
         "",
         "def there(request):",

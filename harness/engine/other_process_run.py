@@ -10,13 +10,15 @@ import torch
 
 from harness.core.check import Check
 from harness.core.errors import ScriptError, UndecidedError
+from harness.core.observation import same
 from harness.core.operations import LETTER, branches, epochs, gradients, groups_added
-from harness.core.run import Break, Outcome
+from harness.core.run import Difference
 from harness.core.trace import BACK, STEPS, Operation
-from harness.core.training_loop import differences, same
+from harness.core.training_loop import differences
 from harness.engine.one_run import Slot, Stop, TraceRun
 from harness.engine.other_process import segment_text, worker_of
 from harness.engine.other_process_main import pack, unpack
+from harness.engine.outcome import Outcome
 
 if TYPE_CHECKING:
     from harness.engine.runner import Runner
@@ -137,7 +139,7 @@ class RunElsewhere(TraceRun):
                 self._apart(f"it raises {reply['raised']} there")
             keys = {key: expected[key] for key in ("lr",) if key in expected}
             actual = {"raises": reply["raised"]}
-            raise Stop(Outcome(Break(self.operation, self.made, keys, actual)))
+            raise Stop(Outcome(Difference(self.operation, self.made, keys, actual)))
         self._saw(seen)
         expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):

@@ -1,234 +1,176 @@
-"""The Hypothesis machine: it draws traces, and does nothing else with them.
-
-How the harness looks for a difference:
-
-1. A subject has its own options, tried first, and 25 sets that Hypothesis draws over its
-   constructor, most with an optimizer; compositions are drawn up to three deep
-   (`harness.engine.option_sets`).
-2. First comes a sweep (`harness.engine.sweep`) over every save point of a plain run, for three of
-   these
-   sets: resume there, save and resume again, run on, go back and run on; and over what happens
-   now and then. Checks of the state go over all sets.
-3. Then this state machine draws traces of all operations, for each way of resuming, and for all
-   that hold alone mixed in one run; each trace has the next of the sets.
-4. What is found is made minimal (`harness.engine.minimise`), with the subject's own options if it
-   breaks
-   with them, else with what Hypothesis shrinks the drawn ones to, and run twice from scratch
-   before it is reported.
-5. A run that breaks with a scheduler that does nothing on the same drawn optimizer is not
-   reported (`harness.engine.blame`). The same ``--seed`` gives the same results.
-
-Decisions that rest on measurement, on planted faults with the sweep switched off:
-
-* The machine has one rule, a *leg*: steps alone, or a few steps next to a save or a way back.
-  With a rule for each operation, which Hypothesis turns off at random, many traces lacked a
-  save, a resume or a kind of step: a pending optimizer step that a load forgets was found by 4
-  of 20 seeds, and is by all; what a load in place forgets by 11, and is by all. With the same
-  number of traces.
-* No rule has a precondition: a leg that can't be done does what is nearest to it (going back
-  where nothing is saved saves first).
-* At most 9 traces are drawn to a seed, then a new one is taken: from the tenth on, Hypothesis
-  spends most examples on repeating parts of earlier ones, and 25 traces to a seed found less.
-* Operations are made fewer by the harness, not by Hypothesis's shrinker, which shrinks drawn
-  options alone: the same traces in a tenth of the time. So operations are drawn once for all
-  subjects.
-* Ways of resuming are tried in all pairs before they are mixed at random: a scheduler that is
-  wrong only where a load in place follows a copy was found by 2 of 20 searches, and is by all.
-* Hypothesis draws some numbers from the modules at hand. That is switched off: a seed would draw
-  other traces in another folder.
-* A whole check of a subject costs twice the CPU of a bare torch loop with the same torch calls
-  (``python scripts/bench.py``).
-"""
+"""Looks for a trace that breaks a check, and makes it simpler: the sweep, then the search."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from hypothesis import seed, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    rule,
-    run_state_machine_as_test,
-)
+from harness.core.check import Check
+from harness.core.errors import SubjectError
+from harness.core.result import Budget, Counterexample, FoundBy
+from harness.core.trace import BACK, Trace
+from harness.engine.machine import Plan, draw_operations
+from harness.engine.minimise import minimise
+from harness.engine.option_changes import change_traces
+from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
+from harness.engine.saved_examples import Examples
+from harness.engine.sweep import sweep, sweep_events, sweep_pairs, sweep_thinly
+from harness.engine.trials import Trials
+from harness.subjects.drawn_options import shrink_options
 
-from harness.core.trace import BACK, PLAIN, Operation
-from harness.subjects.drawn_options import quiet_settings, without_local_constants
-
-Operations: TypeAlias = tuple[Operation, ...]
-SLOTS = ("a", "b")
-NO_EPOCH = ("optimizer", "halve_lr", "add_group")
-"""The operations that are no scheduler step."""
-LEGS = ("on", "save", "back", "save", "back")
-LEGS_WITHOUT_WAYS = ("on", "save")
-PER_EVENT = 2
-"""How many times all `LEGS` there are for one with what happens now and then."""
-LEGS_PER_TRACE = 12
-ROUND = 9
-"""Traces to a seed. From the tenth on, Hypothesis mostly repeats parts of those before, which
-finds a bug that needs equal values; traces that differ more find more of ours."""
+__all__ = ["Hit", "find", "simplify"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the traces of a search may hold.
+class Hit:
+    """A trace that breaks a check, cut after the step where it does, and what found it."""
 
-    `ways` are the ways of going back: the kind of operation, the check written
-    behind it (or nothing), and the first epoch it can go back to. `epochs` is how
-    many scheduler steps a branch may have, `length` how many it goes on for at
-    the end, and `events` what may happen now and then.
+    trace: Trace
+    by: FoundBy
+
+
+def find(
+    trials: Trials,
+    option_sets: Sequence[OptionSet],
+    holding: Sequence[Check],
+    budget: Budget,
+    *,
+    examples: Examples | None = None,
+    known: Counterexample | None = None,
+) -> Hit | None:
+    """A trace that breaks the check with one of the option sets, or None.
+
+    One that breaks it in the same way as the `known` counterexample is passed over. `holding` are
+    the checks that a check which mixes others may use.
     """
-
-    ways: tuple[tuple[str, str, int], ...]
-    epochs: int
-    length: int
-    events: tuple[str, ...] = ()
-
-
-class _Draft:
-    """A trace in the making, with the epoch of the branch and of every slot."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.operations: list[Operation] = []
-        self.epoch = 0
-        self.slots: dict[str, int] = {}
-        self.went_back = False
-
-    @property
-    def left(self) -> int:
-        return self.plan.epochs - self.epoch
-
-    def last_is(self, *kinds: str) -> bool:
-        return bool(self.operations) and self.operations[-1].kind in kinds
-
-    def add(self, kind: str, count: int) -> None:
-        """Add steps; where no epoch is left, these are optimizer steps."""
-        if not count:
-            return
-        if kind not in NO_EPOCH:
-            if self.left:
-                count = min(count, self.left)
-                self.epoch += count
-            else:
-                kind = "optimizer"
-        self.operations.append(Operation(kind, count=count))
-
-    def save(self, slot: str) -> None:
-        """Save; a second time at once, go back to what was saved."""
-        if self.plan.ways and self.last_is("save"):
-            self.go_back(self.epoch)
-        else:
-            self.slots[slot] = self.epoch
-            self.operations.append(Operation("save", slot=slot))
-
-    def save_halfway(self) -> None:
-        """Save where there is something to go back to: in the middle of what was done, or here."""
-        first = min(first for _, _, first in self.plan.ways)
-        if self.epoch < first:
-            self.add("train", first - self.epoch)
-        half = len(self.operations) // 2
-        epoch = sum(op.count for op in self.operations[:half] if op.kind not in NO_EPOCH)
-        if self.slots or epoch < first:
-            self.save("a")
-        else:
-            self.slots["a"] = epoch
-            self.operations.insert(half, Operation("save", slot="a"))
-
-    def ways_back(self) -> list[tuple[str, str, str]]:
-        return [
-            (kind, check, slot)
-            for slot, epoch in self.slots.items()
-            for kind, check, first in self.plan.ways
-            if epoch >= first
-        ]
-
-    def go_back(self, pick: int) -> None:
-        """Go back by one of the ways there are, after a save if there is none.
-
-        A second time at once, what is gone on from is saved first: a chain of resumes.
-        """
-        if not self.ways_back():
-            self.save_halfway()
-        elif self.last_is(*BACK):
-            self.save(SLOTS[pick % len(SLOTS)])
-        ways = self.ways_back()
-        kind, check, slot = ways[pick % len(ways)]
-        self.epoch = self.slots[slot]
-        self.operations.append(Operation(kind, slot=slot, check=check))
-        self.went_back = True
-
-    def finish(self) -> Operations:
-        """The operations, with at least one save and, where there is a way, one way back."""
-        if not self.plan.ways:
-            if not self.slots:
-                self.save("a")
-        elif not self.went_back:
-            self.go_back(len(self.operations) + self.epoch)
-        # A difference may show late: go on for as long as the plain run goes.
-        if self.left:
-            self.add("train", max(self.plan.length - self.epoch, 3))
-        return tuple(self.operations)
+    check = trials.check
+    if examples is not None:
+        trace = _example(trials, examples, known)
+        if trace is not None:
+            return Hit(trials.cut(trace), FoundBy.EXAMPLE)
+    for number in range(len(option_sets) if budget.sweep else 0):
+        traces = swept_traces(check, holding, number, option_sets)
+        broken = (trace for trace in traces if trials.breaks(trace, known))
+        trace = next(broken, None)
+        if trace is not None:
+            if check.changes_options:
+                list(broken)  # the verdict says which contract the other options follow, too
+            return Hit(trials.cut(trace), FoundBy.SWEEP)
+    if check.kind == "resume" and check.search and budget.max_examples:
+        traces = drawn_traces(check, holding, option_sets, budget)
+        trace = next((trace for trace in traces if trials.breaks(trace, known)), None)
+        if trace is not None:
+            return Hit(trials.cut(trace), FoundBy.SEARCH)
+    return None
 
 
-def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
-    """A machine that shows the operations of every trace to `see`."""
-
-    legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
-    if plan.events:
-        legs = (*legs * PER_EVENT, "event")
-
-    class TraceMachine(RuleBasedStateMachine):
-        def __init__(self) -> None:
-            super().__init__()
-            self.draft = _Draft(plan)
-
-        # One rule, as Hypothesis turns rules off at random and a trace without a save, or
-        # without steps of one kind, finds little; and without preconditions: what can't be
-        # done is replaced by what is nearest to it.
-        @rule(
-            kind=st.sampled_from(PLAIN),
-            count=st.integers(1, 9),
-            leg=st.sampled_from(legs),
-            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),
-        )
-        def go(self, kind: str, count: int, leg: str, pick: int) -> None:
-            few = (count + 1) // 3  # next to a save or a resume, each single step matters
-            if leg == "on":
-                self.draft.add(kind, count)
-            elif leg == "event":
-                self.draft.add(plan.events[pick % len(plan.events)], 1)
-            elif leg == "save":
-                self.draft.add(kind, few)
-                self.draft.save(SLOTS[pick % len(SLOTS)])
-            else:
-                self.draft.go_back(pick // 2)
-                self.draft.add(kind, few)
-
-        def teardown(self) -> None:
-            see(self.draft.finish())
-
-    return TraceMachine
+def _example(trials: Trials, examples: Examples, known: Counterexample | None) -> Trace | None:
+    """A trace that an earlier run found and that still breaks the check, or None."""
+    subject, check = trials.subject.name, trials.check.name
+    for trace in examples.of(subject, check):
+        with contextlib.suppress(SubjectError):  # it takes other options now
+            if trials.breaks(trace, known):
+                return trace
+        examples.forget(subject, check, trace)
+    return None
 
 
-@functools.lru_cache(maxsize=64)
-def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Operations, ...]:
-    """The operations of up to `max_examples` different traces.
+def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | None = None) -> Trace:
+    """`trace` with fewer operations, and with simpler options if these are drawn."""
+    while True:
+        trace = minimise(trace, lambda candidate: trials.breaks(candidate, known))
+        simpler = _simpler_options(trials, trace, seed, known)
+        if simpler == trace:
+            return trace
+        trace = simpler
 
-    The same `seed_number` draws the same, so they are drawn once for all searches with
-    the same plan. They are made fewer by `harness.engine.minimise`, in a tenth of the time that
-    Hypothesis would take.
+
+def _simpler_options(
+    trials: Trials, trace: Trace, seed: int, known: Counterexample | None
+) -> Trace:
+    """The same operations with the subject's own options, or with those that Hypothesis finds.
+
+    The options of `trace` are kept if nothing simpler breaks.
     """
-    drawn: dict[Operations, None] = {}
-    for done in range(0, max_examples, ROUND):
-        # Not the class itself: Hypothesis would read its source for a database that is not used.
-        machine: Any = functools.partial(_machine(plan, drawn.setdefault))
-        few = settings(
-            quiet_settings(min(ROUND, max_examples - done)), stateful_step_count=LEGS_PER_TRACE
-        )
-        with without_local_constants():
-            run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
-    return tuple(drawn)
+    subject = trials.subject
+    strategy = subject.strategy
+    if strategy is None:
+        return trace
+    kept = {name: value for name, value in trace.options if name == "changed"}
+
+    def with_options(values: dict[str, Any]) -> Trace:
+        return Trace(trace.operations, subject.bind({**values, **kept}).literals)
+
+    kinds = {operation.kind for operation in trace.operations}
+
+    def breaks(values: dict[str, Any]) -> bool:
+        try:
+            bound = subject.bind({**values, **kept})
+            if find_untried(bound, trials.runner(bound), kinds):
+                return False
+            return trials.breaks(with_options(values), known)
+        except SubjectError:  # the constructor refuses them
+            return False
+
+    if not subject.open and breaks({}):
+        return with_options({})
+    values = shrink_options(strategy, breaks, SETS, seed)
+    return trace if values is None else with_options(values)
+
+
+def swept_traces(
+    check: Check,
+    holding: Sequence[Check],
+    number: int,
+    cases: Sequence[OptionSet],
+) -> Iterator[Trace]:
+    """What the sweep goes over for the set of options with a `number` in `cases`.
+
+    The first `SWEPT_SETS` are swept at every save point; of the others each has one trace,
+    for a state check alone: a resume check has the search.
+    """
+    case = cases[number]
+    length = case.bound.subject.length
+    epochs = min(case.epochs, length)
+    if number >= SWEPT_SETS:
+        found = sweep_thinly(check, epochs) if check.kind == "state" else iter(())
+    elif check.changes_options:
+        yield from change_traces(case.bound, [other.bound for other in cases], epochs, length)
+        return
+    elif check.mixes:
+        found = sweep_pairs(holding, epochs)
+    else:
+        found = sweep(check, epochs, int(bool(case.ended) and case.epochs < length))
+    for operations in found:
+        yield Trace(operations, case.bound.literals)
+    if not check.mixes and number < SWEPT_SETS:
+        for operations in sweep_events(check, case.events):
+            yield Trace(operations, case.bound.literals)
+
+
+def drawn_traces(
+    check: Check,
+    holding: Sequence[Check],
+    cases: Sequence[OptionSet],
+    budget: Budget,
+) -> Iterator[Trace]:
+    """What the search draws, each trace with the next of the sets of options."""
+    if check.mixes:
+        ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
+    else:
+        ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
+    lost = {kind for way in (check, *holding) for kind in way.without}
+    if "load" in (check.at, *(way.at for way in holding)):
+        lost.add("add_group")
+    for number in range(budget.max_examples):
+        case = cases[number % len(cases)]
+        epochs = case.epochs
+        if len(cases) > 1:  # few lengths, so that operations are drawn few times
+            epochs = max(length for length in HORIZONS if length <= epochs)
+        events = tuple(kind for kind in case.events if kind not in lost)
+        plan = Plan(ways, epochs, case.bound.subject.length, events)
+        drawn = draw_operations(plan, budget.max_examples, budget.seed)
+        if number < len(drawn):
+            yield Trace(drawn[number], case.bound.literals)

@@ -60,21 +60,20 @@ import multiprocessing
 import signal
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.checks.registry import CHECKS, HERE, MIXED, as_check
+from harness.checks.registry import CHECKS, HERE, as_check
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.result import BROKEN, UNKNOWN, Budget, Found, Result
+from harness.core.result import Budget, Found, FoundBy, Result, Verdict
 from harness.core.training_loop import new_sgd
 from harness.engine.blame import do_nothing
 from harness.engine.minimise import neighbours
 from harness.engine.planted_faults import Fault, find_faults
-from harness.engine.replay import replay
 from harness.engine.requirements import lacking
-from harness.engine.session import check_subject
-from harness.engine.verdict import SubjectCheck
+from harness.engine.session import check_subject, replay
+from harness.engine.trials import Limit, Runners, Trials
 from harness.subjects.references import find_subjects
 from harness.subjects.subject import Subject
 
@@ -105,7 +104,7 @@ class Trial:
     @property
     def caught_by(self) -> tuple[str, ...]:
         """The checks that are broken."""
-        return tuple(result.check for result in self.results if result.verdict == BROKEN)
+        return tuple(result.check for result in self.results if result.verdict == Verdict.BROKEN)
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -120,7 +119,7 @@ class Trial:
     @property
     def unknown(self) -> tuple[Result, ...]:
         """The results that decide nothing."""
-        return tuple(result for result in self.results if result.verdict == UNKNOWN)
+        return tuple(result for result in self.results if result.verdict == Verdict.UNKNOWN)
 
     @property
     def exact(self) -> bool:
@@ -130,13 +129,13 @@ class Trial:
     @property
     def first(self) -> Result | None:
         """The first result that is BROKEN."""
-        return next((result for result in self.results if result.verdict == BROKEN), None)
+        return next((result for result in self.results if result.verdict == Verdict.BROKEN), None)
 
     @property
     def swept(self) -> bool:
         """Whether any of its counterexamples was found by the sweep."""
         found = [r.counterexample.found for r in self.results if r.counterexample]
-        return any(how is not None and how.by == "sweep" for how in found)
+        return any(how is not None and how.by == FoundBy.SWEEP for how in found)
 
     @property
     def found(self) -> Found | None:
@@ -167,7 +166,7 @@ def set_aside() -> dict[str, str]:
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
     return {
         **aside,
-        **{result.check: result.reason for result in results if result.verdict == UNKNOWN},
+        **{result.check: result.reason for result in results if result.verdict == Verdict.UNKNOWN},
     }
 
 
@@ -189,13 +188,14 @@ def _record_problems(fault: Fault) -> list[str]:
     """What is wrong with the counterexample of a fault's record."""
     check = fault.caught_by[0]
     try:
-        if replay(fault.subject, check, fault.trace).verdict != BROKEN:
+        if replay(fault.subject, check, fault.trace).verdict != Verdict.BROKEN:
             return [f"the counterexample of its record does not break {check}: {fault.trace}"]
-        if replay(fault.control, check, fault.trace).verdict == BROKEN:
+        if replay(fault.control, check, fault.trace).verdict == Verdict.BROKEN:
             return [f"its repair breaks {check}, too: {fault.trace}"]
-        work = SubjectCheck(fault.subject, Budget())
-        with work.limited():
-            smaller = (t for t in neighbours(fault.trace) if work.breaks(as_check(check), t))
+        limit = Limit(fault.subject, Budget().time_limit)
+        trials = Trials(Runners(fault.subject), as_check(check), limit)
+        with limit.on():
+            smaller = (t for t in neighbours(fault.trace) if trials.breaks(t))
             return [f"the counterexample of its record is not minimal: {t}" for t in smaller][:1]
     except HarnessError as error:
         return [f"its record can't be tried: {error}"]
@@ -217,7 +217,9 @@ def _results(
     """The results, without what is UNKNOWN only because checks are set aside."""
     results = list(check_subject(subject, checks, budget))
     if aside:
-        results = [r for r in results if r.check != MIXED.name or r.verdict != UNKNOWN]
+        results = [
+            r for r in results if not as_check(r.check).mixes or r.verdict != Verdict.UNKNOWN
+        ]
     return results
 
 
@@ -324,7 +326,7 @@ def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:
                     for result in trial.results
                     if result.counterexample is not None
                 },
-                "found": vars(trial.found) if trial.found else None,
+                "found": asdict(trial.found) if trial.found else None,
             }
             for trial in trials
         ],

@@ -1,26 +1,35 @@
-"""The pairs of a subject and its checks, in any order."""
+"""Checks one subject: its pairs with checks, in any order, and each with the same result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
-from harness.checks.registry import CHANGED, CHECKS, MIXED, as_check
+from harness.checks.registry import CHECKS, as_check, routes
 from harness.core.check import Check
+from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
-from harness.core.result import HOLDS, UNKNOWN, Budget, Result
-from harness.core.trace import BACK
-from harness.engine.blame import why
-from harness.engine.verdict import BEFORE_CHANGED, SubjectCheck
+from harness.core.result import Budget, Result
+from harness.core.run import Tally
+from harness.core.trace import BACK, Trace
+from harness.core.verdict import Verdict
+from harness.engine.option_sets import Prepared, prepare, prepare_one
+from harness.engine.saved_examples import Examples
+from harness.engine.trials import Limit, Runners, Trials
+from harness.engine.verdict import Question, Spent, judge, result_of, undecided
+from harness.subjects.references import as_subject
 from harness.subjects.subject import Subject
 
+__all__ = ["SubjectSession", "check_subject", "replay"]
 
-class Pairs:
-    """The pairs of one subject: each is checked when it is asked for, with the same result.
+
+class SubjectSession:
+    """The pairs of one subject.
 
     The arguments are those of `check_subject`; `names` are those of the checks that the
-    subject may decline, beside the harness's own. What keeps any check from being made is the
-    reason of an UNKNOWN for each.
+    subject may decline, in addition to the harness's own. If something keeps every check from
+    being made, it is the reason of an UNKNOWN for each.
     """
 
     def __init__(
@@ -33,48 +42,75 @@ class Pairs:
         ledger: Ledger = NOTHING_KNOWN,
         search_known: bool = False,
         replay_alone: bool = False,
+        examples: Examples | None = None,
     ) -> None:
+        self.subject = subject
+        self.budget = budget or Budget()
+        self.ledger = ledger
+        self.search_known = search_known
         self.replay_alone = replay_alone
+        self.examples = examples
+        self.runners = Runners(subject, resume_python)
+        self.traces = 0
+        self.started = time.process_time()
         self.searched: dict[tuple[str, bool, int], Result] = {}
-        self.refusal = ""
-        self.work = SubjectCheck(
-            subject, budget or Budget(), resume_python, ledger, search_known=search_known
-        )
+        self.prepared = Prepared()
+        self.refusal: BaseException | None = None
+        limit = Limit(subject, self.budget.time_limit)
+        known = {*(check.name for check in CHECKS), *names}
         try:
-            self.work.prepare({*(check.name for check in CHECKS), *names})
+            with limit.on():
+                self.prepared = prepare(
+                    subject,
+                    self.budget.seed,
+                    lambda bound: self.runners.of(bound, limit.deadline, Tally()),
+                    known,
+                )
         except (Exception, SystemExit) as error:
-            self.refusal = why(error, self.work.so_far())
+            self.refusal = error
 
     def check(self, check: Check, budget: Budget | None = None) -> Result:
-        """The result of one pair, with another `budget` than the one to begin with if given."""
-        work = self.work
-        if self.refusal:
-            return work.result(check, UNKNOWN, self.refusal, None, time.perf_counter())
-        work.budget = budget or work.budget
-        work.replay_alone = False
+        """The result of one pair, with another `budget` than the session's if given."""
+        budget = budget or self.budget
         before: list[Check] = []
-        if check is MIXED:
+        if self.refusal is None and check.mixes:
             before = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
-            before.remove(MIXED)
-        elif check is CHANGED and "options" not in work.lacks:
-            before = [as_check(BEFORE_CHANGED)]
+            before = [c for c in before if not c.mixes]
+        elif self.refusal is None and check.prerequisite and "options" not in self.prepared.lacks:
+            before = [check.prerequisite]
         for way in before:
-            if self._key(way) not in self.searched:
-                self.searched[self._key(way)] = work.check(way, ())
-        holding = [way for way in before if self._holds(way)]
-        work.replay_alone = self.replay_alone
-        result = work.check(check, holding)
-        if not self.replay_alone:
-            self.searched[self._key(check)] = result
-        return result
+            if _key(way, budget) not in self.searched:
+                self._ask(way, (), budget, replay_alone=False)
+        holding = tuple(way for way in before if self._holds(way))
+        return self._ask(check, holding, budget, replay_alone=self.replay_alone)
 
-    def _key(self, check: Check) -> tuple[str, bool, int]:
-        return check.name, self.work.budget.sweep, self.work.budget.max_examples
+    def _ask(
+        self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
+    ) -> Result:
+        limit = Limit(self.subject, budget.time_limit)
+        trials = Trials(self.runners, check, limit)
+        if self.refusal is not None:
+            return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
+        names = {self.subject.name, self.subject.reference} - {""}
+        question = Question(
+            check, budget, holding, None, tuple(self.ledger.on(names, check.name)),
+            self.search_known, replay_alone, self.examples,
+        )  # fmt: skip
+        spent = Spent(self.traces, self.started)
+        result = judge(self.prepared, trials, question, spent)
+        self.traces += result.tally.traces
+        if not replay_alone:
+            self.searched[_key(check, budget)] = result
+        return result
 
     def _holds(self, way: Check) -> bool:
         """Whether nothing that was tried of it so far broke it."""
         results = [result for key, result in self.searched.items() if key[0] == way.name]
-        return all(result.verdict == HOLDS for result in results)
+        return all(result.verdict == Verdict.HOLDS for result in results)
+
+
+def _key(check: Check, budget: Budget) -> tuple[str, bool, int]:
+    return check.name, budget.sweep, budget.max_examples
 
 
 def check_subject(
@@ -89,15 +125,44 @@ def check_subject(
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
-    `resume_python` is the interpreter of checks that go through another process, this one where
-    it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and not
-    searched, but with `search_known`: what is found then is not what the entry tells. With
+    `resume_python` is the interpreter of checks that go through another process, this one if
+    it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and is not
+    searched unless `search_known`: then only what the entry does not describe counts. With
     `replay_alone` the traces of the ledger are run, and no other.
     """
     checks = list(checks)
-    pairs = Pairs(
+    session = SubjectSession(
         subject, {check.name for check in checks}, budget, resume_python=resume_python,
         ledger=ledger, search_known=search_known, replay_alone=replay_alone,
     )  # fmt: skip
     for check in checks:
-        yield pairs.check(check)
+        yield session.check(check)
+
+
+def replay(
+    subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0, resume_python: str = ""
+) -> Result:
+    """Run exactly one trace, twice: BROKEN, HOLDS, DECLINED, or UNKNOWN if that can't be told.
+
+    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
+    its text, `time_limit` is in seconds, `resume_python` that of `check_scheduler`. Raises
+    `HarnessError` for a trace that the subject or the check can't run.
+
+    >>> from torch.optim.lr_scheduler import ExponentialLR
+    >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
+    <Verdict.HOLDS: 'HOLDS'>
+    """
+    subject, check = as_subject(subject), as_check(check)
+    trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
+    bound = subject.bind(dict(trace.options))
+    routes(check, trace)  # raises at once for what the check can't run
+    runners = Runners(subject, resume_python)
+    limit = Limit(subject, time_limit)
+    trials = Trials(runners, check, limit)
+    try:
+        with limit.on():
+            prepared = prepare_one(bound, runners.of(bound, limit.deadline, Tally()))
+    except UndecidedError as error:
+        return result_of(Prepared(), trials, undecided(error, limit.so_far()), 0.0)
+    question = Question(check, Budget(time_limit=time_limit), trace=trace)
+    return judge(prepared, trials, question, Spent(0, time.process_time()))

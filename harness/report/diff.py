@@ -13,44 +13,46 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from harness.checks.registry import as_check
-from harness.core.errors import HarnessError, ResultsError
-from harness.core.result import BROKEN, HOLDS, Counterexample, Result, shorten
-from harness.core.trace import Trace
+from harness.core.errors import ResultsError
+from harness.core.observation import same
+from harness.core.result import Result, shorten
+from harness.core.verdict import Verdict
+from harness.report.result_file import ResultFile
 from harness.report.text import evidence, replay_command
 
 ROUNDING = 1e-12
-"""The relative difference below which two LRs are equal but for rounding."""
+"""The relative comparison below which two LRs are equal but for rounding."""
 ROUNDING_32 = 1e-6
 """The same for tensors of type float32."""
 WIDTH = 100
-Row = Mapping[str, Any]
+Results: TypeAlias = Mapping[tuple[str, str], Result]
+"""Results by subject and check."""
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Change:
-    """A pair of subject and check that is in both files, as its row in each."""
+    """A pair of subject and check that is in both files, with its result in each."""
 
-    old: Row
-    new: Row
+    old: Result
+    new: Result
 
     @property
     def subject(self) -> str:
         """The name of the subject."""
-        return str(self.old["subject"])
+        return self.old.subject
 
     @property
     def check(self) -> str:
         """The name of the check."""
-        return str(self.old["check"])
+        return self.old.check
 
     @property
-    def verdicts(self) -> tuple[str, str]:
+    def verdicts(self) -> tuple[Verdict, Verdict]:
         """The old verdict and the new one."""
-        return self.old["verdict"], self.new["verdict"]
+        return self.old.verdict, self.new.verdict
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,28 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Comparison:
     """What two files of results have in common, and where they differ.
 
-    `old` and `new` are what `read_results` gave, `pairs` the pairs in both, `drifts` the plain
-    runs in both that differ; `runs` has for each subject how many plain runs are in both, and is
-    None where a file has none.
+    `pairs` are the pairs in both, `drifts` the plain runs in both that differ; `runs` has for each
+    subject how many plain runs are in both.
     """
 
-    old: Row
-    new: Row
+    old: ResultFile
+    new: ResultFile
     pairs: tuple[Change, ...]
-    runs: Mapping[str, int] | None
+    runs: Mapping[str, int]
     drifts: tuple[Drift, ...]
 
     @property
     def broken(self) -> list[Change]:
         """The pairs that are BROKEN now and were not, whatever they were."""
-        return [p for p in self.pairs if p.verdicts[1] == BROKEN != p.verdicts[0]]
+        return [p for p in self.pairs if p.verdicts[1] == Verdict.BROKEN != p.verdicts[0]]
 
     @property
     def fixed(self) -> list[Change]:
         """The pairs that were BROKEN, and hold now."""
-        return [p for p in self.pairs if p.verdicts == (BROKEN, HOLDS)]
+        return [p for p in self.pairs if p.verdicts == (Verdict.BROKEN, Verdict.HOLDS)]
 
     @property
     def other(self) -> list[Change]:
@@ -100,21 +101,19 @@ class Difference:
         return [
             p
             for p in self.pairs
-            if p.verdicts[0] != p.verdicts[1] != BROKEN and p.verdicts != (BROKEN, HOLDS)
+            if p.verdicts[0] != p.verdicts[1] != Verdict.BROKEN
+            and p.verdicts != (Verdict.BROKEN, Verdict.HOLDS)
         ]
 
     @property
     def still(self) -> list[Change]:
         """The pairs that are BROKEN in both."""
-        return [p for p in self.pairs if p.verdicts == (BROKEN, BROKEN)]
+        return [p for p in self.pairs if p.verdicts == (Verdict.BROKEN, Verdict.BROKEN)]
 
     @property
     def otherwise(self) -> list[Change]:
         """Those of `still` whose counterexample is another, or shows other values."""
-        keys = ("trace", "expected", "actual")
-        return [
-            p for p in self.still if [p.old.get(k) for k in keys] != [p.new.get(k) for k in keys]
-        ]
+        return [p for p in self.still if p.old.counterexample != p.new.counterexample]
 
     @property
     def worse(self) -> bool:
@@ -122,50 +121,42 @@ class Difference:
         return bool(self.broken) or not all(drift.rounding for drift in self.drifts)
 
 
-def compare(old: Row, new: Row) -> Difference:
-    """Compare two objects as `read_results` gives them.
+def compare(old: ResultFile, new: ResultFile) -> Comparison:
+    """Compare two files of results.
 
-    Raises `ResultsError` where no pair and no plain run is in both.
-
-    >>> row = {"subject": "Mine", "check": "resume_by_pickle", "verdict": "HOLDS"}
-    >>> broken = {**row, "verdict": "BROKEN", "trace": "save:a"}
-    >>> difference = compare({"results": [row]}, {"results": [broken]})
-    >>> difference.broken[0].verdicts, difference.worse
-    (('HOLDS', 'BROKEN'), True)
+    Raises `ResultsError` if no pair and no plain run is in both.
     """
     olds, news = _by_pair(old), _by_pair(new)
-    pairs = tuple(Change(row, news[pair]) for pair, row in olds.items() if pair in news)
-    runs: dict[str, int] | None = None
+    pairs = tuple(Change(result, news[pair]) for pair, result in olds.items() if pair in news)
+    runs: dict[str, int] = {}
     drifts: list[Drift] = []
-    if "runs" in old and "runs" in new:
-        runs = {}
-        for subject, before in old["runs"].items():
-            after = new["runs"].get(subject, {})
-            common = [trace for trace in before if trace in after]
-            runs[subject] = len(common)
-            found = (_drift(subject, trace, before[trace], after[trace]) for trace in common)
-            drifts += [drift for drift in found if drift is not None]
-    if not pairs and not any((runs or {}).values()):
+    for subject, before in old.runs.items():
+        after = new.runs.get(subject, {})
+        common = [trace for trace in before if trace in after]
+        runs[subject] = len(common)
+        found = (_drift(subject, trace, before[trace], after[trace]) for trace in common)
+        drifts += [drift for drift in found if drift is not None]
+    if not pairs and not any(runs.values()):
         raise ResultsError(
             "the two files have no pair of subject and check in common, so there is nothing to "
             "compare: run check with the same subjects and checks"
         )
-    return Difference(old, new, pairs, runs, tuple(drifts))
+    return Comparison(old, new, pairs, runs, tuple(drifts))
 
 
-def _by_pair(data: Row) -> dict[tuple[str, str], Row]:
-    return {(row["subject"], row["check"]): row for row in data["results"]}
+def _by_pair(file: ResultFile) -> dict[tuple[str, str], Result]:
+    return {(result.subject, result.check): result for result in file.results}
 
 
 def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> Drift | None:
     """Where two plain runs part, if they do."""
-    if old == new:
+    if same(list(old), list(new)):
         return None
     both = list(zip(old, new, strict=False))
-    epoch = next((i for i, (some, others) in enumerate(both) if some != others), len(both))
+    epoch = next((i for i, (some, others) in enumerate(both) if not same(some, others)), len(both))
     there = [rates[epoch] if epoch < len(rates) else None for rates in (old, new)]
     close = len(old) == len(new) and all(_close(some, others) for some, others in both)
-    return Drift(subject, trace, epoch, _numbers(there[0]), _numbers(there[1]), close)
+    return Drift(subject, trace, epoch, there[0], there[1], close)
 
 
 def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
@@ -179,92 +170,74 @@ def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
         return old.keys() == new.keys() and all(_close(old[k], new[k], tolerance) for k in old)
     if isinstance(old, (int, float)) and isinstance(new, (int, float)):
         return math.isclose(old, new, rel_tol=tolerance)
-    return bool(old == new)
+    return same(old, new)
 
 
-def _numbers(value: Any) -> Any:
-    """`value` with the numbers that JSON lacks."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value
-
-
-def text(difference: Difference) -> str:
+def text(comparison: Comparison) -> str:
     """The report: what was compared, and what is otherwise in the new file."""
     blocks = [
-        _compared(difference),
-        _broken(difference),
-        _fixed(difference),
-        _other(difference),
-        _still(difference),
-        _drifts(difference),
+        _compared(comparison),
+        _broken(comparison),
+        _fixed(comparison),
+        _other(comparison),
+        _still(comparison),
+        _drifts(comparison),
     ]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
 
-def _names(difference: Difference) -> tuple[str, str]:
+def _names(comparison: Comparison) -> tuple[str, str]:
     """What the two sides are called: their torch, or OLD and NEW where it is the same."""
-    old, new = (f"torch {data.get('torch') or '(none)'}" for data in _sides(difference))
+    old, new = (f"torch {file.torch or '(none)'}" for file in _sides(comparison))
     return (old, new) if old != new else ("OLD", "NEW")
 
 
-def _sides(difference: Difference) -> tuple[Row, Row]:
-    return difference.old, difference.new
+def _sides(comparison: Comparison) -> tuple[ResultFile, ResultFile]:
+    return comparison.old, comparison.new
 
 
-def _compared(difference: Difference) -> list[str]:
+def _compared(comparison: Comparison) -> list[str]:
     """The versions, how much is in both files, and what is in one alone."""
-    sides = dict(zip(("OLD", "NEW"), _sides(difference), strict=True))
-    torches = [data.get("torch") or "(none)" for data in sides.values()]
-    subjects = {pair.subject for pair in difference.pairs}
-    checks = {pair.check for pair in difference.pairs}
+    sides = dict(zip(("OLD", "NEW"), _sides(comparison), strict=True))
+    torches = [file.torch or "(none)" for file in sides.values()]
+    subjects = {pair.subject for pair in comparison.pairs}
+    checks = {pair.check for pair in comparison.pairs}
     lines = [
         f"torch {torches[0]} (OLD) -> torch {torches[1]} (NEW)",
-        f"Compared: {_count(len(difference.pairs), 'pair')} "
+        f"Compared: {_count(len(comparison.pairs), 'pair')} "
         f"({_count(len(subjects), 'subject')}, {_count(len(checks), 'check')})",
-        *_runs_compared(difference),
+        *_runs_compared(comparison),
     ]
-    for name, data in sides.items():
-        if not data.get("complete", True):
+    for name, file in sides.items():
+        if not file.complete:
             lines.append(
                 f"{name} is not complete, its run was stopped: what it lacks is not compared"
             )
     for key, what in (("seed", "seed"), ("max_examples", "number of traces of the search")):
-        values = [data.get(key) for data in sides.values()]
+        values = [getattr(file, key) for file in sides.values()]
         if values[0] != values[1]:
             lines.append(
                 f"The {what} was {values[0]} in OLD, {values[1]} in NEW: "
                 "a verdict can differ for that alone"
             )
-    pairs = {name: _by_pair(data) for name, data in sides.items()}
+    pairs = {name: _by_pair(file) for name, file in sides.items()}
     for name, other in (("OLD", "NEW"), ("NEW", "OLD")):
         lines += _alone(name, pairs[name], pairs[other])
     return lines
 
 
-def _runs_compared(difference: Difference) -> list[str]:
-    """How many trajectories are in both files, or why none can be compared."""
-    if difference.runs is None:
-        sides = zip(("OLD", "NEW"), _sides(difference), strict=True)
-        lacking = " and ".join(name for name, data in sides if "runs" not in data)
-        return _wrapped(
-            "Trajectories can't be compared: ",
-            f"{lacking} has no 'runs'; write it again with this version's check --json",
-        )
-    both = sum(difference.runs.values())
-    some, others = (sum(map(len, data["runs"].values())) - both for data in _sides(difference))
+def _runs_compared(comparison: Comparison) -> list[str]:
+    """How many plain runs are in both files."""
+    both = sum(comparison.runs.values())
+    some, others = (sum(map(len, file.runs.values())) - both for file in _sides(comparison))
     lines = [f"Compared: {_count(both, 'plain run')} without any resume"]
     if some or others:
         lines[0] += f" ({some} more in OLD alone, {others} in NEW alone: with other options)"
-    none = [subject for subject, number in difference.runs.items() if not number]
+    none = [subject for subject, number in comparison.runs.items() if not number]
     return lines + (_wrapped("No plain run in both of: ", ", ".join(none)) if none else [])
 
 
-def _alone(
-    name: str, mine: Mapping[tuple[str, str], Row], others: Mapping[tuple[str, str], Row]
-) -> list[str]:
+def _alone(name: str, mine: Results, others: Results) -> list[str]:
     """What only the file `name` has: whole subjects, whole checks, and then single pairs."""
     left = [pair for pair in mine if pair not in others]
     lines: list[str] = []
@@ -276,16 +249,18 @@ def _alone(
         left = [pair for pair in left if pair[index] not in alone]
     if left:
         lines += _wrapped(f"In {name} alone, pairs: ", ", ".join(map(" ".join, left)))
-    broken = sum(row["verdict"] == BROKEN for pair, row in mine.items() if pair not in others)
+    broken = sum(
+        result.verdict == Verdict.BROKEN for pair, result in mine.items() if pair not in others
+    )
     if broken:
         lines.append(f"  {broken} of these pairs {'is' if broken == 1 else 'are'} BROKEN")
     return lines
 
 
-def _broken(difference: Difference) -> list[str]:
+def _broken(comparison: Comparison) -> list[str]:
     """The newly broken pairs, by check, each with its counterexample and its command."""
-    old, new = _names(difference)
-    known, unlike = _known(difference.broken, "new", difference.old)
+    old, new = _names(comparison)
+    known, unlike = _known(comparison.broken, "new", comparison.old)
     lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
     lines += _broken_lines(known)
     if unlike:
@@ -296,9 +271,9 @@ def _broken(difference: Difference) -> list[str]:
 
 def _broken_lines(pairs: Sequence[Change]) -> list[str]:
     lines = []
-    for (check, was), same in _groups(pairs, lambda pair: (pair.check, _was(pair))):
-        lines += _wrapped(f"{check}: ", f"{_promise(check)}{was}")
-        for _, alike in _groups(same, _kind):
+    for (check, was), group in _groups(pairs, lambda pair: (pair.check, _was(pair))):
+        lines += _wrapped(f"{check}: ", f"{group[0].new.promise.text}{was}")
+        for _, alike in _groups(group, _kind):
             rows = _evidence(alike[0].new)
             width = max(len(label) for label, _ in rows)
             lines.append(f"  {_command(alike[0].new)}")
@@ -320,13 +295,15 @@ def _unlike_title(title: str, pairs: Sequence[Change], other: str, tells: str) -
     )
 
 
-def _known(pairs: Sequence[Change], side: str, other: Row) -> tuple[list[Change], list[Change]]:
+def _known(
+    pairs: Sequence[Change], side: str, other: ResultFile
+) -> tuple[list[Change], list[Change]]:
     """The pairs whose counterexample has options of a plain run of the other file; the rest."""
     groups: tuple[list[Change], list[Change]] = ([], [])
     for pair in pairs:
-        runs = other.get("runs", {}).get(pair.subject, {})
-        options = _options(getattr(pair, side).get("trace", ""))
-        known = "runs" not in other or options in map(_options, runs)
+        runs = other.runs.get(pair.subject, {})
+        options = _options(_trace(getattr(pair, side)))
+        known = not other.runs or options in map(_options, runs)
         groups[not known].append(pair)
     return groups
 
@@ -337,51 +314,37 @@ def _options(trace: str) -> str:
 
 def _kind(pair: Change) -> tuple[str, ...]:
     """In what a newly broken pair differs: the names of the values, or the exception."""
-    actual = pair.new.get("actual", {})
+    found = pair.new.counterexample
+    actual = found.actual if found else {}
     raised = str(actual.get("raises", "")).partition(":")[0]
     return (*actual, raised)
 
 
 def _was(pair: Change) -> str:
     """What a newly broken pair was, where it did not hold."""
-    verdict, reason = pair.verdicts[0], pair.old.get("reason", "")
-    return "" if verdict == HOLDS else f" (was {verdict}: {reason})"
+    verdict, reason = pair.verdicts[0], pair.old.reason
+    return "" if verdict == Verdict.HOLDS else f" (was {verdict}: {reason})"
 
 
-def _promise(check: str) -> str:
-    try:
-        return as_check(check).doc
-    except HarnessError:
-        return "a check of one's own"
+def _trace(result: Result) -> str:
+    return str(result.counterexample.trace) if result.counterexample else ""
 
 
-def _evidence(row: Row) -> list[tuple[str, str]]:
-    """What was expected of a broken row and got, as in a report."""
-    expected, actual = (_numbers(row.get(key, {})) for key in ("expected", "actual"))
-    try:
-        found = Counterexample(
-            operation=row["operation"],
-            step=row["step"],
-            expected=expected,
-            actual=actual,
-            trace=Trace.parse(row["trace"]),
-        )
-        return evidence(found, as_check(row["check"]))[1:]
-    except (HarnessError, LookupError):  # a check of one's own, or what this harness knows not
-        return [("expected", shorten(expected)), ("got", shorten(actual))]
+def _evidence(result: Result) -> list[tuple[str, str]]:
+    """What was expected of a broken pair and got, as in a report."""
+    found = result.counterexample
+    return evidence(found, result.promise, result.check)[1:] if found else []
 
 
-def _command(row: Row) -> str:
-    """The command that replays a broken row; older files don't have it."""
-    names = (row["subject"], row["check"])
-    old = Result(*names, BROKEN, references=names)
-    return row.get("replay") or replay_command(old, row.get("trace", ""))
+def _command(result: Result) -> str:
+    """The command that replays a broken pair."""
+    return replay_command(result, _trace(result))
 
 
-def _fixed(difference: Difference) -> list[str]:
+def _fixed(comparison: Comparison) -> list[str]:
     """The newly fixed pairs, by check, each with the counterexample that it had."""
-    old, new = _names(difference)
-    known, unlike = _known(difference.fixed, "old", difference.new)
+    old, new = _names(comparison)
+    known, unlike = _known(comparison.fixed, "old", comparison.new)
     lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
     lines += _fixed_lines(known)
     if unlike:
@@ -392,21 +355,21 @@ def _fixed(difference: Difference) -> list[str]:
 
 def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
     lines = []
-    for check, same in _groups(pairs, lambda pair: pair.check):
+    for check, group in _groups(pairs, lambda pair: pair.check):
         lines.append(f"{check}:")
-        lines += [f"  {pair.subject}  {pair.old.get('trace', '')}" for pair in same]
+        lines += [f"  {pair.subject}  {_trace(pair.old)}" for pair in group]
     return lines
 
 
-def _other(difference: Difference) -> list[str]:
+def _other(comparison: Comparison) -> list[str]:
     """The other changes of verdict, those with one reason together."""
-    if not difference.other:
+    if not comparison.other:
         return []
-    lines = [f"OTHER VERDICTS: {_count(len(difference.other), 'pair')}"]
-    for (check, verdicts, reason), same in _groups(
-        difference.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
+    lines = [f"OTHER VERDICTS: {_count(len(comparison.other), 'pair')}"]
+    for (check, verdicts, reason), group in _groups(
+        comparison.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
     ):
-        said = ", ".join(pair.subject for pair in same)
+        said = ", ".join(pair.subject for pair in group)
         why = f" ({reason})" if reason else ""
         lines += _wrapped(f"{' -> '.join(verdicts)} {check}{why}: ", said)
     return lines
@@ -414,47 +377,44 @@ def _other(difference: Difference) -> list[str]:
 
 def _reason(pair: Change) -> str:
     """Why a verdict is not one on the promise, on the side where it is not."""
-    for row, when in ((pair.new, ""), (pair.old, "was: ")):
-        if row["verdict"] not in (HOLDS, BROKEN):
-            return when + str(row.get("reason", ""))
+    for result, when in ((pair.new, ""), (pair.old, "was: ")):
+        if result.verdict not in (Verdict.HOLDS, Verdict.BROKEN):
+            return when + result.reason
     return ""
 
 
-def _still(difference: Difference) -> list[str]:
-    if not difference.still:
+def _still(comparison: Comparison) -> list[str]:
+    if not comparison.still:
         return []
-    others = difference.otherwise
-    lines = [f"BROKEN IN BOTH: {_count(len(difference.still), 'pair')}"]
+    others = comparison.otherwise
+    lines = [f"BROKEN IN BOTH: {_count(len(comparison.still), 'pair')}"]
     if others:
         lines[0] += f", {len(others)} of them with another counterexample or other values"
-    for check, same in _groups(others, lambda pair: pair.check):
-        lines += _wrapped(f"{check}: ", ", ".join(pair.subject for pair in same))
+    for check, group in _groups(others, lambda pair: pair.check):
+        lines += _wrapped(f"{check}: ", ", ".join(pair.subject for pair in group))
     return lines
 
 
-def _drifts(difference: Difference) -> list[str]:
+def _drifts(comparison: Comparison) -> list[str]:
     """The trajectories that changed without any resume, and those that did but for rounding."""
-    if difference.runs is None:
-        return []
     lines: list[str] = []
     for rounding in (False, True):
-        drifts = [drift for drift in difference.drifts if drift.rounding == rounding]
+        drifts = [drift for drift in comparison.drifts if drift.rounding == rounding]
         if rounding and not drifts:
             continue
         title = "EQUAL BUT FOR ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
         lines += ["", f"{title}: {_count(len(drifts), 'plain run') if drifts else 'none'}"]
-        for subject, same in _groups(drifts, lambda drift: drift.subject):
-            own = (drift for drift in same if "optimizer=" not in drift.trace)
-            lines += _drift_text(difference, subject, len(same), next(own, same[0]))
+        for subject, group in _groups(drifts, lambda drift: drift.subject):
+            own = (drift for drift in group if "optimizer=" not in drift.trace)
+            lines += _drift_text(comparison, subject, len(group), next(own, group[0]))
     return lines[1:]
 
 
-def _drift_text(difference: Difference, subject: str, number: int, drift: Drift) -> Iterator[str]:
-    assert difference.runs is not None
-    yield f"{subject}: {number} of {difference.runs[subject]}, such as {drift.trace}"
+def _drift_text(comparison: Comparison, subject: str, number: int, drift: Drift) -> Iterator[str]:
+    yield f"{subject}: {number} of {comparison.runs[subject]}, such as {drift.trace}"
     said = [
         f"{name} {'has ended' if lr is None else f'has lr {shorten(lr)}'}"
-        for name, lr in zip(_names(difference), (drift.old, drift.new), strict=True)
+        for name, lr in zip(_names(comparison), (drift.old, drift.new), strict=True)
     ]
     yield f"  at epoch {drift.epoch} {said[0]}, {said[1]}"
 

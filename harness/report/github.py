@@ -13,12 +13,12 @@ from types import MappingProxyType
 
 import click
 
-from harness.core.check import Check
-from harness.core.result import BROKEN, STALE, UNKNOWN, Counterexample, Result
+from harness.core.result import Counterexample, Result, Verdict
 from harness.report import text as report
+from harness.report.failures import failures
 from harness.report.matrix import escaped
 
-WRONG = (BROKEN, STALE, UNKNOWN)
+WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that a run does not pass with, the worst first."""
 MOST = 10
 """GitHub shows so many errors of a step, and no more."""
@@ -31,20 +31,18 @@ FEW = 3
 def tell_github(
     ci: str,
     results: Sequence[Result],
-    checks: Mapping[str, Check],
     *,
     complete: bool = True,
     not_checked: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Print annotations, and append to the job's summary; `ci` is the option ``--ci``.
 
-    `checks` are those that are broken, by name; `not_checked` are schedulers that can't be
-    built, each with the reason. A summary that can't be written is said, and
+    `not_checked` are schedulers that can't be built, each with the reason. A summary that can't be written is said, and
     changes nothing else: the verdicts stand in the log as well.
     """
     if ci == "none" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") != "true"):
         return
-    for line in annotated(results, checks):
+    for line in annotated(results):
         click.echo(line)
     for what, why in not_checked.items():
         click.echo(f"::error title={_property(f'NOT CHECKED {what}')}::{_data(why)}")
@@ -53,12 +51,12 @@ def tell_github(
         return
     try:
         with Path(name).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(job_summary(results, checks, complete=complete, room=ROOM - file.tell()))
+            file.write(job_summary(results, complete=complete, room=ROOM - file.tell()))
     except OSError as error:
         click.echo(f"warning: cannot write the job's summary to {name}: {error.strerror}", err=True)
 
 
-def annotated(results: Sequence[Result], checks: Mapping[str, Check]) -> list[str]:
+def annotated(results: Sequence[Result]) -> list[str]:
     """A workflow command for everything that is broken, stale or unknown.
 
     Pairs of a subject that are stale or unknown for the same reason have one, and where there
@@ -66,9 +64,9 @@ def annotated(results: Sequence[Result], checks: Mapping[str, Check]) -> list[st
     """
     groups: dict[tuple[str, ...], list[Result]] = collections.defaultdict(list)
     for result in sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict)):
-        check = result.check if result.verdict == BROKEN else ""
+        check = result.check if result.verdict == Verdict.BROKEN else ""
         groups[result.verdict, result.subject, check, result.reason, result.place].append(result)
-    said = [_annotation(group, checks) for group in groups.values()]
+    said = [_annotation(group) for group in groups.values()]
     if len(said) > MOST:
         left = len(said) - MOST + 1
         said[MOST - 1 :] = [f"::error::{left} more are in the job's summary, and in its log"]
@@ -79,15 +77,15 @@ def _wrong(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.verdict in WRONG]
 
 
-def _annotation(group: Sequence[Result], checks: Mapping[str, Check]) -> str:
+def _annotation(group: Sequence[Result]) -> str:
     result, found = group[0], group[0].counterexample
     named = ", ".join(each.check for each in group) if len(group) <= FEW else f"{len(group)} checks"
     properties = _in_repository(result.place)
     properties["title"] = f"{result.verdict} {result.subject}: {named} (torch {result.torch})"
     message = result.reason
-    if result.verdict == BROKEN and found is not None:
+    if result.verdict == Verdict.BROKEN and found is not None:
         lines = [
-            _sentence(found, checks[result.check]),
+            _sentence(found, result),
             f"counterexample: {found.trace}",
             f"reproduce with: {report.replay_command(result, str(found.trace))}",
         ]
@@ -96,9 +94,9 @@ def _annotation(group: Sequence[Result], checks: Mapping[str, Check]) -> str:
     return f"::error {listed}::{_data(message)}"
 
 
-def _sentence(found: Counterexample, check: Check) -> str:
+def _sentence(found: Counterexample, result: Result) -> str:
     """What was expected and got, and where."""
-    said = dict(report.evidence(found, check))
+    said = dict(report.evidence(found, result.promise, result.check))
     return f"expected {said['expected']}; got {said['got']}; at {said['at']}"
 
 
@@ -141,7 +139,6 @@ def _property(text: str) -> str:
 
 def job_summary(
     results: Sequence[Result],
-    checks: Mapping[str, Check],
     *,
     complete: bool = True,
     room: int = ROOM,
@@ -157,7 +154,7 @@ def job_summary(
         f"{escaped(report.summary(results))}\n",
         "" if complete else "The run was stopped: this is what was found so far.\n",
         _table(results),
-        *_blocks(results, checks),
+        *_blocks(results),
     ]
     text, left = "", 0
     for part in filter(None, parts):
@@ -170,7 +167,7 @@ def job_summary(
 
 def _table(results: Sequence[Result]) -> str:
     counts = collections.Counter((result.subject, result.verdict) for result in results)
-    verdicts = [v for v in report.VERDICTS if any(verdict == v for _, verdict in counts)]
+    verdicts = [v for v in Verdict if any(verdict == v for _, verdict in counts)]
     rows = [["subject", *verdicts], ["---", *["--:"] * len(verdicts)]]
     for subject in dict.fromkeys(result.subject for result in results):
         numbers = [str(counts[subject, verdict] or "") for verdict in verdicts]
@@ -178,15 +175,14 @@ def _table(results: Sequence[Result]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _blocks(results: Sequence[Result], checks: Mapping[str, Check]) -> Iterator[str]:
+def _blocks(results: Sequence[Result]) -> Iterator[str]:
     """What is broken, pair by pair, then what else there is to say."""
-    broken = [result for result in results if result.verdict == BROKEN]
-    for result in broken:
-        check, found = checks[result.check], result.counterexample
-        assert found is not None
-        title = f"BROKEN {result.subject}: {result.check}: {_sentence(found, check)}"
-        yield _block(title, report.broken_text(result, check), unfolded=len(broken) <= FEW)
-    stale = any(result.verdict == STALE for result in results)
+    broken = failures(results)
+    for failure in broken:
+        sentence = _sentence(failure.counterexample, failure.result)
+        title = f"BROKEN {failure.result.subject}: {failure.headline}: {sentence}"
+        yield _block(title, report.broken_text(failure), unfolded=len(broken) <= FEW)
+    stale = any(result.verdict == Verdict.STALE for result in results)
     rest = [
         ("Stale and known" if stale else "Known", report.known_text(results), stale),
         ("Unknown", report.unknown_text(results), True),

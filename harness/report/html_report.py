@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import harness
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.result import BROKEN, DECLINED, HOLDS, KNOWN, STALE, UNKNOWN, Budget, Result
+from harness.core.result import Budget, Result, Verdict
+from harness.report.failures import Failure
 from harness.report.html_page import escaped, framed, key_of, rows_of
 from harness.report.matrix import SHOWN
 from harness.report.picture import picture_of
 from harness.report.script import script_of
-from harness.report.text import VERDICTS, broken_rows, evidence, replay_command, tally_text
+from harness.report.text import broken_rows, evidence, replay_command, tally_text
 from harness.subjects.subject import Subject
 
 STYLE = """
@@ -66,9 +67,9 @@ for (const button of document.querySelectorAll("button")) {
 """
 """Shows the buttons, which do nothing without it."""
 HEADINGS = {
-    BROKEN: "Broken", STALE: "Stale: no longer as the ledger has it",
-    UNKNOWN: "Unknown: it could not be decided", KNOWN: "Known: broken as the ledger has it",
-    DECLINED: "Declined", HOLDS: "Holds: nothing was found",
+    Verdict.BROKEN: "Broken", Verdict.STALE: "Stale: no longer as the ledger has it",
+    Verdict.UNKNOWN: "Unknown: it could not be decided", Verdict.KNOWN: "Known: broken as the ledger has it",
+    Verdict.DECLINED: "Declined", Verdict.HOLDS: "Holds: nothing was found",
 }  # fmt: skip
 """In the order of the page."""
 
@@ -89,7 +90,7 @@ def html_report(
     """
     counts = collections.Counter(result.verdict for result in results)
     version = results[0].torch if results else ""
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     facts = [f"torch {version}"] if version else []
     facts += [f"Python {platform.python_version()}", f"lr-resume-harness {harness.__version__}"]
     facts += [f"seed {budget.seed}", f"{budget.max_examples} traces of the search for each pair"]
@@ -112,7 +113,9 @@ def html_report(
         shown = [i for i, result in chosen.items() if result.counterexample is not None]
         for index in shown:
             result = chosen.pop(index)
-            subject = subjects[result.subject] if verdict in (BROKEN, STALE) else None
+            subject = (
+                subjects[result.subject] if verdict in (Verdict.BROKEN, Verdict.STALE) else None
+            )
             body.append(_part(index, result, checks[result.check], subject))
         if chosen:
             body.append(_listed(chosen))
@@ -160,7 +163,7 @@ def _part(index: int, result: Result, check: Check, subject: Subject | None) -> 
     found = result.counterexample
     assert found is not None
     trace, title = escaped(str(found.trace)), escaped(f"{result.subject}: {result.check}")
-    rows = broken_rows(result, check)
+    rows = broken_rows(Failure((result,)))
     replay = escaped(replay_command(result, str(found.trace)))
     said = [
         (label, f"<code>{trace}</code>" if label == "counterexample" else escaped(text))
@@ -171,7 +174,7 @@ def _part(index: int, result: Result, check: Check, subject: Subject | None) -> 
         f'<section class="pair {result.verdict}" id="p{index}">',
         f'<h3><span class="key {result.verdict[0]}">{result.verdict[0]}</span> {title}</h3>',
     ]
-    if result.verdict != BROKEN:
+    if result.verdict != Verdict.BROKEN:
         lines.append(f"<p>{escaped(result.reason)}</p>")
     lines.append(rows_of(said))
     if subject is not None:
@@ -181,13 +184,15 @@ def _part(index: int, result: Result, check: Check, subject: Subject | None) -> 
 
 def _picture(subject: Subject, check: Check, result: Result) -> str:
     try:
-        content = picture_of(subject, check, result)
+        content = picture_of(result)
     except HarnessError as error:
         return f"<p>No picture: {escaped(str(error))}</p>"
     if content is None:
         return "<p>No picture: it is about the state, which no LR shows</p>"
     assert result.counterexample is not None
-    shown = "; ".join(": ".join(row) for row in evidence(result.counterexample, check))
+    shown = "; ".join(
+        ": ".join(row) for row in evidence(result.counterexample, result.promise, result.check)
+    )
     alt = escaped(f"The uninterrupted and the resumed run of {subject.name} by epoch; {shown}")
     data = base64.b64encode(content).decode()
     return f'<div class="picture"><img alt="{alt}" src="data:image/svg+xml;base64,{data}"></div>'
@@ -219,7 +224,11 @@ def _listed(results: Mapping[int, Result]) -> str:
         names = []
         for index in indices:
             tried = tally_text([results[index]])
-            more = f" <small>({tried})</small>" if results[index].verdict == HOLDS and tried else ""
+            more = (
+                f" <small>({tried})</small>"
+                if results[index].verdict == Verdict.HOLDS and tried
+                else ""
+            )
             names.append(
                 f'<span id="p{index}"><code>{escaped(results[index].check)}</code>{more}</span>'
             )

@@ -6,15 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import LedgerError
 from harness.core.ledger import NO_REPORT, Entry, entry_text, shows_of, version_of, without
-from harness.core.run import Break
-from harness.report.result_files import read_results
+from harness.core.result import Counterexample
+from harness.core.verdict import Verdict
+from harness.report.result_file import ResultFile, read_results
+from harness.report.text import reason_of
 
 Pair: TypeAlias = tuple[str, str]
 
@@ -33,61 +35,52 @@ class Shown:
         return self.trace, self.shows
 
 
-def read_versions(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The data that ``check --json`` wrote to these files, by the version of torch.
+def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
+    """The files that ``check --json`` wrote, by the version of torch.
 
     Raises `ResultsError` for other files, `LedgerError` for a run that was stopped, and for two
     of one version.
     """
-    found: dict[Version, dict[str, Any]] = {}
+    found: dict[Version, ResultFile] = {}
     for path in paths:
-        data = read_results(path)
-        if not data.get("complete") or not data["results"]:
-            raise LedgerError(f"{path} is of a run that was stopped: run it again")
-        version = version_of(data["torch"])
+        file = read_results(path)
+        if not file.complete or not file.results:
+            raise LedgerError(f"{path} is from a run that was stopped: run it again")
+        version = version_of(file.torch)
         if version in found:
             raise LedgerError(f"{path} is the second file of torch {version}: give one of them")
-        found[version] = data
+        found[version] = file
     return [found[version] for version in sorted(found)]
 
 
-def broken_by_version(
-    results: Sequence[Mapping[str, Any]],
-) -> dict[Pair, dict[Version, list[Shown]]]:
-    """What breaks every pair on each version where it was checked: nothing where it is not broken.
+def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, list[Shown]]]:
+    """What breaks every pair on each version where it was checked: nothing if it is not broken.
 
     What its own counterexample shows comes first, then that of the ledger's other traces.
     Raises `LedgerError` for a verdict that says neither.
     """
     pairs: dict[Pair, dict[Version, list[Shown]]] = {}
-    for data in results:
-        version = version_of(data["torch"])
-        for row in data["results"]:
-            if row["verdict"] == "UNKNOWN":
+    for file in files:
+        version = version_of(file.torch)
+        for result in file.results:
+            if result.verdict == Verdict.UNKNOWN:
                 raise LedgerError(
-                    f"torch {version}: {row['subject']} {row['check']} is UNKNOWN "
-                    f"({row['reason']}): run it again, to an end"
+                    f"torch {version}: {result.subject} {result.check} is UNKNOWN "
+                    f"({result.reason}): run it again, to an end"
                 )
-            rows = [row, *row.get("in_ledger", [])] if "trace" in row else []
-            shown = {one.key: one for one in map(_shown, reversed(rows))}
-            pair = (row["subject"], row["check"])
+            found = result.counterexample
+            every = [found, *result.replays] if found is not None else []
+            shown = {one.key: one for one in map(_shown, reversed(every))}
+            pair = (result.subject, result.check)
             pairs.setdefault(pair, {})[version] = list(reversed(shown.values()))
     return pairs
 
 
-def _shown(row: Mapping[str, Any]) -> Shown:
-    broken = Break(row["operation"], row["step"], row["expected"], row["actual"])
-    return Shown(row["trace"], shows_of(broken), _reason(row))
+def _shown(found: Counterexample) -> Shown:
+    return Shown(str(found.trace), shows_of(found), reason_of(found))
 
 
-def _reason(row: Mapping[str, Any]) -> str:
-    if "raises" in row["actual"]:
-        return f"It raises {row['actual']['raises']}."
-    sides = (", ".join(f"{k} {v}" for k, v in row[side].items()) for side in ("actual", "expected"))
-    return "It has {}, and must have {}.".format(*sides)
-
-
-def updated(text: str, entries: Sequence[Entry], results: Sequence[Mapping[str, Any]]) -> str:
+def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) -> str:
     """The `text` of a ledger with ranges that are true of all results, and entries that lack.
 
     `entries` are those in the text. Of versions without results it says what it said.

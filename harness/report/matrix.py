@@ -11,15 +11,15 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.version import Version
 
 from harness.core.errors import HarnessError
-from harness.report.result_files import read_results
+from harness.core.result import Result
+from harness.report.result_file import read_results
 
 LETTERS = {
     "B": "broken",
@@ -52,23 +52,23 @@ class Source:
     result: str
     torch: Version
     python: str
-    seed: object
-    max_examples: object
-    rows: tuple[Mapping[str, Any], ...]
+    seed: int
+    max_examples: int
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A subject and a check; `rows` are its results, one a version, None where it was not run."""
+    """A subject and a check, with a result for each version, None if it was not run there."""
 
     subject: str
     check: str
-    rows: tuple[Mapping[str, Any] | None, ...]
+    results: tuple[Result | None, ...]
 
     @property
     def letters(self) -> tuple[str, ...]:
         """The first letter of each verdict, one a version; empty where it was not run."""
-        return tuple(row["verdict"][0] if row else "" for row in self.rows)
+        return tuple(result.verdict[0] if result else "" for result in self.results)
 
     @property
     def says(self) -> set[str]:
@@ -150,9 +150,9 @@ class Matrix:
     @property
     def uneven(self) -> str:
         """That some versions were searched with more than others, if so, in one sentence."""
-        searched: dict[tuple[str, str], list[str]] = {}
+        searched: dict[tuple[int, int], list[str]] = {}
         for source, version in zip(self.sources, self.versions, strict=True):
-            key = str(source.max_examples), str(source.seed)
+            key = source.max_examples, source.seed
             searched.setdefault(key, []).append(version)
         if len(searched) == 1:
             return ""
@@ -189,37 +189,21 @@ def _named(
 
 
 def read(path: Path) -> Source:
-    """What ``check --json`` wrote to `path`; raises `HarnessError` where it did not, or not all."""
-    data = read_results(path)
+    """What ``check --json`` wrote to `path`; raises `HarnessError` if it did not, or not all."""
+    file = read_results(path)
+    if not file.complete:
+        raise HarnessError(f"{path} is from a run that was stopped: let it run to its end")
     try:
-        if not data["complete"]:
-            raise HarnessError(f"{path} is of a run that was stopped: let it run to its end")
-        source = Source(
-            str(path), Version(data["torch"]), str(data["python"]), data["seed"],
-            data["max_examples"], tuple(data["results"]),
-        )  # fmt: skip
-        _check_rows(source)
-    except (LookupError, TypeError, ValueError):
-        raise HarnessError(f"{path} is no result of `check --json`") from None
-    return source
-
-
-def _check_rows(source: Source) -> None:
-    """Raise if a row is no verdict on a pair, or a second one on the same."""
+        version = Version(file.torch)
+    except ValueError:
+        raise HarnessError(f"{path} does not say which torch it was run with") from None
     seen = set()
-    for row in source.rows:
-        names = [row[key] for key in ("subject", "check", "verdict")] + [row.get("trace", "")]
-        evidence = [row.get(key, {}) for key in ("expected", "actual")]
-        if (
-            not all(isinstance(name, str) for name in names)
-            or not all(isinstance(values, dict) for values in evidence)
-            or row["verdict"][0] not in LETTERS
-        ):
-            raise ValueError(row)
-        pair = row["subject"], row["check"]
+    for result in file.results:
+        pair = result.subject, result.check
         if pair in seen:
-            raise HarnessError(f"{source.result} has two verdicts on {pair[0]}: {pair[1]}")
+            raise HarnessError(f"{path} has two verdicts on {pair[0]}: {pair[1]}")
         seen.add(pair)
+    return Source(str(path), version, file.python, file.seed, file.max_examples, file.results)
 
 
 def merge(sources: Iterable[Source]) -> Matrix:
@@ -232,17 +216,17 @@ def merge(sources: Iterable[Source]) -> Matrix:
                 "give one file for each version"
             )
     found = [
-        {(row["check"], row["subject"]): row for row in source.rows} for source in ordered
+        {(result.check, result.subject): result for result in source.results} for source in ordered
     ]  # fmt: skip
-    newest_first = [row for source in reversed(ordered) for row in source.rows]
-    subjects = list(dict.fromkeys(row["subject"] for row in newest_first))
-    checks = list(dict.fromkeys(row["check"] for row in newest_first))
+    newest_first = [result for source in reversed(ordered) for result in source.results]
+    subjects = list(dict.fromkeys(result.subject for result in newest_first))
+    checks = list(dict.fromkeys(result.check for result in newest_first))
     pairs = []
     for check in checks:
         for subject in subjects:
-            rows = tuple(rows.get((check, subject)) for rows in found)
-            if any(rows):
-                pairs.append(Pair(subject, check, rows))
+            results = tuple(results.get((check, subject)) for results in found)
+            if any(results):
+                pairs.append(Pair(subject, check, results))
     return Matrix(tuple(ordered), tuple(pairs))
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
 
-from harness.checks.registry import CHECKS
+from harness.core.result import Counterexample, Result
+from harness.core.verdict import Verdict
 from harness.report.html_page import escaped, framed, key_of, rows_of
 from harness.report.matrix import SHOWN, Matrix, Pair
-from harness.report.text import command, values_text
+from harness.report.text import replay_command, values_text
 
 STYLE = """
 body { padding-bottom: 45vh; }
@@ -37,7 +36,6 @@ details[open] > summary.cell { outline: 3px solid Highlight; }
   td { min-width: 0; }
 }
 """
-Row = Mapping[str, Any]
 
 
 def page(matrix: Matrix) -> str:
@@ -69,8 +67,9 @@ def page(matrix: Matrix) -> str:
 
 def _body(check: str, pairs: list[Pair], versions: list[str]) -> str:
     """The rows of one check, under its name and promise."""
-    promises = {known.name: known.doc for known in CHECKS}
-    said = f"<b><code>{escaped(check)}</code></b> {escaped(promises.get(check, ''))}"
+    results = (result for pair in pairs for result in pair.results if result)
+    promise = next((result.promise.text for result in results), "")
+    said = f"<b><code>{escaped(check)}</code></b> {escaped(promise)}"
     said = f'<span class="promise">{said}</span>'
     name = f'<tr><th colspan="{len(versions) + 1}">{said}</th></tr>'
     rows = [
@@ -83,14 +82,14 @@ def _body(check: str, pairs: list[Pair], versions: list[str]) -> str:
 
 
 def _cell(pair: Pair, index: int, versions: list[str]) -> str:
-    row, letter = pair.rows[index], pair.letters[index]
-    if row is None:
+    result, letter = pair.results[index], pair.letters[index]
+    if result is None:
         return "<td></td>"
-    where = escaped(f"{pair.subject}, {pair.check}, torch {versions[index]}: {row['verdict']}")
+    where = escaped(f"{pair.subject}, {pair.check}, torch {versions[index]}: {result.verdict}")
     shown = SHOWN.get(letter, letter)
-    facts = _facts(pair, row, versions)
+    facts = _facts(pair, result, versions)
     if not facts:
-        tried = escaped(f"{row.get('traces', 0)} traces, {row.get('resumes', 0)} resumes")
+        tried = escaped(f"{result.tally.traces} traces, {result.tally.resumes} resumes")
         return f'<td class="{letter}" title="{where} ({tried})"><span>{shown}</span></td>'
     return (
         f'<td class="{letter}" title="{where}"><details name="cell">'
@@ -100,31 +99,31 @@ def _cell(pair: Pair, index: int, versions: list[str]) -> str:
     )
 
 
-def _facts(pair: Pair, row: Row, versions: list[str]) -> list[tuple[str, str]]:
+def _facts(pair: Pair, result: Result, versions: list[str]) -> list[tuple[str, str]]:
     """What is behind a verdict, as labels and HTML."""
     facts = []
-    if row.get("trace"):
-        replay = command("replay", pair.subject, pair.check, row["trace"])
-        facts += [
-            ("counterexample", f"<code>{escaped(row['trace'])}</code>"),
-            ("expected", escaped(values_text(row.get("expected", {})))),
-            ("got", escaped(values_text(row.get("actual", {})))),
-            ("found by", escaped(str(row.get("found_by", "")))),
-            ("replay", f"<code>{escaped(replay)}</code>"),
-            ("just the same on", ", ".join(
-                escaped(version) for version, other in zip(versions, pair.rows, strict=True)
-                if other is not None and other is not row and _evidence(other) == _evidence(row)
-            )),
-        ]  # fmt: skip
-    if row["verdict"][0] != "H":
-        facts.append(
-            ("note" if row.get("trace") else "reason", escaped(str(row.get("reason", ""))))
+    found = result.counterexample
+    if found is not None:
+        same = ", ".join(
+            escaped(version)
+            for version, other in zip(versions, pair.results, strict=True)
+            if other is not None and other is not result and _evidence(other) == _evidence(result)
         )
+        facts += [
+            ("counterexample", f"<code>{escaped(str(found.trace))}</code>"),
+            ("expected", escaped(values_text(found.expected))),
+            ("got", escaped(values_text(found.actual))),
+            ("found by", escaped(found.found.by if found.found else "")),
+            ("replay", f"<code>{escaped(replay_command(result, str(found.trace)))}</code>"),
+            ("just the same on", same),
+        ]
+    if result.verdict != Verdict.HOLDS:
+        facts.append(("note" if found else "reason", escaped(result.reason)))
     return [(label, text) for label, text in facts if text]
 
 
-def _evidence(row: Row) -> list[Any]:
-    return [row.get(key) for key in ("verdict", "trace", "expected", "actual")]
+def _evidence(result: Result) -> tuple[Verdict, Counterexample | None]:
+    return result.verdict, result.counterexample
 
 
 def _left_out(matrix: Matrix) -> list[str]:

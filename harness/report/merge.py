@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import ResultsError
+from harness.report.result_file import ResultFile
 
 ONE_RUN = ("torch", "python", "seed", "max_examples")
 """What must be the same in all files."""
 
 
-def merged(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
-    """What a run without shards would have written; `files` are paths with their data.
+def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
+    """What a run without shards would have written; `files` are paths with their content.
 
-    The pairs come back in the order of that run. Raises `ResultsError` where these are not all
+    The pairs come back in the order of that run. Raises `ResultsError` if these are not all
     the shards of one run.
     """
-    parts: dict[int, tuple[Path, Mapping[str, Any]]] = {}
+    parts: dict[int, tuple[Path, ResultFile]] = {}
     first_path, first = files[0]
     count = _shard(*files[0])[1]
-    for path, data in files:
-        number, of = _shard(path, data)
+    for path, file in files:
+        number, of = _shard(path, file)
         for key in ONE_RUN:
-            if data.get(key) != first.get(key):
+            here, there = getattr(file, key), getattr(first, key)
+            if here != there:
                 raise ResultsError(
-                    f"{path} has {key} {data.get(key)!r} and {first_path} {first.get(key)!r}: "
+                    f"{path} has {key} {here!r} and {first_path} {there!r}: "
                     "give the shards of one run"
                 )
         if of != count:
@@ -38,33 +40,31 @@ def merged(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
             raise ResultsError(
                 f"{path} and {parts[number][0]} are both shard {number}/{of}: give one of them"
             )
-        if not data.get("complete"):
-            raise ResultsError(f"{path} is of a run that was stopped: run that shard again")
-        parts[number] = path, data
+        if not file.complete:
+            raise ResultsError(f"{path} is from a run that was stopped: run that shard again")
+        parts[number] = path, file
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in parts]
     if missing:
         raise ResultsError(f"not all shards are there: {', '.join(missing)} would complete them")
     ordered = [parts[number][1] for number in range(1, count + 1)]
-    results = [
-        data["results"][index]
-        for index in range(len(ordered[0]["results"]))
-        for data in ordered
-        if index < len(data["results"])
-    ]
-    pairs = [(row["subject"], row["check"]) for row in results]
-    if len(set(pairs)) < len(pairs):
+    results = tuple(
+        file.results[index]
+        for index in range(len(ordered[0].results))
+        for file in ordered
+        if index < len(file.results)
+    )
+    pairs = {(result.subject, result.check) for result in results}
+    if len(pairs) < len(results):
         raise ResultsError("a pair is in two of the files: give the shards of one run")
-    runs = {name: run for data in ordered for name, run in data.get("runs", {}).items()}
-    return {**first, "shard": "1/1", "results": results, "runs": runs}
+    runs = {name: run for file in ordered for name, run in file.runs.items()}
+    return replace(first, shard="1/1", results=results, runs=runs)
 
 
-def _shard(path: Path, data: Mapping[str, Any]) -> tuple[int, int]:
-    number, of = (int(part) if part.isdigit() else 0 for part in _parts(data))
+def _shard(path: Path, file: ResultFile) -> tuple[int, int]:
+    first, _, second = file.shard.partition("/")
+    number, of = (
+        int(part) if part.isdecimal() and len(part) < 9 else 0 for part in (first, second)
+    )
     if not 1 <= number <= of:
         raise ResultsError(f"{path} does not say which shard it is: give a file of check --shard")
-    return number, of
-
-
-def _parts(data: Mapping[str, Any]) -> tuple[str, str]:
-    number, _, of = str(data.get("shard", "")).partition("/")
     return number, of

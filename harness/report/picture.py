@@ -9,21 +9,20 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from harness.core.check import Check
 from harness.core.errors import HarnessError
 from harness.core.result import Result, shorten
-from harness.engine.trajectory import Line, Trajectory, trajectory
-from harness.subjects.subject import Subject
+from harness.core.run import Role
+from harness.report.trajectory import Line, Trajectory, trajectory
 
 BLACK, BLUE, VERMILLION, GREEN, PURPLE = "#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 """Those of Okabe and Ito that have a contrast of 3 to 1 on white."""
 GREY = "#666666"
-STYLES: dict[str, dict[str, Any]] = {
-    "uninterrupted": {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
+STYLES: dict[Role, dict[str, Any]] = {
+    Role.UNINTERRUPTED: {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
                       "markersize": 6, "markerfacecolor": "white"},
-    "other": {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s", "markersize": 4},
-    "before": {"color": BLACK, "linestyle": ":", "linewidth": 1.5},
-    "resumed": {"color": VERMILLION, "linestyle": "--", "linewidth": 1.8, "marker": "x",
+    Role.OTHER_OPTIONS: {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s", "markersize": 4},
+    Role.BEFORE: {"color": BLACK, "linestyle": ":", "linewidth": 1.5},
+    Role.RESUMED: {"color": VERMILLION, "linestyle": "--", "linewidth": 1.8, "marker": "x",
                 "markersize": 6, "markeredgewidth": 1.8},
 }  # fmt: skip
 """How each role of a line is drawn: they differ in width, dashes and markers, too."""
@@ -41,13 +40,13 @@ LONGEST = 100
 """Characters to a line over the panels."""
 
 
-def picture_of(subject: Subject, check: Check, result: Result, suffix: str = "svg") -> bytes | None:
+def picture_of(result: Result, suffix: str = "svg") -> bytes | None:
     """The picture of a broken pair's counterexample, ``png`` or ``svg``.
 
-    None for a state check about what no LR shows. Its trace is run again. Raises
-    `HarnessError` for another suffix, without matplotlib, and where the trace can't be run.
+    None for a state check, if no LR shows what it is about. Raises `HarnessError` for another
+    suffix, and without matplotlib.
     """
-    shown = trajectory(subject, check, result)
+    shown = trajectory(result)
     if shown is None:
         return None
     return drawn(lambda: figure_of(shown), suffix, "a picture", **{"svg.fonttype": "none"})
@@ -148,11 +147,11 @@ def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
         if not xs:
             continue
         axes.plot(xs, ys, label=line.name, gid=f"{line.role} {group}", **style)
-        if line.role == "resumed" and last and last[0] > xs[0]:  # it goes back in time
+        if line.role == Role.RESUMED and last and last[0] > xs[0]:  # it goes back in time
             axes.annotate("", (xs[0], ys[0]), last, arrowprops={
                 "arrowstyle": "->", "color": GREY, "linestyle": ":",
                 "connectionstyle": "arc3,rad=0.3"})  # fmt: skip
-        if line.role in ("before", "resumed"):
+        if line.role in (Role.BEFORE, Role.RESUMED):
             last = xs[-1], ys[-1]
 
 
@@ -164,7 +163,7 @@ def _present(shown: Trajectory, group: int) -> tuple[int, float] | None:
 
 def _too_small(shown: Trajectory, group: int) -> bool:
     """Whether the lines part in this group, and nobody would see it."""
-    if group not in shown.right or shown.lines[-1].role != "resumed":
+    if group not in shown.right or shown.lines[-1].role != Role.RESUMED:
         return False
     values = [value for line in shown.lines for value in _xy(line, group)[1]]
     values = [value for value in values if math.isfinite(value)]
@@ -187,7 +186,7 @@ def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
     gaps = _gaps(shown, group)
     axes.axhline(0, color=BLUE, linewidth=1.5)
     axes.plot(list(gaps), list(gaps.values()), gid=f"difference {group}",
-              **STYLES["resumed"])  # fmt: skip
+              **STYLES[Role.RESUMED])  # fmt: skip
     axes.set_ylabel("resumed less\nuninterrupted")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useOffset=False)
 

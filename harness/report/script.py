@@ -15,16 +15,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.checks.registry import CHANGED, MIXED, as_check, routes
+from harness.checks.registry import as_check, routes
 from harness.core import training_loop as loop
 from harness.core.check import Check
 from harness.core.errors import ScriptError
 from harness.core.operations import branches, epochs, gradients, groups_added, unpath, walk
-from harness.core.result import BROKEN, Result, shorten
+from harness.core.result import Result, Verdict, shorten
 from harness.core.trace import BACK, STEPS, Operation, Trace
 from harness.engine.option_changes import allowed_by, plain_operations
-from harness.engine.replay import replay
 from harness.engine.requirements import load_a_float
+from harness.engine.session import replay
 from harness.report import script_helpers as side_by_side
 from harness.report.script_other_process import HOW_TO_RUN, elsewhere_lines
 from harness.subjects.pasted_subject import bindings
@@ -52,7 +52,7 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
         again = result.resume_python
         if (
             shorter != trace
-            and replay(subject, check, shorter, resume_python=again).verdict != BROKEN
+            and replay(subject, check, shorter, resume_python=again).verdict != Verdict.BROKEN
         ):
             # In a mixed trace a save makes what later resumes need, so it may do less now.
             raise ScriptError(
@@ -62,7 +62,7 @@ def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str
         trace = shorter
     writer = _Writer(subject, check, trace)
     ends = broken is not None and set(broken.expected) == {"raises"}
-    if check is CHANGED:
+    if check.changes_options:
         lines = writer.contract()
     elif check.compares == "values":
         lines = writer.values()
@@ -264,7 +264,7 @@ class _Writer:
         """One statement for each save function of the checks that go back to this save."""
         slot = self.trace.operations[number].slot
         ways = {self._slot(slot, self.check): self.check}
-        if self.check is MIXED:
+        if self.check.mixes:
             ways = {}
             for way, later in zip(
                 self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
@@ -280,7 +280,7 @@ class _Writer:
 
     def _slot(self, slot: str, way: Check) -> str:
         """The variable that holds a checkpoint."""
-        if self.check is not MIXED:
+        if not self.check.mixes:
             return f"checkpoint_{slot}"
         shared = "_shared" if way.same_dict else ""
         return f"checkpoint_{slot}_{way.save.__name__.removeprefix('save_')}{shared}"
@@ -302,7 +302,7 @@ class _Writer:
             )
         arguments = ", ".join(given.get(name, name) for name in check.parameters)
         self.source.paste(check.function)
-        return f"{check.name}({arguments})"
+        return f"{check.function.__name__}({arguments})"
 
     def contract(self) -> list[str]:
         """The script of the check whose traces change options on resume."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.core import training_loop as loop
 from harness.core.check import Check
+from harness.core.observation import same
 from harness.core.operations import branches, epochs, gradients, groups_added, walk
 from harness.core.trace import BACK, Trace
 from harness.engine import other_process_main as elsewhere
@@ -29,7 +29,7 @@ def elsewhere_lines(
     lines = segment_lines(source, bound, check)
     for function in (
         elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
-        loop.same, side_by_side.show_runs,
+        same, side_by_side.show_runs,
     ):  # fmt: skip
         source.name(function)
     ignored = [] if weights and check.weights else ["weights"]

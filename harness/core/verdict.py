@@ -1,0 +1,39 @@
+"""What can be decided about a pair of subject and check, and why."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Reason", "Verdict"]
+
+
+class Verdict(StrEnum):
+    """What was decided about one pair of subject and check, in the order of a report."""
+
+    HOLDS = "HOLDS"
+    BROKEN = "BROKEN"
+    KNOWN = "KNOWN"
+    STALE = "STALE"
+    DECLINED = "DECLINED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Reason(StrEnum):
+    """Why a verdict is what it is; `Result.reason` says it in a sentence."""
+
+    NONE = ""
+    SUBJECT_DECLINES = "the subject declines it"
+    LACKS_SOMETHING = "the subject or this torch lacks what the check needs"
+    NEEDS_ANOTHER_CHECK = "another check must hold first"
+    NOT_IN_LEDGER = "only ledger entries were run, and none breaks it"
+    LEDGER_ENTRY = "a ledger entry describes it"
+    ENTRY_NOT_TRUE = "a ledger entry is not true here"
+    ENTRY_RANGE_TOO_SHORT = "a ledger entry describes it for other versions of torch"
+    MORE_THAN_LEDGER = "it breaks in another way than the ledger entry says"
+    TIME_LIMIT = "the time limit of the pair ran out"
+    OUT_OF_TIME = "the time budget of the whole run ran out"
+    NOT_REPEATABLE = "two runs of the same trace differ"
+    OPTIMIZER = "a scheduler that does nothing fails in the same way"
+    NOTHING_TRIED = "nothing that the check looks at could be tried"
+    NOT_RUNNABLE = "the subject or the trace cannot be run"
+    HARNESS_ERROR = "the harness itself failed"

@@ -1,0 +1,271 @@
+"""Runs traces of one pair of subject and check, and says what they show."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.core.check import Check
+from harness.core.errors import TimeLimit, TraceError, UndecidedError
+from harness.core.guard import Guard, time_limit
+from harness.core.observation import same
+from harness.core.relations import alike
+from harness.core.result import Counterexample
+from harness.core.run import Difference, Tally
+from harness.core.trace import Trace
+from harness.core.training_loop import new_sgd, plain
+from harness.core.verdict import Reason
+from harness.engine.blame import do_nothing, excuses
+from harness.engine.counterexample import evidence
+from harness.engine.option_changes import said_change, say
+from harness.engine.other_process_run import prepare
+from harness.engine.outcome import Outcome
+from harness.engine.runner import Runner
+from harness.subjects.subject import Bound, Subject
+
+__all__ = ["Limit", "Runners", "Trials"]
+
+OF_THE_OPTIMIZER = (
+    "it fails with a scheduler that does nothing, too, so the optimizer or the check is at fault: "
+)
+
+
+class Limit:
+    """A time limit on what a subject does, and a guard that restores what it leaves behind."""
+
+    def __init__(self, subject: Subject, seconds: float) -> None:
+        self.subject = subject
+        self.seconds = seconds
+        self.guard = Guard(subject.name)
+        self.deadline = math.inf
+        """A reading of ``time.monotonic()`` after which runs end."""
+        self.current: Trace | None = None
+        """The trace that is being run."""
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Raise `UndecidedError` when the time is up."""
+        # The first optimizer of a process imports the rest of torch. That takes a second, is not
+        # the subject's doing, and can't be repeated if the limit cuts it short.
+        new_sgd()
+        self.deadline = time.monotonic() + self.seconds
+        self.current = None
+        try:
+            with self.guard.on(), time_limit(self.seconds):
+                yield
+        except TimeLimit:
+            raise UndecidedError(
+                f"the time limit of {self.seconds:g} s ran out{self.so_far()}", Reason.TIME_LIMIT
+            ) from None
+
+    def so_far(self) -> str:
+        """The trace that is being run, for a message."""
+        return f" in the trace {self.current}" if self.current is not None else ""
+
+
+class Runners:
+    """The runners of a subject, one for each set of options; they keep its uninterrupted runs."""
+
+    def __init__(self, subject: Subject, resume_python: str = "") -> None:
+        self.subject = subject
+        self.resume_python = resume_python
+        self._runners: dict[tuple[str, bool], Runner] = {}
+
+    def of(self, bound: Bound, deadline: float, tally: Tally, *, weights: bool = True) -> Runner:
+        """The runner of these options; it counts what it does in `tally`."""
+        key = (repr((bound.fields, bound.options, bound.changed)), weights)
+        if key not in self._runners:
+            self._runners[key] = self.new(bound, deadline, weights=weights)
+        runner = self._runners[key]
+        runner.begin(tally, deadline)
+        return runner
+
+    def new(self, bound: Bound, deadline: float, *, weights: bool = True) -> Runner:
+        """A runner that knows no run yet."""
+        return Runner(bound, deadline=deadline, weights=weights, resume_python=self.resume_python)
+
+    @property
+    def apart(self) -> str:
+        """How the schedule differs in another process without any resume, if it was seen to."""
+        return next((runner.apart for runner in self._runners.values() if runner.apart), "")
+
+    def forget_apart(self) -> None:
+        """Forget how runs differed in another process."""
+        for runner in self._runners.values():
+            runner.apart = ""
+
+
+@dataclass
+class Notes:
+    """What the trials of a pair leave out or excuse."""
+
+    refused: str = ""
+    """Why the state could not be saved in some trace."""
+    excuse: str = ""
+    """What a scheduler that does nothing shows as well, in a trace with a drawn optimizer."""
+    elsewhere: str = ""
+    """How the other process differs from this one."""
+
+
+class Trials:
+    """The trials of one check on one subject.
+
+    What they count and note is theirs; the caller reads it when they are done.
+    """
+
+    def __init__(self, runners: Runners, check: Check, limit: Limit) -> None:
+        self.runners = runners
+        self.subject = runners.subject
+        self.check = check
+        self.limit = limit
+        self.tally = Tally()
+        self.weights = True
+        """Whether weights are compared."""
+        self.held = 0
+        """How many traces held."""
+        self.followed: dict[str, dict[str, str]] = {}
+        """Which contract each change of options followed."""
+        self.notes = Notes()
+
+    def runner(self, bound: Bound) -> Runner:
+        """The runner that keeps the uninterrupted runs of these options."""
+        return self.runners.of(bound, self.limit.deadline, self.tally, weights=self.weights)
+
+    def bound(self, trace: Trace) -> Bound:
+        """The subject with the options of `trace`."""
+        return self.subject.bind(dict(trace.options))
+
+    def start_elsewhere(self, bound: Bound) -> str:
+        """Start what does a part of the check in another process; why it can't, or nothing.
+
+        Starting it is outside the time limit. Raises `CheckError` for a Python that can't.
+        """
+        if not self.check.elsewhere:
+            return ""
+        self.runners.forget_apart()
+        self.notes.elsewhere, reason = prepare(self.check, self.runner(bound))
+        return reason
+
+    def tried(self) -> int:
+        """How often what the check is about was tried."""
+        if self.check.changes_options:
+            return len(self.followed)
+        if self.check.compares == "trajectory":
+            return self.tally.resumes
+        return self.tally.comparisons
+
+    def note(self, *more: str) -> str:
+        """What a verdict leaves out."""
+        if self.followed:
+            return say(self.followed)
+        notes = (
+            []
+            if self.weights
+            else ["the weights are not compared: this way the optimizer itself loses its state"]
+        )
+        if self.notes.elsewhere:
+            notes.append(self.notes.elsewhere)
+        if self.runners.apart:
+            notes.append(f"some traces are not compared: {self.runners.apart}")
+        if self.notes.refused:
+            notes.append(f"left out of some traces: {self.notes.refused}")
+        return "; ".join([*notes, *more])
+
+    # ---------------------------------------------------------------------------- one trace
+
+    def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
+        """What `trace` shows, from scratch and twice; `UndecidedError` if the two differ.
+
+        With `count` the tally becomes that of the second run alone.
+        """
+        self.limit.current = trace
+        bound = self.bound(trace)
+        outcomes = []
+        for _ in range(2):
+            runner = self.runners.new(bound, self.limit.deadline, weights=self.weights)
+            outcomes.append(runner.run(self.check, trace))
+        if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
+            raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
+        self._note_reading(trace, outcomes[0])
+        if count:
+            self.tally = runner.tally
+        return outcomes[0]
+
+    def breaks(self, trace: Trace, known: Counterexample | None = None) -> bool:
+        """Whether `trace` breaks the check; a trace that the check can't run does not.
+
+        Nor does one that breaks it in the same way as the `known` counterexample; nor one with a
+        drawn optimizer, or by a route that can't serve every optimizer, if a scheduler that does
+        nothing breaks in the same way.
+        """
+        self.limit.current = trace
+        bound = self.bound(trace)
+        try:
+            outcome = self.runner(bound).run(self.check, trace)
+        except TraceError:
+            return False
+        broken = outcome.broken
+        if outcome.refused:
+            self.notes.refused = outcome.ended
+        self._note_reading(trace, outcome)
+        if broken is None:
+            self.held += 1
+            return False
+        if known and alike(self.check.promise, known, evidence(self, trace, broken)):
+            return False
+        if "optimizer" not in bound.fields and self.check.search:
+            return True
+        control = self.control(trace)
+        if control is None or not excuses(control, broken, self.check):
+            return True
+        self.notes.excuse = f"{control.actual} in the trace {trace}"
+        return False
+
+    def cut(self, trace: Trace) -> Trace:
+        """`trace` without what comes after the step where it breaks."""
+        broken = self.runner(self.bound(trace)).run(self.check, trace).broken
+        return trace if broken is None else trace.until(broken.operation, broken.step)
+
+    def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
+        """Keep which contract the changed options of `trace` followed."""
+        if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
+            name, change = said_change(trace)
+            self.followed.setdefault(name, {})[change] = outcome.reading
+
+    # ------------------------------------------------------------------------ whose fault
+
+    def blames_weights(self, trace: Trace) -> bool:
+        """Whether `trace` breaks because the optimizer itself loses what moves the weights.
+
+        Weights are not compared from then on. Raises `UndecidedError` if the trace breaks in any
+        other way with a scheduler that does nothing as well.
+        """
+        control = self.control(trace)
+        if control is None:
+            return False
+        if set(control.actual) == {"weights"} and self.weights:
+            self.weights = False
+            return True
+        broken = self.runner(self.bound(trace)).run(self.check, trace).broken
+        if broken is not None and not excuses(control, broken, self.check):
+            return False
+        raise UndecidedError(
+            f"{OF_THE_OPTIMIZER}{control.actual} in the trace {trace}", Reason.OPTIMIZER
+        )
+
+    def control(self, trace: Trace) -> Difference | None:
+        """What the operations of `trace` show with a scheduler that does nothing."""
+        bound = self.bound(trace)
+        subject = do_nothing(self.subject.optimizer, self.subject.words)
+        fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
+        way = self.check.prerequisite or self.check
+        weights = self.weights and way is self.check
+        runner = self.runners.new(subject.bind(fields), self.limit.deadline, weights=weights)
+        return runner.run(way, Trace(trace.operations)).broken
+
+    def compare_weights_again(self) -> None:
+        """Compare weights from now on, as at the beginning."""
+        self.weights = True
