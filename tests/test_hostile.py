@@ -133,7 +133,7 @@ def test_sys_exit_is_an_exception_of_the_subject(name, verdict):
     found = {result.verdict for result in results}
     assert found == ({verdict} if verdict != Verdict.BROKEN else {Verdict.HOLDS, Verdict.BROKEN})
     for result in results:
-        if result.verdict == BROKEN:
+        if result.verdict == Verdict.BROKEN:
             assert result.counterexample.actual == {"raises": "SystemExit: 0"}
 
 

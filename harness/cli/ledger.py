@@ -57,8 +57,8 @@ def verify(files: tuple[Path, ...]) -> int:
                 click.echo(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
     more = verdicts.count(Verdict.BROKEN)
     click.echo(
-        f"torch {version}: {verdicts.count(Verdict.KNOWN)} of {len(about)} entries are true of it; of "
-        f"{len(entries) - len(about)} about other versions {more or 'none'} "
+        f"torch {version}: {verdicts.count(Verdict.KNOWN)} of {len(about)} entries are true of it; "
+        f"of {len(entries) - len(about)} about other versions {more or 'none'} "
         f"{'is' if more < 2 else 'are'} true of it as well"
     )
     if Verdict.UNKNOWN in verdicts:

@@ -67,8 +67,8 @@ def show_results(
             click.echo("\n\n".join(entries) + "\n")
         else:
             click.echo(
-                f"{len(entries)} failures are not in any ledger. To print entries for them, from the "
-                "file of check --json:"
+                f"{len(entries)} failures are not in any ledger. To print entries for them, with "
+                "the file of check --json:"
             )
             click.echo("  python -m harness ledger update FILE\n")
     if any(result.verdict != Verdict.HOLDS for result in results):

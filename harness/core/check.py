@@ -204,7 +204,8 @@ def resume_check(
             function,
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere, mixes=mixes,
+                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
+                mixes=mixes,
             ),
         )  # fmt: skip
 

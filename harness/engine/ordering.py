@@ -1,7 +1,7 @@
 """In which order pairs are checked, and for how long: the gate's way, and the explorer's.
 
 The gate takes every pair once, and the same result comes out every time. With ``--time-budget
-60`` it sweeps all of them before it searches any, and what it did not get to is Verdict.UNKNOWN, or said
+60`` it sweeps all of them before it searches any, and what it did not get to is UNKNOWN, or said
 in a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for as many jobs;
 ``python -m harness merge RESULT.json ...`` puts their ``--json`` together and reports as ``check``
 does.

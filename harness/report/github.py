@@ -37,8 +37,8 @@ def tell_github(
 ) -> None:
     """Print annotations, and append to the job's summary; `ci` is the option ``--ci``.
 
-    `not_checked` are schedulers that can't be built, each with the reason. A summary that can't be written is said, and
-    changes nothing else: the verdicts stand in the log as well.
+    `not_checked` are schedulers that can't be built, each with the reason. If the summary can't be
+    written, that is said and changes nothing else: the verdicts stand in the log as well.
     """
     if ci == "none" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") != "true"):
         return

@@ -68,7 +68,8 @@ for (const button of document.querySelectorAll("button")) {
 """Shows the buttons, which do nothing without it."""
 HEADINGS = {
     Verdict.BROKEN: "Broken", Verdict.STALE: "Stale: no longer as the ledger has it",
-    Verdict.UNKNOWN: "Unknown: it could not be decided", Verdict.KNOWN: "Known: broken as the ledger has it",
+    Verdict.UNKNOWN: "Unknown: it could not be decided",
+    Verdict.KNOWN: "Known: broken as the ledger has it",
     Verdict.DECLINED: "Declined", Verdict.HOLDS: "Holds: nothing was found",
 }  # fmt: skip
 """In the order of the page."""

@@ -20,7 +20,8 @@ GREY = "#666666"
 STYLES: dict[Role, dict[str, Any]] = {
     Role.UNINTERRUPTED: {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
                       "markersize": 6, "markerfacecolor": "white"},
-    Role.OTHER_OPTIONS: {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s", "markersize": 4},
+    Role.OTHER_OPTIONS: {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s",
+                         "markersize": 4},
     Role.BEFORE: {"color": BLACK, "linestyle": ":", "linewidth": 1.5},
     Role.RESUMED: {"color": VERMILLION, "linestyle": "--", "linewidth": 1.8, "marker": "x",
                 "markersize": 6, "markeredgewidth": 1.8},

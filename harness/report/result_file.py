@@ -143,7 +143,7 @@ def _decode(value: Any) -> Any:
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
-    """A hook that takes a value only if it is of one of these types, and not a bool for a number."""
+    """A hook that takes a value of one of these types only, and no bool for a number."""
 
     def take(value: Any, _: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
