@@ -12,6 +12,7 @@ from harness import __version__
 from harness.checks.registry import as_check
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
+from harness.engine.session import SubjectSession
 from harness.report.html_report import html_report
 from harness.report.matrix import COLOURS, Source, merge
 from harness.report.matrix_page import page
@@ -35,7 +36,7 @@ def report(results, **more):
 def results():
     """One result of every verdict, and one on another subject."""
     broken, other = (
-        Pairs(subject, {BY_LAST_EPOCH.name}, Budget(max_examples=0)).check(BY_LAST_EPOCH)
+        SubjectSession(subject, {BY_LAST_EPOCH.name}, Budget(max_examples=0)).check(BY_LAST_EPOCH)
         for subject in SUBJECTS.values()
     )
     return [

@@ -19,7 +19,7 @@ from harness.core.result import Result
 from harness.core.run import Tally
 from harness.engine.ordering import explore, gate, shard_of
 from harness.engine.saved_examples import Examples
-from harness.engine.session import check_subject
+from harness.engine.session import SubjectSession, check_subject
 from harness.report.merge import merged
 from harness.report.text import summary
 from lr_schedules.correct import Halving
@@ -130,7 +130,7 @@ def test_with_time_enough_it_is_the_same_as_without_a_budget():
 
 
 def Pairs_of(subject, budget):
-    return Pairs(subject, (), budget)
+    return SubjectSession(subject, (), budget)
 
 
 def untimed(result):
@@ -233,7 +233,7 @@ def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken():
 
     def make(subject, budget):
         seeds.append(budget.seed)
-        return Pairs(subject, (), budget)
+        return SubjectSession(subject, (), budget)
 
     examples = Examples(InMemoryExampleDatabase())
     pairs = all_pairs(STEP, names=(NAMES[0], LAST_EPOCH))
@@ -324,6 +324,6 @@ def test_an_explorer_ends_with_its_time_and_reports(tmp_path, harness_command):
 def test_results_do_not_depend_on_the_order_of_the_pairs():
     checks = select_checks((*NAMES, "resumes_mixed"))
     plain = {result.check: untimed(result) for result in check_subject(STEP, checks)}
-    pairs = Pairs(STEP)
+    pairs = SubjectSession(STEP)
     for check in reversed(checks):
         assert untimed(pairs.check(check)) == plain[check.name]
