@@ -166,8 +166,14 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line, without colours, and without its middle where it is long."""
+    """An exception in one line, without colours, and without its middle if it is long.
+
+    What ``torch.load(weights_only=True)`` refused stands late in its message, and is kept.
+    """
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    advice, _, refused = text.partition("WeightsUnpickler error: ")
+    if refused:
+        text = f"{advice.partition('.')[0]}: {refused}"
     if len(text) > 400:
         text = f"{text[:200]} ... {text[-200:]}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
