@@ -11,9 +11,10 @@ from rich.console import Console
 
 from harness.cli.options import BROKEN_FOUND, FAILED, OK
 from harness.core.check import Check
-from harness.core.errors import HarnessError, ScriptError
-from harness.core.files import file_name, write_bytes, write_text
-from harness.core.result import Result, Verdict
+from harness.core.errors import HarnessError, OutputError
+from harness.core.files import file_names, write_bytes, write_text
+from harness.core.result import Result
+from harness.core.verdict import Verdict
 from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.script import script_of
@@ -45,12 +46,14 @@ def show_results(
         return FAILED
     pair_of = {id(result): pair for result, pair in zip(results, pairs, strict=False)}
     broken = failures(results)
+    stems = file_names(_stem(failure.result) for failure in broken)
     for failure in broken:
         click.echo(report.broken_text(failure))
+        result, stem = failure.result, stems[_stem(failure.result)]
         if scripts is not None:
-            click.echo(f"  {_script_file(scripts, *pair_of[id(failure.result)], failure.result)}")
+            click.echo(f"  {_script_file(scripts / stem, *pair_of[id(result)], result)}")
         if plots is not None:
-            click.echo(f"  {_picture_file(plots, *pair_of[id(failure.result)], failure.result)}")
+            click.echo(f"  {_picture_file(plots / stem, result)}")
         click.echo()
     for text in (
         report.known_text(results),
@@ -91,27 +94,38 @@ def show_missed(found: Found) -> None:
         click.echo(f"{missed}\n")
 
 
-def _script_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
+def _stem(result: Result) -> str:
+    return f"{result.subject}-{result.check}"
+
+
+def _script_file(stem: Path, subject: Subject, chosen: Check, result: Result) -> str:
     """Write the script of one counterexample, and say where it is."""
     assert result.counterexample is not None
-    path = folder / f"{file_name(subject.name)}-{chosen.name}.py"
+    path = stem.with_name(f"{stem.name}.py")
     try:
         write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
-    except ScriptError as error:
+    except OutputError as error:
+        click.echo(f"error: {error}", err=True)
+        return "No script: it can't be written"
+    except HarnessError as error:
         return f"No script: {error}"
     return f"Script: {path}"
 
 
-def _picture_file(folder: Path, subject: Subject, chosen: Check, result: Result) -> str:
+def _picture_file(stem: Path, result: Result) -> str:
     """Write the picture of one counterexample, and say where it is."""
     from harness.report.picture import picture_of
 
-    path = folder / f"{file_name(subject.name)}-{chosen.name}.svg"
+    path = stem.with_name(f"{stem.name}.svg")
     try:
         content = picture_of(result)
     except HarnessError as error:
         return f"No picture: {error}"
     if content is None:
         return "No picture: it is about the state, which no LR shows"
-    write_bytes(path, content)
+    try:
+        write_bytes(path, content)
+    except OutputError as error:
+        click.echo(f"error: {error}", err=True)
+        return "No picture: it can't be written"
     return f"Picture: {path}"

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.core.errors import OutputError
 
+LONGEST = 120
+"""The most letters of a file's name, its ending and the mark of a shared name not counted."""
+
 
 def file_name(name: str) -> str:
     """A name without what a file's name had better not have."""
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_"
+        for letter in name
+    )[:LONGEST]
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A file's name for each of `names`, no two alike even where case doesn't count.
+
+    A name that would share its file's name with another gets a mark made from the whole name,
+    so that the order of the names changes nothing.
+    """
+    different = set(names)
+    count = Counter(file_name(name).lower() for name in different)
+    shared = {name for name in different if count[file_name(name).lower()] > 1}
+    made = {name: _marked(name) if name in shared else file_name(name) for name in different}
+    if len({file.lower() for file in made.values()}) < len(made):  # a mark is another's own name
+        made = {name: _marked(name) for name in different}
+    return made
+
+
+def _marked(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{file_name(name)}-{digest[:12]}"
 
 
 def check_writable(path: Path) -> None:
