@@ -14,6 +14,7 @@ Read on, each by ``python -m pydoc``:
 `harness.subjects.subject`   what is checked, and how to say it
 `harness.checks.registry`    the promises, and how to write one
 `harness.core.trace`         what was done, as a line that prints and parses back
+`harness.core.operations`    what a training loop does, and how to add to it
 `harness.core.result`        the verdicts, and what is compared
 `harness.report.text`        reports as text and as JSON; `harness.report.failures`: by cause
 `harness.core.ledger`        known failures
@@ -64,8 +65,9 @@ if TYPE_CHECKING:
         UndecidedError,
     )
     from harness.core.literals import Term
+    from harness.core.operations import Operation
     from harness.core.result import BrokenSchedule, Budget, Counterexample, Result
-    from harness.core.trace import Operation, Trace
+    from harness.core.trace import Trace
     from harness.core.training_loop import metrics, step_with_metric
     from harness.engine.session import check_subject, replay
     from harness.pytest_plugin import parametrize_with_checks
@@ -85,7 +87,7 @@ _HOME = {
     "CheckError": "core.errors",
     "Counterexample": "core.result",
     "HarnessError": "core.errors",
-    "Operation": "core.trace",
+    "Operation": "core.operations",
     "OutputError": "core.errors",
     "Result": "core.result",
     "ScriptError": "core.errors",

@@ -32,9 +32,8 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import MIXED, routes, select_checks
 from harness.core import training_loop as loop
-from harness.core.operations import unpath
-from harness.core.trace import BACK
-from harness.core.training_loop import new_sgd, optimizer_step
+from harness.core.operations import BACK, BY_WORD, unpath, with_groups
+from harness.core.training_loop import new_sgd
 from harness.engine.requirements import lacking
 from harness.engine.runner import Runner
 from harness.engine.search import draw_operations
@@ -119,31 +118,16 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
                     "scheduler": scheduler,
                 }
                 if groups:
-                    more = functools.partial(loop.with_groups, subject.optimizer, groups)
+                    more = functools.partial(with_groups, subject.optimizer, groups)
                     has["new_optimizer"] = more
                 optimizer, scheduler = way.function(**{name: has[name] for name in way.parameters})
-            for _ in range(operation.count):
-                match operation.kind:
-                    case "train":
-                        optimizer_step(optimizer, index)
-                        subject.step(scheduler, epoch)
-                    case "optimizer":
-                        optimizer_step(optimizer, index)
-                    case "scheduler":
-                        subject.step(scheduler, epoch)
-                    case "skip":
-                        loop.overflow(optimizer)
-                        subject.step(scheduler, epoch)
-                    case "epoch":
-                        optimizer_step(optimizer, index)
-                        loop.step_with_epoch(scheduler, epoch)
-                    case "halve_lr":
-                        loop.halve_lr(optimizer)
-                    case "add_group":
-                        loop.add_group(optimizer)
-                        groups += 1
-                index += operation.kind in ("train", "optimizer", "skip", "epoch")
-                epoch += operation.kind in ("train", "scheduler", "skip", "epoch")
+            if operation.count:
+                kind = BY_WORD[operation.kind]
+                for _ in range(operation.count):
+                    kind.perform(optimizer, scheduler, index, epoch, subject.step)
+                    index += kind.gradients
+                    epoch += kind.epochs
+                    groups += kind.adds_group
 
 
 def cpu(function: Callable[[], object]) -> float:

@@ -36,7 +36,7 @@ def test_an_edit_that_is_not_noticed_is_a_problem():
     )
     assert edit.problem().endswith("times in harness/core/training_loop.py")
     harmless = break_harness.Edit(
-        "change a message", "core/operations.py", "What a trace means", "What traces mean",
+        "change a message", "core/operations.py", "LR is halved by hand.", "LR is halved.",
         "tests/test_sweep.py::test_every_way_follows_every_other",
     )  # fmt: skip
     assert harmless.problem() == ""

@@ -235,7 +235,7 @@ def test_list_shows_every_subject_and_check(command):
         (["check", "math:no_such_name"], "has no attribute 'no_such_name'"),
         (["check", "faulty:NOT_ONE"], "must be a Subject, a scheduler class or a function"),
         (["check", "faulty:Counter", "--kwargs", "every=2"], "every"),
-        (["check", "StepLR", "--kwargs", "step_size"], "'step_size' is no option"),
+        (["check", "StepLR", "--kwargs", "step_size"], "'step_size' is not an option"),
         (["check", "StepLR", "--kwargs", "step_size=1+x"], "must be a Python literal"),
         (["check", "StepLR", "--kwargs", "step_size=x"], "'x' is no word of this subject"),
         (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is no option"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harness import Term, Trace, metrics, write_script
 from harness.core.errors import SubjectError
 from harness.core.literals import format_value
-from harness.core.trace import Operation
+from harness.core.operations import Operation
 from harness.engine.runner import Runner
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.optimizers import group_count

@@ -20,8 +20,15 @@ from harness import (
     write_script,
 )
 from harness.checks.registry import HERE, as_check, select_checks
-from harness.core.operations import branches, epochs, gradients, groups_added, unpath
-from harness.core.trace import EVENTS, STEPS
+from harness.core.operations import (
+    EVENTS,
+    STEPS,
+    branches,
+    epochs,
+    gradients,
+    groups_added,
+    unpath,
+)
 from harness.engine import option_sets as cases
 from harness.engine.runner import Runner
 from lr_schedules.correct import Halving

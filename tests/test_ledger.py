@@ -71,7 +71,7 @@ def test_entries_come_back_as_they_were_written(ledger):
     [
         ({"subject": "StepLr"}, 2, "no subject is called 'StepLr'"),
         ({"check": "resume"}, 2, "no check is called 'resume'"),
-        ({"trace": "train"}, 6, "'train' in the trace is no operation"),
+        ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
         ({"trace": "resume:a"}, 6, "slot a"),
         ({"reason": " "}, 10, "'reason' must be a text, and not empty"),
         ({"tracked": "somewhere"}, 9, "'tracked' must say where"),

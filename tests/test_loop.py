@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from harness.core.observation import same
+from harness.core.operations import optimizer_step
 from harness.core.training_loop import (
     Stateful,
     differences,
     new_sgd,
     numbers,
     observe,
-    optimizer_step,
     plain,
     snapshot,
     step_with_metric,

@@ -5,7 +5,8 @@ import sys
 import pytest
 from hypothesis import strategies as st
 
-from harness.core.trace import MAX_STEPS, Trace
+from harness.core.operations import MAX_STEPS
+from harness.core.trace import Trace
 from harness.engine.search import Plan, draw_operations
 from harness.subjects.drawn_options import draw_options, shrink_options
 

@@ -14,8 +14,9 @@ from harness import Subject, check_scheduler, replay, write_script
 from harness.checks.registry import select_checks
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, parse_value, resolve
+from harness.core.operations import optimizer_step
 from harness.core.result import Budget, Verdict
-from harness.core.training_loop import observe, optimizer_step
+from harness.core.training_loop import observe
 from harness.engine.blame import do_nothing
 from harness.engine.requirements import lacking
 from harness.engine.runner import Runner

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from harness import Operation, Trace, TraceError
 from harness.core.literals import format_value
-from harness.core.trace import MAX_STEPS, parse_options
+from harness.core.operations import MAX_STEPS
+from harness.core.trace import parse_options
 
 COUNTS = st.integers(1, 500)
 SLOTS = st.sampled_from(["a", "b", "slot_2"])

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 from harness import Budget, Subject, Trace, check_subject, replay, write_script
 from harness.checks.registry import CHECKS, as_check
 from harness.checks.transports import raise_the_cause, save_distributed, save_json
-from harness.core.training_loop import StateRefused, new_sgd, optimizer_step
+from harness.core.operations import optimizer_step
+from harness.core.training_loop import StateRefused, new_sgd
 from harness.engine.blame import do_nothing
 from harness.engine.requirements import lacking
 from harness.engine.sweep import sweep

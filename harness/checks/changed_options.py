@@ -30,16 +30,17 @@ as it stands: see `harness.core.training_loop`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from harness.core.observation import same
+from harness.core.operations import LETTER, epochs, gradients, groups_added, perform, with_groups
 from harness.core.training_loop import (
     Stateful,
     describe,
     differences,
     observe,
-    optimizer_step,
     restore_parameters,
     snapshot,
 )
@@ -64,14 +65,11 @@ def hyperparameters(optimizer: Any, scheduler: Any) -> dict[str, Any]:
 def advance(
     optimizer: Any, scheduler: Any, step: Any, path: str, done: int, seen: list[dict[str, Any]]
 ) -> bool:
-    """Go on along a path of steps, t, o and s, from one place of it; False where a step raises."""
-    for place in range(done, len(path)):
-        before = path[:place]
+    """Go on along a path, from one place of it; False where a step raises."""
+    index, epoch = gradients(path[:done]), epochs(path[:done])
+    for letter in path[done:]:
         try:
-            if path[place] != "s":
-                optimizer_step(optimizer, place - before.count("s"))
-            if path[place] != "o":
-                step(scheduler, place - before.count("o"))
+            index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
             seen.append(hyperparameters(optimizer, scheduler))
         except (Exception, SystemExit) as error:
             seen.append({"raises": describe(error)})
@@ -101,8 +99,7 @@ def resumed_runs(
         if kind == "save":
             slots.pop(value, None)
             if goes_on:
-                epoch = len(path) - path.count("o")
-                slots[value] = path, switch, save(optimizer, scheduler, epoch)
+                slots[value] = path, switch, save(optimizer, scheduler, epochs(path))
         elif kind == "resume":
             goes_on = value in slots  # the run may have raised before the save
             if not goes_on:
@@ -113,14 +110,15 @@ def resumed_runs(
             first = len(path)
             runs.append({"first": first, "switch": switch, "seen": seen, "places": places})
             try:
-                optimizer, scheduler = resume(new_optimizer, rebuild, snapshot(checkpoint))
+                make = functools.partial(with_groups, new_optimizer, groups_added(path))
+                optimizer, scheduler = resume(make, rebuild, snapshot(checkpoint))
                 restore_parameters(optimizer, checkpoint)
                 seen.append(hyperparameters(optimizer, scheduler))
             except (Exception, SystemExit) as error:
                 goes_on = False
                 seen.append({"raises": describe(error)})
         elif goes_on:
-            longer = path + {"train": "t", "optimizer": "o", "scheduler": "s"}[kind] * value
+            longer = path + LETTER[kind] * value
             before = len(seen)
             goes_on = advance(optimizer, scheduler, step, longer, len(path), seen)
             places += [(number, i + 1) for i in range(len(seen) - before)]
@@ -180,7 +178,7 @@ def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[s
 
 def next_scheduler_step(path: str, place: int) -> int:
     """The place of the first scheduler step in a path from `place` on."""
-    return next((i for i in range(place, len(path)) if path[i] != "o"), len(path))
+    return next((i for i in range(place, len(path)) if epochs(path[i])), len(path))
 
 
 def misfit(

@@ -9,9 +9,9 @@ from typing import Any
 from harness.checks import resume, saved_state, transports
 from harness.core.check import Check, check_of
 from harness.core.errors import CheckError, TraceError
-from harness.core.operations import LETTER, epochs, groups_added, walk
+from harness.core.operations import ADDS_GROUP, BACK, LETTER, Operation, epochs, groups_added, walk
 from harness.core.references import import_attribute
-from harness.core.trace import BACK, Operation, Trace
+from harness.core.trace import Trace
 
 _VALUES = [value for module in (resume, saved_state, transports) for value in vars(module).values()]
 _FOUND = dict.fromkeys(
@@ -101,7 +101,7 @@ def _covers(route: Check, operation: Operation, before: str, path: str) -> None:
     if operation.kind == "load" and groups_added(before) != groups_added(path):
         raise TraceError(
             f"'{operation}' in the trace goes back to another number of param groups, and "
-            "no optimizer can: save after add_group as well"
+            f"no optimizer can: save after {' and '.join(ADDS_GROUP)} as well"
         )
 
 

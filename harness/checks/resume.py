@@ -10,15 +10,13 @@ from typing import Any
 import torch
 
 from harness.core.check import check_of, resume_check
+from harness.core.operations import BY_HAND
 from harness.core.training_loop import (
     save_deepcopy,
     save_file,
     save_optimizer,
     save_pickle,
 )
-
-BY_HAND = ("halve_lr", "add_group")
-"""What is no part of a schedule, so that its options and the epoch don't tell it."""
 
 
 @resume_check

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from harness.checks.resume import BY_HAND
 from harness.core.check import state_check
+from harness.core.operations import BY_HAND
 from harness.core.training_loop import (
     plain,
     save_live,

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from harness.core.check import resume_check
+from harness.core.operations import ADDS_GROUP
 from harness.core.training_loop import StateRefused, snapshot
 
 
@@ -138,7 +139,7 @@ def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
 # And not with a group that was added, which may have no state yet, for the same reason.
 @resume_check(
     default=False, save=save_distributed, needs=("distributed_checkpoint",), from_epoch=1,
-    search=False, without=("add_group",),
+    search=False, without=ADDS_GROUP,
 )  # fmt: skip
 def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Load what torch.distributed.checkpoint saved, in one process, into both built anew.

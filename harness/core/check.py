@@ -171,7 +171,7 @@ def resume_check(
         each gets its own copy. Everything else in the checkpoint is copied each time: an
         optimizer goes on using the tensors that it loads.
     without : tuple of str
-        The operations (of `harness.core.trace.EVENTS`) that it does not bring back:
+        The operations (of `harness.core.operations.EVENTS`) that it does not bring back:
         where one was done before the save, it is not tried.
     search : bool
         Whether traces are drawn for it after the sweep; where not, for it is slow,

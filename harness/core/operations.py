@@ -1,43 +1,339 @@
-"""What a trace means: the uninterrupted runs behind it, and how each resume is made.
+"""The operations of a training loop, each once, and what a trace of them means.
 
-A *path* is what an uninterrupted run does, one letter a step: ``t`` for an
-optimizer step and a scheduler step, ``o`` and ``s`` for one of them alone, and a
-letter for every other operation with a count (`LETTER`). Going
-back to a slot cuts the path where the slot was saved, so the path to the present
-is always that of a run that was never interrupted.
+A row of `KINDS` holds all that the harness knows of an operation; runs in this process and in
+another, changed options, scripts, the sweep, the search, the minimiser and the benchmark read it.
+To add an operation, write its function and its row: nothing else needs to know of it.
+
+A function performs the operation once, in plain torch. A script has the statements of its body in
+a loop, with an expression for each argument, and another process is sent its source: so each
+needs nothing but the standard library, what it is given, and the other functions of this file.
+Nothing here imports torch: whoever reads traces does not wait for it.
+
+A *path* is what an uninterrupted run does, one letter a step: ``t`` for an optimizer step and a
+scheduler step, ``o`` and ``s`` for one of them alone, and so on. Going back to a slot cuts the
+path where the slot was saved, so the path to the present always belongs to a run that was never
+interrupted.
+
+What each operation does, once or n times:
+
 """
 
 from __future__ import annotations
 
+import copy
+import enum
+import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from harness.core.trace import BACK, STEPS, Operation
+from harness.core.errors import TraceError
 
-LETTER = {
-    "train": "t",
-    "optimizer": "o",
-    "scheduler": "s",
-    "skip": "k",
-    "epoch": "e",
-    "halve_lr": "h",
-    "add_group": "g",
-}
+if TYPE_CHECKING:
+    import torch
+
+Step: TypeAlias = Callable[[Any, int], None]
+"""Steps a scheduler in the subject's way, with the number of its steps so far."""
+Perform: TypeAlias = Callable[["torch.optim.Optimizer", Any, int, int, Step], None]
+"""Performs an operation once, with optimizer, scheduler, index of the gradient, epoch and step."""
+
+# ------------------------------------------------------------- what operations are made of
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
+    """Step the optimizer, with gradients that depend on the step index alone."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = parameter.new_full(parameter.shape, math.cos(index))
+    optimizer.step()
+
+
+def overflow(optimizer: torch.optim.Optimizer) -> None:
+    """Gradients that overflow, so that the optimizer's step is skipped."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = parameter.new_full(parameter.shape, math.inf)
+
+
+def halve_lr(optimizer: torch.optim.Optimizer) -> None:
+    """Halve every group's LR by hand."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 0.5
+
+
+def add_group(optimizer: torch.optim.Optimizer) -> None:
+    """Add a param group, with a parameter like the first and an LR of its own."""
+    parameter = copy.deepcopy(optimizer.param_groups[0]["params"][0])
+    parameter.data.fill_(1.0 / len(optimizer.param_groups))
+    parameter.grad = None
+    optimizer.add_param_group({"params": [parameter], "lr": 0.03})
+
+
+def with_groups(new_optimizer: Callable[[], Any], count: int) -> Any:
+    """A new optimizer with `count` groups more, as the one that was saved."""
+    optimizer = new_optimizer()
+    for _ in range(count):
+        add_group(optimizer)
+    return optimizer
+
+
+# ----------------------------------------------------------------- what performs each once
+
+
+def train_step(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """An optimizer step, then a scheduler step."""
+    optimizer_step(optimizer, index)
+    step(scheduler, epoch)
+
+
+def optimizer_alone(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """An optimizer step alone."""
+    optimizer_step(optimizer, index)
+
+
+def scheduler_alone(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """A scheduler step alone."""
+    step(scheduler, epoch)
+
+
+def skipped_step(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """Gradients overflow, so that no optimizer step is made, then a scheduler step."""
+    overflow(optimizer)
+    step(scheduler, epoch)
+
+
+def step_to_epoch(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """An optimizer step, then ``scheduler.step(epoch)`` with the epoch that begins."""
+    optimizer_step(optimizer, index)
+    scheduler.step(epoch + 1)
+
+
+def lr_halved(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """Every group's LR is halved by hand."""
+    halve_lr(optimizer)
+
+
+def group_added(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+    """A param group is added to the optimizer."""
+    add_group(optimizer)
+
+
+# ------------------------------------------------------------------------------- the table
+
+
+class Need(enum.Enum):
+    """What an event needs and some schedulers lack; the value says what is lacking."""
+
+    STEP_WITH_EPOCH = "it is not stepped by step(epoch)"
+    LASTING_LR = "its next step replaces an LR that is set by hand, so there is nothing to keep"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of operation that has a count: a row of the table.
+
+    Parameters
+    ----------
+    word : str
+        Its name in a trace.
+    letter : str
+        Its letter in a path.
+    perform : callable
+        What performs it once; the first line of its docstring describes it.
+    gradients, epochs : bool
+        Whether it uses up a gradient, and whether it steps the scheduler.
+    event : str
+        How a sentence names the moment after it, for what happens only now and then in a training
+        loop; empty for a plain step. Where the uninterrupted run raises in an event, the
+        scheduler can't do it, and it is listed as NOT TRIED.
+    needs : tuple of Need
+        What else an event needs.
+    adds_group : bool
+        Whether the optimizer has one more param group after it.
+    by_hand : bool
+        Whether it is not part of a schedule, so that options and epoch can't bring it back.
+    parts : tuple of str
+        The words of two plain steps that are the same when made one after the other.
+    """
+
+    word: str
+    letter: str
+    perform: Perform
+    gradients: bool = False
+    epochs: bool = False
+    event: str = ""
+    needs: tuple[Need, ...] = ()
+    adds_group: bool = False
+    by_hand: bool = False
+    parts: tuple[str, ...] = ()
+
+    @property
+    def doc(self) -> str:
+        """What it does, in one line."""
+        return (inspect.getdoc(self.perform) or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class SlotKind:
+    """A kind of operation on a slot: what it does is up to the check.
+
+    `goes_back` says whether the run goes on from what is in the slot.
+    """
+
+    word: str
+    doc: str
+    goes_back: bool = False
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "train", "t", train_step, gradients=True, epochs=True, parts=("optimizer", "scheduler")
+    ),
+    Kind("optimizer", "o", optimizer_alone, gradients=True),
+    Kind("scheduler", "s", scheduler_alone, epochs=True),
+    Kind(
+        "skip", "k", skipped_step, gradients=True, epochs=True,
+        event="after a step that was skipped",
+    ),
+    Kind(
+        "epoch", "e", step_to_epoch, gradients=True, epochs=True,
+        event="stepped by step(epoch)", needs=(Need.STEP_WITH_EPOCH,),
+    ),
+    Kind(
+        "halve_lr", "h", lr_halved, by_hand=True,
+        event="after the LR was halved by hand", needs=(Need.LASTING_LR,),
+    ),
+    Kind(
+        "add_group", "g", group_added, by_hand=True, adds_group=True,
+        event="after a param group was added",
+    ),
+)  # fmt: skip
+"""Every operation that has a count."""
+SLOT_KINDS = (
+    SlotKind("save", "Save a checkpoint to slot a."),
+    SlotKind("resume", "Go on from slot a, with a new optimizer and a new scheduler.", True),
+    SlotKind("load", "Load slot a into the live optimizer and scheduler.", True),
+)
+"""Every operation that has a slot."""
+
+BY_WORD = {kind.word: kind for kind in KINDS}
+BY_LETTER = {kind.letter: (kind.perform, kind.gradients, kind.epochs) for kind in KINDS}
+"""What performs a letter of a path, and whether it uses up a gradient and steps the scheduler."""
+LETTER = {kind.word: kind.letter for kind in KINDS}
+STEPS = tuple(kind.word for kind in KINDS)
+PLAIN = tuple(kind.word for kind in KINDS if not kind.event)
+EVENTS = tuple(kind.word for kind in KINDS if kind.event)
+"""What happens now and then in a training loop; not every scheduler can do all."""
+BY_HAND = tuple(kind.word for kind in KINDS if kind.by_hand)
+"""What is not part of a schedule, so that its options and the epoch don't tell it."""
+ADDS_GROUP = tuple(kind.word for kind in KINDS if kind.adds_group)
+BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
+WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.epochs)
+WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.gradients)
+WITH_GROUP = "".join(kind.letter for kind in KINDS if kind.adds_group)
+
+MAX_STEPS = 10_000
+"""The most unit steps (each of `STEPS` counts one) in a trace."""
+FORMS = ", ".join([f"{word}:N" for word in STEPS] + [f"{kind.word}:SLOT" for kind in SLOT_KINDS])
+"""How each operation is written."""
+
+
+def table() -> str:
+    """The operations as a table in reStructuredText."""
+    rows = [(f"``{kind.word}:n``", kind.doc) for kind in KINDS]
+    rows += [(f"``{kind.word}:a``", kind.doc) for kind in SLOT_KINDS]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = [f"{form:{widths[0]}}  {doc}" for form, doc in rows]
+    return "\n".join([rule, *lines, rule]) + "\n"
+
+
+__doc__ = f"{__doc__}{table()}"
+
+
+def perform(
+    letter: str, optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step
+) -> tuple[int, int]:
+    """Perform a letter of a path, and return the next index of a gradient and the next epoch."""
+    function, gradients, epochs = BY_LETTER[letter]
+    function(optimizer, scheduler, index, epoch, step)
+    return index + gradients, epoch + epochs
+
+
+# ------------------------------------------------------------------------ in traces and paths
+
+_COUNT = re.compile(r"[0-9]{1,9}")
+_SLOT = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a trace.
+
+    `kind` is one of `STEPS`, with a `count` of at least 1; or ``save``, ``resume`` or
+    ``load``, with a `slot`. `check` names the resume check that a ``resume`` or ``load``
+    goes by, where a trace mixes several.
+
+    >>> str(Operation("train", count=3)), str(Operation("save", slot="a"))
+    ('train:3', 'save:a')
+    """
+
+    kind: str
+    count: int = 0
+    slot: str = ""
+    check: str = ""
+
+    def __str__(self) -> str:
+        if self.kind in STEPS:
+            return f"{self.kind}:{self.count}"
+        return f"{self.kind}:{self.slot}" + (f"@{self.check}" if self.check else "")
+
+    @classmethod
+    def parse(cls, token: str) -> Operation:
+        """The operation that `token` says; `TraceError` names the token otherwise."""
+        kind, colon, rest = token.partition(":")
+        if not colon or kind not in (*STEPS, *(slotted.word for slotted in SLOT_KINDS)):
+            raise TraceError(
+                f"{token!r} in the trace is not an operation: write one of {FORMS}; "
+                "or name=value for an option"
+            )
+        if kind in STEPS:
+            if not _COUNT.fullmatch(rest) or int(rest) < 1:
+                raise TraceError(
+                    f"{token!r} in the trace needs a whole number of steps, from 1 to {MAX_STEPS}, "
+                    "after the colon"
+                )
+            return cls(kind, count=int(rest))
+        slot, at, check = rest.partition("@")
+        if not _SLOT.fullmatch(slot):
+            raise TraceError(
+                f"{token!r} in the trace needs the name of a slot, such as a, after the colon"
+            )
+        if at and (kind == "save" or not _NAME.fullmatch(check)):
+            raise TraceError(
+                f"{token!r} in the trace: @ is followed by the name of a check, "
+                "and only in resume:SLOT@CHECK and load:SLOT@CHECK"
+            )
+        return cls(kind, slot=slot, check=check)
 
 
 def epochs(path: str) -> int:
     """How many scheduler steps a path has."""
-    return len(path) - sum(map(path.count, "ohg"))
+    return len(path) - sum(map(path.count, WITHOUT_EPOCH))
 
 
 def gradients(path: str) -> int:
-    """How often a path computes gradients, to use them or not."""
-    return len(path) - sum(map(path.count, "shg"))
+    """How many gradients a path uses up, whether its optimizer steps use them or not."""
+    return len(path) - sum(map(path.count, WITHOUT_GRADIENT))
 
 
 def groups_added(path: str) -> int:
     """How many param groups a path adds."""
-    return path.count("g")
+    return sum(map(path.count, WITH_GROUP))
 
 
 def branches(operations: Sequence[Operation]) -> list[str]:

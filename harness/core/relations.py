@@ -13,9 +13,8 @@ import sys
 from typing import Any
 
 from harness.core.observation import MISSING, same
-from harness.core.operations import epochs, path_to, walk
+from harness.core.operations import BACK, STEPS, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise
-from harness.core.trace import BACK, STEPS
 
 __all__ = ["alike", "operation_of", "relations"]
 

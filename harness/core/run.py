@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.core.observation import Observation
-from harness.core.operations import LETTER
-from harness.core.trace import STEPS
+from harness.core.operations import LETTER, STEPS
 
 __all__ = ["Difference", "Role", "Run", "Seen", "Tally"]
 

@@ -9,7 +9,7 @@ Operation(kind='train', count=3, slot='', check='')
 'step_size=3 gamma=0.5 train:3 save:a resume:a train:1'
 
 Options come first, as Python literals or terms (`harness.core.literals`) without spaces. Three
-of them are no options of the scheduler:
+of them are not options of the scheduler:
 
 * ``optimizer=AdamW(groups=3,lr='shared',amsgrad=True)`` names an optimizer of torch with 1 to 4
   groups, LRs that are numbers, tensors or one shared tensor (``lr=``), groups without an LR of
@@ -17,23 +17,9 @@ of them are no options of the scheduler:
 * ``step=metrics([4.0,nan])`` is the metrics that a plateau is given;
 * ``changed={'gamma':0.1}`` is what is other on resume.
 
-Then the operations:
-
-===================  ==================================================
-``train:n``          n times: an optimizer step, then a scheduler step
-``optimizer:n``      n optimizer steps alone
-``scheduler:n``      n scheduler steps alone
-``skip:n``           n times: gradients overflow, so that no optimizer step is
-                     made (as AMP's ``GradScaler`` does), then a scheduler step
-``epoch:n``          n times: an optimizer step, then ``scheduler.step(epoch)``
-``halve_lr:n``       n times: every group's LR is halved by hand
-``add_group:n``      n times: a param group is added to the optimizer
-``save:a``           save a checkpoint to slot a
-``resume:a``         go on from slot a, the latest or an older one, with a new
-                     optimizer and scheduler
-``load:a``           load slot a into the live optimizer and scheduler
-``resume:a@check``   the same by the named check, where `resumes_mixed` mixes several
-===================  ==================================================
+Then the operations of `harness.core.operations`, which describes each: ``train:n`` and others with
+a count, ``save:a``, ``resume:a`` and ``load:a``, and ``resume:a@check`` for the same by the named
+check, where `resumes_mixed` mixes several.
 
 Several optimizer steps to a scheduler step are ``optimizer:3 scheduler:1``. What a scheduler
 can't do (its uninterrupted run raises, or what is set by hand does not last) is not tried, and
@@ -50,70 +36,9 @@ from typing import Any
 
 from harness.core.errors import TraceError
 from harness.core.literals import format_value, parse_value
+from harness.core.operations import BACK, MAX_STEPS, Operation
 
-MAX_STEPS = 10_000
-"""The most unit steps (each of `STEPS` counts one) in a trace."""
-PLAIN = ("train", "optimizer", "scheduler")
-EVENTS = ("skip", "epoch", "halve_lr", "add_group")
-"""What happens now and then in a training loop; not every scheduler can do all."""
-STEPS = (*PLAIN, *EVENTS)
-BACK = ("resume", "load")
 _OPTION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-_COUNT = re.compile(r"[0-9]{1,9}")
-_SLOT = re.compile(r"[a-z][a-z0-9_]*")
-_NAME = re.compile(r"[A-Za-z_]\w*")
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a trace.
-
-    `kind` is one of `STEPS`, with a `count` of at least 1; or ``save``, ``resume`` or
-    ``load``, with a `slot`. `check` names the resume check that a ``resume`` or ``load``
-    goes by, where a trace mixes several.
-
-    >>> str(Operation("train", count=3)), str(Operation("save", slot="a"))
-    ('train:3', 'save:a')
-    """
-
-    kind: str
-    count: int = 0
-    slot: str = ""
-    check: str = ""
-
-    def __str__(self) -> str:
-        if self.kind in STEPS:
-            return f"{self.kind}:{self.count}"
-        return f"{self.kind}:{self.slot}" + (f"@{self.check}" if self.check else "")
-
-    @classmethod
-    def parse(cls, token: str) -> Operation:
-        """The operation that `token` says; `TraceError` names the token otherwise."""
-        kind, colon, rest = token.partition(":")
-        if not colon or kind not in (*STEPS, "save", *BACK):
-            raise TraceError(
-                f"{token!r} in the trace is no operation: write "
-                f"{':N, '.join(STEPS)}:N, "
-                "save:SLOT, resume:SLOT or load:SLOT, or name=value for an option"
-            )
-        if kind in STEPS:
-            if not _COUNT.fullmatch(rest) or int(rest) < 1:
-                raise TraceError(
-                    f"{token!r} in the trace needs a whole number of steps, from 1 to {MAX_STEPS}, "
-                    "after the colon"
-                )
-            return cls(kind, count=int(rest))
-        slot, at, check = rest.partition("@")
-        if not _SLOT.fullmatch(slot):
-            raise TraceError(
-                f"{token!r} in the trace needs the name of a slot, such as a, after the colon"
-            )
-        if at and (kind == "save" or not _NAME.fullmatch(check)):
-            raise TraceError(
-                f"{token!r} in the trace: @ is followed by the name of a check, "
-                "and only in resume:SLOT@CHECK and load:SLOT@CHECK"
-            )
-        return cls(kind, slot=slot, check=check)
 
 
 @dataclass(frozen=True)
@@ -203,7 +128,7 @@ def parse_options(text: str) -> dict[str, Any]:
         match = _OPTION.fullmatch(token)
         if match is None:
             raise TraceError(
-                f"{token!r} is no option: write name=value, with no spaces inside the value"
+                f"{token!r} is not an option: write name=value, with no spaces inside the value"
             )
         name, literal = match.groups()
         if name in options:

@@ -1,4 +1,4 @@
-"""The training loop that every run goes through, in plain torch.
+"""What is seen of a run, how its state is saved, and how a scheduler is stepped, in plain torch.
 
 What is written here is also what a reproduction script is made of: each
 function is pasted into it as it stands, so each needs nothing but torch, the
@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import io
-import math
 import pickle
 import re
 import types
@@ -34,14 +33,6 @@ def new_sgd() -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.001)
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
-    """Step the optimizer, with gradients that depend on the step index alone."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.full_like(parameter, math.cos(index))
-    optimizer.step()
-
-
 def step_scheduler(scheduler: Any, epoch: int) -> None:
     """Step the scheduler, as at the end of an epoch."""
     scheduler.step()
@@ -50,53 +41,6 @@ def step_scheduler(scheduler: Any, epoch: int) -> None:
 def step_with_metric(scheduler: Any, epoch: int) -> None:
     """Step the scheduler with a metric that falls, stands still and rises by turns."""
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
-
-
-def step_with_epoch(scheduler: Any, epoch: int) -> None:
-    """Step the scheduler and say which epoch begins: the number of its steps, this one too."""
-    scheduler.step(epoch + 1)
-
-
-def overflow(optimizer: torch.optim.Optimizer) -> None:
-    """Gradients that overflow, so that the optimizer's step is skipped."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.full_like(parameter, math.inf)
-
-
-def halve_lr(optimizer: torch.optim.Optimizer) -> None:
-    """Halve every group's LR by hand."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * 0.5
-
-
-def add_group(optimizer: torch.optim.Optimizer) -> None:
-    """Add a param group, with a parameter like the first and an LR of its own."""
-    first = optimizer.param_groups[0]["params"][0]
-    value = 1.0 / len(optimizer.param_groups)
-    parameter = torch.nn.Parameter(torch.full_like(first, value))
-    optimizer.add_param_group({"params": [parameter], "lr": 0.03})
-
-
-def do_event(letter: str, optimizer: Any, scheduler: Any, epoch: int, step: Any) -> None:
-    """Do what happens now and then; of ``epoch`` (e) what comes after the optimizer step."""
-    if letter == "k":
-        overflow(optimizer)
-        step(scheduler, epoch)
-    elif letter == "e":
-        step_with_epoch(scheduler, epoch)
-    elif letter == "h":
-        halve_lr(optimizer)
-    elif letter == "g":
-        add_group(optimizer)
-
-
-def with_groups(new_optimizer: Any, count: int) -> Any:
-    """A new optimizer with `count` groups more, as the one that was saved."""
-    optimizer = new_optimizer()
-    for _ in range(count):
-        add_group(optimizer)
-    return optimizer
 
 
 def metrics(values: list[float]) -> Callable[[Any, int], None]:

@@ -8,7 +8,8 @@ from harness.checks.registry import as_check
 from harness.core.check import Check
 from harness.core.errors import HarnessError
 from harness.core.observation import Points, numbers_of, same
-from harness.core.trace import MAX_STEPS, Operation, Trace
+from harness.core.operations import MAX_STEPS, Operation
+from harness.core.trace import Trace
 from harness.engine.requirements import lacks
 from harness.engine.runner import Runner
 from harness.engine.trials import Limit

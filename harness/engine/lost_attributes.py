@@ -17,10 +17,10 @@ from torch.optim import lr_scheduler
 
 from harness.core.check import Check
 from harness.core.observation import same
-from harness.core.operations import unpath, walk
+from harness.core.operations import BACK, unpath, walk
 from harness.core.result import LostAttribute, shorten
 from harness.core.run import Difference
-from harness.core.trace import BACK, Trace
+from harness.core.trace import Trace
 from harness.core.training_loop import Stateful, plain
 from harness.engine.runner import Runner
 from harness.engine.whole_run import scheduler_after

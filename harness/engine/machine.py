@@ -55,13 +55,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.core.trace import BACK, PLAIN, Operation
+from harness.core.operations import BACK, BY_WORD, PLAIN, Operation
 from harness.subjects.drawn_options import quiet_settings, without_local_constants
 
 Operations: TypeAlias = tuple[Operation, ...]
 SLOTS = ("a", "b")
-NO_EPOCH = ("optimizer", "halve_lr", "add_group")
-"""The operations that are no scheduler step."""
 LEGS = ("on", "save", "back", "save", "back")
 LEGS_WITHOUT_WAYS = ("on", "save")
 PER_EVENT = 2
@@ -109,7 +107,7 @@ class _Draft:
         """Add steps; where no epoch is left, these are optimizer steps."""
         if not count:
             return
-        if kind not in NO_EPOCH:
+        if BY_WORD[kind].epochs:
             if self.left:
                 count = min(count, self.left)
                 self.epoch += count
@@ -131,7 +129,8 @@ class _Draft:
         if self.epoch < first:
             self.add("train", first - self.epoch)
         half = len(self.operations) // 2
-        epoch = sum(op.count for op in self.operations[:half] if op.kind not in NO_EPOCH)
+        steps = (op for op in self.operations[:half] if op.count)
+        epoch = sum(op.count for op in steps if BY_WORD[op.kind].epochs)
         if self.slots or epoch < first:
             self.save("a")
         else:

@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from harness.core.errors import TraceError
-from harness.core.trace import EVENTS, PLAIN, STEPS, Operation, Trace
+from harness.core.operations import EVENTS, KINDS, PLAIN, STEPS, Operation
+from harness.core.trace import Trace
+
+WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
+"""The operation that is the same as two others, one after the other."""
 
 
 def neighbours(trace: Trace) -> Iterator[Trace]:
@@ -33,9 +37,8 @@ def neighbours(trace: Trace) -> Iterator[Trace]:
 def _merge(first: Operation, second: Operation) -> Operation | None:
     if first.kind == second.kind and first.kind in STEPS:
         return replace(first, count=first.count + second.count)
-    if {first.kind, second.kind} == {"optimizer", "scheduler"} and first.count == second.count:
-        return Operation("train", count=first.count)
-    return None
+    whole = WHOLE.get(frozenset((first.kind, second.kind)))
+    return Operation(whole, count=first.count) if whole and first.count == second.count else None
 
 
 def _leaps(trace: Trace) -> Iterator[Trace]:

@@ -10,20 +10,25 @@ from typing import TYPE_CHECKING, Any
 from harness.core.check import Check
 from harness.core.errors import CheckError
 from harness.core.observation import same
-from harness.core.operations import LETTER, epochs, gradients, groups_added
+from harness.core.operations import (
+    LETTER,
+    STEPS,
+    epochs,
+    gradients,
+    groups_added,
+    perform,
+    with_groups,
+)
 from harness.core.run import Difference
-from harness.core.trace import STEPS, Trace
+from harness.core.trace import Trace
 from harness.core.training_loop import (
     StateRefused,
     describe,
     differences,
-    do_event,
     observe,
-    optimizer_step,
     plain,
     restore_parameters,
     snapshot,
-    with_groups,
 )
 from harness.engine.outcome import Outcome, Reference
 
@@ -108,8 +113,6 @@ class TraceRun:
         position = len(self.path)
         step = self.bound.step
         at_step = self.check.at == "step"
-        by_optimizer, by_scheduler = letter in "toe", letter in "ts"
-        gradient, epoch, event = letter not in "shg", letter not in "ohg", letter not in "tso"
         for _ in range(count):
             position += 1
             beyond = position >= len(observations)
@@ -119,14 +122,9 @@ class TraceRun:
             self.tally.steps += 1
             self.made += 1
             try:
-                if by_optimizer:
-                    optimizer_step(self.optimizer, self.index)
-                if by_scheduler:
-                    step(self.scheduler, self.epoch)
-                elif event:
-                    do_event(letter, self.optimizer, self.scheduler, self.epoch, step)
-                self.index += gradient
-                self.epoch += epoch
+                self.index, self.epoch = perform(
+                    letter, self.optimizer, self.scheduler, self.index, self.epoch, step
+                )
                 seen = observe(self.optimizer, self.scheduler)
             except (Exception, SystemExit) as error:
                 if beyond and describe(error) == reference.raises:

@@ -12,7 +12,8 @@ from typing import Any
 from harness.checks.changed_options import READINGS, SAID, contrast, judge, resumed_runs
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
-from harness.core.trace import STEPS, Operation, Trace
+from harness.core.operations import Operation
+from harness.core.trace import Trace
 from harness.core.training_loop import describe, save_checkpoint
 from harness.subjects.subject import Bound
 
@@ -39,13 +40,7 @@ def allowed_by(contract: str) -> list[str]:
 
 
 def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
-    """Operations as `resumed_runs` takes them; `TraceError` for those that it can't do."""
-    for operation in operations:
-        if operation.kind not in (*STEPS, "save", "resume"):
-            raise TraceError(
-                f"'{operation}' in the trace: where options change there are train, optimizer, "
-                "scheduler, save and resume alone"
-            )
+    """Operations as `resumed_runs` takes them."""
     return [(op.kind, op.count or op.slot) for op in operations]
 
 

@@ -9,9 +9,18 @@ from typing import Any
 from harness.core.errors import HarnessError, SubjectError, TimeLimit, UndecidedError
 from harness.core.guard import Guard, time_limit
 from harness.core.observation import same
-from harness.core.operations import LETTER
-from harness.core.trace import EVENTS, MAX_STEPS, Operation, Trace
-from harness.core.training_loop import describe, with_groups
+from harness.core.operations import (
+    BY_WORD,
+    EVENTS,
+    MAX_STEPS,
+    Kind,
+    Need,
+    Operation,
+    epochs,
+    with_groups,
+)
+from harness.core.trace import Trace
+from harness.core.training_loop import describe
 from harness.core.verdict import Reason
 from harness.engine.requirements import lacks
 from harness.engine.runner import Runner
@@ -29,12 +38,6 @@ MISTAKES = (
     "TypeError", "UnboundLocalError",
 )  # fmt: skip
 """Exceptions that say that the code is wrong, and not, as ValueError may, that a schedule ends."""
-AFTER = {
-    "skip": "after a step that was skipped",
-    "epoch": "stepped by step(epoch)",
-    "halve_lr": "after the LR was halved by hand",
-    "add_group": "after a param group was added",
-}
 
 
 @dataclass(frozen=True)
@@ -157,23 +160,26 @@ def _option_set(bound: Bound, runner: Runner) -> OptionSet:
 
 
 def find_untried(bound: Bound, runner: Runner, kinds: Collection[str] = EVENTS) -> dict[str, str]:
-    """What of these kinds may not happen to this scheduler now and then, each with the reason."""
+    """Which events of these kinds this scheduler cannot handle, each with the reason."""
     events = (kind for kind in EVENTS if kind in kinds)
-    return {kind: why for kind in events if (why := _why_not(kind, bound, runner))}
+    return {kind: why for kind in events if (why := _why_not(BY_WORD[kind], bound, runner))}
 
 
-def _why_not(kind: str, bound: Bound, runner: Runner) -> str:
-    if kind in bound.subject.declines:
-        return bound.subject.declines[kind]
-    if kind == "epoch" and not bound.takes_epoch(runner.start()[1]):
-        return "it is not stepped by step(epoch)"
-    run = runner.reference(f"t{LETTER[kind]}tt")
+def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
+    if kind.word in bound.subject.declines:
+        return bound.subject.declines[kind.word]
+    if Need.STEP_WITH_EPOCH in kind.needs and not bound.takes_epoch(runner.start()[1]):
+        return Need.STEP_WITH_EPOCH.value
+    path = f"t{kind.letter}tt"
+    run = runner.reference(path)
     if run.error:
-        return f"{AFTER[kind]}, {run.error}"
-    plain = runner.reference("ttt").observations[2:4]  # it may be a part of a longer run
-    if kind == "halve_lr" and _same_lr(run.observations[3:5], plain):
-        return "its next step replaces an LR that is set by hand, so there is nothing to keep"
-    if kind == "add_group":
+        return f"{kind.event}, {run.error}"
+    if Need.LASTING_LR in kind.needs:
+        last = epochs(path)
+        plain = runner.reference("t" * last).observations  # it may be a part of a longer run
+        if _same_lr(run.observations[3:5], plain[last - 1 : last + 1]):
+            return Need.LASTING_LR.value
+    if kind.adds_group:
         try:
             bound.build(with_groups(bound.new_optimizer, 1))
         except (Exception, SystemExit) as error:

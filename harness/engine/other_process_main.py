@@ -23,14 +23,8 @@ from typing import Any
 
 import torch
 
-from harness.core.training_loop import (
-    describe,
-    do_event,
-    observe,
-    optimizer_step,
-    restore_parameters,
-    with_groups,
-)
+from harness.core.operations import optimizer_step, perform, with_groups
+from harness.core.training_loop import describe, observe, restore_parameters
 
 
 def pack(checkpoint: Any) -> bytes:
@@ -52,15 +46,14 @@ def run_segment(
 
     A request has ``data`` (a checkpoint, packed, or nothing), the ``index`` and ``epoch`` of
     the next steps, how many ``groups`` had been added, and ``todo``: a letter for each step
-    (see `harness.core.operations.LETTER`), and ``w`` for each save.
+    (see `harness.core.operations.BY_LETTER`), and ``w`` for each save.
     """
     reply: dict[str, Any] = {"seen": [], "saved": [], "raised": ""}
     try:
         if request["data"]:
             checkpoint = unpack(request["data"])
-            groups = request["groups"]
-            make = functools.partial(with_groups, new_optimizer, groups)
-            optimizer, scheduler = resume(make if groups else new_optimizer, checkpoint)
+            make = functools.partial(with_groups, new_optimizer, request["groups"])
+            optimizer, scheduler = resume(make, checkpoint)
             restore_parameters(optimizer, checkpoint)
         else:
             optimizer = new_optimizer()
@@ -71,13 +64,7 @@ def run_segment(
             if letter == "w":
                 reply["saved"].append(pack(save(optimizer, scheduler, epoch)))
             else:
-                if letter in "toe":
-                    optimizer_step(optimizer, index)
-                if letter in "ts":
-                    step(scheduler, epoch)
-                do_event(letter, optimizer, scheduler, epoch, step)
-                index += letter not in "shg"
-                epoch += letter not in "ohg"
+                index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
             reply["seen"].append(observe(optimizer, scheduler))
     except (Exception, SystemExit) as error:
         reply["raised"] = describe(error)

@@ -11,9 +11,17 @@ import torch
 from harness.core.check import Check
 from harness.core.errors import ScriptError, UndecidedError
 from harness.core.observation import same
-from harness.core.operations import LETTER, branches, epochs, gradients, groups_added
+from harness.core.operations import (
+    BACK,
+    LETTER,
+    STEPS,
+    Operation,
+    branches,
+    epochs,
+    gradients,
+    groups_added,
+)
 from harness.core.run import Difference
-from harness.core.trace import BACK, STEPS, Operation
 from harness.core.training_loop import differences
 from harness.engine.one_run import Slot, Stop, TraceRun
 from harness.engine.other_process import segment_text, worker_of

@@ -10,16 +10,10 @@ from typing import Any
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import SubjectError, TimeLimit, TraceError
-from harness.core.operations import branches
+from harness.core.operations import branches, perform
 from harness.core.run import Difference, Tally
 from harness.core.trace import Trace
-from harness.core.training_loop import (
-    describe,
-    do_event,
-    observe,
-    optimizer_step,
-    step_scheduler,
-)
+from harness.core.training_loop import describe, observe, step_scheduler
 from harness.engine.one_run import TraceRun
 from harness.engine.option_changes import follow
 from harness.engine.other_process_run import RunElsewhere
@@ -105,14 +99,7 @@ class Runner:
         index = epoch = 0
         try:
             for letter in path:
-                if letter in "toe":
-                    optimizer_step(optimizer, index)
-                if letter in "ts":
-                    step(scheduler, epoch)
-                elif letter != "o":
-                    do_event(letter, optimizer, scheduler, epoch, step)
-                index += letter not in "shg"
-                epoch += letter not in "ohg"
+                index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
                 seen.append(observe(optimizer, scheduler))
         except (Exception, SystemExit) as error:
             return Reference(path, seen, describe(error))

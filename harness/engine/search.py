@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.core.check import Check
 from harness.core.errors import SubjectError
+from harness.core.operations import ADDS_GROUP, BACK
 from harness.core.result import Budget, Counterexample, FoundBy
-from harness.core.trace import BACK, Trace
+from harness.core.trace import Trace
 from harness.engine.machine import Plan, draw_operations
 from harness.engine.minimise import minimise
 from harness.engine.option_changes import change_traces
@@ -163,7 +164,7 @@ def drawn_traces(
         ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
     lost = {kind for way in (check, *holding) for kind in way.without}
     if "load" in (check.at, *(way.at for way in holding)):
-        lost.add("add_group")
+        lost.update(ADDS_GROUP)
     for number in range(budget.max_examples):
         case = cases[number % len(cases)]
         epochs = case.epochs

@@ -10,9 +10,10 @@ from harness.checks.registry import CHECKS, as_check, routes
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
+from harness.core.operations import BACK
 from harness.core.result import Budget, Result
 from harness.core.run import Tally
-from harness.core.trace import BACK, Trace
+from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.option_sets import Prepared, prepare, prepare_one
 from harness.engine.saved_examples import Examples

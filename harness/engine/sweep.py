@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.core.check import Check
-from harness.core.trace import BACK, Operation
+from harness.core.operations import ADDS_GROUP, BACK, Operation
 
 FEW = (0, 1, 2)
 """Save points of a check that is not searched, for it is slow; with the middle and the end."""
@@ -64,7 +64,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operatio
                     yield (*_train(k), event, save, *_train(1), event, save, *_train(2))
                 continue
             back = Operation(check.at, slot="a")
-            in_place = check.at == "load" and kind == "add_group"
+            in_place = check.at == "load" and kind in ADDS_GROUP
             if not in_place:
                 yield (*_train(k), save, back, event, *_train(2), back, *_train(3))
             if kind in check.without:

@@ -17,8 +17,9 @@ from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, UndecidedError
 from harness.core.ledger import Entry, version_of
+from harness.core.operations import Operation
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
-from harness.core.trace import Operation, Trace
+from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.engine.blame import why_not_decided
 from harness.engine.counterexample import counterexample

@@ -11,9 +11,18 @@ from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, TraceError
 from harness.core.observation import Observation
-from harness.core.operations import branches, epochs, path_to, unpath, walk
+from harness.core.operations import (
+    BACK,
+    MAX_STEPS,
+    Operation,
+    branches,
+    epochs,
+    path_to,
+    unpath,
+    walk,
+)
 from harness.core.run import Difference, Role, Run, Seen
-from harness.core.trace import BACK, MAX_STEPS, Operation, Trace
+from harness.core.trace import Trace
 from harness.core.training_loop import save_checkpoint
 from harness.engine.one_run import Stop, TraceRun
 from harness.engine.option_changes import plain_operations

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from harness.core.operations import BACK
 from harness.core.relations import relations
 from harness.core.result import Counterexample, LostAttribute, Result
-from harness.core.trace import BACK
 from harness.core.verdict import Verdict
 
 __all__ = ["Failure", "failures"]

@@ -19,15 +19,27 @@ from harness.checks.registry import as_check, routes
 from harness.core import training_loop as loop
 from harness.core.check import Check
 from harness.core.errors import ScriptError
-from harness.core.operations import branches, epochs, gradients, groups_added, unpath, walk
+from harness.core.operations import (
+    BACK,
+    BY_WORD,
+    STEPS,
+    Operation,
+    branches,
+    epochs,
+    gradients,
+    groups_added,
+    unpath,
+    walk,
+    with_groups,
+)
 from harness.core.result import Result, Verdict, shorten
-from harness.core.trace import BACK, STEPS, Operation, Trace
+from harness.core.trace import Trace
 from harness.engine.option_changes import allowed_by, plain_operations
 from harness.engine.requirements import load_a_float
 from harness.engine.session import replay
 from harness.report import script_helpers as side_by_side
 from harness.report.script_other_process import HOW_TO_RUN, elsewhere_lines
-from harness.subjects.pasted_subject import bindings
+from harness.subjects.pasted_subject import bindings, paste_operations
 from harness.subjects.references import as_subject
 from harness.subjects.source_code import Source
 from harness.subjects.subject import Subject
@@ -206,32 +218,20 @@ class _Writer:
 
     def _loop(self, operation: Operation, path: str) -> list[str]:
         """A loop over the steps of one operation, without what follows each step."""
-        index, epoch, count = gradients(path), epochs(path), operation.count
-        step = f"{self.step}({self.scheduler}, {{}})"
-        name = self.source.name
-        match operation.kind:
-            case "train":
-                lines = ["optimizer_step(optimizer, {i})", step]
-            case "optimizer":
-                lines = ["optimizer_step(optimizer, {i})"]
-            case "scheduler":
-                lines, index = [step], epoch
-            case "skip":
-                lines = [f"{name(loop.overflow)}(optimizer)", step]
-            case "epoch":
-                lines = [
-                    "optimizer_step(optimizer, {i})",
-                    f"{name(loop.step_with_epoch)}({self.scheduler}, {{}})",
-                ]
-            case "halve_lr":
-                lines = [f"{name(loop.halve_lr)}(optimizer)"]
-            case _:
-                lines = [f"{name(loop.add_group)}(optimizer)"]
-        shift = epoch - index
+        kind = BY_WORD[operation.kind]
+        index, epoch = gradients(path), epochs(path)
+        first = index if kind.gradients or not kind.epochs else epoch
+        shift = epoch - first
         later = "i" if shift == 0 else f"i + {shift}" if shift > 0 else f"i - {-shift}"
+        arguments = {
+            "scheduler": self.scheduler,
+            "index": "i" if kind.gradients else str(index),
+            "epoch": later if kind.epochs else str(epoch),
+            "step": self.step,
+        }
         return [
-            f"for i in range({index}, {index + count}):",
-            *("    " + line.format(later, i="i") for line in lines),
+            f"for i in range({first}, {first + operation.count}):",
+            *(f"    {line}" for line in self.source.body(kind.perform, arguments)),
         ]
 
     def _statements(self, operations: Sequence[Operation]) -> list[str]:
@@ -296,10 +296,8 @@ class _Writer:
         given = {"new_optimizer": self.new_optimizer}
         if groups := groups_added(path):
             self.source.imports["import functools"] = None
-            with_groups = self.source.name(loop.with_groups)
-            given["new_optimizer"] = (
-                f"functools.partial({with_groups}, {self.new_optimizer}, {groups})"
-            )
+            more = self.source.name(with_groups)
+            given["new_optimizer"] = f"functools.partial({more}, {self.new_optimizer}, {groups})"
         arguments = ", ".join(given.get(name, name) for name in check.parameters)
         self.source.paste(check.function)
         return f"{check.function.__name__}({arguments})"
@@ -307,6 +305,7 @@ class _Writer:
     def contract(self) -> list[str]:
         """The script of the check whose traces change options on resume."""
         source, changed = self.source, self.bound.changed
+        paste_operations(source, "".join(branches(self.trace.operations)))
         resume, save = self.check.function, source.name(self.check.save)
         show = source.name(side_by_side.show_contract)
         source.paste(resume)

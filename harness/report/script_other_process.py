@@ -6,12 +6,13 @@ from typing import Any
 
 from harness.core.check import Check
 from harness.core.observation import same
-from harness.core.operations import branches, epochs, gradients, groups_added, walk
-from harness.core.trace import BACK, Trace
+from harness.core.operations import BACK, branches, epochs, gradients, groups_added, walk
+from harness.core.trace import Trace
 from harness.engine import other_process_main as elsewhere
 from harness.engine.other_process import segment_lines
 from harness.engine.other_process_run import done_there, letters, segments
 from harness.report import script_helpers as side_by_side
+from harness.subjects.pasted_subject import paste_operations
 from harness.subjects.source_code import Source
 from harness.subjects.subject import Bound
 
@@ -26,6 +27,7 @@ def elsewhere_lines(
 ) -> list[str]:
     """The script of a check of which a part is done in another process."""
     source.imports["import sys"] = None
+    paste_operations(source, "".join(branches(trace.operations)))
     lines = segment_lines(source, bound, check)
     for function in (
         elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
@@ -47,8 +49,7 @@ def elsewhere_lines(
         "",
         "",
         "# where, the slot that it goes back to, the next step of the optimizer and the scheduler,",
-        "# the groups added, what to do (t, o, s: step both, optimizer, scheduler; w: save; others",
-        "# see do_event), the slots saved to",
+        "# the groups added, what to do (w: save; others: see BY_LETTER), the slots saved to",
         "PARTS = [",
         *(f"    {part!r}," for part in _parts(check, trace)),
         "]",

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
-from harness.core.operations import epochs, path_to, unpath
+from harness.core.operations import BACK, STEPS, epochs, path_to, unpath
 from harness.core.relations import relations
 from harness.core.result import Counterexample, Promise, Result, shorten
-from harness.core.trace import BACK, STEPS
 from harness.core.verdict import Reason, Verdict
 from harness.report.failures import Failure
 

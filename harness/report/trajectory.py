@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.observation import Points, number, numbers_of, same
-from harness.core.operations import epochs, path_to, walk
+from harness.core.operations import BACK, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Role
-from harness.core.trace import BACK, Trace
+from harness.core.trace import Trace
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 """What can be drawn of an observation."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.core import training_loop as loop
 from harness.core.literals import holds_term
+from harness.core.operations import BY_LETTER
 from harness.subjects.source_code import Source
 from harness.subjects.subject import Bound
 
@@ -37,9 +38,17 @@ def bindings(source: Source, bound: Bound) -> Names:
         "scheduler" if bound.subject.state_dict is None else "scheduler.scheduler",
     )
     source.name(loop.observe)
-    source.name(loop.optimizer_step)
     _build(source, bound)
     return names
+
+
+def paste_operations(source: Source, path: str) -> None:
+    """Give `source` the operations of a path, and no others.
+
+    Without this, a text that performs operations by their letters has all of them.
+    """
+    performed = {letter: BY_LETTER[letter] for letter in dict.fromkeys(path)}
+    source.definitions["BY_LETTER"] = f"BY_LETTER = {source.expression(performed)}"
 
 
 def _field(source: Source, bound: Bound, field: str, known_as: str) -> str:

@@ -13,7 +13,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -138,11 +138,25 @@ class Source:
         text = _bare(textwrap.dedent(inspect.getsource(value)))
         del self.definitions[name]
         scope = vars(sys.modules[value.__module__])
-        for used in _names(text):
+        for used in _names(ast.parse(text)):
             if used != name and used in scope and not hasattr(builtins, used):
                 self._need(used, scope[used])
         self.definitions[name] = text.strip()
         self.homes[name] = value.__module__
+
+    def body(self, function: Callable[..., Any], arguments: Mapping[str, str]) -> list[str]:
+        """The statements of a function, with an expression for each of its arguments.
+
+        The script gets all that they use.
+        """
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+        assert isinstance(definition, ast.FunctionDef)
+        statements = ast.Module(definition.body[1:], [])  # the first is the docstring
+        scope = vars(sys.modules[function.__module__])
+        for used in _names(statements):
+            if used in scope and used not in arguments:
+                self._need(used, scope[used])
+        return ast.unparse(_Replace(arguments).visit(statements)).splitlines()
 
     def _need(self, name: str, value: Any) -> None:
         """Give the script what a pasted function uses under `name`."""
@@ -152,8 +166,21 @@ class Source:
             found = self.name(value)
             if found != name:
                 self.definitions.setdefault(name, f"{name} = {found}")
-        else:
-            self.definitions.setdefault(name, f"{name} = {self.expression(value)}")
+        elif name not in self.definitions:  # it may have fewer operations
+            self.definitions[name] = f"{name} = {self.expression(value)}"
+
+
+class _Replace(ast.NodeTransformer):
+    """Puts expressions in the place of names."""
+
+    def __init__(self, expressions: Mapping[str, str]) -> None:
+        self.expressions = expressions
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """The expression that stands for a name, or the name itself."""
+        if node.id not in self.expressions:
+            return node
+        return ast.parse(self.expressions[node.id], mode="eval").body
 
 
 def _foreign(package: str) -> bool:
@@ -165,9 +192,9 @@ def _get(value: Any, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _names(text: str) -> list[str]:
+def _names(tree: ast.AST) -> list[str]:
     """The names that some source reads, in their order."""
-    names = (node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name))
+    names = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
     return list(dict.fromkeys(names))
 
 
