@@ -39,6 +39,13 @@ PLAIN = "resume_optimizer_then_scheduler"
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+FAULT_OF = {
+    "skip": "OverflowNotSaved",
+    "epoch": "GivenEpochNotSaved",
+    "halve_lr": "UndoesWhatWasSetByHand",
+    "add_group": "ForgetsAddedGroups",
+}
+"""The planted fault that shows through an event alone."""
 ENDING = {subject.name: subject for subject in ending.SUBJECTS}
 
 
@@ -121,13 +128,9 @@ def verdicts(subject, checks=None, **budget):
     return {result.check: result for result in results}
 
 
-@pytest.mark.parametrize("kind", EVENTS)
+@pytest.mark.parametrize("kind", FAULT_OF)
 def test_each_fault_of_an_event_is_found_through_that_event_alone(kind, monkeypatch):
-    name = {
-        "skip": "OverflowNotSaved", "epoch": "GivenEpochNotSaved",
-        "halve_lr": "UndoesWhatWasSetByHand", "add_group": "ForgetsAddedGroups",
-    }[kind]  # fmt: skip
-    [fault] = [fault for fault in FAULTS if fault.name == name]
+    [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     assert fault in events_planted()
     check = as_check(PLAIN)
     assert verdicts(fault.subject, [check])[check.name].verdict == "BROKEN"
@@ -139,15 +142,11 @@ def events_planted():
     return [value.__fault__ for value in vars(events).values() if hasattr(value, "__fault__")]
 
 
-@pytest.mark.parametrize("kind", EVENTS)
+@pytest.mark.parametrize("kind", FAULT_OF)
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
     monkeypatch.setattr("harness.engine.candidate_traces.sweep_events", lambda check, kinds: ())
-    names = {
-        "skip": "OverflowNotSaved", "epoch": "GivenEpochNotSaved",
-        "halve_lr": "UndoesWhatWasSetByHand", "add_group": "ForgetsAddedGroups",
-    }  # fmt: skip
-    [fault] = [fault for fault in FAULTS if fault.name == names[kind]]
+    [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     check = as_check(PLAIN)
     found = [verdicts(fault.subject, [check], seed=seed)[check.name] for seed in range(5)]
     assert sum(result.verdict == "BROKEN" for result in found) >= 3
