@@ -9,7 +9,10 @@ import torch
 from conftest import ROOT
 from torch.optim.lr_scheduler import StepLR
 
+from harness import Trace
 from harness.checks.registry import as_check
+from harness.core.operations import STEPS
+from harness.engine.runner import Runner
 
 spec = importlib.util.spec_from_file_location("bench", ROOT / "scripts/bench.py")
 bench = importlib.util.module_from_spec(spec)
@@ -60,3 +63,16 @@ def test_the_bare_loop_makes_the_same_calls(name, phase, calls):
     assert calls - checked == {}
     assert set(before) <= {"SGD.__init__", "StepLR.__init__", "StepLR.step"}
     assert max(before.values()) <= 8
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("word", STEPS)
+def test_the_bare_loop_performs_every_operation(word, calls):
+    trace = Trace.parse(f"train:1 {word}:2 save:a resume:a {word}:1")
+    with bench.Recorder() as recorder:
+        Runner(bench.SUBJECT.bind({})).run(as_check(bench.PLAIN), trace)
+    checked = calls.copy()
+    calls.clear()
+    bench.bare(recorder.runs, bench.SUBJECT)
+    assert calls == checked
+    assert calls["SGD.__init__"] == 3

@@ -84,7 +84,7 @@ class Subject:
         for a scheduler without methods of these names. Both or neither.
     declines : mapping
         Names of checks that it does not promise, each with the reason; or of
-        operations (`harness.core.trace.EVENTS`) that it cannot do or go on from.
+        operations (`harness.core.operations.EVENTS`) that it cannot do or go on from.
     contract : str
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
