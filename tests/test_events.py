@@ -145,7 +145,7 @@ def events_planted():
 @pytest.mark.parametrize("kind", FAULT_OF)
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
-    monkeypatch.setattr("harness.engine.candidate_traces.sweep_events", lambda check, kinds: ())
+    monkeypatch.setattr("harness.engine.search.sweep_events", lambda check, kinds: ())
     [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     check = as_check(PLAIN)
     found = [verdicts(fault.subject, [check], seed=seed)[check.name] for seed in range(5)]

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from harness import Subject, Trace, TraceError, replay, write_script
 from harness.checks.registry import as_check
 from harness.core import operations
+from harness.core.observation import same
 from harness.core.operations import (
     BY_LETTER,
     EVENTS,
@@ -23,12 +24,13 @@ from harness.core.operations import (
     groups_added,
     perform,
 )
-from harness.core.training_loop import new_sgd, observe, same, step_scheduler
+from harness.core.training_loop import new_sgd, observe, step_scheduler
+from harness.engine.machine import Plan, draw_operations
 from harness.engine.minimise import minimise
 from harness.engine.option_sets import find_untried
-from harness.engine.runner import Runner, watch
-from harness.engine.search import Plan, draw_operations
+from harness.engine.runner import Runner
 from harness.engine.sweep import sweep_events
+from harness.engine.whole_run import run_to_the_end
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -97,10 +99,15 @@ def test_a_resumed_run_goes_on_with_it_in_this_process_and_in_another(kind):
     trace = trace_of(kind)
     here, there = PLAIN_CHECK, "resume_in_another_process"
     assert replay(SUBJECT, here, trace).verdict == replay(SUBJECT, there, trace).verdict == "HOLDS"
-    runs = [watch(Runner(SUBJECT.bind({})), as_check(name), trace) for name in (here, there)]
-    points = [[stretch.points for stretch in stretches] for stretches in runs]
-    assert points[0] == points[1]
-    assert len(points[0]) == 2
+    runs = [
+        [
+            stretch.seen
+            for stretch in run_to_the_end(Runner(SUBJECT.bind({})), as_check(name), trace)
+        ]
+        for name in (here, there)
+    ]
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 2
 
 
 @each
