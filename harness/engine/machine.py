@@ -62,8 +62,8 @@ Operations: TypeAlias = tuple[Operation, ...]
 SLOTS = ("a", "b")
 LEGS = ("on", "save", "back", "save", "back")
 LEGS_WITHOUT_WAYS = ("on", "save")
-PER_EVENT = 2
-"""How many times all `LEGS` there are for one with what happens now and then."""
+PER_EVENT = 8
+"""How many times all `LEGS` there are for each event: they stay rare, however many there are."""
 LEGS_PER_TRACE = 12
 ROUND = 9
 """Traces to a seed. From the tenth on, Hypothesis mostly repeats parts of those before, which
@@ -178,7 +178,7 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
 
     legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
     if plan.events:
-        legs = (*legs * PER_EVENT, "event")
+        legs = (*legs * PER_EVENT, *plan.events)
 
     class TraceMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -198,8 +198,8 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
             few = (count + 1) // 3  # next to a save or a resume, each single step matters
             if leg == "on":
                 self.draft.add(kind, count)
-            elif leg == "event":
-                self.draft.add(plan.events[pick % len(plan.events)], 1)
+            elif leg in plan.events:
+                self.draft.add(leg, 1)
             elif leg == "save":
                 self.draft.add(kind, few)
                 self.draft.save(SLOTS[pick % len(SLOTS)])
