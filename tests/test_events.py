@@ -93,6 +93,77 @@ def test_after_a_skipped_step_the_next_gradients_come():
     assert observations("kt")[2]["lr"] == observations("st")[2]["lr"]
 
 
+def test_in_a_step_without_gradients_the_optimizer_steps_and_finds_none():
+    seen = []
+
+    class Looks(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.append([p.grad is None for g in self.param_groups for p in g["params"]])
+            return super().step(closure)
+
+    def optimizer():
+        return Looks([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
+
+    subject = Subject("x", ExponentialLR, options={"gamma": 0.5}, optimizer=optimizer)
+    _, stepped, without = Runner(subject.bind({})).reference("tz").observations
+    assert seen == [[False], [True]]
+    assert without["weights"] == stepped["weights"]
+    assert (stepped["lr"], without["lr"]) == ([0.05], [0.025])
+
+
+class EmptyStepNotSaved(Halving):
+    """Lowers the LR for good after a step without gradients, and does not save that."""
+
+    scale = 1.0
+
+    def step(self):
+        if self.optimizer.was_empty:
+            self.scale = 0.125
+        super().step()
+
+    def factor(self):
+        return super().factor() * self.scale
+
+
+class KnowsEmptySteps(torch.optim.SGD):
+    was_empty = False
+
+    def step(self, closure=None):
+        self.was_empty = all(p.grad is None for g in self.param_groups for p in g["params"])
+        return super().step(closure)
+
+
+def test_a_fault_of_a_step_without_gradients_is_found_through_it_alone(monkeypatch):
+    def optimizer():
+        return KnowsEmptySteps([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+
+    subject = Subject("EmptyStepNotSaved", EmptyStepNotSaved, optimizer=optimizer)
+    found = verdicts(subject, [as_check(PLAIN)])[PLAIN].counterexample
+    assert str(found.trace) == "zero_grad_step:1 save:a resume:a"
+    others = tuple(kind for kind in EVENTS if kind != "zero_grad_step")
+    monkeypatch.setattr(cases, "EVENTS", others)
+    assert verdicts(subject, [as_check(PLAIN)])[PLAIN].verdict == "HOLDS"
+
+
+def test_an_optimizer_that_needs_gradients_has_no_step_without_them():
+    class NeedsGradients(torch.optim.SGD):
+        def step(self, closure=None):
+            if all(p.grad is None for group in self.param_groups for p in group["params"]):
+                raise RuntimeError("no gradients")
+            return super().step(closure)
+
+    def optimizer():
+        return NeedsGradients([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+
+    subject = Subject("x", ExponentialLR, options={"gamma": 0.5}, optimizer=optimizer)
+    result = verdicts(subject, [as_check(PLAIN)])[PLAIN]
+    assert result.verdict == "HOLDS"
+    assert dict(result.untried) == {
+        "zero_grad_step": "after an optimizer step without gradients, "
+        "the uninterrupted run raises RuntimeError: no gradients"
+    }
+
+
 def test_an_epoch_is_said_by_its_number():
     told = []
 

@@ -111,6 +111,15 @@ def step_to_epoch(optimizer: Any, scheduler: Any, index: int, epoch: int, step: 
     scheduler.step(epoch + 1)
 
 
+def step_without_gradients(
+    optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step
+) -> None:
+    """An optimizer step with all gradients None, then a scheduler step."""
+    optimizer.zero_grad(set_to_none=True)
+    optimizer.step()
+    step(scheduler, epoch)
+
+
 def lr_halved(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
     """Every group's LR is halved by hand."""
     halve_lr(optimizer)
@@ -197,6 +206,10 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "skip", "k", skipped_step, gradients=True, epochs=True,
         event="after a step that was skipped",
+    ),
+    Kind(
+        "zero_grad_step", "z", step_without_gradients, gradients=True, epochs=True,
+        event="after an optimizer step without gradients",
     ),
     Kind(
         "epoch", "e", step_to_epoch, gradients=True, epochs=True,
