@@ -117,10 +117,10 @@ EDITS = (
          "tests/test_events.py::test_a_resumed_run_ends_where_the_uninterrupted_one_does"),
     Edit("take a scheduler step alone for no epoch", "core/operations.py",
          "scheduler_alone, epochs=True", "scheduler_alone",
-         "tests/test_operations.py::test_a_row_says_what_its_function_does"),
+         "tests/core/test_operations.py::test_a_row_says_what_its_function_does"),
     Edit("write every gradient of a loop like the first", "report/script.py",
          '"index": "i" if kind.gradients else str(index)', '"index": str(index)',
-         "tests/test_operations.py::test_a_script_performs_it"),
+         "tests/core/test_operations.py::test_a_script_performs_it"),
     # Drawn options.
     Edit("never try the subject's own options first", "engine/verdict.py",
          "if not self.subject.open and breaks({}):", "if False:",
