@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from conftest import ROOT
+from harness.engine.trajectory import trajectory
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import Subject, Trace, replay, resume_check
@@ -12,7 +13,6 @@ from harness.checks.registry import as_check
 from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
 from harness.engine.runner import Runner, watch
-from harness.engine.trajectory import trajectory
 from harness.report.picture import STYLES, figure_of, picture_of
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of
