@@ -24,7 +24,7 @@ Read on, each by ``python -m pydoc``:
 `harness.report.diff`        two versions of torch; `harness.report.matrix`: several
 `harness.engine.search`      how it looks for a difference, and what that rests on
 `harness.engine.selftest`    how it is proven, and against which other tests it was measured
-`lr_schedules.subjects`      what it finds in PyTorch
+`harness.subjects.installed` what installed packages ship: subjects, ledgers, planted faults
 ===========================  ======================================================================
 
 What it cannot see, each with a test in tests/test_blind_spots.py that passes while it is so:

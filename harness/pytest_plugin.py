@@ -171,13 +171,12 @@ class PairCheck:
         from harness.core.ledger import NOTHING_KNOWN
         from harness.core.result import Budget
         from harness.engine.session import SubjectSession
-        from harness.subjects.registered import known_to
 
         key = (id(subject), self.said, self.names)
         if key not in _pairs:
             said, known = self.said, NOTHING_KNOWN
             if not said.no_ledger:
-                known = known_to(subject, _ledger(said))
+                known = _ledger(said)
             budget = Budget(said.max_examples, said.seed, said.time_limit)
             pairs = SubjectSession(
                 subject, self.names, budget, ledger=known, search_known=said.search_known
@@ -187,12 +186,13 @@ class PairCheck:
 
 
 def _ledger(said: Settings) -> Ledger:
-    """PyTorch's known failures and those of the user's files."""
-    from harness.core.ledger import read_ledger
-    from harness.subjects.registered import ledger_of_torch
+    """The known failures that installed packages ship, and those in the user's files."""
+    from harness.core.ledger import Ledger, read_ledger
+    from harness.subjects.registered import shipped_failures
 
     if said.files not in _ledgers:
-        _ledgers[said.files] = read_ledger([ledger_of_torch(), *said.files])
+        entries = (*shipped_failures().entries, *read_ledger(said.files).entries)
+        _ledgers[said.files] = Ledger(entries)
     return _ledgers[said.files]
 
 
@@ -329,10 +329,11 @@ def _header() -> list[str]:
     first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {said.seed}"
     if said.no_ledger:
         return [f"{first}, no ledger"]
-    from harness.subjects.registered import ledger_of_torch
+    from harness.subjects.installed import shipped_ledgers
 
     places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
-    files = {"PyTorch's": ledger_of_torch(), **{str(file): file for file in said.files}}
+    files = {f"{one.name}'s": one.path for one in shipped_ledgers()}
+    files |= {str(file): file for file in said.files}
     counts = {name: places[str(file)] for name, file in files.items()}
     said_of = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
     return [f"{first}, ledger {', '.join(said_of)}"]

@@ -154,3 +154,28 @@ def run_script(tmp_path, forks_scripts):
         return subprocess.CompletedProcess(command, status, *output)
 
     return run
+
+
+@pytest.fixture
+def installed_package(monkeypatch, tmp_path):
+    """Installs a package of these files with entry points; imported modules are forgotten."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def install(name, points, **files):
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = []
+        for group, values in points.items():
+            lines.append(f"[lr_resume_harness.{group}]")
+            lines += [f"{point} = {value}" for point, value in values.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        for file, text in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    yield install
+    for name in set(sys.modules) - before:
+        del sys.modules[name]

@@ -228,10 +228,10 @@ def test_list_shows_every_subject_and_check(command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "NoSuchLR"], "no subject is called 'NoSuchLR'"),
+        (["check", "NoSuchLR"], "no subject, package or module is called 'NoSuchLR'"),
         (["check", "StepLr"], "did you mean StepLR?"),
         (["check", "StepLR", "--check", "resume_from_fil"], "did you mean resume_from_file?"),
-        (["check", "no_such_module:x"], "cannot import module 'no_such_module'"),
+        (["check", "no_such_module:x"], "cannot import 'no_such_module'"),
         (["check", "math:no_such_name"], "has no attribute 'no_such_name'"),
         (["check", "faulty:NOT_ONE"], "must be a Subject, a scheduler class or a function"),
         (["check", "faulty:Counter", "--kwargs", "every=2"], "every"),

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from harness import SubjectError, replay
-from harness.subjects.discover import GROUP, installed_subjects, is_package, subjects_of
+from harness.core.references import is_package
+from harness.subjects.discover import subjects_of
+from harness.subjects.installed import SUBJECTS as GROUP
+from harness.subjects.installed import installed_subjects
 from harness.subjects.registered import choose_subjects
 
 SCHEDULES = """
@@ -221,10 +224,9 @@ def test_mistakes_are_said(package, command):
     for arguments, said in {
         ("pkg_empty",): "'pkg_empty' defines no scheduler: nothing in it is a subclass of",
         ("pkg_raises",): "cannot import 'pkg_raises' (RuntimeError: no)",
-        ("pkg_raises.inner",): "no subject is called 'pkg_raises.inner'",
+        ("pkg_raises.inner",): "cannot import 'pkg_raises' for 'pkg_raises:inner' (RuntimeError",
         ("pkg_empty", "--kwargs", "a=1"): "options are for one scheduler, pkg_empty:NAME",
-        ("StepLr",): "no subject is called 'StepLr', and no package or module here or installed: "
-        "did you mean StepLR?",
+        ("StepLr",): "no subject, package or module is called 'StepLr': did you mean StepLR?",
     }.items():
         status, printed, errors = command("check", *arguments)
         assert (status, printed) == (2, "")

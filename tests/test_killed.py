@@ -43,7 +43,8 @@ WRITERS = {
     "merge --json": ("out", "merge", "result.json", "--json", "out"),
     "matrix --markdown": ("out", "matrix", "result.json", "--markdown", "out"),
     "matrix --html": ("out", "matrix", "result.json", "--html", "out"),
-    "selftest --json": ("out", "selftest", "--quick", "--jobs", "1", "--json", "out"),
+    "selftest --json": ("out", "selftest", "--quick", "--jobs", "1", "--json", "out",
+                        "--faults", "few_faults:RIGHT", "--controls", "few_faults:CONTROLS"),
     "ledger update --write": (
         "ledger.toml", "ledger", "update", "--ledger", "ledger.toml", "--write", "result.json",
     ),
@@ -114,7 +115,7 @@ def result(tmp_path_factory):
         for number in SIGNALS
     ],
 )
-def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, result, few_faults):
+def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, result):
     name, *arguments = WRITERS[command]
     if name.endswith(".svg"):
         pytest.importorskip("matplotlib.backends.backend_svg")
@@ -130,14 +131,6 @@ def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, resul
         if path.is_file() and (number != signal.SIGKILL or not path.name.startswith("."))
     }
     assert files == before
-
-
-@pytest.fixture
-def few_faults(monkeypatch):
-    from harness.engine import selftest
-
-    monkeypatch.setattr(selftest, "FAULTS", "few_faults:RIGHT")
-    monkeypatch.setattr(selftest, "CONTROLS", "few_faults:CONTROLS")
 
 
 GARBAGE = """

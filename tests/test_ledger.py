@@ -1,7 +1,9 @@
 """Known failures: what is refused, how an entry is judged, and how a ledger is written anew."""
 
 import json
+from dataclasses import replace
 
+import click
 import pytest
 import torch
 from hypothesis import given
@@ -10,12 +12,32 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from torch.optim.lr_scheduler import StepLR
 
-from harness import Subject, check_subject
+import harness.core.ledger as ledger_module
+from harness import Budget, Subject, check_subject
 from harness.checks.registry import as_check
 from harness.cli.main import cli
 from harness.core.errors import HarnessError, LedgerError
-from harness.core.ledger import KEYS, entry_text, overlap, read_ledger, version_of, without
+from harness.core.ledger import (
+    KEYS,
+    MAX_BYTES,
+    NOTHING_KNOWN,
+    Ledger,
+    entry_text,
+    overlap,
+    read_ledger,
+    shows_of,
+    version_of,
+    without,
+)
+from harness.core.result import Counterexample, Result
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
 from harness.report.ledger_update import updated
+from harness.report.result_file import ResultFile, dump_results, results_of_run
+from harness.report.text import entries
+from harness.subjects.installed import shipped_ledgers
+from harness.subjects.references import as_subject
+from harness.subjects.registered import known_to, shipped_failures
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
@@ -73,12 +95,12 @@ def test_entries_come_back_as_they_were_written(ledger):
         ({"check": "resume"}, 2, "no check is called 'resume'"),
         ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
         ({"trace": "resume:a"}, 6, "slot a"),
-        ({"reason": " "}, 10, "'reason' must be a text, and not empty"),
+        ({"reason": " "}, 10, "'reason' must be a text that is not empty (got ' ')"),
         ({"tracked": "somewhere"}, 9, "'tracked' must say where"),
         ({"kind": "flaky"}, 8, "'kind' must be bug or by-design (got 'flaky')"),
         ({"torch": "2.13"}, 5, "'torch' must be a version specifier"),
         ({"torch": ">=2.13,<2"}, 5, "no version is in '>=2.13,<2'"),
-        ({"shows": "lr!"}, 7, "'shows' must be as 'lr'"),
+        ({"torch": "===2.13"}, 5, "write == in place of ==="),
     ],
 )
 def test_what_is_not_as_it_must_be_is_refused_with_its_line(ledger, changes, line, said):
@@ -94,17 +116,17 @@ def test_a_key_that_lacks_is_said(tmp_path, key):
     path = tmp_path / "known.toml"
     lines = [line for line in entry_text(STEP).splitlines() if not line.startswith(key)]
     path.write_text("\n".join(lines))
-    with pytest.raises(LedgerError, match=f":1: the failure lacks '{key}'"):
+    with pytest.raises(LedgerError, match=f":1: the failure has no '{key}'"):
         read(path)
 
 
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("why = 1\n", 11, "'why' is no key of a failure"),
-        ("[[faliure]]\n", 11, "'faliure' is not known here"),
-        ("reason = \n", 11, "it is no TOML"),
-        ("subject = 'StepLR'\n", 11, "it is no TOML"),
+        ("why = 1\n", 11, "'why' is not a key of a failure"),
+        ("[[faliure]]\n", 11, "'faliure' is not a table"),
+        ("reason = \n", 11, "this is not valid TOML"),
+        ("subject = 'StepLR'\n", 11, "this is not valid TOML"),
     ],
 )
 def test_what_is_no_ledger_is_refused(ledger, text, line, said):
@@ -113,10 +135,10 @@ def test_what_is_no_ledger_is_refused(ledger, text, line, said):
 
 
 def test_a_file_that_is_not_there_or_not_utf_8(tmp_path):
-    with pytest.raises(LedgerError, match=r"cannot read the ledger .*none\.toml: No such file"):
+    with pytest.raises(LedgerError, match=r"cannot read the ledger .*none\.toml': No such file"):
         read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"# one\n# \xe9\n")
-    with pytest.raises(LedgerError, match=r"latin\.toml:2: it is not UTF-8"):
+    with pytest.raises(LedgerError, match=r"latin\.toml:2: the text is not UTF-8"):
         read(tmp_path / "latin.toml")
 
 
@@ -331,11 +353,8 @@ ARGUMENTS = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
 
 
 @pytest.fixture
-def no_ledger_of_torch(monkeypatch, tmp_path):
-    (tmp_path / "empty.toml").write_text("")
-    monkeypatch.setattr(
-        "harness.subjects.registered.ledger_of_torch", lambda: tmp_path / "empty.toml"
-    )
+def no_ledger_of_torch(monkeypatch):
+    monkeypatch.setattr("harness.subjects.registered.shipped_ledgers", list)
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
@@ -363,7 +382,7 @@ def test_a_stale_entry_fails_the_run(ledger):
     assert status == 1
     assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: its trace holds" in printed
     status, printed = run("ledger", "verify", "--ledger", path)
-    assert (status, "0 of 1 entries are true of it" in printed) == (1, True)
+    assert (status, "0 of 1 entries for it are true" in printed) == (1, True)
 
 
 def test_without_a_ledger_nothing_is_known():
@@ -381,19 +400,22 @@ def test_a_wrong_entry_is_an_error_of_one_line(ledger, harness_command):
 # ------------------------------------------------------------------------------- update
 
 
+def counterexample(trace):
+    return Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, trace=Trace.parse(trace))
+
+
 def rows(version, *traces, check=LAST_EPOCH):
-    """The data of a run in which StepLR broke by one trace, or held."""
-    row = {"subject": "StepLR", "check": check, "verdict": "HOLDS"}
-    if traces:
-        row |= {
-            "verdict": "BROKEN",
-            "trace": traces[0],
-            "operation": 2,
-            "step": 0,
-            "expected": {"lr": [0.1]},
-            "actual": {"lr": [0.2]},
-        }
-    return {"schema": 1, "torch": version, "complete": True, "results": [row]}
+    """The results of a run in which StepLR broke by one trace, or held."""
+    found = counterexample(traces[0]) if traces else None
+    verdict = Verdict.BROKEN if traces else Verdict.HOLDS
+    result = Result("StepLR", check, verdict, counterexample=found, torch=version)
+    file = results_of_run([result], Budget(), complete=True)
+    return replace(file, torch=version)
+
+
+def with_results(file, **changes):
+    """The same run, with other fields in its results."""
+    return replace(file, results=tuple(replace(one, **changes) for one in file.results))
 
 
 ONE = STEP["trace"]
@@ -431,11 +453,9 @@ def test_a_ledger_becomes_true_of_the_results(ledger, before, runs, after):
     assert updated(new, found, [rows(*run) for run in runs]) == new
 
 
-def in_ledger(data, *traces):
-    """The same data, in which these traces of the ledger break the pair as well."""
-    [row] = data["results"]
-    row["in_ledger"] = [{**row, "trace": trace} for trace in traces]
-    return data
+def in_ledger(file, *traces):
+    """The same run, in which these traces of the ledger break the pair as well."""
+    return with_results(file, replays=tuple(map(counterexample, traces)))
 
 
 @pytest.mark.parametrize(
@@ -469,7 +489,7 @@ def test_what_a_run_writes_of_the_ledger_is_what_update_reads(ledger, tmp_path):
     written = tmp_path / "results.json"
     assert run(*ARGUMENTS, "--ledger", path, "--json", written)[0] == 1
     [row] = json.loads(written.read_text())["results"]
-    assert {known["trace"] for known in row["in_ledger"]} == {STEP["trace"], longer["trace"]}
+    assert {known["trace"] for known in row["replays"]} == {STEP["trace"], longer["trace"]}
     assert run("ledger", "update", written, "--ledger", path, "--write")[0] == 0
     assert run(*ARGUMENTS, "--ledger", path)[0] == 0
     assert run("ledger", "verify", "--ledger", path)[0] == 0
@@ -486,7 +506,7 @@ def test_comments_and_reasons_stay(ledger):
 def files_of(tmp_path, *runs):
     paths = [tmp_path / f"{number}.json" for number in range(len(runs))]
     for path, data in zip(paths, runs, strict=True):
-        path.write_text(json.dumps(data))
+        path.write_text(dump_results(data) if isinstance(data, ResultFile) else json.dumps(data))
     return paths
 
 
@@ -506,9 +526,9 @@ def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
     ("data", "said"),
     [
         ([], "has no results of check in it"),
-        ({**rows("2.4.1"), "schema": 99}, "has schema 99, and this harness reads 1"),
-        ({**rows("2.4.1"), "complete": False}, "is of a run that was stopped"),
-        (rows("2.0.1"), "is the second file of torch 2.0.1"),
+        (replace(rows("2.4.1"), schema=99), "has schema 99, and this harness reads 2"),
+        (replace(rows("2.4.1"), complete=False), "is from a run that was stopped"),
+        (rows("2.0.1"), "is the second file for torch 2.0.1"),
     ],
 )
 def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
@@ -517,8 +537,393 @@ def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
 
 
 def test_a_pair_that_could_not_be_decided_is_no_result(ledger, tmp_path):
-    data = rows("2.4.1")
-    data["results"][0] |= {"verdict": "UNKNOWN", "reason": "the time limit of 30 s ran out"}
+    reason = "the time limit of 30 s ran out"
+    data = with_results(rows("2.4.1"), verdict=Verdict.UNKNOWN, reason=reason)
     said = r"torch 2\.4\.1: StepLR resume_by_last_epoch is UNKNOWN \(the time limit of 30 s ran out"
     with pytest.raises(LedgerError, match=said):
         run("ledger", "update", *files_of(tmp_path, data), "--ledger", ledger({}))
+
+
+# ------------------------------------------------------------------------- what is printed
+
+TEXTS = st.text(st.characters(codec=None), max_size=12)
+LITERALS = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+SUBJECT_NAMES = st.text(max_size=12).filter(
+    lambda name: name.isprintable() and name.split() == [name]
+)
+REFERENCES = SUBJECT_NAMES.map(lambda name: f"{name}:{name}")
+ERRORS = st.builds(lambda name, text: f"{name}: {text}", TEXTS.filter(bool), TEXTS)
+VALUES = st.dictionaries(TEXTS, LITERALS, min_size=1, max_size=3)
+
+
+@given(
+    subject=SUBJECT_NAMES,
+    references=st.tuples(st.just("") | REFERENCES, st.just("") | REFERENCES),
+    option=LITERALS,
+    expected=VALUES,
+    actual=VALUES | ERRORS.map(lambda text: {"raises": text}),
+    torch=st.sampled_from(["2.13.0", "2.13.0+cpu", "2.15.0.dev20260101", "1.14.0a0+git12"]),
+)
+def test_every_entry_that_is_printed_is_accepted(
+    tmp_path_factory, subject, references, option, expected, actual, torch
+):
+    trace = Trace.parse("train:1 save:a resume:a")
+    trace = replace(trace, options=(("option", option),))
+    found = Counterexample(2, 0, expected, actual, trace=trace)
+    result = Result(
+        subject, LAST_EPOCH, Verdict.BROKEN, counterexample=found, references=references,
+        torch=torch,
+    )  # fmt: skip
+    [text] = entries([result])
+    path = tmp_path_factory.getbasetemp() / "printed.toml"
+    path.write_text(text, "utf-8")
+    [entry] = read_ledger([path], [subject], [LAST_EPOCH]).entries
+    assert entry.subject == (references[0] or subject)
+    assert entry.check == (references[1] or LAST_EPOCH)
+    assert str(entry.trace) == str(trace)
+    assert entry.shows == shows_of(found)
+    assert entry.covers(version_of(torch))
+
+
+class Odd(Halving):
+    """Breaks by last_epoch, and is called otherwise."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        if last_epoch >= 0:
+            raise type("Nö\x00!'\"", (ValueError,), {})("line\x1b\n\u2028 end")
+        super().__init__(optimizer, last_epoch)
+
+
+@pytest.mark.parametrize("name", ["Odd", "StepLR", "a'b\"c\\d", "[[failure]]", "no=1#", "π:é"])
+def test_a_printed_entry_explains_the_failure_that_it_was_printed_for(tmp_path, name):
+    subject = Subject(name, Odd)
+    [broken] = check_subject(subject, [as_check(LAST_EPOCH)], Budget(0))
+    assert broken.verdict == "BROKEN"
+    path = tmp_path / "known.toml"
+    path.write_text(entries([broken])[0], "utf-8")
+    known = read_ledger([path], [name], [LAST_EPOCH])
+    [found] = check_subject(subject, [as_check(LAST_EPOCH)], ledger=known)
+    assert found.verdict == "KNOWN"
+
+
+# ---------------------------------------------------------------- which subject is meant
+
+
+class StepLRs:
+    class StepLR(StepLR):
+        """A user's class with the name of PyTorch's."""
+
+
+def verdicts_of(subject, ledger):
+    return [result.verdict for result in check_subject(subject, [as_check(LAST_EPOCH)], Budget(0),
+                                                       ledger=ledger)]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["", "lr-resume-harness"])
+def test_a_listed_name_is_the_listed_subject_and_no_class_of_the_same_name(ledger, package):
+    known = read_ledger([ledger({})], package=package)
+    options = {"step_size": 3, "gamma": 0.5}
+    assert verdicts_of(as_subject(StepLR, options=options), known) == ["KNOWN"]
+    own = as_subject(StepLRs.StepLR, options=options)
+    assert (own.name, verdicts_of(own, known)) == ("StepLR", ["BROKEN"])
+    named = read_ledger([ledger({"subject": own.reference})])
+    assert verdicts_of(own, named) == ["KNOWN"]
+    assert verdicts_of(as_subject(StepLR, options=options), named) == ["BROKEN"]
+
+
+def test_a_users_subject_is_named_by_its_name_in_the_users_file_only(ledger):
+    own = Subject("mine", StepLR, options={"step_size": 3, "gamma": 0.5}, reference="my:MINE.mine")
+    path = ledger({"subject": "mine"})
+    assert verdicts_of(own, read_ledger([path])) == ["KNOWN"]
+    assert verdicts_of(own, read_ledger([path], package="lr-resume-harness")) == ["BROKEN"]
+
+
+def test_entries_of_two_files_about_one_subject_must_not_overlap(ledger):
+    own = Subject("mine", StepLR, options={"step_size": 3}, reference="my:MINE")
+    known = read_ledger([ledger({"subject": "mine"}, {"subject": "my:MINE", "torch": ">=2"})])
+    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2 is in '>=2' and in '>=1.13'"):
+        known_to(own, known)
+
+
+SHIPS = """
+from torch.optim.lr_scheduler import StepLR
+from harness import Subject
+SUBJECTS = [Subject("fast", StepLR, options={"step_size": 3, "gamma": 0.5})]
+"""
+
+
+def test_a_shipped_ledger_applies_to_the_subjects_of_its_package(installed_package, ledger):
+    text = ledger({"subject": "fast"}, {"subject": "StepLR"}, {"subject": "ships_own.more:Slow"})
+    installed_package(
+        "ships_own",
+        {
+            "subjects": {"own": "ships_own:SUBJECTS"},
+            "ledgers": {"own": "ships_own:data/known.toml"},
+        },
+        **{"__init__.py": SHIPS, "data/known.toml": text.read_text()},
+    )
+    from ships_own import SUBJECTS
+
+    known = Ledger(tuple(e for e in shipped_failures().entries if e.package == "ships_own"))
+    assert len(known.entries) == 3
+    [fast] = SUBJECTS
+    assert verdicts_of(fast, known) == ["KNOWN"]
+    assert known_to(as_subject(StepLR), known) == NOTHING_KNOWN  # another package's
+    assert known_to(Subject("fast", Halving), known) == NOTHING_KNOWN
+    slow = Subject("Slow", StepLR, reference="ships_own.more:Slow")
+    assert [e.subject for e in known_to(slow, known).entries] == ["ships_own.more:Slow"]
+    # The command line finds the subject by its name, and knows its failure.
+    assert run("check", "fast", *ARGUMENTS[2:])[0] == 0
+    assert run("check", "fast", *ARGUMENTS[2:], "--no-ledger")[0] == 1
+
+
+# ------------------------------------------------------------------------------ hostile
+
+DEEP = "x = " + "[" * 100_000 + "]" * 100_000
+HOSTILE = {
+    "a number": "failure = 5",
+    "a table": "[failure]\nsubject = 'StepLR'",
+    "tables in a list": "failure = [{subject = 'StepLR'}]",
+    "numbers in a list": "failure = [1, 2]",
+    "a list for a text": entry_text(STEP).replace('"StepLR"', "['StepLR']"),
+    "a table for a text": entry_text(STEP).replace('"StepLR"', "{a = {b = 1}}"),
+    "a date for a text": entry_text(STEP).replace('"StepLR"', "1979-05-27"),
+    "depth": DEEP,
+    "deep tables": "[" + ".".join("a" * 20_000) + "]",
+    "a number of 5,000 digits": "failure = " + "9" * 5000,
+    "a version of 5,000 digits": entry_text({**STEP, "torch": ">=" + "9" * 5000}),
+    "a version of 190 digits": entry_text({**STEP, "torch": ">=" + "9" * 190 + ",<1"}),
+    "a count of 5,000 digits": entry_text({**STEP, "trace": "train:" + "9" * 5000}),
+    "an option of 5,000 digits": entry_text({**STEP, "trace": f"a={'9' * 5000} train:1"}),
+    "a deep option": entry_text({**STEP, "trace": f"a={'[' * 9999}{']' * 9999} train:1"}),
+    "NUL": "\0",
+    "NUL in a text": entry_text(STEP).replace("StepLR", "Step\\u0000LR"),
+    "NUL in a reason": entry_text(STEP).replace("decays", "de\\u0000cays"),
+    "an unknown operator": entry_text({**STEP, "torch": "===foo"}),
+    "a version that is no version": entry_text({**STEP, "torch": ">=x"}),
+    "no end": '[[failure]]\nsubject = """',
+    "a heading in a text": f'{entry_text(STEP)}\n[[failure]]\nreason = """\n[[failure]]\n"""',
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_ledger_is_one_sentence(tmp_path, what):
+    path = tmp_path / "hostile.toml"
+    path.write_text(HOSTILE[what], "utf-8")
+    assert_refused(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"# \xed\xa0\x80", b"\x80" * 9000])
+def test_a_ledger_that_is_not_utf_8_is_one_sentence(tmp_path, content):
+    (tmp_path / "hostile.toml").write_bytes(content)
+    assert_refused(tmp_path / "hostile.toml")
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    assert_refused(tmp_path)  # a folder
+    assert_refused(tmp_path / "no\0file")
+    assert_refused(tmp_path / ("long" * 100))
+    (tmp_path / "huge.toml").write_bytes(b"#" * (MAX_BYTES + 1))
+    assert_refused(tmp_path / "huge.toml")
+
+
+def assert_refused(path):
+    with pytest.raises(LedgerError) as error:
+        read(path)
+    message = str(error.value)
+    assert message.startswith((str(path), f"cannot read the ledger {str(path)!r}: "))
+    assert message.isprintable()
+    assert len(message) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "StepLR", "--ledger"), ("ledger", "verify", "--ledger"),
+     ("ledger", "update", "result.json", "--ledger"),
+     ("ledger", "ranges", "result.json", "--ledger")],
+)  # fmt: skip
+def test_every_command_refuses_a_hostile_ledger(tmp_path, harness_command, arguments):
+    (tmp_path / "hostile.toml").write_text(DEEP)
+    (tmp_path / "result.json").write_text(dump_results(rows("2.13.0")))
+    arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in arguments]
+    done = harness_command(*arguments, tmp_path / "hostile.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------- overlaps
+
+
+def apart(count):
+    """Ranges that do not overlap, of one release each."""
+    return [{"torch": f">=2.{n},<2.{n + 1}"} for n in range(count)]
+
+
+def compared(ledger, monkeypatch, entries):
+    """How many pairs of ranges are compared when these are read."""
+    calls = []
+    monkeypatch.setattr(ledger_module, "overlap", lambda *both: calls.append(both) or "")
+    contains = SpecifierSet.contains
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return contains(*arguments, **options)
+
+    monkeypatch.setattr(SpecifierSet, "contains", counted)
+    read(ledger(*entries))
+    monkeypatch.undo()
+    return len(calls)
+
+
+def test_checking_overlaps_grows_with_the_entries_and_not_with_their_square(ledger, monkeypatch):
+    small, large = (compared(ledger, monkeypatch, apart(count)) for count in (100, 400))
+    assert 0 < large <= 4.2 * small
+    assert large < 400 * 20
+
+
+def test_the_last_two_of_many_are_found_to_overlap(ledger):
+    with pytest.raises(LedgerError, match=r"torch 2\.299 is in '<2\.300,>=2\.299' and in"):
+        read(ledger(*apart(300), {"torch": ">=2.299,<2.300"}))
+
+
+@given(st.lists(SPECIFIERS, max_size=4))
+def test_overlaps_are_found_as_if_every_two_ranges_were_compared(texts):
+    ranges = [SpecifierSet(text) for text in texts]
+    two = {(i, j) for j in range(len(ranges)) for i in range(j) if overlap(ranges[i], ranges[j])}
+    assert {tuple(sorted(pair)) for pair in ledger_module._overlapping(ranges)} == two
+
+
+ODD = [
+    "2.0rc2",
+    "2.0rc1.dev4",
+    "2.0.post2",
+    "2.0.post1.dev1",
+    "1.9.post1",
+    "2.0rc1",
+    "2.0.post1",
+    "2.0.dev3",
+    "2.0",
+    "2.0.1",
+    "2",
+    "1!1.0",
+    "2.0+cpu",
+    "2.0rc1.post2",
+]
+
+
+@given(
+    st.sampled_from(ODD),
+    st.sampled_from(
+        [
+            "==2.*",
+            "==2.0.*",
+            "~=2.0",
+            ">2.0",
+            "<2.0.1",
+            ">2.0rc1",
+            "<=2.0.post1",
+            ">2.0.post0",
+            "!=2.0",
+            "<2.0.post1",
+            "<2.0rc1",
+            ">2.0rc1.dev1",
+            ">=2.0.dev0",
+            "<=2.0",
+        ]
+    ),
+)
+def test_overlaps_with_pre_and_post_releases_are_found(version, text):
+    one, other = SpecifierSet(f"=={version}"), SpecifierSet(text)
+    assert bool(list(ledger_module._overlapping([one, other]))) == other.contains(
+        version, prereleases=True
+    )
+
+
+# --------------------------------------------------------------- update, then verify
+
+OWN = """
+from torch.optim.lr_scheduler import StepLR
+from harness import resume_check, Subject
+
+class Fast(StepLR):
+    def __init__(self, optimizer, last_epoch=-1):
+        super().__init__(optimizer, 3, 0.5, last_epoch)
+
+SUBJECTS = [Subject("o'fast", Fast), Subject("StepLR", Fast)]
+
+@resume_check(needs=("last_epoch",))
+def by_hand(new_optimizer, build, checkpoint):
+    \"\"\"Resumed by last_epoch.\"\"\"
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer, build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "own_fast:Fast",
+        "own_fast.py:Fast",
+        "own_fast.Fast",
+        "sub/own_fast_2.py:Fast",
+        "own_fast:SUBJECTS",
+        "StepLR",
+    ],
+)
+def test_verify_passes_for_what_update_has_written(tmp_path, command, name):
+    (tmp_path / "sub").mkdir()
+    for path in ("own_fast.py", "sub/own_fast_2.py"):
+        (tmp_path / path).write_text(OWN)
+    checks = ("--check", LAST_EPOCH, "--check", "own_fast:by_hand", "--max-examples", 0)
+    status, _, errors = command("check", name, *checks, "--json", "result.json")
+    assert (status, errors) == (1, errors)
+    status, text, _ = command("ledger", "update", "result.json", "--ledger", "new.toml", "--write")
+    assert (status, text) == (0, "wrote new.toml\n")
+    count = 4 if name.endswith("SUBJECTS") else 2
+    status, text, _ = command("ledger", "verify", "--ledger", "new.toml")
+    assert status == 0
+    assert f"{count} of {count} entries for it are true" in text
+    command("check", name, *checks, "--json", "again.json")
+    status, text, _ = command("ledger", "update", "again.json", "--ledger", "new.toml", "--write")
+    assert (status, text) == (0, "new.toml is true of these results already\n")
+
+
+def test_update_never_writes_to_an_installed_package(tmp_path):
+    [shipped] = shipped_ledgers()
+    before = shipped.path.read_bytes()
+    results = files_of(tmp_path, rows("2.4.1"))
+    with pytest.raises(click.UsageError, match="--write needs --ledger FILE"):
+        run("ledger", "update", *results, "--write")
+    status, printed = run("ledger", "update", *results)
+    assert status == 0
+    assert printed.startswith("# The known failures of PyTorch's schedulers")
+    assert printed != before.decode()
+    assert shipped.path.read_bytes() == before
+
+
+def test_several_installed_ledgers_are_not_updated_at_once(tmp_path, installed_package):
+    files = {"__init__.py": "", "known.toml": ""}
+    installed_package("ships_two", {"ledgers": {"two": "ships_two:known.toml"}}, **files)
+    with pytest.raises(click.UsageError, match="several packages ship a ledger: copy one"):
+        run("ledger", "update", *files_of(tmp_path, rows("2.4.1")))
+
+
+def test_comments_stay_where_entries_are_deleted(ledger):
+    since = {"torch": ">=1.13.1"}
+    path = ledger(since, {**since, "check": "resume_from_file"}, text="# the end\n")
+    text = path.read_text().replace("\n[[", "\n# before\n\n[[")
+    path.write_text(text)
+    both = rows("1.13.1")
+    both = replace(both, results=both.results + rows("1.13.1", check="resume_from_file").results)
+    assert updated(text, read(path).entries, [both]) == (
+        "# mine\n# before\n\n# before\n\n# the end\n"
+    )
+    assert updated(text, read(path).entries, [rows("1.13.1")]).startswith(
+        '# mine\n# before\n\n# before\n\n[[failure]]\nsubject = "StepLR"\ncheck = "resume_from_f'
+    )

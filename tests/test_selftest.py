@@ -110,15 +110,14 @@ def test_what_holds_no_faults_is_refused():
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(tmp_path):
     """Runs the command on the faults and controls of `few_faults`, in this process."""
 
     def run(faults="RIGHT", controls="CONTROLS", *arguments):
-        monkeypatch.setattr(selftest, "FAULTS", f"few_faults:{faults}")
-        monkeypatch.setattr(selftest, "CONTROLS", f"few_faults:{controls}")
         file = tmp_path / "trials.json"
+        lists = ["--faults", f"few_faults:{faults}", "--controls", f"few_faults:{controls}"]
         done = click.testing.CliRunner().invoke(
-            cli.cli, ["selftest", "--jobs", "1", "--json", str(file), *arguments],
+            cli.cli, ["selftest", *lists, "--jobs", "1", "--json", str(file), *arguments],
             standalone_mode=False,
         )  # fmt: skip
         assert done.exception is None

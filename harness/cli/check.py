@@ -158,7 +158,7 @@ def check(
     from harness.core.result import Budget
     from harness.engine.ordering import gate, shard_of
     from harness.engine.session import SubjectSession
-    from harness.subjects.registered import choose_subjects, known_failures, ledger_of_torch
+    from harness.subjects.registered import choose_subjects, known_failures
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT to give them to")
@@ -186,7 +186,7 @@ def check(
         raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
     known = NOTHING_KNOWN
     if not no_ledger:
-        known = known_failures([ledger_of_torch(), *ledgers], chosen, selected)
+        known = known_failures(ledgers, chosen, selected)
     pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")

@@ -1,4 +1,4 @@
-"""The commands ``ledger verify`` and ``ledger update``."""
+"""The commands ``ledger verify``, ``ledger update`` and ``ledger ranges``."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ FILES = click.option(
     metavar="FILE",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A ledger of your own in place of ours of PyTorch; repeatable.",
+    help="A ledger of your own, in place of the installed ones; repeatable.",
+)
+RESULTS = click.argument(
+    "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
 )
 
 
 @click.group()
 def ledger() -> None:
-    """See whether a ledger of known failures is true, and write it anew."""
+    """See whether a ledger of known failures is true, and update it."""
 
 
 @ledger.command()
 @FILES
 def verify(files: tuple[Path, ...]) -> int:
-    """Run the trace of every entry: true of the installed torch where its range says so, alone.
+    """Run the trace of every entry, and say whether its range is right for the installed torch.
 
-    Exit status: 0 every range is true, 1 one is not, 2 one can't be judged.
+    Exit status: 0 every range is right, 1 one is not, 2 one can't be judged.
     """
     import torch
 
@@ -40,7 +43,7 @@ def verify(files: tuple[Path, ...]) -> int:
     from harness.core.ledger import Ledger, version_of
     from harness.core.result import Verdict
     from harness.engine.session import check_subject
-    from harness.subjects.registered import subject_called
+    from harness.subjects.registered import known_to, subject_called
 
     version = version_of(torch.__version__)
     entries = _read(files)
@@ -48,7 +51,13 @@ def verify(files: tuple[Path, ...]) -> int:
     verdicts = []
     for name in dict.fromkeys(entry.subject for entry in entries):
         checks = {entry.check: None for entry in entries if entry.subject == name}
-        subject, known = subject_called(name), Ledger(entries)
+        subject = subject_called(name)
+        known = known_to(subject, Ledger(entries))
+        for entry in entries:
+            if entry.subject == name and entry not in known.entries:
+                verdicts.append(Verdict.UNKNOWN)
+                why = f"{entry.place}: the entry does not apply to the subject called {name}"
+                click.echo(f"{Verdict.UNKNOWN} {name}: {entry.check}\n  {why}")
         for result in check_subject(
             subject, map(as_check, checks), ledger=known, replay_alone=True
         ):
@@ -56,10 +65,11 @@ def verify(files: tuple[Path, ...]) -> int:
             if result.verdict in (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN):
                 click.echo(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
     more = verdicts.count(Verdict.BROKEN)
+    true = verdicts.count(Verdict.KNOWN)
     click.echo(
-        f"torch {version}: {verdicts.count(Verdict.KNOWN)} of {len(about)} entries are true of it; "
-        f"of {len(entries) - len(about)} about other versions {more or 'none'} "
-        f"{'is' if more < 2 else 'are'} true of it as well"
+        f"torch {version}: {true} of {len(about)} entries for it are true; of "
+        f"{len(entries) - len(about)} entries for other versions, {more or 'none'} "
+        f"{'is' if more < 2 else 'are'} true here as well"
     )
     if Verdict.UNKNOWN in verdicts:
         return FAILED
@@ -67,32 +77,38 @@ def verify(files: tuple[Path, ...]) -> int:
 
 
 @ledger.command()
-@click.argument("results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1,
-                required=True)  # fmt: skip
+@RESULTS
 @FILES
-@click.option("--write", is_flag=True, help="Write the file; else it is printed.")
+@click.option("--write", is_flag=True, help="Write the file of --ledger; else print it.")
 def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> int:
-    """Print the ledger as RESULTs would have it: what `check --json` wrote, a file a version.
+    """Print the ledger that RESULTs show, each written by `check --json` on another torch.
 
-    Ranges become true of all of them, what is broken and in no entry gets one, and what is
-    not broken any more loses its. Comments stay, and so does what is said of other versions.
+    Ranges become true of all RESULTs, a failure without an entry gets one, and an entry that is
+    true nowhere is deleted. Comments stay, and so do ranges of versions without a RESULT.
+    Without --ledger the installed ledger is printed; an installed package is never written to.
     """
     from harness.core.files import check_writable, write_text
+    from harness.core.ledger import read_ledger, read_text
     from harness.report.ledger_update import read_versions, updated
-    from harness.subjects.registered import ledger_of_torch
 
     if len(files) > 1:
-        raise click.UsageError("--ledger: one file at a time can be written anew")
-    path = files[0] if files else ledger_of_torch()
+        raise click.UsageError("--ledger: only one file can be updated at a time")
+    if write and not files:
+        raise click.UsageError(
+            "--write needs --ledger FILE: an installed ledger is not changed. To keep a copy, "
+            "redirect the output: ledger update RESULT... > known.toml"
+        )
+    path = files[0] if files else _installed()
     data = read_versions(results)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    entries = _read((path,)) if text else ()
+    exists = path.exists()
+    text = read_text(path) if exists else ""
+    entries = read_ledger([path]).entries if exists else ()
     new = updated(text, entries, data)
     if not write:
         click.echo(new, nl=False)
         return OK
     if new == text:
-        click.echo(f"{path} is true of these results as it is")
+        click.echo(f"{path} is true of these results already")
         return OK
     check_writable(path)
     write_text(path, new)
@@ -100,7 +116,43 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     return OK
 
 
-def _read(files: tuple[Path, ...]) -> tuple[Entry, ...]:
-    from harness.subjects.registered import known_failures, ledger_of_torch
+@ledger.command()
+@RESULTS
+@FILES
+def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
+    """Say which ranges could begin or end one release away without a run turning red.
 
-    return known_failures(files or (ledger_of_torch(),)).entries
+    Each RESULT is what `check --json` wrote on one release; every release where a range begins
+    or ends must be among them. Nothing is run.
+
+    Exit status: 0 every range is tight, 1 one is not, 2 the files can't be compared.
+    """
+    from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
+    from harness.report.result_file import read_results
+
+    seen = releases_in([read_results(path) for path in results])
+    entries = _read(files)
+    moves = move_ranges(entries, seen)
+    click.echo(moves_text(entries, moves))
+    return BROKEN_FOUND if moves.unseen else OK
+
+
+def _read(files: tuple[Path, ...]) -> tuple[Entry, ...]:
+    from harness.subjects.registered import own_failures, shipped_failures
+
+    return own_failures(files).entries if files else shipped_failures().entries
+
+
+def _installed() -> Path:
+    """The one installed ledger."""
+    from harness.subjects.installed import shipped_ledgers
+
+    found = shipped_ledgers()
+    if len(found) != 1:
+        several = ", ".join(f"{one.path} ({one.package})" for one in found)
+        raise click.UsageError(
+            f"several packages ship a ledger: copy one, and name it with --ledger: {several}"
+            if found
+            else "no installed package ships a ledger: name yours with --ledger FILE"
+        )
+    return found[0].path

@@ -88,8 +88,9 @@ def cli() -> None:
     """Check that a PyTorch learning-rate schedule survives a checkpoint.
 
     A SUBJECT is a listed name, or module:attribute: a harness.Subject, or a
-    scheduler class or function build(optimizer, last_epoch=-1). A CHECK is a
-    listed name, or module:attribute. See both by: python -m harness list
+    scheduler class or function build(optimizer, last_epoch=-1). It may also be
+    written as package.module.attribute or path/to/file.py:attribute. A CHECK is
+    a listed name, or module:attribute. To see both: python -m harness list
     """
 
 
@@ -180,11 +181,24 @@ def script(
               show_default="all cores", help="Processes.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
               help="Write the trials as data.")  # fmt: skip
-def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | None) -> int:
+@click.option("--faults", metavar="MODULE:NAME", multiple=True,
+              help="A list of planted faults; repeatable.")  # fmt: skip
+@click.option("--controls", metavar="MODULE:NAME", multiple=True,
+              help="A list of correct subjects; repeatable.")  # fmt: skip
+def selftest(
+    quick: bool,
+    seed: int,
+    seeds: int,
+    jobs: int,
+    json_file: Path | None,
+    faults: tuple[str, ...],
+    controls: tuple[str, ...],
+) -> int:
     """Prove the harness on this machine and this PyTorch.
 
     Planted faults, schedulers with one known defect, must each be caught by exactly
-    the checks of its record; controls, correct schedulers, by none.
+    the checks of its record; controls, correct schedulers, by none. Without --faults
+    and --controls, those that installed packages ship are tried.
 
     Exit status: 0 all is as it must be, 1 it is not, 2 something is unknown,
     130 after Ctrl-C, 143 after SIGTERM.
@@ -200,7 +214,9 @@ def selftest(quick: bool, seed: int, seeds: int, jobs: int, json_file: Path | No
     trials: list[selftest.Trial] = []
     try:
         aside = selftest.set_aside()
-        planned = selftest.all_jobs(budgets, quick=quick, aside=tuple(aside))
+        planned = selftest.all_jobs(
+            budgets, quick=quick, aside=tuple(aside), faults=faults, controls=controls
+        )
         with bar(len(planned)) as show:
             for trial in selftest.run_jobs(planned, jobs):
                 trials.append(trial)

@@ -1,4 +1,4 @@
-"""The ledger: what is known to be broken, each with the trace that shows it.
+"""The ledger: known failures, each with the trace that shows it.
 
 A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
 
@@ -10,39 +10,50 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     shows = "lr"                           # what differs; or "raises KeyError"
     kind = "bug"                           # or "by-design"
     tracked = "pytorch/pytorch#102261"     # or "no report found"
-    reason = "The constructor makes a step, which decays once more."
+    reason = "The constructor makes a step, which decays again."
 
-That of PyTorch, ``lr_schedules/known_failures.toml``, is always read by the command line;
-``--ledger FILE`` adds one's own, ``--no-ledger`` takes nothing for known. In a test it is
-``check_scheduler(..., ledger="known.toml")``.
+The command line and pytest always read the ledgers that installed packages ship
+(`harness.subjects.installed`): each is about that package's subjects. ``--ledger FILE`` adds your
+own, ``--no-ledger`` ignores all ledgers. In a test it is
+``check_scheduler(..., ledger="known.toml")``, which reads no other ledger.
 
-An entry is judged by its trace, which is run again: while that breaks the check at its end and
-in the same values, the pair is KNOWN, and the run passes. When it holds, breaks otherwise, or is
-declined, the entry is STALE: the run fails, and says what to write instead. No search is part of
-it, so there is nothing random in it. The traces of entries about other versions are run, too:
-where one breaks the check, and no entry is about this torch, the pair is BROKEN, for the range
-is too short. A broken pair without an entry is BROKEN, and its entry is printed to be pasted.
+In your own file a subject is ``module:attribute``, or the name that reports show. A name that
+``python -m harness list`` shows, such as StepLR, is the listed subject: name a class of yours that
+is also called StepLR as ``module:StepLR``.
 
-Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, a
-key that is not known.
+An entry is judged by running its trace again. While the trace breaks the check at its end, in the
+same values, the pair is KNOWN, and the run passes. When the trace holds, breaks in another way, or
+the check is declined, the entry is STALE: the run fails, and says what to write instead. Nothing
+is searched, so nothing is random. The traces of entries about other versions are run as well: if
+one breaks the check, and no entry covers this torch, the pair is BROKEN, because the range is too
+short. For a broken pair without an entry, the report prints the entry to paste.
 
-A known failure can hide another defect: ``check --search-known`` searches such pairs, too, and
-reports what the entry does not tell. ``python -m harness ledger verify`` runs the traces of all
-entries and no others, and says which ranges are not true of the installed torch. ``python -m
-harness ledger update RESULT.json ...`` prints the ledger with ranges that are true of all these
-results of ``check --json``, of one or many versions of torch, and writes it with ``--write``.
-Comments stay.
+Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, an
+unknown key.
+
+A known failure can hide another defect: ``check --search-known`` searches such pairs as well, and
+reports what the entry does not explain.
+
+* ``python -m harness ledger verify`` runs the traces of all entries, and no others, and says which
+  ranges are wrong for the installed torch.
+* ``python -m harness ledger update RESULT...`` prints the ledger with the ranges that these
+  results of ``check --json`` show, for one or many versions of torch. With ``--ledger FILE
+  --write`` it writes the file. Comments stay.
+* ``python -m harness ledger ranges RESULT...`` says which ranges could begin or end one release
+  earlier or later without any run turning red.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import tomlkit
 from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
 
@@ -53,15 +64,19 @@ from harness.core.trace import Trace
 KINDS = ("bug", "by-design")
 NO_REPORT = "no report found"
 KEYS = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
+MAX_BYTES = 10_000_000
+"""The largest ledger that is read."""
+MAX_RANGE = 200
+"""The most characters of a range of versions."""
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
-_SHOWS = re.compile(r"raises [A-Za-z_][\w.]*|\w[\w ]*(, \w[\w ]*)*")
 
 
 @dataclass(frozen=True)
 class Entry:
     """A known failure; `place` is the file and line where it begins.
 
-    `shows` are the names of the values that differ, or ``raises`` and the exception.
+    `shows` are the names of the values that differ, or ``raises`` and the exception. `package` is
+    the installed package that ships the entry, empty for a user's file.
     """
 
     subject: str
@@ -73,9 +88,10 @@ class Entry:
     tracked: str
     reason: str
     place: str
+    package: str = ""
 
     def covers(self, version: Version) -> bool:
-        """Whether it is about a version of torch."""
+        """Whether its range holds a version of torch."""
         return self.torch.contains(version, prereleases=True)
 
 
@@ -85,10 +101,10 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
 
-    def on(self, subjects: Iterable[str], check: str) -> list[Entry]:
-        """The entries on a pair; `subjects` are the names that a subject goes by."""
+    def on(self, subjects: Iterable[str], *checks: str) -> list[Entry]:
+        """The entries about a pair, given the names of its subject and of its check."""
         names = set(subjects)
-        return [e for e in self.entries if e.check == check and e.subject in names]
+        return [e for e in self.entries if e.check in checks and e.subject in names]
 
 
 NOTHING_KNOWN = Ledger()
@@ -96,78 +112,105 @@ NOTHING_KNOWN = Ledger()
 
 
 def version_of(torch: str) -> Version:
-    """A version of torch without what comes behind its ``+``."""
+    """A version of torch without the part after its ``+``."""
     return Version(Version(torch).public)
 
 
+def printable(text: str) -> str:
+    """`text` in one line, with escapes for every character that does not print.
+
+    >>> printable("a\\x00b\\n")
+    'a\\\\x00b\\\\n'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shows_of(broken: Difference) -> str:
-    """What differs in a break: names, or the exception's."""
+    """What differs in a break: the names of the values, or the exception's name."""
     raised = broken.actual.get("raises")
     if raised is not None:
-        return f"raises {str(raised).partition(':')[0]}"
-    return ", ".join(sorted({*broken.expected, *broken.actual}))
+        return printable(f"raises {str(raised).partition(':')[0]}")
+    names = (printable(str(name)) for name in {*broken.expected, *broken.actual})
+    return ", ".join(sorted(name if name.strip() else repr(name) for name in names))
 
 
 def read_ledger(
     paths: Sequence[Path],
     subjects: Iterable[str] | None = None,
     checks: Iterable[str] | None = None,
+    *,
+    package: str = "",
 ) -> Ledger:
-    """The entries of all these files; `subjects` and `checks` are the names that there are.
+    """The entries of all these files, which a `package` ships, or the user's own.
 
-    A ``module:attribute`` is any name, and so is all where they are None, as it is in a test that
-    sees some of the subjects. Raises `LedgerError` for what is not as it must be, with file and
-    line.
+    `subjects` and `checks` are the names to accept. A ``module:attribute`` is always accepted.
+    Where they are None every name is, because a test sees only some of the subjects. Raises
+    `LedgerError`, with file and line, for a file that is not a ledger.
     """
     subjects = None if subjects is None else set(subjects)
     checks = None if checks is None else set(checks)
     entries: list[Entry] = []
     for path in paths:
-        for entry in _read(path):
+        for entry in _read(path, package):
             if subjects is not None and ":" not in entry.subject and entry.subject not in subjects:
                 raise LedgerError(f"{entry.place}: no subject is called {entry.subject!r}")
             if checks is not None and ":" not in entry.check and entry.check not in checks:
                 raise LedgerError(f"{entry.place}: no check is called {entry.check!r}")
-            for other in entries:
-                same = (other.subject, other.check) == (entry.subject, entry.check)
-                if same and (version := overlap(entry.torch, other.torch)):
-                    raise LedgerError(
-                        f"{entry.place}: torch {version} is in {str(entry.torch)!r} and in "
-                        f"{str(other.torch)!r} at {other.place}, of the same pair: part the ranges"
-                    )
             entries.append(entry)
+    pairs: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        pairs[entry.subject, entry.check].append(entry)
+    for same in pairs.values():
+        refuse_overlaps(same)
     return Ledger(tuple(entries))
 
 
-def _read(path: Path) -> Iterator[Entry]:
+def read_text(path: Path) -> str:
+    """The text of a ledger; raises `LedgerError` where it can't be read."""
     try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise LedgerError(f"cannot read the ledger {path}: {error.strerror}") from None
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LedgerError(f"cannot read the ledger {str(path)!r}: {why}") from None
+    if len(content) > MAX_BYTES:
+        raise LedgerError(f"{path} is too large: a ledger has at most {MAX_BYTES:,} bytes")
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise LedgerError(f"{path}:{line}: it is not UTF-8: save it as such") from None
+        line = content[: error.start].count(b"\n") + 1
+        raise LedgerError(f"{path}:{line}: the text is not UTF-8: save the file as UTF-8") from None
+
+
+def _read(path: Path, package: str) -> Iterator[Entry]:
+    text = read_text(path)
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise LedgerError(f"{path}: values are nested too deeply: use [[failure]] only") from None
+    except ValueError as error:  # TOMLDecodeError, and what int() says of 5,000 digits
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
-        raise LedgerError(f"{path}:{line}: it is no TOML: {error}") from None
-    lines = text.splitlines()
+        why = printable(str(error).partition(";")[0])
+        raise LedgerError(f"{path}:{line}: this is not valid TOML: {why}") from None
+    lines = text.split("\n")
     starts = [i for i, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*failure\s*\]\]", line)]
-    for key in data:
-        if key != "failure" or len(starts) != len(data[key]):
+    for key, value in data.items():
+        if key != "failure" or not isinstance(value, list) or len(starts) != len(value):
             line = next((i for i, text in enumerate(lines, 1) if key in text), 1)
             raise LedgerError(
-                f"{path}:{line}: {key!r} is not known here: a ledger is tables [[failure]]"
+                f"{path}:{line}: {key!r} is not a table [[failure]]: a ledger holds nothing else, "
+                "and no text that looks like one"
             )
     for number, table in enumerate(data.get("failure", [])):
         end = starts[number + 1] - 1 if number + 1 < len(starts) else len(lines)
-        yield _entry(table, path, starts[number], lines[starts[number] : end])
+        yield _entry(table, path, starts[number], lines[starts[number] : end], package)
 
 
-def _entry(table: dict[str, Any], path: Path, start: int, lines: Sequence[str]) -> Entry:
-    """The entry of one table, which begins at a line and has more."""
+def _entry(
+    table: Mapping[str, object], path: Path, start: int, lines: Sequence[str], package: str
+) -> Entry:
+    """The entry of one table, which begins at the line `start`, followed by `lines`."""
 
     def refuse(key: str, why: str) -> LedgerError:
         found = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*=""")
@@ -176,55 +219,131 @@ def _entry(table: dict[str, Any], path: Path, start: int, lines: Sequence[str]) 
 
     for key in table:
         if key not in KEYS:
-            raise refuse(key, f"{key!r} is no key of a failure: those are {', '.join(KEYS)}")
+            raise refuse(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
+    texts: dict[str, str] = {}
     for key in KEYS:
         if key not in table:
-            raise refuse(key, f"the failure lacks {key!r}")
-        if not isinstance(table[key], str) or not table[key].strip():
-            raise refuse(key, f"{key!r} must be a text, and not empty (got {table[key]!r})")
-    if table["kind"] not in KINDS:
-        raise refuse("kind", f"'kind' must be {' or '.join(KINDS)} (got {table['kind']!r})")
-    if not (_TRACKED.search(table["tracked"]) or table["tracked"] == NO_REPORT):
+            raise refuse(key, f"the failure has no {key!r}")
+        value = table[key]
+        if not isinstance(value, str) or not value.strip():
+            raise refuse(key, f"{key!r} must be a text that is not empty (got {_short(value)})")
+        if not all(c.isprintable() or c in "\n\t" for c in value):
+            raise refuse(key, f"{key!r} holds a control character (got {_short(value)})")
+        texts[key] = value
+    if texts["kind"] not in KINDS:
+        raise refuse("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
+    if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
         raise refuse(
             "tracked",
             "'tracked' must say where, as in 'pytorch/pytorch#102261', or be "
-            f"{NO_REPORT!r} (got {table['tracked']!r})",
-        )
-    if not _SHOWS.fullmatch(table["shows"]):
-        raise refuse(
-            "shows", f"'shows' must be as 'lr' or 'raises KeyError' (got {table['shows']!r})"
+            f"{NO_REPORT!r} (got {_short(texts['tracked'])})",
         )
     try:
-        versions = SpecifierSet(table["torch"])
-    except InvalidSpecifier:
-        raise refuse(
-            "torch",
-            f"'torch' must be a version specifier, as in '>=2.0,<2.7' (got {table['torch']!r})",
-        ) from None
-    if not any(versions.contains(point, prereleases=True) for point in _points(versions)):
-        raise refuse("torch", f"no version is in {table['torch']!r}")
+        versions = _versions(texts["torch"])
+    except ValueError as error:
+        raise refuse("torch", str(error)) from None
     try:
-        trace = Trace.parse(table["trace"])
+        trace = Trace.parse(texts["trace"])
     except HarnessError as error:
-        raise refuse("trace", str(error)) from None
-    rest = {key: table[key].strip() for key in ("subject", "check", "kind", "tracked", "reason")}
-    return Entry(torch=versions, trace=trace, shows=table["shows"], place=f"{path}:{start}", **rest)
+        raise refuse("trace", _cut(str(error))) from None
+    rest = {key: texts[key].strip() for key in ("subject", "check", "kind", "tracked", "reason")}
+    return Entry(
+        torch=versions, trace=trace, shows=texts["shows"], place=f"{path}:{start}",
+        package=package, **rest,
+    )  # fmt: skip
+
+
+def _short(value: object) -> str:
+    """A value as a short text; of what is not a text only its type, as it may be nested deeply."""
+    if isinstance(value, str):
+        return _cut(repr(value))
+    names = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}"
+
+
+def _versions(text: str) -> SpecifierSet:
+    """The range that `text` says; raises `ValueError`, with the reason."""
+    wanted = f"'torch' must be a version specifier, as in '>=2.0,<2.7' (got {_short(text)})"
+    if len(text) > MAX_RANGE:
+        raise ValueError(f"{wanted}: at most {MAX_RANGE} characters")
+    try:
+        versions = SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError(wanted) from None
+    if any(specifier.operator == "===" for specifier in versions):
+        raise ValueError(f"{wanted}: write == in place of ===")
+    if not any(versions.contains(point, prereleases=True) for point in _points(versions)):
+        raise ValueError(f"no version is in {text!r}")
+    return versions
+
+
+# ------------------------------------------------------------------------------ ranges
+
+
+def refuse_overlaps(entries: Sequence[Entry]) -> None:
+    """Raise `LedgerError` where two entries, all about one pair, cover the same version."""
+    order = {id(entry): number for number, entry in enumerate(entries)}
+    for one, other in _overlapping([entry.torch for entry in entries]):
+        first, second = sorted((entries[one], entries[other]), key=lambda entry: order[id(entry)])
+        raise LedgerError(
+            f"{second.place}: torch {overlap(second.torch, first.torch)} is in "
+            f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about the same "
+            "subject and check: change the ranges so that they do not overlap"
+        )
+
+
+def _overlapping(ranges: Sequence[SpecifierSet]) -> Iterator[tuple[int, int]]:
+    """The indexes of ranges that overlap, in pairs.
+
+    Each range is cut into stretches of the version line, and these are swept from the lowest on:
+    only ranges whose stretches meet are compared, so n ranges apart take n comparisons.
+    """
+    stretches = sorted(
+        (start, end, index)
+        for index, versions in enumerate(ranges)
+        for start, end in _stretches(versions)
+    )
+    reached: list[tuple[Version, int]] = []
+    for start, end, index in stretches:
+        reached = [(last, other) for last, other in reached if last > start]
+        for _, other in reached:
+            if other != index and overlap(ranges[index], ranges[other]):
+                yield other, index
+        reached.append((end, index))
+
+
+def _stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
+    """The stretches of the version line in a range: first version, and first one after it."""
+    points = [*_points(versions), _LAST]
+    for start, end in itertools.pairwise(points):
+        if versions.contains(start, prereleases=True):
+            yield start, end
 
 
 def overlap(one: SpecifierSet, other: SpecifierSet) -> str:
-    """A version that is in both, or nothing."""
-    for point in _points(one, other):
-        if all(versions.contains(point, prereleases=True) for versions in (one, other)):
-            return str(point)
-    return ""
+    """A version that is in both, or nothing; a release rather than a pre-release."""
+    both = [
+        point
+        for point in _points(one, other)
+        if all(versions.contains(point, prereleases=True) for versions in (one, other))
+    ]
+    return str(min(both, key=lambda v: (v.is_prerelease or v.is_postrelease, v))) if both else ""
+
+
+_LAST = Version(f"{10**MAX_RANGE}!0")
+"""Later than any version of torch."""
 
 
 def _points(*sets: SpecifierSet) -> list[Version]:
-    """Every version that specifiers name, and one of each stretch between these."""
+    """Every version where a range begins or ends, so that one of each stretch is among them."""
     named = {Version("0")}
     for specifier in (specifier for versions in sets for specifier in versions):
         named |= set(_named(specifier))
-    return sorted(point for version in named for point in (version, _just_above(version)))
+    return sorted({point for version in named for point in (version, *_around(version))})
 
 
 def _named(specifier: Specifier) -> Iterator[Version]:
@@ -234,11 +353,28 @@ def _named(specifier: Specifier) -> Iterator[Version]:
     if specifier.operator == "~=":
         release = release[:-1]
     if specifier.operator == "~=" or specifier.version.endswith(".*"):
-        yield Version(".".join(map(str, (*release[:-1], release[-1] + 1))))
+        yield Version(f"{version.epoch}!" + ".".join(map(str, (*release[:-1], release[-1] + 1))))
 
 
-def _just_above(version: Version) -> Version:
-    return Version(f"{version.base_version}.0.0.0.1")
+def _around(version: Version) -> Iterator[Version]:
+    """The versions next to another one where a range can begin or end.
+
+    They are the first pre-releases of it and of its release, what follows its own pre-releases and
+    post-releases, and the next release: PEP 440 treats each of these groups as one.
+    """
+    base = version.base_version
+    stem = version.public.partition(".dev")[0]
+    yield from (Version(text) for text in (base, stem, f"{base}.dev0", f"{stem}.dev0"))
+    if version.dev is not None:
+        yield Version(f"{stem}.dev{version.dev + 1}")
+    if version.post is not None:
+        yield Version(f"{stem.rpartition('post')[0]}post{version.post + 1}.dev0")
+    else:
+        yield Version(f"{stem}.post0.dev0")
+    if version.pre is not None:
+        kind, number = version.pre
+        yield Version(f"{base}{kind}{number + 1}.dev0")
+    yield Version(f"{base}.0.0.0.1")
 
 
 def without(versions: SpecifierSet, version: Version) -> str:
@@ -250,15 +386,16 @@ def without(versions: SpecifierSet, version: Version) -> str:
     return ",".join([*sorted(map(str, kept), reverse=True), f"<{version}"])
 
 
-def entry_text(values: dict[str, str]) -> str:
-    """An entry as text of TOML, to be pasted."""
-    lines = [f"{key} = {_quoted(values[key])}" for key in KEYS]
+# ------------------------------------------------------------------------------- text
+
+
+def entry_text(values: Mapping[str, str]) -> str:
+    """An entry as TOML to paste; `read_ledger` accepts it."""
+    lines = [f"{key} = {_quoted(printable(values[key]))}" for key in KEYS]
     return "\n".join(["[[failure]]", *lines])
 
 
 def _quoted(text: str) -> str:
-    """A TOML string: literal where it can be, as a trace holds quotes."""
-    if "'" not in text and ('"' in text or "\\" in text):
-        return f"'{text}'"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    """A TOML string: literal where it can be, because traces hold quotes."""
+    literal = "'" not in text and ('"' in text or "\\" in text)
+    return tomlkit.string(text, literal=literal).as_string()

@@ -1,10 +1,17 @@
-"""What ``module:attribute`` refers to."""
+"""What a reference names: ``module:attribute``, or what people write in its place.
+
+``package.module.attribute`` and ``path/to/file.py:attribute`` are references as well.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.core.errors import SubjectError
@@ -12,18 +19,94 @@ from harness.core.guard import Guard
 from harness.core.training_loop import describe
 
 
+def is_package(name: str) -> bool:
+    """Whether a package or module called `name` can be found."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    try:
+        with Guard(name).on():
+            return importlib.util.find_spec(name) is not None
+    except (Exception, SystemExit):  # raised by a package that it is in
+        return False
+
+
+def full_reference(name: str) -> str:
+    """`name` as ``module:attribute``, or nothing where it is not a reference.
+
+    A file that can't be imported by a module's name from here stays ``file.py:attribute``.
+
+    >>> full_reference("torch.optim.lr_scheduler.StepLR")
+    'torch.optim.lr_scheduler:StepLR'
+    >>> full_reference("StepLR")
+    ''
+    """
+    if ":" in name:
+        place, _, attribute = name.rpartition(":")
+        if not place.endswith(".py"):
+            return name
+        folder, module = _place_of_file(Path(place))
+        importable = str(folder) in _search_path() - _added
+        return f"{module}:{attribute}" if importable else name
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return ""
+    for count in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:count])
+        if is_package(module):
+            found = is_package(name)
+            return "" if found else f"{module}:{'.'.join(parts[count:])}"
+    return ""
+
+
+def _place_of_file(path: Path) -> tuple[Path, str]:
+    """The folder that a file can be imported from, and the name of its module there."""
+    path = path.absolute()
+    folder, names = path.parent, [path.stem]
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return folder.resolve(), ".".join(names)
+
+
+_added: set[str] = set()
+"""Folders put on the search path for files, which other processes would not have there."""
+
+
+def _search_path() -> set[str]:
+    return {str(Path(folder).resolve()) for folder in sys.path}
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module in a file, imported by its name so that other modules and processes find it."""
+    if not path.is_file():
+        raise ImportError("no such file")
+    folder, name = _place_of_file(path)
+    if str(folder) not in _search_path():
+        sys.path.insert(0, str(folder))
+        _added.add(str(folder))
+    module = importlib.import_module(name)
+    found = getattr(module, "__file__", None)
+    if found is None or Path(found).resolve() != path.resolve():
+        raise ImportError(f"another module is called {name}: rename the file")
+    return module
+
+
 def import_attribute(reference: str) -> Any:
     """What ``module:attribute`` names; in a sequence ``module:attribute.name``.
 
     Raises `SubjectError` where it can't be imported.
     """
-    module_name, _, path = reference.partition(":")
+    reference = full_reference(reference) or reference
+    module_name, _, path = reference.rpartition(":")
     value: Any
     try:
         with Guard(module_name).on():
-            value = importlib.import_module(module_name)
+            if module_name.endswith(".py"):
+                value = _import_file(Path(module_name))
+            else:
+                value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        what = f"cannot import module {module_name!r} of {reference!r} ({describe(error)})"
+        what = f"cannot import {module_name!r} for {reference!r} ({describe(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
             what += ": check the name, and that it is installed or in the current folder"
         raise SubjectError(what) from None

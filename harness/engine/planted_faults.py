@@ -3,9 +3,8 @@
 They are to the harness what the harness is to schedulers: the proof that each check
 catches what it is for, and nothing else. `harness.engine.selftest` runs them.
 
-A fault is a class under ``lr_schedules/faults/``, decorated with the control that it spoils, a
-minimal counterexample, and the checks that must catch it; ``real`` is a real bug of that shape,
-where one was found::
+A fault is a class that is decorated with the control that it spoils, a minimal counterexample, and
+the checks that must catch it; ``real`` is a real bug of that shape, where one was found::
 
     @planted(
         HALVING,
@@ -16,7 +15,7 @@ where one was found::
     class SavesNoPosition(Halving):
         '''Does not save its position.'''
 
-A new module of them is named in ``lr_schedules/faults/__init__.py``.
+A package ships a list of them by an entry point (`harness.subjects.installed`).
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ A *trial* is a planted fault, or a control, through all checks with one seed. It
 exact where the broken checks are those of the fault's record and no others; of a
 control none must be.
 
-``lr_schedules/faults/`` holds 79 planted faults (`harness.engine.planted_faults`),
-`lr_schedules.controls` 21
-correct schedulers, one of which reads a table that Hypothesis draws. ``python -m harness
-selftest`` prints which checks caught each fault, by sweep or search, after how many traces and
-how much CPU time, and exits with 0 only if every fault was caught by exactly the checks of its
-record, and no control by any. ``--quick`` tries one check of each fault, in half a minute;
+Planted faults (`harness.engine.planted_faults`) and controls, which are correct schedulers, come
+from the packages that ship them (`harness.subjects.installed`). This project ships 79 and 21; one
+control reads a table that Hypothesis draws. ``python -m harness selftest`` prints which checks
+caught each fault, by sweep or search, after how many traces and how much CPU time, and exits with
+0 only if every fault was caught by exactly the checks of its record, and no control by any.
+``--quick`` tries one check of each fault, in half a minute;
 ``--seeds 20`` measures how often each fault is caught. On torch 2.13.0::
 
     fault                  caught by     found by  traces    s  size  exact
@@ -65,7 +65,7 @@ from typing import Any
 
 from harness.checks.registry import CHECKS, HERE, as_check
 from harness.core.check import Check
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, SubjectError
 from harness.core.result import Budget, Found, FoundBy, Result, Verdict
 from harness.core.training_loop import new_sgd
 from harness.engine.blame import do_nothing
@@ -74,11 +74,10 @@ from harness.engine.planted_faults import Fault, find_faults
 from harness.engine.requirements import lacking
 from harness.engine.session import check_subject, replay
 from harness.engine.trials import Limit, Runners, Trials
+from harness.subjects.installed import control_lists, planted_fault_lists
 from harness.subjects.references import find_subjects
 from harness.subjects.subject import Subject
 
-CONTROLS = "lr_schedules.controls:CONTROLS"
-FAULTS = "lr_schedules.faults:FAULTS"
 FOR_CONTROLS = 2
 """How many times the traces of a fault's search a control gets: it must hold for longer."""
 REQUIRED = 0.95
@@ -225,8 +224,12 @@ def _results(
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to make: the place of a fault or control in its list, and how to try it."""
+    """One trial to make: the place of a fault or control in its list, and how to try it.
 
+    `reference` names the list, as ``module:attribute``.
+    """
+
+    reference: str
     index: int
     is_fault: bool
     budget: Budget
@@ -236,19 +239,38 @@ class Job:
     def run(self) -> Trial:
         """Make the trial."""
         if self.is_fault:
-            fault = find_faults(FAULTS)[self.index]
+            fault = find_faults(self.reference)[self.index]
             return try_fault(fault, self.budget, self.aside, quick=self.quick)
-        control = find_subjects(CONTROLS)[self.index]
+        control = find_subjects(self.reference)[self.index]
         return try_control(control, self.budget, self.aside, quick=self.quick)
 
 
-def all_jobs(budgets: Sequence[Budget], *, quick: bool, aside: Sequence[str]) -> list[Job]:
-    """The controls and the faults, with each budget."""
-    counts = ((False, len(find_subjects(CONTROLS))), (True, len(find_faults(FAULTS))))
+def all_jobs(
+    budgets: Sequence[Budget],
+    *,
+    quick: bool,
+    aside: Sequence[str],
+    faults: Sequence[str] = (),
+    controls: Sequence[str] = (),
+) -> list[Job]:
+    """The controls and the faults, with each budget.
+
+    `faults` and `controls` are references of lists; where neither is given, the lists that
+    installed packages ship. Raises `SubjectError` where there are none.
+    """
+    if not faults and not controls:
+        faults, controls = planted_fault_lists(), control_lists()
+    if not faults and not controls:
+        raise SubjectError(
+            "no installed package ships planted faults or controls: name lists of them with "
+            "--faults and --controls"
+        )
+    lists = [(False, name, len(find_subjects(name))) for name in controls]
+    lists += [(True, name, len(find_faults(name))) for name in faults]
     return [
-        Job(index, is_fault, budget, quick, tuple(aside))
+        Job(name, index, is_fault, budget, quick, tuple(aside))
         for budget in budgets
-        for is_fault, count in counts
+        for is_fault, name, count in lists
         for index in range(count)
     ]
 

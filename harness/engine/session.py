@@ -20,6 +20,7 @@ from harness.engine.saved_examples import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
 from harness.subjects.references import as_subject
+from harness.subjects.registered import known_to
 from harness.subjects.subject import Subject
 
 __all__ = ["SubjectSession", "check_subject", "replay"]
@@ -47,7 +48,7 @@ class SubjectSession:
     ) -> None:
         self.subject = subject
         self.budget = budget or Budget()
-        self.ledger = ledger
+        self.ledger = known_to(subject, ledger)
         self.search_known = search_known
         self.replay_alone = replay_alone
         self.examples = examples
@@ -94,7 +95,7 @@ class SubjectSession:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
         names = {self.subject.name, self.subject.reference} - {""}
         question = Question(
-            check, budget, holding, None, tuple(self.ledger.on(names, check.name)),
+            check, budget, holding, None, tuple(self.ledger.on(names, check.name, check.reference)),
             self.search_known, replay_alone, self.examples,
         )  # fmt: skip
         spent = Spent(self.traces, self.started)

@@ -1,29 +1,51 @@
-"""Writes a ledger anew from results of several versions of torch; its comments stay."""
+"""Updates a ledger from results of one or several versions of torch; its comments stay."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import cast
 
+import tomlkit
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
 from harness.core.ledger import NO_REPORT, Entry, entry_text, shows_of, version_of, without
-from harness.core.result import Counterexample
+from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile, read_results
 from harness.report.text import reason_of
 
-Pair: TypeAlias = tuple[str, str]
+
+@dataclass(frozen=True)
+class Pair:
+    """A subject and a check, by name, and by the reference that an entry names them with."""
+
+    subject: str
+    check: str
+    subject_reference: str
+    check_reference: str
+
+    def named_by(self, entry: Entry) -> bool:
+        """Whether an entry is about the pair."""
+        return entry.subject in (self.subject, self.subject_reference) and entry.check in (
+            self.check,
+            self.check_reference,
+        )
+
+
+def pair_of(result: Result) -> Pair:
+    """The pair that a result is about."""
+    subject, check = result.references
+    return Pair(result.subject, result.check, subject or result.subject, check or result.check)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a version shows of a broken pair: a trace, what differs, and in which way."""
+    """How a pair breaks on one version: a trace, what differs, and how."""
 
     trace: str
     shows: str
@@ -31,7 +53,7 @@ class Shown:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What an entry of the ledger says of it."""
+        """What an entry in the ledger says about it."""
         return self.trace, self.shows
 
 
@@ -39,7 +61,7 @@ def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
     """The files that ``check --json`` wrote, by the version of torch.
 
     Raises `ResultsError` for other files, `LedgerError` for a run that was stopped, and for two
-    of one version.
+    files of one version.
     """
     found: dict[Version, ResultFile] = {}
     for path in paths:
@@ -48,16 +70,16 @@ def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
             raise LedgerError(f"{path} is from a run that was stopped: run it again")
         version = version_of(file.torch)
         if version in found:
-            raise LedgerError(f"{path} is the second file of torch {version}: give one of them")
+            raise LedgerError(f"{path} is the second file for torch {version}: give one of them")
         found[version] = file
     return [found[version] for version in sorted(found)]
 
 
 def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, list[Shown]]]:
-    """What breaks every pair on each version where it was checked: nothing if it is not broken.
+    """What breaks each pair on each version where it was checked; empty where it is not broken.
 
-    What its own counterexample shows comes first, then that of the ledger's other traces.
-    Raises `LedgerError` for a verdict that says neither.
+    The pair's own counterexample comes first, then the other traces in the ledger that break it.
+    Raises `LedgerError` for an UNKNOWN pair.
     """
     pairs: dict[Pair, dict[Version, list[Shown]]] = {}
     for file in files:
@@ -66,13 +88,12 @@ def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, l
             if result.verdict == Verdict.UNKNOWN:
                 raise LedgerError(
                     f"torch {version}: {result.subject} {result.check} is UNKNOWN "
-                    f"({result.reason}): run it again, to an end"
+                    f"({result.reason}): run it again until it is decided"
                 )
             found = result.counterexample
             every = [found, *result.replays] if found is not None else []
             shown = {one.key: one for one in map(_shown, reversed(every))}
-            pair = (result.subject, result.check)
-            pairs.setdefault(pair, {})[version] = list(reversed(shown.values()))
+            pairs.setdefault(pair_of(result), {})[version] = list(reversed(shown.values()))
     return pairs
 
 
@@ -81,36 +102,73 @@ def _shown(found: Counterexample) -> Shown:
 
 
 def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) -> str:
-    """The `text` of a ledger with ranges that are true of all results, and entries that lack.
+    """The `text` of a ledger, with ranges that are true of all results, and the missing entries.
 
-    `entries` are those in the text. Of versions without results it says what it said.
+    `entries` are those in the text. What the text says about versions without results stays, and
+    so do comments. Raises `LedgerError` for an UNKNOWN pair.
     """
-    lines = text.splitlines()
-    starts = [int(entry.place.rpartition(":")[2]) for entry in entries]
-    ends = [*(start - 1 for start in starts[1:]), len(lines)]
-    new: list[str] = []
-    kept = dict.fromkeys(range(len(entries)), "")
+    added: list[str] = []
+    ranges: dict[int, str] = {}
     for pair, by_version in broken_by_version(results).items():
-        mine = [i for i, entry in enumerate(entries) if (entry.subject, entry.check) == pair]
+        mine = [i for i, entry in enumerate(entries) if pair.named_by(entry)]
         used = set()
         for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
             same = (i for i in mine if i not in used and _key(entries[i]) == shown.key)
             number = next(same, None)
             range_ = _range(versions, after, entries[number] if number is not None else None)
             if number is None:
-                new.append(_new(pair, range_, shown))
+                added.append(_new(pair, range_, shown))
             else:
                 used.add(number)
-                kept[number] = range_
+                ranges[number] = range_
         for i in mine:
             covered = [version for version in sorted(by_version) if entries[i].covers(version)]
             if i not in used and covered:
-                kept[i] = without(entries[i].torch, covered[0]) or "-"
+                ranges[i] = without(entries[i].torch, covered[0])
+    return _with_entries(_with_ranges(text, entries, ranges), added)
+
+
+def _with_ranges(text: str, entries: Sequence[Entry], ranges: Mapping[int, str]) -> str:
+    """The text with other ranges, by the number of the entry; without it where that is empty.
+
+    Comments after a deleted entry stay.
+    """
+    if not entries:
+        return text
+    lines = text.split("\n")
+    start = int(entries[0].place.rpartition(":")[2]) - 1
+    before = "".join(f"{line}\n" for line in lines[:start])
+    document = tomlkit.parse("\n".join(lines[start:]))
+    tables = cast(AoT, document["failure"])
+    comments: list[Comment | Whitespace] = []
     for number in reversed(range(len(entries))):
-        if kept[number]:
-            block = slice(starts[number] - 1, ends[number])
-            lines[block] = _edited(lines[block], kept[number], entries[number])
-    return "\n\n".join(["\n".join(lines).rstrip("\n"), *new]).lstrip("\n") + "\n"
+        range_ = ranges.get(number, str(entries[number].torch))
+        table = tables[number]
+        if range_:
+            if set(SpecifierSet(range_)) != set(entries[number].torch):
+                table["torch"] = range_
+            for item in comments:
+                table.add(item)
+            comments = []
+        else:
+            comments = [*_after_the_keys(table), *comments]
+            del tables[number]
+    kept = document.as_string() if tables else ""
+    return before + "".join(item.as_string() for item in comments) + kept
+
+
+def _after_the_keys(table: Table) -> list[Comment | Whitespace]:
+    """The comments and empty lines between the last key of a table and the next table."""
+    body = table.value.body
+    last = max(i for i, (key, _) in enumerate(body) if key is not None)
+    found = [item for _, item in body[last + 1 :] if isinstance(item, (Comment, Whitespace))]
+    while found and isinstance(found[0], Whitespace):
+        del found[0]
+    return found
+
+
+def _with_entries(text: str, added: Sequence[str]) -> str:
+    return "\n\n".join(filter(None, [text.strip("\n"), *added])) + "\n"
 
 
 def _key(entry: Entry) -> tuple[str, str]:
@@ -120,10 +178,10 @@ def _key(entry: Entry) -> tuple[str, str]:
 def _stretches(
     by_version: Mapping[Version, Sequence[Shown]], entries: Sequence[Entry]
 ) -> list[tuple[list[Version], Version | None, Shown]]:
-    """Neighbouring versions that one trace breaks, with the next one after them, and the trace.
+    """Neighbouring versions that one trace breaks, the next version after them, and the trace.
 
-    An entry that is true of a version stays; else it is the trace that breaks the most of those
-    that follow, and where two do, the shorter one.
+    An entry that is true of a version stays. Otherwise the trace that breaks the most of the
+    following versions is chosen; of two such traces, the shorter one.
     """
     ordered = sorted(by_version)
     kept = [
@@ -170,11 +228,10 @@ def _below(entry: Entry, before: SpecifierSet) -> list[Version]:
 
 
 def _new(pair: Pair, range_: str, shown: Shown) -> str:
-    subject, check = pair
     return entry_text(
         {
-            "subject": subject,
-            "check": check,
+            "subject": pair.subject_reference,
+            "check": pair.check_reference,
             "torch": range_,
             "trace": shown.trace,
             "shows": shown.shows,
@@ -183,22 +240,3 @@ def _new(pair: Pair, range_: str, shown: Shown) -> str:
             "reason": shown.reason,
         }
     )
-
-
-def _edited(lines: Sequence[str], range_: str, entry: Entry) -> list[str]:
-    """The lines of an entry with another range; without it for ``-``, but for comments behind."""
-    if range_ == "-":
-        keys = [i for i, line in enumerate(lines) if re.match(r"""\s*["']?\w+["']?\s*=""", line)]
-        rest = list(lines[keys[-1] + 1 :])
-        while rest and not rest[0].strip():
-            rest.pop(0)
-        return rest
-    if set(SpecifierSet(range_)) == set(entry.torch):
-        return list(lines)
-    edited = [
-        re.sub(r"""^(\s*["']?torch["']?\s*=\s*)("[^"]*"|'[^']*')""", rf'\g<1>"{range_}"', line)
-        for line in lines
-    ]
-    if edited == list(lines):
-        raise LedgerError(f"{entry.place}: write its 'torch' in one line, to be {range_!r}")
-    return edited

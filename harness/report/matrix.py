@@ -1,6 +1,6 @@
 """The results of several versions of torch as one table: on which each defect appears.
 
-The map of twelve releases, `lr_schedules/torch_versions.md`, is what ``python -m harness matrix``
+The map of twelve releases, ``torch_versions.md``, is what ``python -m harness matrix``
 prints of the results that ``scripts/run_matrix.py`` leaves. The ledger holds the trace behind each
 letter, which was run there, and where it is tracked. What is not in the ledger is searched for
 with drawn options, so that a dot says that none was found.

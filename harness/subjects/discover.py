@@ -1,28 +1,19 @@
-"""Finds subjects: the schedulers that a package defines, and those that packages ship.
+"""Finds the schedulers that a package or module defines.
 
 ``python -m harness check my_package`` checks every ``LRScheduler`` subclass that a package or
 module defines. What their constructors need is drawn where type hints say what it is. Those that
 can't be built are listed with the three lines to add, and the exit status is not 0.
-
-A package ships subjects by an entry point of the group ``lr_resume_harness.subjects``: a
-`Subject`, a list of them, or a function that returns them. ``python -m harness check --installed``
-runs all that are installed. In the package's pyproject.toml it is::
-
-    [project.entry-points."lr_resume_harness.subjects"]
-    mine = "my_package.subjects:SUBJECTS"
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import shlex
 import types
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -31,12 +22,9 @@ from harness.core.errors import SubjectError, TimeLimit
 from harness.core.guard import Guard, time_limit
 from harness.core.training_loop import describe, new_sgd, step_scheduler, step_with_metric
 from harness.subjects.drawn_options import draw_options
-from harness.subjects.references import as_subject
 from harness.subjects.subject import Subject
 from harness.subjects.type_hints import required, strategy_of, without_default
 
-GROUP = "lr_resume_harness.subjects"
-"""The group of entry points by which packages ship their subjects."""
 TRIES = 25
 """Sets of drawn options that a constructor may refuse."""
 LONGEST = 30.0
@@ -79,17 +67,6 @@ class Found:
     subjects: list[Subject] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-
-
-def is_package(name: str) -> bool:
-    """Whether `name` is that of a package or module that can be found."""
-    if not all(part.isidentifier() for part in name.split(".")):
-        return False
-    try:
-        with Guard(name).on():
-            return importlib.util.find_spec(name) is not None
-    except (Exception, SystemExit):  # of a package that it is in
-        return False
 
 
 def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
@@ -237,42 +214,3 @@ def _try(subject: Subject) -> None:
             return
     assert refusal is not None
     raise refusal
-
-
-def installed_subjects() -> Found:
-    """The subjects that installed packages ship; raises `SubjectError` where none ships any."""
-    points = sorted(entry_points(group=GROUP), key=lambda point: (_package(point), point.name))
-    if not points:
-        raise SubjectError(
-            f"no installed package ships subjects: give one an entry point of the group {GROUP!r}"
-        )
-    found = Found()
-    for point in points:
-        try:
-            with Guard(_package(point)).on():
-                found.subjects += _shipped(point)
-        except (Exception, SystemExit) as error:
-            what = f"the entry point {point.name!r} of the package {_package(point)!r}"
-            found.missed.append(Missed(what, f"{point.value} cannot be loaded: {describe(error)}"))
-    return found
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else "(unknown)"
-
-
-def _shipped(point: EntryPoint) -> list[Subject]:
-    """The subjects of an entry point, each with the reference that names it, where one does."""
-    value = point.load()
-    called = not isinstance(value, (Subject, type)) and callable(value)
-    if called:
-        value = value()
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    subjects = [as_subject(item) for item in (value if several else [value])]
-    if not subjects:
-        raise SubjectError("it holds no subject")
-    if called:
-        return subjects
-    place = f"{point.module}:{point.attr}"
-    names = [f"{place}.{subject.name}" if several else place for subject in subjects]
-    return [replace(one, reference=name) for one, name in zip(subjects, names, strict=True)]

@@ -1,4 +1,4 @@
-"""Subjects by reference: ``module:attribute``, or a listed name."""
+"""Subjects by reference, such as ``module:attribute``, or by a listed name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeGuard
 
 from harness.core.errors import SubjectError
-from harness.core.references import import_attribute
+from harness.core.references import full_reference, import_attribute
 from harness.subjects.subject import Subject
 from harness.subjects.type_hints import strategies_for
 
@@ -31,9 +31,9 @@ def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None 
     if isinstance(value, Subject):
         return value.with_options(options or {})
     if isinstance(value, str):
-        if ":" not in value:
+        if not full_reference(value):
             raise SubjectError(
-                f"a subject in a string is module:attribute (got {value!r}): "
+                f"a subject in a string must be module:attribute (got {value!r}): "
                 "or give the Subject, scheduler class or function itself"
             )
         return find_subject(value, options)
@@ -52,13 +52,14 @@ def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None 
 
 def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
     """The subjects that ``module:attribute`` names, one or a sequence of them."""
+    reference = full_reference(reference) or reference
     value = import_attribute(reference)
     if _holds_subjects(value):
         return [
             replace(subject.with_options(options or {}), reference=f"{reference}.{subject.name}")
             for subject in value
         ]
-    name = reference.partition(":")[2]
+    name = reference.rpartition(":")[2]
     subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
     return [replace(subject, reference=reference)]
 
@@ -75,22 +76,22 @@ def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Su
 def select_subjects(
     names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
 ) -> list[Subject]:
-    """The subjects called `names`: a name in the catalogue, or ``module:attribute``.
+    """The subjects called `names`: a name in the catalogue, or a reference.
 
     Raises `SubjectError` for a name that is neither.
     """
     listed = {subject.name: subject for subject in catalogue}
     chosen: list[Subject] = []
     for name in names:
-        if ":" in name:
-            chosen += find_subjects(name, options)
-        elif name in listed:
+        if name in listed:
             chosen.append(replace(listed[name].with_options(options or {}), reference=name))
+        elif full_reference(name):
+            chosen += find_subjects(name, options)
         else:
             close = difflib.get_close_matches(name, listed, n=1)
             hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
             raise SubjectError(
-                f"no subject is called {name!r}, and no package or module here or installed: "
-                f"{hint} One of your own is MODULE:NAME"
+                f"no subject, package or module is called {name!r}: {hint} Name a scheduler of "
+                "your own as MODULE:NAME"
             )
     return list({subject.reference: subject for subject in chosen}.values())

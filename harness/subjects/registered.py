@@ -1,8 +1,7 @@
-"""What the command line checks where nothing is named: the subjects, and the ledger of PyTorch."""
+"""What a name on the command line means, and which ledger entries apply to a subject."""
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,13 +10,17 @@ from typing import Any
 from harness.checks.registry import CHECKS
 from harness.core.check import Check
 from harness.core.errors import SubjectError
-from harness.core.ledger import Ledger, read_ledger
-from harness.subjects.discover import Found, installed_subjects, is_package, subjects_of
-from harness.subjects.references import find_subject, find_subjects, select_subjects
+from harness.core.ledger import Entry, Ledger, read_ledger, refuse_overlaps
+from harness.core.references import full_reference, is_package
+from harness.subjects.discover import Found, subjects_of
+from harness.subjects.installed import (
+    default_subjects,
+    installed_subjects,
+    shipped_ledgers,
+    subjects_of_package,
+)
+from harness.subjects.references import find_subject, select_subjects
 from harness.subjects.subject import Subject
-
-CATALOGUE = "lr_schedules.subjects:SUBJECTS"
-"""The subjects that are checked where none is named."""
 
 
 def choose_subjects(
@@ -25,21 +28,23 @@ def choose_subjects(
 ) -> Found:
     """The subjects of these names, or all that are listed; each takes the options.
 
-    A name may be that of a package or module, for all that it defines; those `installed` are
-    what packages ship.
+    A name can also be a package or module, for every scheduler that it defines; `installed` adds
+    the subjects that packages ship.
     """
-    catalogue = find_subjects(CATALOGUE)
-    listed = [subject.name for subject in catalogue]
+    listed = default_subjects()
+    taken = [subject.name for subject in listed]
     found = installed_subjects() if installed else Found()
-    for name in names or ([] if installed else listed):
-        if ":" in name or name in listed or not is_package(name):
-            found.subjects += select_subjects([name], catalogue, dict(options))
+    if not names and not installed and not listed:
+        raise SubjectError("no installed package ships default subjects: name a SUBJECT")
+    for name in names or ([] if installed else taken):
+        if name in taken or full_reference(name) or not is_package(name):
+            found.subjects += _called(name, listed, options)
         elif options:
             raise SubjectError(
                 f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
             )
         else:
-            more = subjects_of(name, listed)
+            more = subjects_of(name, taken)
             found.subjects += more.subjects
             found.missed += more.missed
             found.unread += more.unread
@@ -50,34 +55,109 @@ def choose_subjects(
 
 
 def subject_called(name: str) -> Subject:
-    """The subject that is listed by a name, or is to be found at a ``module:attribute``."""
-    return (
-        find_subject(name) if ":" in name else select_subjects([name], find_subjects(CATALOGUE))[0]
-    )
+    """The one subject that is listed or shipped by this name, or that a reference names."""
+    listed = default_subjects()
+    if full_reference(name) and name not in [subject.name for subject in listed]:
+        return find_subject(name)  # which refuses several
+    return _called(name, listed, {})[0]
 
 
-def ledger_of_torch() -> Path:
-    """The file of PyTorch's known failures, which comes with the subjects."""
-    package = CATALOGUE.partition(".")[0]
-    return Path(str(importlib.resources.files(package) / "known_failures.toml"))
+def _called(name: str, listed: Sequence[Subject], options: Mapping[str, Any]) -> list[Subject]:
+    """The subjects called `name`: listed, by reference, or shipped by one installed package."""
+    if name not in [subject.name for subject in listed] and not full_reference(name):
+        shipped = [subject for subject in _shipped_subjects() if subject.name == name]
+        if len(shipped) == 1:
+            return [shipped[0].with_options(options)]
+        if shipped:
+            places = ", ".join(subject.reference or "(without reference)" for subject in shipped)
+            raise SubjectError(
+                f"several installed subjects are called {name!r}: name one of {places}"
+            )
+    return select_subjects([name], listed, options)
 
 
-def known_failures(
+def _shipped_subjects() -> list[Subject]:
+    try:
+        return installed_subjects().subjects
+    except SubjectError:  # no package ships any
+        return []
+
+
+# ------------------------------------------------------------------------------- ledgers
+
+
+def shipped_failures() -> Ledger:
+    """The entries of the ledgers that installed packages ship."""
+    ledgers = [read_ledger([one.path], package=one.package) for one in shipped_ledgers()]
+    return Ledger(tuple(entry for ledger in ledgers for entry in ledger.entries))
+
+
+def own_failures(
     files: Sequence[Path], subjects: Sequence[Subject] = (), checks: Sequence[Check] = ()
 ) -> Ledger:
-    """The entries of these files; `subjects` and `checks` are a user's own beside the listed."""
-    names = [subject.name for subject in (*find_subjects(CATALOGUE), *subjects)]
+    """The entries of a user's files; `subjects` and `checks` are the user's own.
+
+    Raises `LedgerError` for a name that is none of these, nor listed, nor shipped by a package.
+    """
+    if not files:
+        return Ledger()
+    names = {subject.name for subject in (*default_subjects(), *_shipped_subjects(), *subjects)}
     return read_ledger(files, names, [check.name for check in (*CHECKS, *checks)])
 
 
-def known_to(subject: Subject, ledger: Ledger) -> Ledger:
-    """`ledger` without the entries of PyTorch's, where `subject` only has a name of PyTorch's.
+def known_failures(
+    files: Sequence[Path] = (), subjects: Sequence[Subject] = (), checks: Sequence[Check] = ()
+) -> Ledger:
+    """The entries of all installed ledgers and of a user's files.
 
-    It is PyTorch's own where it has the listed subject's name and class.
+    Raises `LedgerError` also where two entries about one of the `subjects` overlap.
     """
-    listed = {other.name: other.build for other in find_subjects(CATALOGUE)}
-    build = subject.build.func if isinstance(subject.build, partial) else subject.build
-    if listed.get(subject.name) is build:
-        return ledger
-    place = f"{ledger_of_torch()}:"
-    return Ledger(tuple(e for e in ledger.entries if not e.place.startswith(place)))
+    entries = (*shipped_failures().entries, *own_failures(files, subjects, checks).entries)
+    for subject in subjects:
+        known_to(subject, Ledger(entries))
+    return Ledger(entries)
+
+
+def known_to(subject: Subject, ledger: Ledger) -> Ledger:
+    """The entries of `ledger` that apply to `subject`.
+
+    An entry that a package ships applies to subjects of that package. In a user's file a
+    reference applies to the subject of that reference, and a name to the subject of that name;
+    but a listed name applies to the listed subject, not to a user's class of the same name.
+
+    Raises `LedgerError` where two of them cover the same version of torch.
+    """
+    names = {subject.name, subject.reference} - {""}
+    found = [entry for entry in ledger.entries if entry.subject in names]
+    found = [entry for entry in found if _applies(entry, subject)]
+    for check in dict.fromkeys(entry.check for entry in found):
+        refuse_overlaps([entry for entry in found if entry.check == check])
+    return Ledger(tuple(found))
+
+
+def _applies(entry: Entry, subject: Subject) -> bool:
+    """Whether an entry that has a name of the subject is about it."""
+    if entry.package:
+        return _is_shipped(subject, entry)
+    if entry.subject == (subject.reference or subject.name):
+        return True
+    listed = {other.name: other for other in default_subjects()}
+    return entry.subject not in listed or _same(subject, listed[entry.subject])
+
+
+def _is_shipped(subject: Subject, entry: Entry) -> bool:
+    """Whether the package that ships the entry also ships the subject, or defines it."""
+    modules = [one.module for one in shipped_ledgers() if one.package == entry.package]
+    if entry.subject == subject.reference and ":" in subject.reference:
+        top = subject.reference.partition(":")[0].partition(".")[0]
+        return top in {module.partition(".")[0] for module in modules}
+    return any(_same(subject, other) for other in subjects_of_package(entry.package))
+
+
+def _same(one: Subject, other: Subject) -> bool:
+    """Whether two subjects have the same name and build the same class."""
+    return one.name == other.name and _built(one) is _built(other)
+
+
+def _built(subject: Subject) -> object:
+    return subject.build.func if isinstance(subject.build, partial) else subject.build

@@ -83,8 +83,9 @@ class Subject:
         ``state_dict(scheduler)`` and ``load_state_dict(scheduler, state)``,
         for a scheduler without methods of these names. Both or neither.
     declines : mapping
-        Names of checks that it does not promise, each with the reason; or of
-        operations (`harness.core.operations.EVENTS`) that it cannot do or go on from.
+        Names of checks that it does not promise, each with the reason, which
+        must not be empty; or of operations (`harness.core.operations.EVENTS`) that
+        it cannot do or go on from.
     contract : str
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
@@ -125,9 +126,11 @@ class Subject:
     reference: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name or self.name.split() != [self.name]:
+        name = self.name
+        if not isinstance(name, str) or name.split() != [name] or not name.isprintable():
             raise SubjectError(
-                f"a subject's name must be a word without spaces (got {self.name!r})"
+                f"a subject's name must be a word without spaces or control characters "
+                f"(got {name!r})"
             )
         for what in ("build", "optimizer", "step"):
             value = getattr(self, what)
@@ -148,6 +151,12 @@ class Subject:
             value = getattr(self, what)
             if not isinstance(value, Mapping):
                 raise SubjectError(f"subject {self.name}: {what!r} must be a dict (got {value!r})")
+        for declined, reason in self.declines.items():
+            if not isinstance(reason, str) or not reason.strip():
+                raise SubjectError(
+                    f"subject {self.name}: 'declines' must give a reason for {declined!r}, a text "
+                    f"that is not empty (got {reason!r})"
+                )
         if self.drawn is not None and not _is_strategy(self.drawn):
             raise SubjectError(
                 f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"

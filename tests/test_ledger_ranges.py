@@ -1,13 +1,16 @@
-"""That ``scripts/move_ranges.py`` says which moves of a range a run would see."""
+"""That ``ledger ranges`` says which moves of a range a run would see."""
 
-import importlib
-import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
 
-from harness.report.text import SCHEMA
+from harness.cli.main import cli
+from harness.core.errors import LedgerError
+from harness.core.result import Budget, Counterexample, Result
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
+from harness.report.result_file import dump_results, results_of_run
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 ENTRY = """
@@ -21,12 +24,12 @@ kind = "by-design"
 tracked = "no report found"
 reason = "It decays again."
 """
-BREAK = {"operation": 2, "step": 0, "expected": {"lr": [0.1]}, "actual": {"lr": [0.2]}}
+BREAK = Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, trace=Trace.parse(TRACE))
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Runs the script on a ledger and what breaks on each release; returns status and output."""
+def run(tmp_path):
+    """Runs the command on a ledger and what breaks on each release; returns status and output."""
 
     def run(broken, *ranges, check="resume_by_last_epoch"):
         ledger = tmp_path / "known.toml"
@@ -34,16 +37,16 @@ def run(tmp_path, monkeypatch):
         ledger.write_text("".join(entries))
         files = []
         for torch, breaks in broken.items():
-            row = {"subject": "StepLR", "check": "resume_by_last_epoch", "verdict": "HOLDS"}
-            row["in_ledger"] = [{"trace": TRACE, **BREAK}] if breaks else []
+            replays = (BREAK,) if breaks else ()
+            row = Result("StepLR", "resume_by_last_epoch", Verdict.HOLDS, replays=replays)
             files.append(tmp_path / f"{torch}.json")
-            data = {"schema": SCHEMA, "torch": f"{torch}+cpu", "results": [row], "runs": {}}
-            files[-1].write_text(json.dumps(data))
-        monkeypatch.syspath_prepend(ROOT / "scripts")
-        script = importlib.import_module("move_ranges")
-        done = CliRunner().invoke(script.main, ["--ledger", *map(str, [ledger, *files])])
-        assert done.exception is None or isinstance(done.exception, SystemExit)
-        return done.exit_code, done.output.splitlines()
+            data = results_of_run([row], Budget(), complete=True)
+            files[-1].write_text(dump_results(replace(data, torch=f"{torch}+cpu")))
+        arguments = ["ledger", "ranges", "--ledger", *map(str, [ledger, *files])]
+        done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+        if done.exception is not None:
+            raise done.exception
+        return done.return_value, done.output.splitlines()
 
     return run
 
@@ -60,7 +63,7 @@ def test_a_range_that_is_too_short_or_too_long_is_named(run):
     broken = {"2.1.0": True, "2.2.0": True, "2.3.0": False, "2.4.0": False}
     status, lines = run(broken, "<2.2.0")
     assert status == 1
-    assert lines[0] == "StepLR resume_by_last_epoch: <2.2.0 may as well be <2.3.0"
+    assert lines[0] == ("StepLR resume_by_last_epoch: no run shows whether <2.2.0 should be <2.3.0")
     assert lines[1] == "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 NOT RED"
 
 
@@ -82,9 +85,5 @@ def test_overlaps_are_refused_and_what_no_run_tells_is_counted(run):
 
 
 def test_a_release_where_a_range_ends_must_be_there(run):
-    status, lines = run({"2.1.0": True}, "<2.2.0,>=2.0")
-    assert status == 2
-    assert lines == [
-        "error: no RESULT is of torch 2.0, 2.2.0, where a range of the ledger ends: "
-        "give one of each"
-    ]
+    with pytest.raises(LedgerError, match=r"torch 2\.0, 2\.2\.0, and no RESULT is from there"):
+        run({"2.1.0": True}, "<2.2.0,>=2.0")

@@ -1,0 +1,172 @@
+"""What installed packages ship: subjects, ledgers, planted faults and controls.
+
+A package ships them by entry points, in its pyproject.toml::
+
+    [project.entry-points."lr_resume_harness.subjects"]
+    mine = "my_package.subjects:SUBJECTS"
+
+    [project.entry-points."lr_resume_harness.ledgers"]
+    mine = "my_package:known_failures.toml"
+
+======================================  =====================================================
+group                                   value
+======================================  =====================================================
+``lr_resume_harness.subjects``          a `Subject`, a list of them, or a function that returns
+                                        them; ``check --installed`` checks these
+``lr_resume_harness.default_subjects``  the same; ``check`` checks these when nothing is named,
+                                        and ``list`` lists them
+``lr_resume_harness.ledgers``           ``package:file``, a ledger (`harness.core.ledger`) that
+                                        lies in the package; its entries apply to the subjects
+                                        that the same distribution ships, and to classes in the
+                                        package
+``lr_resume_harness.planted_faults``    a list of `harness.engine.planted_faults.Fault`, for
+                                        ``selftest``
+``lr_resume_harness.controls``          a list of correct subjects, for ``selftest``
+======================================  =====================================================
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from harness.core.errors import LedgerError, SubjectError
+from harness.core.guard import Guard
+from harness.core.training_loop import describe
+from harness.subjects.discover import Found, Missed
+from harness.subjects.references import as_subject
+from harness.subjects.subject import Subject
+
+SUBJECTS = "lr_resume_harness.subjects"
+DEFAULT_SUBJECTS = "lr_resume_harness.default_subjects"
+LEDGERS = "lr_resume_harness.ledgers"
+PLANTED_FAULTS = "lr_resume_harness.planted_faults"
+CONTROLS = "lr_resume_harness.controls"
+
+
+@dataclass(frozen=True)
+class ShippedLedger:
+    """The ledger of an installed package; `name` is the name of its entry point.
+
+    `package` is the distribution, `module` the importable package that the file lies in.
+    """
+
+    name: str
+    package: str
+    module: str
+    path: Path
+
+
+def _points(group: str) -> list[EntryPoint]:
+    return sorted(entry_points(group=group), key=lambda point: (_package(point), point.name))
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "(unknown)"
+
+
+def installed_subjects() -> Found:
+    """The subjects for ``--installed``; raises `SubjectError` where no package ships any."""
+    points = _points(SUBJECTS)
+    if not points:
+        raise SubjectError(
+            "no installed package ships subjects: give a package an entry point of the group "
+            f"{SUBJECTS!r}"
+        )
+    found = Found()
+    for point in points:
+        try:
+            with Guard(_package(point)).on():
+                found.subjects += _shipped(point)
+        except (Exception, SystemExit) as error:
+            what = f"the entry point {point.name!r} of the package {_package(point)!r}"
+            found.missed.append(Missed(what, f"{point.value} cannot be loaded: {describe(error)}"))
+    return found
+
+
+def default_subjects() -> list[Subject]:
+    """The subjects that are listed, and checked where none is named.
+
+    Raises `SubjectError` where an entry point can't be loaded, or two subjects have one name.
+    """
+    found: dict[str, Subject] = {}
+    for point in _points(DEFAULT_SUBJECTS):
+        try:
+            with Guard(_package(point)).on():
+                subjects = _shipped(point)
+        except (Exception, SystemExit) as error:
+            raise SubjectError(
+                f"cannot load {point.value}, the default subjects of the package "
+                f"{_package(point)!r} ({describe(error)})"
+            ) from None
+        for subject in subjects:
+            if subject.name in found:
+                raise SubjectError(
+                    f"two packages ship a default subject called {subject.name!r} "
+                    f"({_package(point)!r} is one): rename one, or uninstall a package"
+                )
+            found[subject.name] = subject
+    return list(found.values())
+
+
+def subjects_of_package(package: str) -> list[Subject]:
+    """All subjects that a distribution ships and that can be loaded here."""
+    found = []
+    for point in (*_points(DEFAULT_SUBJECTS), *_points(SUBJECTS)):
+        if _package(point) == package:
+            try:
+                with Guard(package).on():
+                    found += _shipped(point)
+            except (Exception, SystemExit):  # a subject that can't be loaded isn't checked either
+                continue
+    return found
+
+
+def _shipped(point: EntryPoint) -> list[Subject]:
+    """The subjects of an entry point, each with its reference, where it has one."""
+    value = point.load()
+    called = not isinstance(value, (Subject, type)) and callable(value)
+    if called:
+        value = value()
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    subjects = [as_subject(item) for item in (value if several else [value])]
+    if not subjects:
+        raise SubjectError("it holds no subject")
+    if called:
+        return subjects
+    place = f"{point.module}:{point.attr}"
+    names = [f"{place}.{subject.name}" if several else place for subject in subjects]
+    return [replace(one, reference=name) for one, name in zip(subjects, names, strict=True)]
+
+
+def shipped_ledgers() -> list[ShippedLedger]:
+    """The ledgers of installed packages; raises `LedgerError` where one can't be found."""
+    ledgers = []
+    for point in _points(LEDGERS):
+        module, _, file = point.value.partition(":")
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            spec = None
+        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+        if not folders or not file:
+            raise LedgerError(
+                f"cannot find the ledger {point.value!r} of the package {_package(point)!r}: "
+                "its entry point must be package:file"
+            )
+        path = Path(folders[0]) / file
+        ledgers.append(ShippedLedger(point.name, _package(point), module, path))
+    return ledgers
+
+
+def planted_fault_lists() -> list[str]:
+    """References of the lists of planted faults that installed packages ship."""
+    return [point.value for point in _points(PLANTED_FAULTS)]
+
+
+def control_lists() -> list[str]:
+    """References of the lists of controls that installed packages ship."""
+    return [point.value for point in _points(CONTROLS)]
