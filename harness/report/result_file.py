@@ -13,9 +13,11 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import is_
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_origin
 
 import cattrs
 from cattrs.errors import BaseValidationError
@@ -84,7 +86,7 @@ def read_results(path: Path) -> ResultFile:
         raise ResultsError(
             f"{path} is not JSON ({why}): give a file that check --json wrote"
         ) from None
-    if not isinstance(data, dict) or "schema" not in data or "results" not in data:
+    if not (isinstance(data, dict) and "schema" in data and isinstance(data.get("results"), list)):
         raise ResultsError(f"{path} has no results of check in it: give a file of check --json")
     if data["schema"] != SCHEMA:
         raise ResultsError(
@@ -158,10 +160,20 @@ def _converter() -> cattrs.Converter:
     for kind, accepted in (
         (str, (str,)), (bool, (bool,)), (int, (int,)), (float, (int, float)),
     ):  # fmt: skip
-        converter.register_structure_hook(kind, _strict(kind, accepted))
+        # A predicate, for a hook of the class would take enums of str, too, and leave them text.
+        converter.register_structure_hook_func(partial(is_, kind), _strict(kind, accepted))
+    converter.register_structure_hook_func(
+        lambda kind: get_origin(kind) is list, lambda value, _: _list(value)
+    )
     converter.register_unstructure_hook(Trace, str)
     converter.register_structure_hook(Trace, lambda text, _: Trace.parse(_text(text)))
     return converter
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40} is not a list")
+    return value
 
 
 def _text(value: Any) -> str:
