@@ -13,8 +13,6 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from operator import is_
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_origin
@@ -145,12 +143,15 @@ def _decode(value: Any) -> Any:
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
-    """A hook that takes a value of one of these types only, and no bool for a number."""
+    """A hook that takes a value of one of these types only, and no bool for a number.
 
-    def take(value: Any, _: Any) -> Any:
+    It is for enums of text as well.
+    """
+
+    def take(value: Any, wanted: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{value!r:.40} is not a {kind.__name__}")
-        return kind(value)
+            raise TypeError(f"{value!r:.40} is not a {wanted.__name__}")
+        return wanted(value)
 
     return take
 
@@ -160,14 +161,15 @@ def _converter() -> cattrs.Converter:
     for kind, accepted in (
         (str, (str,)), (bool, (bool,)), (int, (int,)), (float, (int, float)),
     ):  # fmt: skip
-        # A predicate, for a hook of the class would take enums of str, too, and leave them text.
-        converter.register_structure_hook_func(partial(is_, kind), _strict(kind, accepted))
-    converter.register_structure_hook_func(
-        lambda kind: get_origin(kind) is list, lambda value, _: _list(value)
-    )
+        converter.register_structure_hook(kind, _strict(kind, accepted))
+    converter.register_structure_hook_func(_is_list, lambda value, _: _list(value))
     converter.register_unstructure_hook(Trace, str)
     converter.register_structure_hook(Trace, lambda text, _: Trace.parse(_text(text)))
     return converter
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
 
 
 def _list(value: Any) -> list[Any]:
