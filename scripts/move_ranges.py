@@ -19,16 +19,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
-from harness.report.result_files import read_results
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError
 from harness.core.ledger import Entry, overlap, shows_of, version_of
-from harness.core.run import Difference
+from harness.report.result_file import ResultFile, read_results
 from harness.subjects.registered import known_failures, ledger_of_torch
 
 UNMOVED = "NOT RED"
@@ -42,16 +40,13 @@ class Seen:
     pairs: set[tuple[str, str]] = field(default_factory=set)
     breaks: set[tuple[str, str, str, str]] = field(default_factory=set)
 
-    def add(self, data: Mapping[str, Any]) -> None:
+    def add(self, file: ResultFile) -> None:
         """Add the results of one file."""
-        for row in data["results"]:
-            pair = row["subject"], row["check"]
+        for result in file.results:
+            pair = result.subject, result.check
             self.pairs.add(pair)
-            for known in row.get("in_ledger", ()):
-                broken = Difference(
-                    *(known[key] for key in ("operation", "step", "expected", "actual"))
-                )
-                self.breaks.add((*pair, known["trace"], shows_of(broken)))
+            for replay in result.replays:
+                self.breaks.add((*pair, str(replay.trace), shows_of(replay)))
 
 
 def moved(entry: Entry, releases: Sequence[Version]) -> Iterator[SpecifierSet]:
@@ -98,8 +93,8 @@ def main(ledgers: tuple[Path, ...], results: tuple[Path, ...]) -> None:
     seen: dict[Version, Seen] = defaultdict(Seen)
     try:
         for path in results:
-            data = read_results(path)
-            seen[version_of(data["torch"])].add(data)
+            file = read_results(path)
+            seen[version_of(file.torch)].add(file)
         entries = known_failures(list(ledgers) or [ledger_of_torch()]).entries
     except HarnessError as error:
         click.echo(f"error: {error}", err=True)

@@ -300,7 +300,11 @@ def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
 def test_the_page_shows_hostile_text_as_text(write):
     evil = '<script>alert("&amp;")</script>'
     found = Counterexample(
-        2, 0, {evil: evil}, {"raises": evil}, Trace.parse("fn='</style><b>' train:3 save:a resume:a")
+        2,
+        0,
+        {evil: evil},
+        {"raises": evil},
+        Trace.parse("fn='</style><b>' train:3 save:a resume:a"),
     )
     rows = [
         row(evil, evil, "B", reason=evil, counterexample=found, promise=Promise(evil, evil)),

@@ -1,13 +1,15 @@
 """That ``scripts/move_ranges.py`` says which moves of a range a run would see."""
 
 import importlib
-import json
 
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 
-from harness.report.text import SCHEMA
+from harness.core.result import Counterexample, Result
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
+from harness.report.result_file import SCHEMA, ResultFile, dump_results
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 ENTRY = """
@@ -21,7 +23,7 @@ kind = "by-design"
 tracked = "no report found"
 reason = "It decays again."
 """
-BREAK = {"operation": 2, "step": 0, "expected": {"lr": [0.1]}, "actual": {"lr": [0.2]}}
+BREAK = Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, Trace.parse(TRACE))
 
 
 @pytest.fixture
@@ -34,11 +36,12 @@ def run(tmp_path, monkeypatch):
         ledger.write_text("".join(entries))
         files = []
         for torch, breaks in broken.items():
-            row = {"subject": "StepLR", "check": "resume_by_last_epoch", "verdict": "HOLDS"}
-            row["in_ledger"] = [{"trace": TRACE, **BREAK}] if breaks else []
+            result = Result(
+                "StepLR", "resume_by_last_epoch", Verdict.HOLDS, replays=(BREAK,) if breaks else ()
+            )
             files.append(tmp_path / f"{torch}.json")
-            data = {"schema": SCHEMA, "torch": f"{torch}+cpu", "results": [row], "runs": {}}
-            files[-1].write_text(json.dumps(data))
+            file = ResultFile(SCHEMA, f"{torch}+cpu", "3.11.2", 0, 25, True, "1/1", (result,))
+            files[-1].write_text(dump_results(file))
         monkeypatch.syspath_prepend(ROOT / "scripts")
         script = importlib.import_module("move_ranges")
         done = CliRunner().invoke(script.main, ["--ledger", *map(str, [ledger, *files])])
