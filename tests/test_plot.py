@@ -5,7 +5,6 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from conftest import ROOT
-from harness.engine.trajectory import trajectory
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import Subject, Trace, replay, resume_check
