@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from harness.core.trace import Trace
     from harness.core.training_loop import metrics, step_with_metric
     from harness.engine.session import check_subject, replay
-    from harness.pytest_plugin import parametrize_with_checks
+    from harness.parametrize import parametrize_with_checks
     from harness.report.script import write_script
     from harness.subjects.subject import Subject
 
@@ -100,7 +100,7 @@ _HOME = {
     "check_scheduler": "api",
     "check_subject": "engine.session",
     "metrics": "core.training_loop",
-    "parametrize_with_checks": "pytest_plugin",
+    "parametrize_with_checks": "parametrize",
     "replay": "engine.session",
     "resume_check": "core.check",
     "state_check": "core.check",

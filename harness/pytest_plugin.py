@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,16 +47,11 @@ import pytest
 from harness import __version__
 from harness.core import defaults as settings
 from harness.core.defaults import Settings
-from harness.core.errors import CheckError, HarnessError, LedgerError, SubjectError, UndecidedError
+from harness.core.errors import CheckError, HarnessError, LedgerError
+from harness.parametrize import forget, ledger_of, unreported
 
 if TYPE_CHECKING:
-    from harness.core.check import Check
-    from harness.core.ledger import Ledger
     from harness.core.result import Result
-    from harness.engine.session import SubjectSession
-    from harness.subjects.subject import Subject
-
-__all__ = ["parametrize_with_checks"]
 
 NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
     "max_examples": (int, "a whole number, 0 or more", "Traces of the search for each pair (25)."),
@@ -70,130 +65,8 @@ FLAGS = {
 }
 LEDGER = "Known failures of your own, beside ours of PyTorch; repeatable."
 
-_pairs: dict[Any, tuple[Any, SubjectSession]] = {}
-_ledgers: dict[tuple[Path, ...], Ledger] = {}
-_made: list[Result] = []
-"""Results that no report has yet."""
 _BEFORE = pytest.StashKey[Settings]()
 _HEADERS = pytest.StashKey[list[str]]()
-
-
-# ------------------------------------------------------------------------- in a user's test
-
-
-def parametrize_with_checks(
-    subjects: Iterable[Any],
-    *,
-    checks: Iterable[Any] = (),
-    all_checks: bool | None = None,
-    max_examples: int | None = None,
-    seed: int | None = None,
-    time_limit: float | None = None,
-    ledger: str | Path | Iterable[str | Path] | None = None,
-) -> pytest.MarkDecorator:
-    """A decorator: the test is called as ``test(subject, check)`` for each pair of these.
-
-    Parameters are those of `harness.check_scheduler`, and each of `subjects` is what it takes as
-    one. The test calls ``check(subject)``. Its ids are as ``StepLR-resume_from_file``.
-
-    Raises `SubjectError` or `CheckError`, which pytest shows as an error of the collection.
-    """
-    from harness.checks.registry import select_checks
-    from harness.subjects.references import as_subject
-    from harness.subjects.subject import Subject
-
-    if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
-        raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
-    chosen = [as_subject(subject) for subject in subjects]
-    if not chosen:
-        raise SubjectError("'subjects' is empty, so nothing would be checked: name one")
-    for name, count in Counter(subject.name for subject in chosen).items():
-        if count > 1:
-            raise SubjectError(
-                f"{count} subjects are called {name!r}: give each a name of its own, as in "
-                f"Subject({name + '-2'!r}, build, options={{...}})"
-            )
-    for subject in chosen:
-        subject.bind(dict.fromkeys(subject.open))
-    checks = list(checks)
-    said = settings.current.having(
-        all_checks=False if checks and all_checks is None else all_checks,
-        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
-    )  # fmt: skip
-    selected = select_checks(checks, all_checks=said.all_checks)
-    names = frozenset(check.name for check in selected)
-    return pytest.mark.parametrize(
-        ("subject", "check"),
-        [
-            pytest.param(subject, PairCheck(check, said, names), id=f"{subject.name}-{check.name}")
-            for subject in chosen
-            for check in selected
-        ],
-    )
-
-
-class PairCheck:
-    """A check that a test calls with a subject; `names` are those of all checks of the test."""
-
-    def __init__(self, check: Check, said: Settings, names: frozenset[str]) -> None:
-        self.check, self.said, self.names = check, said, names
-
-    def __repr__(self) -> str:
-        return self.check.name
-
-    def __call__(self, subject: Any) -> None:
-        """Raise what pytest makes the verdict's outcome of."""
-        __tracebackhide__ = True
-        from harness.core import result as results
-        from harness.core.verdict import Verdict
-        from harness.report import text as report
-        from harness.report.failures import Failure
-        from harness.subjects.references import as_subject
-
-        result = self.pairs(as_subject(subject)).check(self.check)
-        _made.append(result)
-        if result.verdict == Verdict.DECLINED:
-            pytest.skip(result.reason)
-        if result.verdict == Verdict.UNKNOWN:
-            raise UndecidedError(report.unknown_text([result]))
-        if result.verdict == Verdict.STALE:
-            raise results.BrokenSchedule(report.stale_text([result]), [result])
-        if result.verdict == Verdict.KNOWN:
-            pytest.xfail(result.reason)  # does nothing with --runxfail
-        if result.counterexample is not None:
-            text = report.broken_text(Failure((result,)))
-            if self.said.files and result.verdict == Verdict.BROKEN:
-                text += f"\n  Not in any ledger:\n\n{report.entries([result])[0]}"
-            raise results.BrokenSchedule(text, [result])
-
-    def pairs(self, subject: Subject) -> SubjectSession:
-        """The pairs of a subject, which is prepared when one of them is first asked for."""
-        from harness.core.ledger import NOTHING_KNOWN
-        from harness.core.result import Budget
-        from harness.engine.session import SubjectSession
-
-        key = (id(subject), self.said, self.names)
-        if key not in _pairs:
-            said, known = self.said, NOTHING_KNOWN
-            if not said.no_ledger:
-                known = _ledger(said)
-            budget = Budget(said.max_examples, said.seed, said.time_limit)
-            pairs = SubjectSession(
-                subject, self.names, budget, ledger=known, search_known=said.search_known
-            )
-            _pairs[key] = subject, pairs  # the subject, so that its id stays its own
-        return _pairs[key][1]
-
-
-def _ledger(said: Settings) -> Ledger:
-    """The known failures that installed packages ship, and those in the user's files."""
-    from harness.core.ledger import Ledger, read_ledger
-    from harness.subjects.registered import shipped_failures
-
-    if said.files not in _ledgers:
-        entries = (*shipped_failures().entries, *read_ledger(said.files).entries)
-        _ledgers[said.files] = Ledger(entries)
-    return _ledgers[said.files]
 
 
 # ---------------------------------------------------------------------- options and ini keys
@@ -246,8 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Forget this run."""
     settings.current = config.stash.get(_BEFORE, Settings())
-    for kept in (_pairs, _ledgers, _made):
-        kept.clear()
+    forget()
 
 
 def _said(config: pytest.Config) -> Settings:
@@ -331,7 +203,7 @@ def _header() -> list[str]:
         return [f"{first}, no ledger"]
     from harness.subjects.installed import shipped_ledgers
 
-    places = Counter(entry.place.rpartition(":")[0] for entry in _ledger(said).entries)
+    places = Counter(entry.place.rpartition(":")[0] for entry in ledger_of(said).entries)
     files = {f"{one.name}'s": one.path for one in shipped_ledgers()}
     files |= {str(file): file for file in said.files}
     counts = {name: places[str(file)] for name, file in files.items()}
@@ -347,8 +219,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give an item its properties, and in place of a traceback through our code the report."""
-    while _made:
-        item.user_properties += _properties(_made.pop(0))
+    while unreported:
+        item.user_properties += _properties(unreported.pop(0))
     report = yield
     if report.failed and call.excinfo is not None:
         _shorten(report, call.excinfo, item.config)

@@ -30,14 +30,15 @@ import torch
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
-from harness.checks.registry import MIXED, routes, select_checks
+from harness.checks.registry import routes, select_checks
 from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
 from harness.core.training_loop import new_sgd
 from harness.engine.requirements import lacking
 from harness.engine.runner import Runner
-from harness.engine.search import draw_operations
-from harness.engine.verdict import SubjectCheck
+from harness.engine.search import draw_operations, find
+from harness.engine.session import SubjectSession
+from harness.engine.trials import Limit, Trials
 
 SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
 HOLDING = [
@@ -47,7 +48,7 @@ HOLDING = [
     and check.name != "resume_by_last_epoch"
     and not any(map(lacking, check.needs))
 ]
-WAYS = [check for check in HOLDING if check.at in BACK and check is not MIXED]
+WAYS = [check for check in HOLDING if check.at in BACK and not check.mixes]
 PLAIN = "resume_optimizer_then_scheduler"
 
 FIRST_COUNTEREXAMPLE = """
@@ -103,7 +104,7 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
         index = epoch = groups = 0
         for operation, way in zip(trace.operations, ways, strict=True):
             if operation.kind == "save":
-                saves = {check.save} if check is not MIXED else {w.save for w in ways}
+                saves = {w.save for w in ways} if check.mixes else {check.save}
                 slots[operation.slot] = (
                     index, epoch, groups,
                     {save: save(optimizer, scheduler, epoch) for save in saves},
@@ -139,16 +140,17 @@ def cpu(function: Callable[[], object]) -> float:
 
 def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
     """The sweep of checks, or their search."""
-    budget = Budget(max_examples=0 if phase == "sweep" else 25, time_limit=600)
+    sweeps = phase == "sweep"
+    budget = Budget(max_examples=0 if sweeps else 25, time_limit=600, sweep=sweeps)
     draw_operations.cache_clear()
-    pair = SubjectCheck(subject, budget)
-    pair.prepare(())
+    session = SubjectSession(subject, (), budget)
+    limit = Limit(subject, budget.time_limit)
     for check in checks:
-        with pair.limited():
-            find = pair.search if phase == "search" else pair.find
-            found = find(check, WAYS, pair.cases)
+        trials = Trials(session.runners, check, limit)
+        with limit.on():
+            found = find(trials, session.prepared.option_sets, WAYS, budget)
         if found is not None:
-            raise SystemExit(f"{check.name} is broken by {found}: nothing to measure")
+            raise SystemExit(f"{check.name} is broken by {found.trace}: nothing to measure")
 
 
 def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -> tuple[float, int]:

@@ -1,4 +1,6 @@
 import functools
+import subprocess
+import sys
 import warnings
 
 import faulty
@@ -262,3 +264,45 @@ def test_pairs_that_one_trace_breaks_alike_are_one_block():
     assert text.count("BROKEN Forgets: ") == 1
     assert f"\n  it breaks also  {ways[1]}\n" in text
     assert len(caught.value.results) == 3
+
+
+WITHOUT_PYTEST = """
+import sys
+
+class NoPytest:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pytest", "_pytest"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPytest())
+"""
+SHOWS_ALL = """
+import pydoc
+import harness
+
+print(*dir(harness))
+names = {}
+exec("from harness import *", names)
+assert harness.__all__ and {*harness.__all__} <= {*names}
+text = pydoc.plain(pydoc.render_doc(harness))
+for name in harness.__all__:
+    assert name in text, name
+assert "A decorator: the test is called as" in text
+assert not {"pytest", "_pytest"} & {*sys.modules}
+try:
+    harness.parametrize_with_checks([])
+except ModuleNotFoundError as error:
+    assert error.name == "pytest"
+else:
+    raise AssertionError("pytest is there")
+"""
+
+
+def test_every_public_name_can_be_seen_without_pytest():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PYTEST + SHOWS_ALL],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {*harness.__all__, "__version__"} <= {*done.stdout.split()}
+    assert {*harness.__all__} == {*harness._HOME}

@@ -22,7 +22,11 @@ from harness import CHECKS, Budget, check_subject
 from harness.checks.registry import HERE, select_checks
 from harness.cli import main as cli
 from harness.cli.show import show_results
-from harness.core.result import Result
+from harness.core.result import FoundBy, Result
+from harness.core.run import Role, Tally
+from harness.core.trace import Trace
+from harness.core.verdict import Reason, Verdict
+from harness.report.result_file import dump_results, read_results
 from harness.report.text import table
 from harness.subjects.references import as_subject
 from lr_schedules.subjects import SUBJECTS
@@ -50,12 +54,8 @@ def test_a_broken_check_exits_1_with_all_that_is_needed(command):
     rows = dict(line.strip().split("  ", 1) for line in lines[1:8])
     assert rows["counterexample"].strip() == STEP_BUG
     assert rows["at"].strip() == "resume:a (operation 3 of 3), epoch 3"
-    assert rows["expected"].strip() == (
-        "lr [0.05, 0.005], because the uninterrupted run (train:3) has it there"
-    )
-    assert rows["got"].strip() == (
-        "lr [0.025, 0.0025], however this run was resumed by resume_by_last_epoch"
-    )
+    assert rows["expected"].strip() == "lr [0.05, 0.005] in the uninterrupted run (train:3)"
+    assert rows["got"].strip() == "lr [0.025, 0.0025] after resuming with resume_by_last_epoch"
     assert rows["which is"].strip() == "multiplied a second time by the factor of the last step"
     assert lines[8:11] == [
         "  Reproduce with:",
@@ -97,11 +97,15 @@ def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
     chosen = [check for check in HERE if check.name in names][:checks]
     results = list(check_subject(as_subject("faulty:Forgets"), chosen, Budget(0)))
     assert {result.verdict for result in results} == {"BROKEN"}
-    show_results(results, {check.name: check for check in HERE}, ledger=True)
+    show_results(results, ledger=True)
     text = capsys.readouterr().out
     assert (text.count("[[failure]]") == 3) == printed
-    more = "4 are in no ledger. The entries to accept them, of --json FILE:\n  python -m harness"
+    more = (
+        "4 failures are not in any ledger. To print entries for them, with the file of check "
+        "--json:\n  python -m harness ledger update FILE\n"
+    )
     assert (more in text) != printed
+    assert ("Not in any ledger. To accept what is broken, put this into one:" in text) == printed
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject():
@@ -146,23 +150,25 @@ def test_json_holds_the_same(command, tmp_path):
     data = json.loads(file.read_text())
     assert status == 1
     assert list(tmp_path.iterdir()) == [file]
-    assert (data["schema"], data["seed"], data["max_examples"], data["complete"]) == (1, 3, 5, True)
+    assert (data["schema"], data["seed"], data["max_examples"], data["complete"]) == (2, 3, 5, True)
     assert data["torch"] == torch.__version__
     rows = {(row["subject"], row["check"]): row for row in data["results"]}
     assert len(rows) == 2 * len(select_checks())
     row = rows["StepLR", "resume_by_last_epoch"]
-    assert (row["verdict"], row["trace"], row["operation"], row["step"]) == (
+    found = row["counterexample"]
+    assert (row["verdict"], found["trace"], found["operation"], found["step"]) == (
         "BROKEN",
         STEP_BUG,
         2,
         0,
     )
-    assert row["expected"] == {"lr": [0.05, 0.005]}
-    assert row["actual"] == {"lr": [0.025, 0.0025]}
+    assert found["expected"] == {"lr": [0.05, 0.005]}
+    assert found["actual"] == {"lr": [0.025, 0.0025]}
+    assert [run["role"] for run in found["runs"]] == ["uninterrupted", "resumed"]
     held = rows["StepLR", "resume_optimizer_then_scheduler"]
     assert held["verdict"] == "HOLDS"
-    assert min(held["traces"], held["steps"], held["resumes"]) > 0
-    assert "trace" not in held
+    assert min(held["tally"][key] for key in ("traces", "steps", "resumes")) > 0
+    assert held["counterexample"] is None
     runs = data["runs"]["StepLR"]
     rates = runs["step_size=3 gamma=0.5 train:12"]
     assert (len(rates), rates[2], rates[3]) == (13, [0.1, 0.01], [0.05, 0.005])
@@ -174,6 +180,25 @@ def test_json_holds_the_same(command, tmp_path):
     assert [int(count) for count in counts.groups()] == [
         verdicts.count(verdict) for verdict in ("HOLDS", "BROKEN", "DECLINED", "UNKNOWN")
     ]
+
+
+def test_json_is_read_back_as_it_was(command, tmp_path):
+    """Typed results survive the file, with tensors, exceptions and both runs."""
+    file = tmp_path / "out.json"
+    checks = ["resume_by_last_epoch", "lr_is_never_negative", "resume_with_changed_options"]
+    command("check", "StepLR", "lr_schedules.faults:SUBJECTS", "--json", file, "--max-examples", 0,
+            *(f"--check={check}" for check in checks))  # fmt: skip
+    again = read_results(file)
+    assert dump_results(again) == file.read_text()
+    for result in again.results:
+        assert isinstance(result.verdict, Verdict)
+        assert isinstance(result.why, Reason)
+        assert isinstance(result.tally, Tally)
+        if result.counterexample is not None:
+            assert isinstance(result.counterexample.trace, Trace)
+            assert isinstance(result.counterexample.found.by, FoundBy)
+            assert all(isinstance(run.role, Role) for run in result.counterexample.runs)
+    assert sum(result.counterexample is not None for result in again.results) > 10
 
 
 def test_scripts_are_written_one_for_each_counterexample(command, tmp_path):

@@ -1,43 +1,42 @@
 import copy
 import json
+import math
 import shlex
+from dataclasses import replace
 
 import pytest
 
+from harness.checks.registry import CHECKS
 from harness.core.errors import ResultsError
+from harness.core.result import Counterexample, Promise, Result
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
 from harness.report.diff import compare, text
-from harness.report.result_files import read_results
+from harness.report.result_file import SCHEMA, ResultFile, dump_results, read_results
 
 STEP = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 PLAIN = "gamma=0.5 train:2"
-BROKEN_ROW = {
-    "verdict": "BROKEN",
-    "trace": STEP,
-    "operation": 2,
-    "step": 0,
-    "expected": {"lr": [0.05, 0.005]},
-    "actual": {"lr": [0.025, 0.0025]},
-}
+FOUND = Counterexample(2, 0, {"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]}, Trace.parse(STEP))
+PROMISES = {check.name: check.promise for check in CHECKS}
+OWN = Promise("It stays.")
 
 
-def row(subject, check, verdict, reason="", **more):
-    said = {"subject": subject, "check": check, "verdict": verdict, "reason": reason}
-    return said | (BROKEN_ROW if verdict == "BROKEN" else {}) | more
+def row(subject, check, verdict, reason="", actual=None, **more):
+    found = FOUND if verdict == "BROKEN" else None
+    if found and actual is not None:
+        found = replace(found, actual=actual)
+    given = {
+        "counterexample": found, "promise": PROMISES.get(check, OWN),
+        "references": (subject, check), **more,
+    }  # fmt: skip
+    return Result(subject, check, Verdict(verdict), reason, **given)
 
 
 def results(*rows, torch="2.0.1", runs=None):
     """A file; without `runs`, every subject was run with the options of `STEP`."""
     if runs is None:
-        runs = {said["subject"]: {"step_size=3 gamma=0.5 train:12": []} for said in rows}
-    return {
-        "schema": 1,
-        "torch": torch,
-        "seed": 0,
-        "max_examples": 25,
-        "complete": True,
-        "results": list(rows),
-        "runs": runs,
-    }
+        runs = {said.subject: {"step_size=3 gamma=0.5 train:12": []} for said in rows}
+    return ResultFile(SCHEMA, torch, "3.11.2", 0, 25, True, "1/1", tuple(rows), runs)
 
 
 def rates(old, new, trace=PLAIN):
@@ -79,7 +78,7 @@ def test_verdicts_are_sorted_by_what_became_of_them():
     assert pairs(difference.otherwise) == [("H", "c")]
     said = text(difference)
     assert "DECLINED -> HOLDS c (was: cannot): E\nBROKEN -> UNKNOWN c (time): F" in said
-    assert "\nc: a check of one's own (was DECLINED: cannot)\n" in said
+    assert "\nc: It stays. (was DECLINED: cannot)\n" in said
     assert "BROKEN IN BOTH: 2 pairs, 1 of them with another counterexample" in said
 
 
@@ -92,8 +91,8 @@ def test_what_is_newly_broken_has_its_evidence_and_command():
     assert lines[start + 1].startswith("resume_by_last_epoch: Load the optimizer's state, then")
     assert [line.strip() for line in lines if "replay Step" in line or "  lr [" in line] == [
         f'python -m harness replay StepLR resume_by_last_epoch "{STEP}"',
-        "expected  lr [0.05, 0.005], because the uninterrupted run (train:3) has it there",
-        "got       lr [0.025, 0.0025], however this run was resumed by resume_by_last_epoch",
+        "expected  lr [0.05, 0.005] in the uninterrupted run (train:3)",
+        "got       lr [0.025, 0.0025] after resuming with resume_by_last_epoch",
     ]
     assert compare(old, new).worse
     assert not compare(new, old).worse
@@ -117,11 +116,11 @@ def test_pairs_that_differ_alike_are_shown_once():
     lines = lines[lines.index("NEWLY BROKEN: 3 pairs. To replay, on NEW:") + 1 :]
     said = [" ".join(line.split()[:5]) for line in lines if line.startswith("   ")]
     assert said == [
-        "expected lr [0.05, 0.005], because",
-        "got lr [0.025, 0.0025], however",
+        "expected lr [0.05, 0.005] in",
+        "got lr [0.025, 0.0025] after",
         "likewise, each with its own",
-        "expected lr [0.05, 0.005], because",
-        "got raises KeyError: 'x', however",
+        "expected lr [0.05, 0.005] in",
+        "got raises KeyError: 'x' after",
     ]
     assert [line.split()[4] for line in lines if "harness replay" in line] == ["A", "C", "B"]
 
@@ -129,40 +128,48 @@ def test_pairs_that_differ_alike_are_shown_once():
 def test_what_the_other_file_was_not_checked_with_is_told_apart():
     old = results(*(row(name, "c", "HOLDS") for name in "AB"), runs={"A": {}})
     new = results(*(row(name, "c", "BROKEN") for name in "AB"), runs={"A": {}})
-    for data in (old, new):
-        data["runs"]["B"] = {"step_size=3 gamma=0.5 train:12": []}
+    for file in (old, new):
+        file.runs["B"] = {"step_size=3 gamma=0.5 train:12": []}
     broken, fixed = text(compare(old, new)), text(compare(new, old))
-    assert "NEWLY BROKEN: 1 pair. To replay, on NEW:\nc: a check of one's own\n" in broken
+    assert "NEWLY BROKEN: 1 pair. To replay, on NEW:\nc: It stays.\n" in broken
     assert [line.split()[4] for line in broken.splitlines() if "replay " in line[:30]] == ["B", "A"]
     assert (
         "NEWLY BROKEN, or seen only with options that OLD was not checked with: 1 pair. "
-        "A replay on OLD tells which: c: a check"
+        "A replay on OLD tells which: c: It stays. python"
     ) in " ".join(broken.split())
     assert f"NEWLY FIXED: 1 pair, with the counterexample on OLD:\nc:\n  B  {STEP}\n" in fixed
     assert f"which:\nc:\n  A  {STEP}\n" in fixed
     assert compare(old, new).worse
 
 
-def test_numbers_that_json_lacks_are_numbers_again():
-    new = row("StepLR", "resume_by_last_epoch", "BROKEN", actual={"lr": ["nan", "-inf"]})
-    said = text(compare(results(row("StepLR", "resume_by_last_epoch", "HOLDS")), results(new)))
-    assert "got       lr [nan, -inf], however" in said
+def test_numbers_that_json_lacks_are_numbers_again(tmp_path):
+    new = row("StepLR", "resume_by_last_epoch", "BROKEN", actual={"lr": [math.nan, -math.inf]})
+    file = tmp_path / "new.json"
+    file.write_text(dump_results(results(new, runs={"StepLR": {PLAIN: [[math.inf]]}})))
+    again = read_results(file)
+    assert again.runs == {"StepLR": {PLAIN: [[math.inf]]}}
+    assert isinstance(again.results[0].verdict, Verdict)
+    said = text(compare(results(row("StepLR", "resume_by_last_epoch", "HOLDS")), again))
+    assert "got       lr [nan, -inf] after resuming" in said
 
 
-def test_the_command_of_the_file_comes_first_and_a_check_of_ones_own_has_no_promise():
-    new = row("Mine", "my_check", "BROKEN", replay="python -m harness replay m:Mine m:my_check x")
-    said = text(compare(results(row("Mine", "my_check", "HOLDS")), results(new)))
-    assert "\n  python -m harness replay m:Mine m:my_check x\n" in said
-    assert "    got       {'lr': [0.025, 0.0025]}\n" in said
+def test_a_pair_is_named_as_the_command_line_names_it_or_by_a_line_of_python():
+    for references, said in [
+        (("m:Mine", "m:my_check"), f'python -m harness replay m:Mine m:my_check "{STEP}"'),
+        (("", ""), f"print(harness.replay(subject, check, {STEP!r}).verdict)"),
+    ]:
+        new = row("Mine", "my_check", "BROKEN", references=references)
+        difference = compare(results(row("Mine", "my_check", "HOLDS")), results(new))
+        assert f"\nmy_check: It stays.\n  {said}\n" in text(difference)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [
         ([[1.0], [0.5]], [[1.0], [0.5]], None),
-        ([["nan"]], [["nan"]], None),
+        ([[math.nan]], [[math.nan]], None),
         ([[1.0], [0.5]], [[1.0], [0.25]], (1, [0.5], [0.25], False)),
-        ([[1.0], ["inf"]], [[1.0], [0.25]], (1, [float("inf")], [0.25], False)),
+        ([[1.0], [math.inf]], [[1.0], [0.25]], (1, [math.inf], [0.25], False)),
         ([[1.0], [0.5]], [[1.0]], (1, [0.5], None, False)),
         ([[1.0]], [[1.0], [0.5]], (1, None, [0.5], False)),
         ([[1.0, 2.0]], [[1.0]], (0, [1.0, 2.0], [1.0], False)),
@@ -222,8 +229,7 @@ def test_rounding_is_said_and_is_no_change():
 def test_what_one_file_alone_has_is_named():
     old = results(row("A", "c", "HOLDS"), row("A", "d", "HOLDS"), row("B", "c", "BROKEN"))
     new = results(row("A", "c", "HOLDS"), row("A", "e", "BROKEN"), row("A", "f", "HOLDS"))
-    new["complete"] = False
-    new["seed"] = 7
+    new = replace(new, complete=False, seed=7)
     said = text(compare(old, new))
     assert "Compared: 1 pair (1 subject, 1 check)\n" in said
     assert (
@@ -245,12 +251,17 @@ def test_nothing_in_common_cannot_be_compared():
         compare(results(), results())
 
 
-def test_an_older_file_has_no_trajectories():
-    old, new = results(row("A", "c", "HOLDS")), results(row("A", "c", "HOLDS"))
-    del old["runs"]
+def test_what_no_plain_run_was_compared_for_is_said():
+    old, new = results(row("A", "c", "HOLDS"), runs={}), results(row("A", "c", "HOLDS"))
     said = text(compare(old, new))
-    assert "Trajectories can't be compared: OLD has no 'runs'" in said
-    assert "WITHOUT ANY RESUME" not in said
+    assert (
+        "Compared: 0 plain runs without any resume (0 more in OLD alone, 1 in NEW alone"
+    ) in said
+    assert not compare(old, new).drifts
+
+
+GOOD = json.loads(dump_results(results(row("A", "c", "BROKEN"))))
+BAD = {**GOOD["results"][0], "verdict": "HOLDS"}
 
 
 @pytest.mark.parametrize(
@@ -261,22 +272,24 @@ def test_an_older_file_has_no_trajectories():
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "has no results of check"),
         (b"{}", "has no results of check"),
-        (b'{"schema": 1, "results": {}}', "has no results of check"),
-        (b'{"schema": 1, "results": [1]}', "has no results of check"),
-        (b'{"schema": 1, "results": [{"subject": "A", "check": "c"}]}', "has no results of check"),
-        (
-            b'{"schema": 1, "results": [{"subject": "A", "check": "c", "verdict": "BROKEN"}]}',
-            "has no results of check",
-        ),
-        (b'{"schema": 1, "results": [], "runs": {"A": {"t": 1}}}', "has no results of check"),
-        (b'{"schema": 2, "results": []}', "has schema 2, and this harness reads 1"),
+        (b'{"schema": 2}', "has no results of check"),
+        (b'{"schema": 1, "results": []}', f"has schema 1, and this harness reads {SCHEMA}: write"),
+        (b'{"schema": 2, "results": []}', "is not as check --json wrote it ('torch' is missing"),
+        ({**GOOD, "results": {}}, "has no results of check"),
+        ({**GOOD, "results": [1]}, "is not as check --json wrote it"),
+        ({**GOOD, "results": [{"subject": "A", "check": "c"}]}, "('verdict' is missing"),
+        ({**GOOD, "results": [{**BAD, "verdict": "FINE"}]}, "'FINE' is not a valid Verdict"),
+        ({**GOOD, "runs": {"A": 1}}, "is not as check --json wrote it"),
+        ({**GOOD, "runs": {"A": {"t": "abc"}}}, "'abc' is not a list"),
+        ({**GOOD, "runs": {"A": {"t": 1}}}, "is not as check --json wrote it"),
         (None, "No such file"),
     ],
 )
 def test_a_file_of_something_else_is_one_sentence(content, message, command, tmp_path):
     if content is not None:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
         (tmp_path / "a.json").write_bytes(content)
-    (tmp_path / "b.json").write_text(json.dumps(results(row("A", "c", "HOLDS"))))
+    (tmp_path / "b.json").write_text(dump_results(results(row("A", "c", "HOLDS"))))
     for files in (("a.json", "b.json"), ("b.json", "a.json")):
         status, printed, errors = command("diff", *files)
         assert (status, printed) == (2, "")
@@ -301,12 +314,11 @@ def test_two_real_files(command, tmp_path):
     assert printed.endswith("CHANGED WITHOUT ANY RESUME: none\n")
     assert command("diff", "old.json", "old.json")[:2] == (0, printed)
 
-    data = read_results(tmp_path / "old.json")
-    broken = next(row for row in data["results"] if row["verdict"] == "BROKEN")
-    broken["verdict"] = "HOLDS"
-    own = next(iter(data["runs"]["LinearAnnealingLR"].values()))
+    file = read_results(tmp_path / "old.json")
+    rows = [replace(result, verdict=Verdict.HOLDS) for result in file.results]
+    own = next(iter(file.runs["LinearAnnealingLR"].values()))
     own[4][0] *= 2
-    (tmp_path / "old.json").write_text(json.dumps(data))
+    (tmp_path / "old.json").write_text(dump_results(replace(file, results=tuple(rows))))
     status, printed, _ = command("diff", "old.json", "new.json")
     assert status == 1
     assert "LinearAnnealingLR: 1 of " in printed

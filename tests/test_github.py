@@ -1,7 +1,6 @@
 """What is said on GitHub: annotations, the job's summary, and where neither is wanted."""
 
 import functools
-import json
 import os
 import shutil
 
@@ -14,13 +13,14 @@ from harness import Trace
 from harness.checks.registry import CHECKS, as_check
 from harness.cli import main as cli
 from harness.core.result import Counterexample, Result
+from harness.core.verdict import Verdict
 from harness.report.github import annotated, job_summary
+from harness.report.result_file import read_results
 from harness.subjects.location import place_of
 
 LAST_EPOCH = "resume_by_last_epoch"
 PICKLE = "resume_by_pickle"
 TRACE = "every=3 train:3 save:a resume:a"
-BY_NAME = {check.name: check for check in CHECKS}
 ONE_CHECK = ("check", "own_schedule:Halves", "--kwargs", "every=3", "--max-examples", 0,
              "--check")  # fmt: skip
 FILE, LINE = "tests/own_schedule.py", 9
@@ -33,13 +33,14 @@ def broken(check=LAST_EPOCH, **changes):
         "references": ("own_schedule:Halves", check),
         "torch": "2.13.0",
         "place": f"{ROOT / FILE}:{LINE}",
+        "promise": as_check(check).promise,
     }
-    return Result(changes.pop("subject", "Halves"), check, "BROKEN", **(options | changes))
+    return Result(changes.pop("subject", "Halves"), check, Verdict.BROKEN, **(options | changes))
 
 
 def unknown(check, **changes):
     options = {"reason": "the time limit of 30 s ran out", "torch": "2.13.0"}
-    return Result(changes.pop("subject", "Slow"), check, "UNKNOWN", **(options | changes))
+    return Result(changes.pop("subject", "Slow"), check, Verdict.UNKNOWN, **(options | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +52,11 @@ def _in_the_repository(monkeypatch):
 
 
 def test_an_annotation_to_the_letter():
-    assert annotated([broken()], BY_NAME) == [
+    assert annotated([broken()]) == [
         "::error file=tests/own_schedule.py,line=9,"
         "title=BROKEN Halves%3A resume_by_last_epoch (torch 2.13.0)::"
-        "expected lr [0.05], because the uninterrupted run (train:3) has it there; "
-        "got lr [0.025], however this run was resumed by resume_by_last_epoch; "
+        "expected lr [0.05] in the uninterrupted run (train:3); "
+        "got lr [0.025] after resuming with resume_by_last_epoch; "
         "at resume:a (operation 3 of 3), epoch 3%0A"
         f"counterexample: {TRACE}%0A"
         "reproduce with: python -m harness replay own_schedule:Halves resume_by_last_epoch "
@@ -69,7 +70,7 @@ def test_what_would_end_a_property_or_a_line_is_escaped(tmp_path, monkeypatch):
     path.touch()
     reason = "100%, or not:\r\nwho knows"
     result = unknown(PICKLE, reason=reason, place=f"{path}:7", subject="a,b:c")
-    assert annotated([result], {}) == [
+    assert annotated([result]) == [
         "::error file=a%2Cb%25.py,line=7,"
         "title=UNKNOWN a%2Cb%3Ac%3A resume_by_pickle (torch 2.13.0)::"
         "100%25, or not:%0D%0Awho knows"
@@ -77,19 +78,19 @@ def test_what_would_end_a_property_or_a_line_is_escaped(tmp_path, monkeypatch):
 
 
 def test_what_is_as_it_must_be_has_no_annotation():
-    verdicts = ("HOLDS", "KNOWN", "DECLINED")
-    assert annotated([Result("a", PICKLE, verdict, "why") for verdict in verdicts], {}) == []
+    verdicts = (Verdict.HOLDS, Verdict.KNOWN, Verdict.DECLINED)
+    assert annotated([Result("a", PICKLE, verdict, "why") for verdict in verdicts]) == []
 
 
 def test_a_note_is_said():
-    [line] = annotated([broken(reason="the weights were not compared")], BY_NAME)
+    [line] = annotated([broken(reason="the weights were not compared")])
     assert line.endswith("%0Anote: the weights were not compared")
 
 
 def test_the_same_reason_is_said_once_and_what_is_broken_first():
     unknowns = [unknown(check.name) for check in CHECKS[:5]]
-    stale = Result("StepLR", PICKLE, "STALE", "known.toml:3: its trace holds", torch="2.13.0")
-    lines = annotated([*unknowns, unknown(PICKLE, subject="b"), stale, broken()], BY_NAME)
+    stale = Result("StepLR", PICKLE, Verdict.STALE, "known.toml:3: its trace holds", torch="2.13.0")
+    lines = annotated([*unknowns, unknown(PICKLE, subject="b"), stale, broken()])
     assert [line.rpartition("title=")[2].partition("::")[0] for line in lines] == [
         "BROKEN Halves%3A resume_by_last_epoch (torch 2.13.0)",
         "STALE StepLR%3A resume_by_pickle (torch 2.13.0)",
@@ -99,15 +100,15 @@ def test_the_same_reason_is_said_once_and_what_is_broken_first():
 
 
 def test_more_than_github_shows_is_counted():
-    lines = annotated([broken(subject=f"s{number}") for number in range(10)], BY_NAME)
+    lines = annotated([broken(subject=f"s{number}") for number in range(10)])
     assert all("title=BROKEN" in line for line in lines)
-    lines = annotated([broken(subject=f"s{number}") for number in range(25)], BY_NAME)
+    lines = annotated([broken(subject=f"s{number}") for number in range(25)])
     assert len(lines) == 10
     assert lines[-1] == "::error::16 more are in the job's summary, and in its log"
 
 
 def properties(place):
-    [line] = annotated([unknown(PICKLE, place=place)], {})
+    [line] = annotated([unknown(PICKLE, place=place)])
     return line.removeprefix("::error ").partition("title=")[0].rstrip(",")
 
 
@@ -164,14 +165,14 @@ def test_a_broken_pair_and_an_unknown_one_have_the_subjects_place(command, tmp_p
     monkeypatch.chdir(ROOT)
     written = tmp_path / "results.json"
     command(*ONE_CHECK, LAST_EPOCH, "--check", PICKLE, "--json", written)
-    rows = json.loads(written.read_text())["results"]
-    assert [(row["verdict"], row.get("place")) for row in rows] == [
-        ("BROKEN", f"{FILE}:{LINE}"),
-        ("HOLDS", None),
+    results = read_results(written).results
+    assert [(result.verdict, result.place) for result in results] == [
+        (Verdict.BROKEN, f"{FILE}:{LINE}"),
+        (Verdict.HOLDS, ""),
     ]
     command(*ONE_CHECK, PICKLE, "--time-budget", "1e-9", "--json", written)
-    [row] = json.loads(written.read_text())["results"]
-    assert (row["verdict"], row["place"]) == ("UNKNOWN", f"{FILE}:{LINE}")
+    [result] = read_results(written).results
+    assert (result.verdict, result.place) == (Verdict.UNKNOWN, f"{FILE}:{LINE}")
 
 
 # ------------------------------------------------------------------------- the summary
@@ -179,19 +180,18 @@ def test_a_broken_pair_and_an_unknown_one_have_the_subjects_place(command, tmp_p
 
 def test_a_summary_to_the_letter():
     results = [
-        Result("Halves", PICKLE, "HOLDS", torch="2.13.0"),
+        Result("Halves", PICKLE, Verdict.HOLDS, torch="2.13.0"),
         broken(),
-        Result("other_one", PICKLE, "DECLINED", "it holds a lambda", torch="2.13.0"),
+        Result("other_one", PICKLE, Verdict.DECLINED, "it holds a lambda", torch="2.13.0"),
         unknown(LAST_EPOCH, subject="other_one", reason="it hangs"),
     ]
     sentence = (
-        "expected lr [0.05], because the uninterrupted run (train:3) has it there; got lr [0.025], "
-        "however this run was resumed by resume_by_last_epoch; at resume:a (operation 3 of 3), "
-        "epoch 3"
+        "expected lr [0.05] in the uninterrupted run (train:3); got lr [0.025] after resuming with "
+        "resume_by_last_epoch; at resume:a (operation 3 of 3), epoch 3"
     )
     promise = as_check(LAST_EPOCH).doc
     assert (
-        job_summary(results, BY_NAME)
+        job_summary(results)
         == f"""\
 ## lr-resume-harness, torch 2.13.0: 1 BROKEN, 1 UNKNOWN
 
@@ -210,8 +210,8 @@ BROKEN Halves: resume_by_last_epoch (torch 2.13.0)
   about           what last_epoch stands for
   counterexample  {TRACE}
   at              resume:a (operation 3 of 3), epoch 3
-  expected        lr [0.05], because the uninterrupted run (train:3) has it there
-  got             lr [0.025], however this run was resumed by resume_by_last_epoch
+  expected        lr [0.05] in the uninterrupted run (train:3)
+  got             lr [0.025] after resuming with resume_by_last_epoch
   Reproduce with:
     python -m harness replay own_schedule:Halves resume_by_last_epoch "{TRACE}"
     python -m harness script own_schedule:Halves resume_by_last_epoch "{TRACE}"
@@ -242,26 +242,26 @@ DECLINED other_one: resume_by_pickle
 
 
 def test_a_run_that_passes_has_a_short_summary():
-    text = job_summary([Result("a", PICKLE, "HOLDS", torch="2.13.0")], {})
+    text = job_summary([Result("a", PICKLE, Verdict.HOLDS, torch="2.13.0")])
     assert text.startswith("## lr-resume-harness, torch 2.13.0: nothing is broken\n\n")
     assert text.endswith("| subject | HOLDS |\n| --- | --: |\n| a | 1 |\n\n")
 
 
 def test_a_stopped_run_says_so():
-    text = job_summary([Result("a", PICKLE, "HOLDS")], {}, complete=False)
+    text = job_summary([Result("a", PICKLE, Verdict.HOLDS)], complete=False)
     assert "\nThe run was stopped: this is what was found so far.\n" in text
 
 
 def test_many_broken_pairs_are_folded():
-    assert job_summary([broken(subject=f"s{n}") for n in range(3)], BY_NAME).count("s open>") == 3
-    folded = job_summary([broken(subject=f"s{n}") for n in range(4)], BY_NAME)
+    assert job_summary([broken(subject=f"s{n}") for n in range(3)]).count("s open>") == 3
+    folded = job_summary([broken(subject=f"s{n}") for n in range(4)])
     assert (folded.count("<details>"), folded.count("s open>")) == (4, 0)
 
 
 def test_nothing_of_a_subject_is_taken_for_markdown_or_html():
     reason = "```\n</details> <b> & so on"
-    names = [Result("a|*b*|<i>", PICKLE, "UNKNOWN", reason), broken(subject="<c&d>")]
-    text = job_summary(names, BY_NAME)
+    names = [Result("a|*b*|<i>", PICKLE, Verdict.UNKNOWN, reason), broken(subject="<c&d>")]
+    text = job_summary(names)
     assert r"| a\|\*b\*\|\<i\> |" in text
     assert "<summary>BROKEN &lt;c&amp;d&gt;: resume_by_last_epoch" in text
     assert f"\n\n````text\nUNKNOWN a|*b*|<i>: {PICKLE}\n  {reason}\n````\n\n" in text
@@ -269,12 +269,12 @@ def test_nothing_of_a_subject_is_taken_for_markdown_or_html():
 
 def test_a_summary_keeps_to_its_room():
     results = [broken(subject=f"s{number}") for number in range(100)]
-    text = job_summary(results, BY_NAME, room=20_000)
+    text = job_summary(results, room=20_000)
     shown = text.count("<summary>BROKEN")
     assert 0 < shown < 100
     assert len(text.encode()) <= 20_000
     assert text.endswith(f"\n{100 - shown} more would not fit in here: see the log.\n\n")
-    assert len(job_summary(results, BY_NAME).encode()) > 20_000
+    assert len(job_summary(results).encode()) > 20_000
 
 
 # --------------------------------------------------------------------- the command line

@@ -2,37 +2,43 @@ import copy
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from pages import Page
 
+from harness.checks.registry import as_check
+from harness.core.result import Counterexample, Found, FoundBy, Promise, Result
+from harness.core.run import Tally
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
 from harness.report.matrix import COLOURS, LETTERS, markdown, merge, read
 from harness.report.matrix_page import page
-from harness.report.text import SCHEMA
+from harness.report.result_file import SCHEMA, ResultFile, dump_results
 
 VERDICTS = {
     "B": "BROKEN", "S": "STALE", "K": "KNOWN", "U": "UNKNOWN", "D": "DECLINED", ".": "HOLDS"
 }  # fmt: skip
-BROKEN_AT = {
-    "trace": "gamma=0.5 train:3 save:a resume:a", "operation": 2, "step": 0, "found_by": "sweep",
-    "expected": {"lr": [0.05]}, "actual": {"lr": [0.025]},
-}  # fmt: skip
+BROKEN_AT = Counterexample(
+    2, 0, {"lr": [0.05]}, {"lr": [0.025]}, Trace.parse("gamma=0.5 train:3 save:a resume:a"),
+    Found(FoundBy.SWEEP, 12, 0.5),
+)  # fmt: skip
 
 
 def row(check, subject, letter, **more):
-    found = BROKEN_AT if letter in "BK" else {}
-    reason = {"D": "it needs more", "U": "the time limit"}.get(letter, "")
-    return {
-        "subject": subject, "check": check, "verdict": VERDICTS[letter], "reason": reason,
-        "traces": 12, "resumes": 34, **found, **more,
-    }  # fmt: skip
+    given = {
+        "reason": {"D": "it needs more", "U": "the time limit"}.get(letter, ""),
+        "counterexample": BROKEN_AT if letter in "BK" else None,
+        "tally": Tally(12, 100, 34, 0),
+        "references": (subject, check),
+        **more,
+    }
+    return Result(subject, check, Verdict(VERDICTS[letter]), **given)
 
 
 def result(torch, rows, **more):
-    return {
-        "schema": SCHEMA, "torch": torch, "python": "3.11.2", "seed": 0, "max_examples": 25,
-        "complete": True, "runs": {}, "results": rows, **more,
-    }  # fmt: skip
+    file = ResultFile(SCHEMA, torch, "3.11.2", 0, 25, True, "1/1", tuple(rows))
+    return json.loads(dump_results(replace(file, **more)))
 
 
 @pytest.fixture
@@ -149,6 +155,8 @@ def test_markdown_prints_names_as_they_are(write):
 
 
 GOOD = result("2.0.1", [row("one", "First", "B")])
+FOUND = GOOD["results"][0]["counterexample"]
+WRITTEN_OTHERWISE = "r.json is not as check --json wrote it ("
 
 
 @pytest.mark.parametrize(
@@ -159,18 +167,34 @@ GOOD = result("2.0.1", [row("one", "First", "B")])
         ("[]", "r.json has no results of check in it"),
         ("{}", "r.json has no results of check in it"),
         ({**GOOD, "schema": 7}, f"r.json has schema 7, and this harness reads {SCHEMA}: "),
-        ({**GOOD, "complete": False}, "r.json is of a run that was stopped: let it run"),
-        ({**GOOD, "torch": "new"}, "r.json is no result of `check --json`"),
-        ({**GOOD, "torch": None}, "r.json is no result of `check --json`"),
+        ({**GOOD, "complete": False}, "r.json is from a run that was stopped: let it run"),
+        ({**GOOD, "torch": "new"}, "r.json does not say which torch it was run with"),
+        ({**GOOD, "torch": 2}, WRITTEN_OTHERWISE + "2 is not a str @ $.torch)"),
         ({**GOOD, "results": 5}, "r.json has no results of check in it"),
-        ({**GOOD, "results": ["StepLR"]}, "r.json has no results of check in it"),
-        ({**GOOD, "results": [{"check": "one"}]}, "r.json has no results of check in it"),
+        ({**GOOD, "results": ["StepLR"]}, WRITTEN_OTHERWISE),
+        ({**GOOD, "results": [{"check": "one"}]}, WRITTEN_OTHERWISE + "'subject' is missing"),
         *(
-            ({**GOOD, "results": [{**GOOD["results"][0], key: value}]}, f"r.json {said}")
+            ({**GOOD, "results": [{**GOOD["results"][0], key: value}]}, WRITTEN_OTHERWISE + said)
             for key, value, said in [
-                ("verdict", "FINE", "is no result of"), ("verdict", "", "is no result of"),
-                ("verdict", None, "has no results"), ("subject", 1, "has no results"),
-                ("trace", ["train:1"], "has no results"), ("expected", "lr", "has no results"),
+                ("verdict", "FINE", "'FINE' is not a valid Verdict @ $.results[0].verdict)"),
+                ("verdict", "", "'' is not a valid Verdict"),
+                ("verdict", None, "None is not a Verdict @ "),
+                ("subject", 1, "1 is not a str @ $.results[0].subject)"),
+                ("seconds", True, "True is not a float @ $.results[0].seconds)"),
+            ]
+        ),
+        *(
+            (
+                {**GOOD, "results": [
+                    {**GOOD["results"][0], "counterexample": {**FOUND, key: value}}
+                ]},
+                WRITTEN_OTHERWISE + said,
+            )
+            for key, value, said in [
+                ("trace", ["train:1"], "['train:1'] is not a trace @ "),
+                ("trace", "train:1 resume:a", "'resume:a' "),
+                ("expected", "lr", ""),
+                ("operation", 1.5, "1.5 is not a int @ $.results[0].counterexample.operation)"),
             ]
         ),
         ({**GOOD, "results": GOOD["results"] * 2}, "r.json has two verdicts on First: one"),
@@ -253,14 +277,15 @@ def test_the_page_has_all_cells_and_needs_nothing_else(merged):
 
 
 def test_the_page_says_what_a_check_promises(write):
-    rows = [row("resume_by_last_epoch", "StepLR", "B")]
+    promise = as_check("resume_by_last_epoch").promise
+    rows = [row("resume_by_last_epoch", "StepLR", "B", promise=promise)]
     parsed = Page(page(merge(map(read, write(a=result("2.0.1", rows))))))
     place = parsed.texts.index("resume_by_last_epoch")
     assert "build with last_epoch=k-1 after k scheduler steps." in parsed.texts[place + 1]
 
 
 def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
-    other = {"actual": {"lr": [0.0125]}}
+    other = {"counterexample": replace(BROKEN_AT, actual={"lr": [0.0125]})}
     results = {
         f"r{minor}": result(f"2.{minor}.0", [row("one", "First", "B", **more)])
         for minor, more in enumerate([{}, other, {}, {}])
@@ -274,16 +299,23 @@ def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
 
 def test_the_page_shows_hostile_text_as_text(write):
     evil = '<script>alert("&amp;")</script>'
+    found = Counterexample(
+        2,
+        0,
+        {evil: evil},
+        {"raises": evil},
+        Trace.parse("fn='</style><b>' train:3 save:a resume:a"),
+    )
     rows = [
-        row(evil, evil, "B", trace=evil, reason=evil, found_by=evil,
-            expected={evil: evil}, actual={"raises": evil}),
+        row(evil, evil, "B", reason=evil, counterexample=found, promise=Promise(evil, evil)),
         row("c", evil, "D", reason=evil), row("c", "x", "B"), row("d", evil, "."),
     ]  # fmt: skip
-    data = result("2.0.1", rows, python=evil, seed=evil, max_examples=evil)
+    data = result("2.0.1", rows, python=evil)
     other = result("2.1.0", [row("c", evil, ".")])
     text = page(merge(map(read, write(a=data, b=other))))
     parsed = Page(text)
     assert "script" not in {tag for tag, _ in parsed.tags}
+    assert "<b>" not in text.replace("<p><b>", "").replace("<b><code>", "")
     assert "<script" not in text
     assert parsed.texts.count(evil) >= 5
 

@@ -5,17 +5,18 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from conftest import ROOT
-from harness.engine.trajectory import trajectory
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import Subject, Trace, replay, resume_check
 from harness.checks.registry import as_check
 from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
-from harness.engine.runner import Runner, watch
+from harness.engine.runner import Runner
+from harness.engine.whole_run import run_to_the_end
 from harness.report.picture import STYLES, figure_of, picture_of
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of
+from harness.report.trajectory import trajectory
 from harness.subjects.references import as_subject
 from harness.subjects.registered import choose_subjects, subject_called
 from lr_schedules.correct import Halving
@@ -33,10 +34,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def shown(subject, check, trace):
     """What the picture of a counterexample is made of."""
-    subject, check = as_subject(subject), as_check(check)
-    result = replay(subject, check, trace)
+    result = replay(as_subject(subject), as_check(check), trace)
     assert result.verdict == "BROKEN"
-    return trajectory(subject, check, result)
+    return trajectory(result)
 
 
 def lines(figure):
@@ -158,17 +158,16 @@ def many_groups():
 
 
 def test_a_picture_is_text_and_the_same_each_time():
-    subject, check = as_subject(StepLR), as_check("resume_by_last_epoch")
-    result = replay(subject, check, STEP_BUG)
-    content = picture_of(subject, check, result)
-    assert content == picture_of(subject, check, result)
+    result = replay(StepLR, "resume_by_last_epoch", STEP_BUG)
+    content = picture_of(result)
+    assert content == picture_of(result)
     root = ElementTree.fromstring(content)
     said = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
     assert "epoch 3: 0.025, must be 0.05" in said
     assert "uninterrupted" in said
-    assert picture_of(subject, check, result, "png").startswith(b"\x89PNG")
+    assert picture_of(result, "png").startswith(b"\x89PNG")
     with pytest.raises(HarnessError, match="must end with"):
-        picture_of(subject, check, result, "pdf")
+        picture_of(result, "pdf")
 
 
 def test_watching_goes_on_where_a_run_raises():
@@ -187,10 +186,10 @@ def test_watching_goes_on_where_a_run_raises():
         "gamma=0.5 train:1 save:a train:1 save:b train:1 resume:b train:2 resume:a train:1"
     )
     bound = as_subject(ExponentialLR).bind(dict(trace.options))
-    start, late, early = watch(Runner(bound), as_check(resume_late), trace)
-    assert [epoch for epoch, _ in start.points] == [0, 1, 2, 3]
-    assert (late.points, late.raises) == ([], "RuntimeError: not this one")
-    assert [epoch for epoch, _ in early.points] == [1, 2]
+    start, late, early = run_to_the_end(Runner(bound), as_check(resume_late), trace)
+    assert [seen.epoch for seen in start.seen] == [0, 1, 2, 3]
+    assert (late.seen, late.raises) == ([], "RuntimeError: not this one")
+    assert [seen.epoch for seen in early.seen] == [1, 2]
     assert early.raises == ""
 
 

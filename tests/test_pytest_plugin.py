@@ -140,7 +140,7 @@ def test_each_verdict_has_its_outcome(user, pytester):
             "XFAIL *StepLR-resume_by_last_epoch[]] - *bug, *#102261: The constructor makes a step*",
         ]
     )
-    for ours in ("pairs.py", "pytest_plugin.py", "Traceback", "raise ", "hypothesis/"):
+    for ours in ("parametrize.py", "pytest_plugin.py", "Traceback", "raise ", "hypothesis/"):
         result.stdout.no_fnmatch_line(f"*{ours}*")
     said = properties(pytester.path / "out.xml")
     assert [case["verdict"] for case in said.values()] == [
@@ -247,7 +247,9 @@ def test_known_failures_of_ones_own(user, pytester):
     (pytester.path / "other.toml").write_text(entry_text(other))
     result = user(tests, "--ledger", "other.toml")
     assert outcomes(result) == {"failed": 1, "xfailed": 1}
-    result.stdout.fnmatch_lines(["  In no ledger:", "", "[[][[]failure]]", "subject = *:Halves*"])
+    result.stdout.fnmatch_lines(
+        ["  Not in any ledger:", "", "[[][[]failure]]", "subject = *:Halves*"]
+    )
 
 
 def test_check_scheduler_takes_the_ledger_of_the_run(user, pytester):
@@ -425,14 +427,14 @@ SUBJECTS = [HOLDS]
 {TWO_CHECKS}
 
 def test_cache():
-    from harness import pytest_plugin
+    from harness import parametrize
 
-    assert len(pytest_plugin._pairs) == 1
+    assert len(parametrize._pairs) == 1
 """
     assert outcomes(user(tests)) == {"passed": 4}
-    from harness import pytest_plugin
+    from harness import parametrize
 
-    assert not pytest_plugin._pairs
+    assert not parametrize._pairs
 
 
 def test_what_failed_last_is_run_first_and_alone(user):
@@ -462,7 +464,7 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
             ours = {name for name in sys.modules if name.startswith("harness")}
             assert ours == {
                 "harness", "harness.core", "harness.core.errors", "harness.core.defaults",
-                "harness.pytest_plugin",
+                "harness.core.verdict", "harness.parametrize", "harness.pytest_plugin",
             }
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_origin
 
 import cattrs
 from cattrs.errors import BaseValidationError
@@ -84,7 +84,7 @@ def read_results(path: Path) -> ResultFile:
         raise ResultsError(
             f"{path} is not JSON ({why}): give a file that check --json wrote"
         ) from None
-    if not isinstance(data, dict) or "schema" not in data or "results" not in data:
+    if not (isinstance(data, dict) and "schema" in data and isinstance(data.get("results"), list)):
         raise ResultsError(f"{path} has no results of check in it: give a file of check --json")
     if data["schema"] != SCHEMA:
         raise ResultsError(
@@ -143,12 +143,15 @@ def _decode(value: Any) -> Any:
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
-    """A hook that takes a value of one of these types only, and no bool for a number."""
+    """A hook that takes a value of one of these types only, and no bool for a number.
 
-    def take(value: Any, _: Any) -> Any:
+    It is for enums of text as well.
+    """
+
+    def take(value: Any, wanted: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{value!r:.40} is not a {kind.__name__}")
-        return kind(value)
+            raise TypeError(f"{value!r:.40} is not a {wanted.__name__}")
+        return wanted(value)
 
     return take
 
@@ -159,9 +162,20 @@ def _converter() -> cattrs.Converter:
         (str, (str,)), (bool, (bool,)), (int, (int,)), (float, (int, float)),
     ):  # fmt: skip
         converter.register_structure_hook(kind, _strict(kind, accepted))
+    converter.register_structure_hook_func(_is_list, lambda value, _: _list(value))
     converter.register_unstructure_hook(Trace, str)
     converter.register_structure_hook(Trace, lambda text, _: Trace.parse(_text(text)))
     return converter
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40} is not a list")
+    return value
 
 
 def _text(value: Any) -> str:

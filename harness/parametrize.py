@@ -1,0 +1,157 @@
+"""A test for each pair of subject and check: `parametrize_with_checks`.
+
+The outcomes of the tests are in `harness.pytest_plugin`. Only a call needs pytest, so that the
+name can be imported, and shown by ``pydoc``, where it is not installed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core import defaults as settings
+from harness.core.defaults import Settings
+from harness.core.errors import SubjectError, UndecidedError
+
+if TYPE_CHECKING:
+    import pytest
+
+    from harness.core.check import Check
+    from harness.core.ledger import Ledger
+    from harness.core.result import Result
+    from harness.engine.session import SubjectSession
+    from harness.subjects.subject import Subject
+
+__all__ = ["PairCheck", "forget", "ledger_of", "parametrize_with_checks", "unreported"]
+
+unreported: list[Result] = []
+"""Results that no report of pytest has yet."""
+_pairs: dict[Any, tuple[Any, SubjectSession]] = {}
+_ledgers: dict[tuple[Path, ...], Ledger] = {}
+
+
+def parametrize_with_checks(
+    subjects: Iterable[Any],
+    *,
+    checks: Iterable[Any] = (),
+    all_checks: bool | None = None,
+    max_examples: int | None = None,
+    seed: int | None = None,
+    time_limit: float | None = None,
+    ledger: str | Path | Iterable[str | Path] | None = None,
+) -> pytest.MarkDecorator:
+    """A decorator: the test is called as ``test(subject, check)`` for each pair of these.
+
+    Parameters are those of `harness.check_scheduler`, and each of `subjects` is what it takes as
+    one. The test calls ``check(subject)``. Its ids are as ``StepLR-resume_from_file``.
+
+    Raises `SubjectError` or `CheckError`, which pytest shows as an error of the collection.
+    """
+    import pytest
+
+    from harness.checks.registry import select_checks
+    from harness.subjects.references import as_subject
+    from harness.subjects.subject import Subject
+
+    if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
+        raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
+    chosen = [as_subject(subject) for subject in subjects]
+    if not chosen:
+        raise SubjectError("'subjects' is empty, so nothing would be checked: name one")
+    for name, count in Counter(subject.name for subject in chosen).items():
+        if count > 1:
+            raise SubjectError(
+                f"{count} subjects are called {name!r}: give each a name of its own, as in "
+                f"Subject({name + '-2'!r}, build, options={{...}})"
+            )
+    for subject in chosen:
+        subject.bind(dict.fromkeys(subject.open))
+    checks = list(checks)
+    said = settings.current.having(
+        all_checks=False if checks and all_checks is None else all_checks,
+        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
+    )  # fmt: skip
+    selected = select_checks(checks, all_checks=said.all_checks)
+    names = frozenset(check.name for check in selected)
+    return pytest.mark.parametrize(
+        ("subject", "check"),
+        [
+            pytest.param(subject, PairCheck(check, said, names), id=f"{subject.name}-{check.name}")
+            for subject in chosen
+            for check in selected
+        ],
+    )
+
+
+class PairCheck:
+    """A check that a test calls with a subject; `names` are those of all checks of the test."""
+
+    def __init__(self, check: Check, said: Settings, names: frozenset[str]) -> None:
+        self.check, self.said, self.names = check, said, names
+
+    def __repr__(self) -> str:
+        return self.check.name
+
+    def __call__(self, subject: Any) -> None:
+        """Raise what pytest makes the verdict's outcome of."""
+        __tracebackhide__ = True
+        import pytest
+
+        from harness.core import result as results
+        from harness.core.verdict import Verdict
+        from harness.report import text as report
+        from harness.report.failures import Failure
+        from harness.subjects.references import as_subject
+
+        result = self.pairs(as_subject(subject)).check(self.check)
+        unreported.append(result)
+        if result.verdict == Verdict.DECLINED:
+            pytest.skip(result.reason)
+        if result.verdict == Verdict.UNKNOWN:
+            raise UndecidedError(report.unknown_text([result]))
+        if result.verdict == Verdict.STALE:
+            raise results.BrokenSchedule(report.stale_text([result]), [result])
+        if result.verdict == Verdict.KNOWN:
+            pytest.xfail(result.reason)  # does nothing with --runxfail
+        if result.counterexample is not None:
+            text = report.broken_text(Failure((result,)))
+            if self.said.files and result.verdict == Verdict.BROKEN:
+                text += f"\n  Not in any ledger:\n\n{report.entries([result])[0]}"
+            raise results.BrokenSchedule(text, [result])
+
+    def pairs(self, subject: Subject) -> SubjectSession:
+        """The pairs of a subject, which is prepared when one of them is first asked for."""
+        from harness.core.ledger import NOTHING_KNOWN
+        from harness.core.result import Budget
+        from harness.engine.session import SubjectSession
+
+        key = (id(subject), self.said, self.names)
+        if key not in _pairs:
+            said, known = self.said, NOTHING_KNOWN
+            if not said.no_ledger:
+                known = ledger_of(said)
+            budget = Budget(said.max_examples, said.seed, said.time_limit)
+            pairs = SubjectSession(
+                subject, self.names, budget, ledger=known, search_known=said.search_known
+            )
+            _pairs[key] = subject, pairs  # the subject, so that its id stays its own
+        return _pairs[key][1]
+
+
+def ledger_of(said: Settings) -> Ledger:
+    """The known failures that installed packages ship, and those in the user's files."""
+    from harness.core.ledger import Ledger, read_ledger
+    from harness.subjects.registered import shipped_failures
+
+    if said.files not in _ledgers:
+        entries = (*shipped_failures().entries, *read_ledger(said.files).entries)
+        _ledgers[said.files] = Ledger(entries)
+    return _ledgers[said.files]
+
+
+def forget() -> None:
+    """Forget the subjects, ledgers and results of a run of pytest."""
+    for kept in (_pairs, _ledgers, unreported):
+        kept.clear()
