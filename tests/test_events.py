@@ -135,7 +135,7 @@ def events_planted():
 @pytest.mark.parametrize("kind", EVENTS)
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
-    monkeypatch.setattr("harness.engine.candidate_traces.sweep_events", lambda check, kinds: ())
+    monkeypatch.setattr("harness.engine.search.sweep_events", lambda check, kinds: ())
     names = {
         "skip": "OverflowNotSaved", "epoch": "GivenEpochNotSaved",
         "halve_lr": "UndoesWhatWasSetByHand", "add_group": "ForgetsAddedGroups",
