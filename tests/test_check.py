@@ -345,7 +345,9 @@ class OnlyMixed(faulty.Counter):
 
 def test_mixed_finds_what_no_way_finds_alone():
     found = broken(Subject("OnlyMixed", OnlyMixed))
-    assert found - {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"} == {"resumes_mixed"}
+    assert found - {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"} == {
+        "resumes_mixed"
+    }
 
 
 def test_drawn_options_are_drawn_and_said():
