@@ -1,7 +1,11 @@
+import json
+
 import pytest
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, replay
+from harness.core.result import LostAttribute
+from harness.report.result_file import read_results
 from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR
 
@@ -43,10 +47,10 @@ class RaisesOnLoad(OwnCounter):
         raise ValueError("no")
 
 
-def state(build, check, trace, **options):
+def lost(build, check, trace, **options):
     result = replay(Subject("x", build, options=options), check, trace)
     assert result.verdict == "BROKEN"
-    return result.counterexample.state
+    return result.counterexample.lost
 
 
 @pytest.mark.parametrize(
@@ -55,46 +59,55 @@ def state(build, check, trace, **options):
      ("resume_at_every_save", "train:2 save:a train:1")],
 )  # fmt: skip
 def test_what_is_not_saved_is_named(check, trace):
-    count, lists = state(OwnCounter, check, trace).split("; ")
-    assert count == "count is 1, and 3 in the uninterrupted run (it is not in the state_dict)"
-    assert lists == "lists is [1], and [3] in the uninterrupted run"
+    assert lost(OwnCounter, check, trace) == (
+        LostAttribute("count", "1", "3", saved=False),
+        LostAttribute("lists", "[1]", "[3]", saved=True),
+    )
 
 
 def test_what_is_saved_and_not_loaded_is_named():
-    assert state(ForgetsOnLoad, IN_ORDER, TRACE).startswith(
-        "count is 1, and 3 in the uninterrupted run; lists is"
+    assert lost(ForgetsOnLoad, IN_ORDER, TRACE) == (
+        LostAttribute("count", "1", "3", saved=True),
+        LostAttribute("lists", "[1]", "[3]", saved=True),
     )
 
 
 def test_going_back_in_place_compares_with_where_it_goes_back_to():
-    said = state(OwnCounter, "roll_back_in_place", "save:a train:2 load:a")
-    assert said.startswith("count is 3, and 1 in the uninterrupted run (it is not")
+    first, *_ = lost(OwnCounter, "roll_back_in_place", "save:a train:2 load:a")
+    assert first == LostAttribute("count", "3", "1", saved=False)
 
 
 def test_the_mistake_of_the_post_is_named():
-    said = state(PublishedLinearAnnealingLR, "resume_by_last_epoch", "train:2 save:a resume:a",
+    found = lost(PublishedLinearAnnealingLR, "resume_by_last_epoch", "train:2 save:a resume:a",
                  num_annealing_steps=3, num_total_steps=9)  # fmt: skip
-    assert said == "_step_count is 1, and 3 in the uninterrupted run"
+    assert found == (LostAttribute("_step_count", "1", "3", saved=True),)
 
 
 def test_what_the_methods_of_the_class_do_not_read_is_no_evidence():
-    said = state(StepLR, "resume_by_last_epoch", "train:2 save:a resume:a", step_size=2, gamma=0.5)
-    assert said == ""  # _step_count differs, and torch's own bookkeeping alone reads it
+    found = lost(StepLR, "resume_by_last_epoch", "train:2 save:a resume:a", step_size=2, gamma=0.5)
+    assert found == ()  # _step_count differs, and torch's own bookkeeping alone reads it
 
 
 def test_where_it_raises_nothing_is_compared():
-    assert state(RaisesOnLoad, IN_ORDER, TRACE) == ""
+    assert lost(RaisesOnLoad, IN_ORDER, TRACE) == ()
+
+
+def test_a_lost_attribute_is_told_in_a_sentence():
+    sentence = "count is 1, and 3 in the uninterrupted run"
+    assert str(LostAttribute("count", "1", "3", saved=True)) == sentence
+    assert str(LostAttribute("count", "1", "3", saved=False)) == (
+        f"{sentence} (it is not in the state_dict)"
+    )
 
 
 def test_it_is_shown_and_written_and_read(command, tmp_path):
-    import json
-
-    from harness.report.result_files import result_of
-
     status, printed, _ = command(
         "check", "test_attributes:OwnCounter", "--check", IN_ORDER, "--json", "x.json"
     )
     assert status == 1
     assert "\n  state           count is 1, and " in printed
     [row] = json.loads((tmp_path / "x.json").read_text())["results"]
-    assert result_of(row).counterexample.state == row["state"] != ""
+    [result] = read_results(tmp_path / "x.json").results
+    found = result.counterexample.lost
+    assert [vars(attribute) for attribute in found] == row["counterexample"]["lost"]
+    assert found[0] == LostAttribute("count", "1", found[0].expected, saved=False)

@@ -22,7 +22,7 @@ from harness import (
     state_check,
     step_with_metric,
 )
-from harness.checks.registry import HERE, MIXED, as_check, select_checks
+from harness.checks.registry import HERE, as_check, select_checks
 from lr_schedules.faults import FAULTS
 
 PLAIN = "resume_optimizer_then_scheduler"
@@ -256,7 +256,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("harness.engine.candidate_traces.sweep", fail)
+    monkeypatch.setattr("harness.engine.search.sweep", fail)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself" in result.reason
@@ -264,7 +264,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
 
 
 def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypatch):
-    monkeypatch.setattr("harness.engine.verdict.lacks", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("harness.engine.option_sets.lacks", lambda *arguments: 1 / 0)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert "error of the harness itself, please report it: ZeroDivisionError" in result.reason
@@ -327,7 +327,7 @@ def test_mixed_interleaves_what_holds_alone():
     assert found["resume_twice_from_one_dict"].verdict == "BROKEN"
     assert found["resumes_mixed"].verdict == "HOLDS"
     assert found["resumes_mixed"].tally.resumes > 20
-    alone = verdicts(subject, [MIXED])["resumes_mixed"]
+    alone = verdicts(subject, ["resumes_mixed"])["resumes_mixed"]
     assert (alone.verdict, alone.tally.steps) == ("HOLDS", found["resumes_mixed"].tally.steps)
 
 
@@ -345,7 +345,9 @@ class OnlyMixed(faulty.Counter):
 
 def test_mixed_finds_what_no_way_finds_alone():
     found = broken(Subject("OnlyMixed", OnlyMixed))
-    assert found - {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"} == {MIXED.name}
+    assert found - {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"} == {
+        "resumes_mixed"
+    }
 
 
 def test_drawn_options_are_drawn_and_said():

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from harness import Budget, Subject, SubjectError, Trace, TraceError, check_subject, replay
-from harness.checks.registry import CHANGED
+from harness.checks.registry import as_check
 from harness.cli import main as cli
 from harness.core.literals import Term
 from harness.engine.option_changes import changes, say
@@ -29,7 +29,7 @@ FAULT = {fault.name: fault for fault in FAULTS}
 
 
 def checked(subject, **budget):
-    [result] = check_subject(subject, [CHANGED], Budget(**budget))
+    [result] = check_subject(subject, [as_check(NAME)], Budget(**budget))
     return result
 
 

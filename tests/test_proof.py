@@ -15,12 +15,9 @@ from test_minimise import smaller, still_breaks
 from test_script import run_in_process
 
 from harness import CHECKS, Budget, Trace, check_subject
-from harness.checks.registry import HERE, MIXED, as_check
+from harness.checks.registry import HERE, as_check
 from harness.core.operations import EVENTS
-from harness.engine import candidate_traces as traces
-from harness.engine import option_sets as cases
-from harness.engine import search as machine
-from harness.engine.verdict import SubjectCheck
+from harness.engine import machine, option_sets, search, verdict
 from harness.report.script import script_of
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
@@ -159,7 +156,7 @@ def at_present(draft):
 
 
 all_ways = machine._Draft.ways_back
-search = SubjectCheck.search
+find = search.find
 
 
 def go_back_at_once(draft, pick):
@@ -174,10 +171,11 @@ def go_back_at_once(draft, pick):
     draft.went_back = True
 
 
-def no_search_in_place(work, chosen, holding, cases):
-    if chosen.at == "load":
+def no_search_in_place(trials, option_sets, holding, budget, **more):
+    if trials.check.at == "load":
         return None
-    return search(work, chosen, [way for way in holding if way.at != "load"], cases)
+    holding = [way for way in holding if way.at != "load"]
+    return find(trials, option_sets, holding, budget, **more)
 
 
 def nothing(*arguments):
@@ -188,12 +186,12 @@ WITHOUT = {
     "optimizer steps alone": [(machine, "PLAIN", ("train", "scheduler"))],
     "scheduler steps alone": [
         (machine, "PLAIN", ("train", "optimizer")),
-        (cases, "EVENTS", tuple(kind for kind in EVENTS if kind != "skip")),  # it is one, too
+        (option_sets, "EVENTS", tuple(kind for kind in EVENTS if kind != "skip")),  # it is one, too
     ],
     "going back in time": [(machine._Draft, "go_back", go_back_at_once)],
-    "loading in place": [(SubjectCheck, "search", no_search_in_place)],
-    "the second slot": [(machine, "SLOTS", ("a",)), (traces, "sweep_events", nothing)],
-    "the sweep": [(traces, "sweep", nothing), (traces, "sweep_events", nothing)],
+    "loading in place": [(verdict, "find", no_search_in_place)],
+    "the second slot": [(machine, "SLOTS", ("a",)), (search, "sweep_events", nothing)],
+    "the sweep": [(search, "sweep", nothing), (search, "sweep_events", nothing)],
 }
 
 
@@ -213,7 +211,8 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
     """With it, the fault is caught with 19 of 20 seeds at least."""
     chosen = [as_check(name) for name in BY_NAME[fault].caught_by]
     chosen = [check for check in chosen if check.search]  # what is slow loads in a way of its own
-    chosen += [] if MIXED in chosen else [MIXED]
+    mixed = as_check("resumes_mixed")
+    chosen += [] if mixed in chosen else [mixed]
 
     def caught():
         machine.draw_operations.cache_clear()

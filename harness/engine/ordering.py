@@ -71,7 +71,7 @@ def gate(
         if time.monotonic() >= end:
             reason, place = f"{ran_out} before it was tried", place_of(subject.build)
             result = Result(
-                subject.name, check.name, Verdict.UNKNOWN, reason, torch=torch.__version__,
+                subject.name, check.name, Verdict.UNKNOWN, reason, torch=str(torch.__version__),
                 references=(subject.reference, check.reference), place=place,
                 why=Reason.OUT_OF_TIME, promise=check.promise,
             )  # fmt: skip

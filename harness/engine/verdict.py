@@ -104,7 +104,7 @@ def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: f
         subject.name, check.name, decision.verdict, decision.reason, decision.counterexample,
         trials.tally, round(seconds, 4), (subject.reference, check.reference), trials.weights,
         tuple(prepared.untried.items()), trials.runners.resume_python if check.elsewhere else "",
-        torch.__version__, decision.replays, place, decision.why, check.promise,
+        str(torch.__version__), decision.replays, place, decision.why, check.promise,
     )  # fmt: skip
 
 

@@ -12,13 +12,19 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import cattrs
-from cattrs.errors import BaseValidationError
+from cattrs.errors import (
+    BaseValidationError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
 
 from harness.core.errors import HarnessError, ResultsError
 from harness.core.result import Budget, Result
@@ -28,6 +34,9 @@ __all__ = ["SCHEMA", "ResultFile", "dump_results", "read_results", "results_of_r
 
 SCHEMA = 2
 """The version of the format; it goes up when a key changes its sense or goes."""
+TAGS = frozenset({"$float", "$bytes", "$items"})
+"""The keys that stand for what JSON lacks; a dict with one of them alone is kept as items."""
+CONTAINERS: tuple[Any, ...] = (list, tuple, dict)
 
 
 @dataclass(frozen=True)
@@ -84,19 +93,35 @@ def read_results(path: Path) -> ResultFile:
         raise ResultsError(
             f"{path} is not JSON ({why}): give a file that check --json wrote"
         ) from None
-    if not (isinstance(data, dict) and "schema" in data and isinstance(data.get("results"), list)):
+    if not isinstance(data, dict) or "schema" not in data or "results" not in data:
         raise ResultsError(f"{path} has no results of check in it: give a file of check --json")
     if data["schema"] != SCHEMA:
         raise ResultsError(
-            f"{path} has schema {data['schema']!r:.40}, and this harness reads {SCHEMA}: "
+            f"{path} has schema {_shown(data['schema'])}, and this harness reads {SCHEMA}: "
             "write it again with this version's check --json"
         )
     try:
-        return _CONVERTER.structure(_decode(data), ResultFile)
-    except (BaseValidationError, HarnessError, RecursionError, ValueError, TypeError) as error:
+        file = _CONVERTER.structure(_decode(data), ResultFile)
+        _require_places(file)
+    except (
+        BaseValidationError, HarnessError, OverflowError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         raise ResultsError(
             f"{path} is not as check --json wrote it ({_first(error)}): write it again"
         ) from None
+    return file
+
+
+def _require_places(file: ResultFile) -> None:
+    """Raise `ValueError` for a counterexample that shows where its trace has no place."""
+    for result in file.results:
+        for found in (result.counterexample, *result.replays):
+            if found is None:
+                continue
+            operations = found.trace.operations
+            place, step = found.operation, found.step
+            if not 0 <= place < len(operations) or not 0 <= step <= operations[place].count:
+                raise ValueError(f"its trace {found.trace} has no step {step} of operation {place}")
 
 
 def _first(error: BaseException) -> str:
@@ -115,7 +140,7 @@ def _message(error: BaseException, kind: type | None) -> str:
 def _encode(value: Any) -> Any:
     """`value` as JSON can hold it."""
     if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) for key in value) and not _is_tagged(value):
             return {key: _encode(item) for key, item in value.items()}
         return {"$items": [[_encode(key), _encode(item)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -123,6 +148,11 @@ def _encode(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": str(value)}
     return {"$bytes": value.decode("latin-1")} if isinstance(value, bytes) else value
+
+
+def _is_tagged(value: dict[Any, Any]) -> bool:
+    """Whether a dict looks like one that stands for something else."""
+    return len(value) == 1 and not TAGS.isdisjoint(value)
 
 
 def _decode(value: Any) -> Any:
@@ -136,24 +166,57 @@ def _decode(value: Any) -> Any:
         if tag == "$float":
             return float(content)
         if tag == "$bytes":
-            return content.encode("latin-1")
+            return _text(content).encode("latin-1")
         if tag == "$items":
             return {_decode(key): _decode(item) for key, item in content}
     return {key: _decode(item) for key, item in value.items()}
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
-    """A hook that takes a value of one of these types only, and no bool for a number.
+    """A hook that takes a value of one of these types only, and no bool for a number."""
 
-    It is for enums of text as well.
-    """
-
-    def take(value: Any, wanted: Any) -> Any:
+    def take(value: Any, _: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{value!r:.40} is not a {wanted.__name__}")
-        return wanted(value)
+            raise TypeError(f"{_shown(value)} is not of type {kind.__name__}")
+        return kind(value)
 
     return take
+
+
+def _container(asked: Any, converter: cattrs.Converter) -> Any:
+    """A hook for a list, tuple or dict: it takes no other type, and names the first wrong item."""
+    origin, kinds = get_origin(asked), get_args(asked)
+
+    def item(value: Any, kind: Any, place: Any) -> Any:
+        try:
+            return converter.structure(value, kind)
+        except Exception as error:
+            error.add_note(IterableValidationNote(f"at {place!r}", place, kind))
+            raise IterableValidationError(f"wrong {asked}", [error], asked) from None
+
+    def take(value: Any, _: Any) -> Any:
+        if origin is dict:
+            pairs = _instance(value, dict).items()
+            return {_text(key): item(each, kinds[1], key) for key, each in pairs}
+        value = _instance(value, list)
+        every = kinds[:1] * len(value) if origin is list or kinds[-1] is Ellipsis else kinds
+        if len(every) != len(value):
+            raise ValueError(f"{len(value)} items, and there must be {len(every)}")
+        return origin(map(item, value, every, range(len(value))))
+
+    return take
+
+
+def _object(asked: Any, converter: cattrs.Converter) -> Any:
+    """A hook for a dataclass: it takes a dict only."""
+    build = make_dict_structure_fn(asked, converter)
+    return lambda value, kind: build(_instance(value, dict), kind)
+
+
+def _instance(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{_shown(value)} is not of type {kind.__name__}")
+    return value
 
 
 def _converter() -> cattrs.Converter:
@@ -162,26 +225,27 @@ def _converter() -> cattrs.Converter:
         (str, (str,)), (bool, (bool,)), (int, (int,)), (float, (int, float)),
     ):  # fmt: skip
         converter.register_structure_hook(kind, _strict(kind, accepted))
-    converter.register_structure_hook_func(_is_list, lambda value, _: _list(value))
+    converter.register_structure_hook(StrEnum, lambda value, asked: asked(_text(value)))
+    converter.register_structure_hook_factory(is_dataclass, lambda asked: _object(asked, converter))
+    converter.register_structure_hook_factory(
+        lambda asked: get_origin(asked) in CONTAINERS,
+        lambda asked: _container(asked, converter),
+    )
     converter.register_unstructure_hook(Trace, str)
     converter.register_structure_hook(Trace, lambda text, _: Trace.parse(_text(text)))
     return converter
 
 
-def _is_list(kind: Any) -> bool:
-    return get_origin(kind) is list
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r:.40} is not a list")
-    return value
-
-
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a trace")
-    return value
+    text: str = _instance(value, str)
+    return text
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of what holds others the type alone."""
+    if isinstance(value, (dict, list, bytes)):
+        return f"a {type(value).__name__}"
+    return f"{value!r:.40}"
 
 
 _CONVERTER = _converter()

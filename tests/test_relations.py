@@ -1,0 +1,228 @@
+"""What is said of a wrong value is exactly true of it."""
+
+import math
+from dataclasses import replace
+
+import ending
+import pytest
+from faulty import Falls
+from torch.optim.lr_scheduler import StepLR
+
+from harness import Counterexample, Subject, Trace, check_subject, replay, state_check
+from harness.checks.registry import as_check, select_checks
+from harness.core.relations import (
+    AGAIN,
+    BEGINS,
+    EARLIER,
+    LATER,
+    STAYS,
+    UNDONE,
+    alike,
+    operation_of,
+    relations,
+)
+from harness.engine.outcome import Reference
+from lr_schedules.subjects import SUBJECTS
+
+PLAIN = "resume_optimizer_then_scheduler"
+IN_PLACE = "roll_back_in_place"
+LAST_EPOCH = "resume_by_last_epoch"
+PROMISE = as_check(PLAIN).promise
+
+
+class Stays(Falls):
+    """Steps no more, once it is loaded."""
+
+    loaded = False
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.loaded = True
+
+    def step(self):
+        if not self.loaded:
+            super().step()
+
+
+class LoadsNothing(Falls):
+    """Leaves its count as it was, and writes its rates."""
+
+    def load_state_dict(self, state):
+        self.write()
+
+
+def falls(wrong):
+    return Subject("x", Falls, options={"wrong": wrong})
+
+
+def shown(subject, check, trace):
+    """What `trace` shows, as a counterexample."""
+    return replay(subject, check, trace).counterexample
+
+
+@pytest.mark.parametrize(
+    ("wrong", "trace", "expected"),
+    [
+        ("earlier", "train:3 save:a resume:a", {EARLIER}),
+        ("earlier", "train:1 save:a resume:a", {EARLIER, BEGINS}),
+        ("later", "train:3 save:a resume:a", {LATER}),
+        ("begins", "train:3 save:a resume:a", {BEGINS}),
+        ("begins", "optimizer:2 train:3 scheduler:1 save:a resume:a", {BEGINS}),
+        ("raises", "train:3 save:a resume:a", {"ValueError: N epochs of N, N in group2 at N"}),
+        ("nan", "train:3 save:a resume:a", {"not a number"}),
+        ("first", "train:3 save:a resume:a", {"the value of the first group in every group"}),
+        ("other", "train:3 save:a resume:a", set()),
+    ],
+)
+def test_a_relation_is_one_that_holds_exactly(wrong, trace, expected):
+    assert relations(shown(falls(wrong), PLAIN, trace)) == expected
+
+
+def test_what_is_off_by_one_float_is_no_relation():
+    found = shown(falls("earlier"), PLAIN, "train:3 save:a resume:a")
+    off = [math.nextafter(rate, 1) for rate in found.actual["lr"]]
+    assert relations(found) == {EARLIER}
+    assert relations(replace(found, actual={"lr": off})) == set()
+
+
+def test_without_the_uninterrupted_run_its_other_epochs_are_not_known():
+    found = shown(falls("earlier"), PLAIN, "train:3 save:a resume:a")
+    assert relations(replace(found, uninterrupted=None)) == set()
+
+
+def test_a_run_that_goes_on_from_where_it_was_is_told_from_one_that_stands_still():
+    trace = "train:4 save:a resume:a train:1"
+    assert relations(shown(Subject("x", Stays), PLAIN, trace)) == {STAYS, EARLIER}
+    assert relations(shown(falls("earlier"), PLAIN, trace)) == {EARLIER}
+
+
+def test_what_going_back_did_not_undo():
+    subject = Subject("x", LoadsNothing)
+    assert relations(shown(subject, IN_PLACE, "train:1 save:a train:3 load:a")) == {UNDONE}
+    assert relations(shown(subject, IN_PLACE, "train:1 save:a train:1 load:a")) == {UNDONE, LATER}
+
+
+def test_a_later_optimizer_step_of_the_same_epoch_is_not_the_checkpoint():
+    trace = Trace.parse("train:1 save:a optimizer:1 load:a")
+    weights = [{"weights": [[float(number)]]} for number in range(4)]
+    run = Reference("tot", weights).run(3)
+    assert (run.path, [seen.epoch for seen in run.seen]) == ("tot", [0, 1, 1, 2])
+    found = Counterexample(3, 0, weights[1], weights[2], trace, uninterrupted=run)
+    assert relations(found) == set()
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.3, 1 / 3, 0.9])
+@pytest.mark.parametrize("epoch", [2, 4, 6])
+def test_a_factor_that_is_taken_twice_is_found_in_spite_of_rounding(gamma, epoch):
+    subject = Subject("x", StepLR, options={"step_size": 2, "gamma": gamma})
+    assert AGAIN in relations(shown(subject, LAST_EPOCH, f"train:{epoch} save:a resume:a"))
+
+
+@state_check(at="step")
+def stays_above(optimizer):
+    """Each LR is above 0, and there is no other key."""
+    rates = [group["lr"] - 1 for group in optimizer.param_groups]
+    return {"lr": [abs(rate) for rate in rates]}, {"lr": rates}
+
+
+@state_check(at="step")
+def has_left(optimizer):
+    """A key is there."""
+    return {"left": 1, "lr": 0}, {"lr": 0}
+
+
+@state_check(at="step")
+def has_right(optimizer):
+    """A key is not there."""
+    return {"lr": 0}, {"lr": 0, "right": 1}
+
+
+@pytest.mark.parametrize(
+    ("check", "differs", "expected"),
+    [
+        (stays_above, {"lr"}, {"negative"}),
+        (has_left, {"left"}, {"missing"}),
+        (has_right, {"right"}, {"there, and should not be"}),
+    ],
+)
+def test_relations_of_a_state_check(check, differs, expected):
+    [result] = check_subject(Subject("x", Falls), select_checks([check]))
+    found = result.counterexample
+    assert set(found.actual) == differs
+    assert relations(found) == expected
+    assert operation_of(result.promise, found) == "the start"
+
+
+def test_messages_that_differ_in_numbers_are_one_relation():
+    found = [shown(falls("raises"), PLAIN, f"train:{k} save:a resume:a") for k in (5, 1, 3)]
+    assert len({str(one.actual) for one in found}) == 3
+    assert len({relations(one) for one in found}) == 1
+
+
+def test_what_is_given_after_the_end_has_its_relation():
+    [subject] = [subject for subject in ending.SUBJECTS if subject.name == "ForgetsItsEnd"]
+    [result] = check_subject(subject, [as_check(PLAIN)])
+    assert "raises" in result.counterexample.expected
+    assert relations(result.counterexample) == {"given, but the uninterrupted run raises"}
+
+
+def test_what_follows_neither_of_two_contracts_has_no_relation():
+    [subject] = [subject for subject in SUBJECTS if subject.name == "LambdaLR-stateful"]
+    [result] = check_subject(subject, [as_check("resume_with_changed_options")])
+    found = result.counterexample
+    assert not found.actual.keys() & found.expected.keys()
+    assert relations(found) == set()
+
+
+# ------------------------------------------------------------------- where it shows, and alike
+
+
+@pytest.mark.parametrize(
+    ("check", "trace", "place", "expected"),
+    [
+        (PLAIN, "train:3 save:a resume:a", (2, 0), "resume"),
+        (PLAIN, "train:3 save:b resume:b train:2", (3, 2), "a step after resume"),
+        (IN_PLACE, "save:a train:3 load:a", (2, 0), "load"),
+        (IN_PLACE, "save:a train:3 load:a scheduler:1", (3, 1), "a step after load"),
+        ("resume_at_every_save", "train:3 save:a", (1, 0), "resume"),
+        ("saved_state_is_a_snapshot", "train:3 save:a", (1, 0), "save"),
+        ("saved_state_is_a_snapshot", "train:3 save:a train:1", (2, 1), "a step after save"),
+        ("last_lr_is_the_groups_lr", "train:3", (0, 2), "a step"),
+        ("last_lr_is_the_groups_lr", "train:3", (0, 0), "the start"),
+    ],
+)
+def test_the_operation_is_told_without_slots(check, trace, place, expected):
+    found = Counterexample(*place, {"lr": [1]}, {"lr": [2]}, Trace.parse(trace))
+    assert operation_of(as_check(check).promise, found) == expected
+
+
+def test_alike_are_those_that_share_a_relation():
+    early, late = "train:1 save:a resume:a", "train:3 save:a resume:a"
+    begins, earlier = (
+        [shown(falls(wrong), PLAIN, trace) for trace in (early, late)]
+        for wrong in ("begins", "earlier")
+    )
+    assert alike(PROMISE, *begins)
+    assert alike(PROMISE, *earlier)
+    assert alike(PROMISE, begins[0], earlier[1])  # at the first epoch both are true
+    assert not alike(PROMISE, begins[1], earlier[1])
+
+
+def test_alike_are_those_of_which_no_relation_is_known():
+    early, late = (
+        shown(falls("other"), PLAIN, f"train:{epoch} save:a resume:a") for epoch in (2, 3)
+    )
+    assert relations(early) == relations(late) == set()
+    assert alike(PROMISE, early, late)
+    assert not alike(PROMISE, early, shown(falls("nan"), PLAIN, "train:3 save:a resume:a"))
+
+
+def test_alike_are_only_those_of_one_operation_and_of_the_same_values():
+    found = shown(falls("earlier"), PLAIN, "train:3 save:a resume:a")
+    later = Counterexample(3, 1, found.expected, found.actual,
+                           Trace.parse("train:3 save:a resume:a train:1"),
+                           uninterrupted=found.uninterrupted)  # fmt: skip
+    assert not alike(PROMISE, found, later)
+    both = {"lr": found.actual["lr"], "get_last_lr": found.actual["lr"]}
+    expected = {"lr": found.expected["lr"], "get_last_lr": found.expected["lr"]}
+    assert not alike(PROMISE, found, replace(found, expected=expected, actual=both))
