@@ -24,7 +24,7 @@ from harness import (
     resume_check,
     write_script,
 )
-from harness.checks.registry import HERE, MIXED
+from harness.checks.registry import HERE
 from harness.engine.requirements import lacking
 from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
@@ -121,7 +121,7 @@ def test_a_script_that_this_torch_cannot_run_exits_125(run_script):
         (ExponentialLR, "last_lr_is_the_groups_lr", "gamma=0.9 train:2 scheduler:2"),
         (
             ExponentialLR,
-            MIXED.name,
+            "resumes_mixed",
             "gamma=0.9 optimizer:2 save:a train:2 resume:a@resume_by_pickle train:1 save:b "
             "scheduler:2 load:b@roll_back_in_place train:2 resume:a@resume_twice_from_one_dict "
             "optimizer:1 resume:b@resume_from_file scheduler:2 train:1",
@@ -272,9 +272,9 @@ def test_a_trace_that_breaks_by_saving_for_what_comes_later_is_refused():
         "train:6 save:a optimizer:2 scheduler:2 load:a@roll_back_in_place scheduler:1 train:2 "
         "resume:a@resume_by_last_epoch train:6"
     )
-    assert replay(subject, MIXED, trace).verdict == "BROKEN"
+    assert replay(subject, "resumes_mixed", trace).verdict == "BROKEN"
     with pytest.raises(ScriptError, match="see saving_changes_nothing"):
-        write_script(subject, MIXED, trace)
+        write_script(subject, "resumes_mixed", trace)
 
 
 def test_a_trace_is_cut_where_it_breaks():
