@@ -127,8 +127,9 @@ def test_what_is_broken_beside_the_lr_is_what_is_drawn():
 def test_with_changed_options_there_are_three_runs():
     trace = "changed={'total':5} total=4 floor=0.25 save:a resume:a train:5"
     drawn = lines(figure_of(shown(SlopeOfTheNew, "resume_with_changed_options", trace)))
-    assert {"uninterrupted 0", "other 0", "resumed 0"} <= {*drawn}
-    old, new, seen = (drawn[f"{role} 0"][1][5] for role in ("uninterrupted", "other", "resumed"))
+    roles = ("uninterrupted", "other options", "resumed")
+    assert {f"{role} 0" for role in roles} <= {*drawn}
+    old, new, seen = (drawn[f"{role} 0"][1][5] for role in roles)
     assert old == new
     assert drawn["first 0"] == ([5], [seen])
 
