@@ -287,8 +287,8 @@ def matrix(
     the table goes to standard output, as Markdown.
     """
     from harness.core.files import check_writable, write_text
+    from harness.report.html import matrix_page
     from harness.report.matrix import markdown, merge, read
-    from harness.report.matrix_page import page
 
     for path in (markdown_file, html_file):
         if path is not None:
@@ -298,7 +298,7 @@ def matrix(
     if markdown_file is not None:
         made.append((markdown_file, markdown(merged)))
     if html_file is not None:
-        made.append((html_file, page(merged)))
+        made.append((html_file, matrix_page(merged)))
     for path, content in made:
         write_text(path, content)
         click.echo(f"wrote {path}")
