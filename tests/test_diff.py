@@ -3,10 +3,10 @@ import json
 import shlex
 
 import pytest
+from harness.report.result_files import read_results
 
 from harness.core.errors import ResultsError
 from harness.report.diff import compare, text
-from harness.report.result_files import read_results
 
 STEP = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 PLAIN = "gamma=0.5 train:2"

@@ -7,13 +7,13 @@ import time
 import pytest
 from conftest import ROOT
 from faulty import Falls
+from harness.engine.grouping import AGAIN
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
 import harness
 from harness import BrokenSchedule, Budget, Subject, check_scheduler, check_subject, explain
 from harness.checks.registry import as_check, select_checks
-from harness.engine.grouping import AGAIN
 
 PLAIN = "resume_optimizer_then_scheduler"
 LAST_EPOCH = "resume_by_last_epoch"

@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
+from harness.report.matrix_page import page
 from pages import Page
 
 from harness.report.matrix import COLOURS, LETTERS, markdown, merge, read
-from harness.report.matrix_page import page
 from harness.report.text import SCHEMA
 
 VERDICTS = {

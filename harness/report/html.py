@@ -353,9 +353,7 @@ def _rows(
     )
 
 
-def _parts(
-    results: Sequence[Result], groups: Sequence[Failure], scripts: Scripts
-) -> list[Part]:
+def _parts(results: Sequence[Result], groups: Sequence[Failure], scripts: Scripts) -> list[Part]:
     place = {id(result): index for index, result in enumerate(results)}
     parts = []
     for verdict, heading in HEADINGS.items():
