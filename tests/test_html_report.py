@@ -5,6 +5,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from harness.report.html_report import html_report
+from harness.report.matrix_page import page
 from packaging.version import Version
 from pages import Browser, Page, chromium
 
@@ -14,9 +16,7 @@ from harness.core.result import Budget, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
-from harness.report.html_report import html_report
 from harness.report.matrix import COLOURS, Source, merge
-from harness.report.matrix_page import page
 from harness.report.picture import picture_of
 from harness.report.script import script_of
 from harness.report.text import values_text

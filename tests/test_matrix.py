@@ -12,8 +12,8 @@ from harness.core.result import Counterexample, Found, FoundBy, Promise, Result
 from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
+from harness.report.html import matrix_page as page
 from harness.report.matrix import COLOURS, LETTERS, markdown, merge, read
-from harness.report.matrix_page import page
 from harness.report.result_file import SCHEMA, ResultFile, dump_results
 
 VERDICTS = {

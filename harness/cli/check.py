@@ -153,11 +153,20 @@ def check(
     argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.checks.registry import select_checks
-    from harness.core.files import check_folder, check_writable
+    from harness.cli.outputs import Outputs
+    from harness.cli.show import (
+        scripts_of,
+        show_missed,
+        show_results,
+        status_of,
+        write_files,
+    )
+    from harness.core.files import check_folder, check_writable, write_text
     from harness.core.ledger import NOTHING_KNOWN
     from harness.core.result import Budget
     from harness.engine.ordering import gate, shard_of
     from harness.engine.session import SubjectSession
+    from harness.report.github import annotate, write_summary
     from harness.subjects.registered import choose_subjects, known_failures
 
     if kwargs and not subjects:
@@ -203,35 +212,38 @@ def check(
     else:
         checked = gate(pairs, make, budget, time_budget)
     results, complete = _run(pairs, checked, explores=profile == "explore")
-    from harness.cli.show import show_missed, show_results
-    from harness.report.github import tell_github
-
     tried = [pair for index, pair in enumerate(pairs) if index in results]
     last = [results[index] for index in sorted(results)]
-    show_missed(found)
-    status = show_results(last, pairs=tried, scripts=scripts, plots=plots, ledger=not no_ledger)
-    by_name = {subject.name: subject for subject, _ in tried}
-    part = "/".join(map(str, shard))
+    outputs = Outputs()
     not_checked = {missed.what: missed.why for missed in found.missed}
-    tell_github(ci, last, complete=complete, not_checked=not_checked)
+    part = "/".join(map(str, shard))
     if json_file is not None:
-        from harness.core.files import write_text
         from harness.engine.option_sets import uninterrupted_rates
         from harness.report.result_file import dump_results, results_of_run
 
-        runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
-        file = results_of_run(last, budget, complete=complete, runs=runs, shard=part)
-        write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
+        with outputs.one():
+            by_name = {subject.name: subject for subject, _ in tried}
+            runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
+            file = results_of_run(last, budget, complete=complete, runs=runs, shard=part)
+            write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
+    made = scripts_of(last, tried) if scripts or html_file else {}
     if html_file is not None:
-        from harness.core.files import write_text
-        from harness.report.html_report import html_report
+        from harness.report.html import run_page
 
-        by_check = {check.name: check for check in selected}
-        page = html_report(last, by_name, by_check, budget, complete=complete, shard=part)
-        write_text(html_file, page)
+        with outputs.one():
+            page = run_page(last, made, budget, complete=complete, shard=part)
+            write_text(html_file, page)
+    files = write_files(last, made, outputs, scripts=scripts, plots=plots)
+    with outputs.one():
+        write_summary(ci, last, complete=complete)
+    with outputs.printed():
+        show_missed(found)
+        show_results(last, files=files, ledger=not no_ledger)
+        annotate(ci, last, not_checked=not_checked)
+    status = status_of(last)
     if found.missed:
         status = status or FAILED
-    return status if complete else INTERRUPTED
+    return outputs.status(status) if complete else INTERRUPTED
 
 
 def _explored(

@@ -23,6 +23,7 @@ from harness.cli.options import (
     RESUME_PYTHON,
     check_python,
 )
+from harness.cli.outputs import Outputs, no_more_output, say, tell
 from harness.cli.plot import plot
 from harness.cli.progress import bar
 from harness.core.errors import HarnessError
@@ -53,7 +54,7 @@ def _status() -> int:
         click.echo("error: a subject or a check ended the program by sys.exit", err=True)
         status = FAILED
     except HarnessError as error:
-        click.echo(f"error: {error}", err=True)
+        tell(f"error: {error}")
         status = FAILED
     except click.Abort:
         status = INTERRUPTED
@@ -61,10 +62,10 @@ def _status() -> int:
         error.show()
         status = FAILED
     except (BrokenPipeError, _ReaderIsGone):  # who reads the pipe has seen enough
-        _no_more_output()
+        no_more_output()
         status = FAILED
     except OSError as error:
-        _no_more_output()
+        no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
         status = FAILED
     return status
@@ -94,11 +95,6 @@ def cli() -> None:
     """
 
 
-def _no_more_output() -> None:
-    """Give what is still buffered nowhere to fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @cli.command()
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
@@ -120,17 +116,17 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     check_python(resume_python)
     result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == Verdict.BROKEN:
-        click.echo("still broken\n" + report.broken_text(Failure((result,))))
+        say("still broken\n" + report.broken_text(Failure((result,))))
         return BROKEN_FOUND
     if result.verdict == Verdict.DECLINED:
-        click.echo(f"declined: {result.reason}")
+        say(f"declined: {result.reason}")
         return OK
     if result.verdict == Verdict.HOLDS:
-        click.echo(f"holds on torch {result.torch}: {report.tried_text([result])}")
+        say(f"holds on torch {result.torch}: {report.tried_text([result])}")
         if result.note:
-            click.echo(f"note: {result.note}")
+            say(f"note: {result.note}")
         return OK
-    click.echo(f"cannot tell: {result.reason}")
+    say(f"cannot tell: {result.reason}")
     return FAILED
 
 
@@ -225,10 +221,13 @@ def selftest(
         heard()
         click.echo("interrupted: nothing is proven", err=True)
         return INTERRUPTED
-    selftest_report.show(trials, aside, quick=quick)
+    outputs = Outputs()
     if json_file is not None:
-        write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
-    return selftest_report.status(trials)
+        with outputs.one():
+            write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
+    with outputs.printed():
+        selftest_report.show(trials, aside, quick=quick)
+    return outputs.status(selftest_report.status(trials))
 
 
 for command in (check, list_, ledger, plot):
@@ -246,22 +245,27 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
 
     Exit status: that of `check`; 2 where the files are not all the parts of one run.
     """
-    from harness.cli.show import show_results
+    from harness.cli.show import show_results, status_of
     from harness.core.files import check_writable, write_text
     from harness.core.result import Verdict
-    from harness.report.github import tell_github
+    from harness.report.github import annotate, write_summary
     from harness.report.merge import merged
     from harness.report.result_file import dump_results, read_results
 
     if json_file is not None:
         check_writable(json_file)
     file = merged([(path, read_results(path)) for path in results])
+    outputs = Outputs()
     if json_file is not None:
-        write_text(json_file, dump_results(file))
+        with outputs.one():
+            write_text(json_file, dump_results(file))
+    with outputs.one():
+        write_summary(ci, file.results)
     known = any(result.verdict == Verdict.KNOWN for result in file.results)
-    status = show_results(file.results, ledger=known)
-    tell_github(ci, file.results)
-    return status
+    with outputs.printed():
+        show_results(file.results, ledger=known)
+        annotate(ci, file.results)
+    return outputs.status(status_of(file.results))
 
 
 @cli.command()
@@ -303,8 +307,8 @@ def matrix(
     the table goes to standard output, as Markdown.
     """
     from harness.core.files import check_writable, write_text
+    from harness.report.html import matrix_page
     from harness.report.matrix import markdown, merge, read
-    from harness.report.matrix_page import page
 
     for path in (markdown_file, html_file):
         if path is not None:
@@ -314,12 +318,18 @@ def matrix(
     if markdown_file is not None:
         made.append((markdown_file, markdown(merged)))
     if html_file is not None:
-        made.append((html_file, page(merged)))
+        made.append((html_file, matrix_page(merged)))
+    outputs = Outputs()
+    written = []
     for path, content in made:
-        write_text(path, content)
-        click.echo(f"wrote {path}")
+        with outputs.one():
+            write_text(path, content)
+            written.append(f"wrote {path}")
+    with outputs.printed():
+        for line in written:
+            say(line)
+        if not made:
+            say(markdown(merged).rstrip("\n"))
     if merged.uneven:
-        click.echo(f"note: {merged.uneven}", err=True)
-    if not made:
-        click.echo(markdown(merged), nl=False)
-    return OK
+        tell(f"note: {merged.uneven}")
+    return outputs.status(OK)

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
+from harness.cli.outputs import tell
 from harness.core.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
 
     def show(done: int, what: str, line: str) -> None:
         if line:
-            click.echo(line, err=True)
+            tell(line)
 
     yield show
 

@@ -1,17 +1,18 @@
-"""Prints what a run found, and writes its scripts."""
+"""Prints what a run found, and writes its scripts and pictures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-import click
 from rich.console import Console
 
 from harness.cli.options import BROKEN_FOUND, FAILED, OK
+from harness.cli.outputs import Outputs, say, tell
 from harness.core.check import Check
-from harness.core.errors import HarnessError, OutputError
+from harness.core.errors import HarnessError, ScriptError
 from harness.core.files import file_names, write_bytes, write_text
 from harness.core.result import Result
 from harness.core.verdict import Verdict
@@ -28,33 +29,24 @@ FEW = 3
 def show_results(
     results: Sequence[Result],
     *,
-    pairs: Sequence[tuple[Subject, Check]] = (),
-    scripts: Path | None = None,
-    plots: Path | None = None,
+    files: Mapping[int, Sequence[str]] = MappingProxyType({}),
     ledger: bool = False,
-) -> int:
-    """Print everything that was found, write scripts and pictures, and return the exit status.
+) -> None:
+    """Print everything that was found.
 
-    `pairs` are those of the results, one each, if there are `scripts` or `plots`. With a `ledger`
-    what is broken is printed as its entries, too.
+    `files` are lines about the files of a counterexample, by the id() of its result. With a
+    `ledger` what is broken is printed as its entries, too.
     """
     if not results:
-        return FAILED
-    reasons = {result.reason for result in results}
-    if len(reasons) == 1 and all(result.verdict == Verdict.UNKNOWN for result in results):
-        click.echo(f"error: {reasons.pop()}", err=True)
-        return FAILED
-    pair_of = {id(result): pair for result, pair in zip(results, pairs, strict=False)}
-    broken = failures(results)
-    stems = file_names(_stem(failure.result) for failure in broken)
-    for failure in broken:
-        click.echo(report.broken_text(failure))
-        result, stem = failure.result, stems[_stem(failure.result)]
-        if scripts is not None:
-            click.echo(f"  {_script_file(scripts / stem, *pair_of[id(result)], result)}")
-        if plots is not None:
-            click.echo(f"  {_picture_file(plots / stem, result)}")
-        click.echo()
+        return
+    if reason := _only_reason(results):
+        tell(f"error: {reason}")
+        return
+    for failure in failures(results):
+        say(report.broken_text(failure))
+        for line in files.get(id(failure.result), ()):
+            say(f"  {line}")
+        say()
     for text in (
         report.known_text(results),
         report.note_text(results),
@@ -63,69 +55,126 @@ def show_results(
         report.untried_text(results),
     ):
         if text:
-            click.echo(text + "\n")
+            say(text + "\n")
     if ledger and (entries := report.entries(results)):
         if len(entries) <= FEW:
-            click.echo("Not in any ledger. To accept what is broken, put this into one:\n")
-            click.echo("\n\n".join(entries) + "\n")
+            say("Not in any ledger. To accept what is broken, put this into one:\n")
+            say("\n\n".join(entries) + "\n")
         else:
-            click.echo(
+            say(
                 f"{len(entries)} failures are not in any ledger. To print entries for them, with "
                 "the file of check --json:"
             )
-            click.echo("  python -m harness ledger update FILE\n")
+            say("  python -m harness ledger update FILE\n")
     if any(result.verdict != Verdict.HOLDS for result in results):
         terminal = sys.stdout.isatty()
         Console(width=None if terminal else 100, highlight=False).print(report.table(results))
-        click.echo()
-        click.echo(report.legend(results))
-        click.echo()
-    click.echo(report.summary(results))
-    if broken or any(result.verdict == Verdict.STALE for result in results):
+        say()
+        say(report.legend(results))
+        say()
+    say(report.summary(results))
+
+
+def status_of(results: Sequence[Result]) -> int:
+    """The exit status that the verdicts make."""
+    if not results or _only_reason(results):
+        return FAILED
+    verdicts = {result.verdict for result in results}
+    if verdicts & {Verdict.BROKEN, Verdict.STALE}:
         return BROKEN_FOUND
-    return FAILED if any(result.verdict == Verdict.UNKNOWN for result in results) else OK
+    return FAILED if Verdict.UNKNOWN in verdicts else OK
+
+
+def _only_reason(results: Sequence[Result]) -> str:
+    """Why every result is UNKNOWN, if it is the same reason for all; else empty."""
+    reasons = {result.reason for result in results}
+    unknown = all(result.verdict == Verdict.UNKNOWN for result in results)
+    return reasons.pop() if unknown and len(reasons) == 1 else ""
 
 
 def show_missed(found: Found) -> None:
     """Print what was found and can't be checked."""
     for line in found.unread:
-        click.echo(f"note: {line}", err=True)
+        tell(f"note: {line}")
     for missed in found.missed:
-        click.echo(f"{missed}\n")
+        say(f"{missed}\n")
+
+
+def scripts_of(
+    results: Sequence[Result], pairs: Sequence[tuple[Subject, Check]]
+) -> dict[tuple[str, str], str | HarnessError]:
+    """The scripts of what is broken by one cause or stale, by the names of subject and check.
+
+    `pairs` are those of the results, one each. Instead of a script that can't be written there is
+    the reason.
+    """
+    made: dict[tuple[str, str], str | HarnessError] = {}
+    shown = {id(failure.result) for failure in failures(results)}
+    for result, (subject, check) in zip(results, pairs, strict=True):
+        found = result.counterexample
+        if found is None or (result.verdict != Verdict.STALE and id(result) not in shown):
+            continue
+        try:
+            script: str | HarnessError = script_of(subject, check, result, found.trace)
+        except HarnessError as error:
+            script = error
+        except Exception as error:  # of the harness: the other outputs are written all the same
+            script = ScriptError(f"error of the harness itself, please report it: {error!r}")
+        made[result.subject, result.check] = script
+    return made
+
+
+def write_files(
+    results: Sequence[Result],
+    made: Mapping[tuple[str, str], str | HarnessError],
+    outputs: Outputs,
+    *,
+    scripts: Path | None,
+    plots: Path | None,
+) -> dict[int, list[str]]:
+    """Write the scripts that were `made`, and pictures, to these folders.
+
+    Returns lines about the files of a failure, by the id() of its result.
+    """
+    broken = failures(results)
+    stems = file_names(_stem(failure.result) for failure in broken)
+    lines: dict[int, list[str]] = {}
+    for failure in broken:
+        result, stem = failure.result, stems[_stem(failure.result)]
+        said = lines[id(result)] = []
+        if scripts is not None:
+            script = made[result.subject, result.check]
+            said.append(_script_file(scripts / f"{stem}.py", script, outputs))
+        if plots is not None:
+            said.append(_picture_file(plots / f"{stem}.svg", result, outputs))
+    return lines
 
 
 def _stem(result: Result) -> str:
     return f"{result.subject}-{result.check}"
 
 
-def _script_file(stem: Path, subject: Subject, chosen: Check, result: Result) -> str:
-    """Write the script of one counterexample, and say where it is."""
-    assert result.counterexample is not None
-    path = stem.with_name(f"{stem.name}.py")
-    try:
-        write_text(path, script_of(subject, chosen, result, result.counterexample.trace))
-    except OutputError as error:
-        click.echo(f"error: {error}", err=True)
-        return "No script: it can't be written"
-    except HarnessError as error:
-        return f"No script: {error}"
-    return f"Script: {path}"
+def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> str:
+    """Write a script, and say where it is."""
+    if isinstance(script, HarnessError):
+        return f"No script: {script}"
+    with outputs.one():
+        write_text(path, script)
+        return f"Script: {path}"
+    return "No script: it can't be written"
 
 
-def _picture_file(stem: Path, result: Result) -> str:
+def _picture_file(path: Path, result: Result, outputs: Outputs) -> str:
     """Write the picture of one counterexample, and say where it is."""
     from harness.report.picture import picture_of
 
-    path = stem.with_name(f"{stem.name}.svg")
     try:
         content = picture_of(result)
     except HarnessError as error:
         return f"No picture: {error}"
     if content is None:
-        return "No picture: it is about the state, which no LR shows"
-    try:
+        return "No picture: this check is about the state, which no LR shows"
+    with outputs.one():
         write_bytes(path, content)
-    except OutputError as error:
-        click.echo(f"error: {error}", err=True)
-        return "No picture: it can't be written"
-    return f"Picture: {path}"
+        return f"Picture: {path}"
+    return "No picture: it can't be written"

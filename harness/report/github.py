@@ -13,7 +13,10 @@ from types import MappingProxyType
 
 import click
 
-from harness.core.result import Counterexample, Result, Verdict
+from harness.core.errors import OutputError
+from harness.core.result import Counterexample, Result
+from harness.core.safe_text import printable
+from harness.core.verdict import Verdict
 from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.matrix import escaped
@@ -28,32 +31,41 @@ FEW = 3
 """So many broken pairs are shown unfolded."""
 
 
-def tell_github(
+def annotate(
     ci: str,
     results: Sequence[Result],
     *,
-    complete: bool = True,
     not_checked: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Print annotations, and append to the job's summary; `ci` is the option ``--ci``.
+    """Print annotations, where `ci`, the option ``--ci``, asks for them.
 
-    `not_checked` are schedulers that can't be built, each with the reason. If the summary can't be
-    written, that is said and changes nothing else: the verdicts stand in the log as well.
+    `not_checked` are schedulers that can't be built, each with the reason.
     """
-    if ci == "none" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") != "true"):
+    if not _on_github(ci):
         return
     for line in annotated(results):
         click.echo(line)
     for what, why in not_checked.items():
         click.echo(f"::error title={_property(f'NOT CHECKED {what}')}::{_data(why)}")
+
+
+def write_summary(ci: str, results: Sequence[Result], *, complete: bool = True) -> None:
+    """Append to the job's summary, where `ci`, the option ``--ci``, asks for it.
+
+    Raises `OutputError`.
+    """
     name = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not name or not results:
+    if not _on_github(ci) or not name or not results:
         return
     try:
         with Path(name).open("a", encoding="utf-8", newline="\n") as file:
             file.write(job_summary(results, complete=complete, room=ROOM - file.tell()))
     except OSError as error:
-        click.echo(f"warning: cannot write the job's summary to {name}: {error.strerror}", err=True)
+        raise OutputError(f"cannot write the job's summary to {name}: {error.strerror}") from None
+
+
+def _on_github(ci: str) -> bool:
+    return ci == "github" or (ci == "auto" and os.environ.get("GITHUB_ACTIONS") == "true")
 
 
 def annotated(results: Sequence[Result]) -> list[str]:
@@ -130,7 +142,7 @@ def _same_files(path: Path, root: Path) -> Iterator[Path]:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text.replace("\r\n", "\n")).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
@@ -159,10 +171,12 @@ def job_summary(
     text, left = "", 0
     for part in filter(None, parts):
         # The room that is kept free is for the sentence below.
-        fits = len(f"{text}{part}\n".encode()) <= room - 100
+        fits = len(printable(f"{text}{part}\n").encode()) <= room - 100
         text += f"{part}\n" if fits else ""
         left += not fits
-    return text + (f"{left} more would not fit in here: see the log.\n\n" if left else "")
+    return printable(text) + (
+        f"{left} more would not fit in here: see the log.\n\n" if left else ""
+    )
 
 
 def _table(results: Sequence[Result]) -> str:
