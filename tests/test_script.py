@@ -1,7 +1,9 @@
 import functools
 import math
 import sys
+import traceback
 import types
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -38,12 +40,16 @@ def run_in_process(text):
     printed = []
     module = types.ModuleType("a_script")
     module.print = lambda *words: printed.append(" ".join(map(str, words)))
-    with mock.patch.dict(sys.modules, a_script=module):  # where pickle looks for its classes
+    with (
+        mock.patch.dict(sys.modules, a_script=module),  # where pickle looks for its classes
+        mock.patch("atexit.register"),
+        warnings.catch_warnings(),
+    ):
         try:
             exec(compile(text, "a_script.py", "exec"), vars(module))
-            return module.main(), printed
-        except SystemExit as stop:
-            return stop.code, printed
+        except (Exception, SystemExit):
+            traceback.print_exc()
+    return getattr(module, "exit_status", 125), printed
 
 
 @pytest.mark.slow
