@@ -232,7 +232,7 @@ class _Writer:
             f"    scheduler = {self.names.build}(optimizer)",
         ]
 
-    def _loop(self, operation: Operation, path: str) -> list[str]:
+    def _loop(self, operation: Operation, path: str, *, seen: bool = False) -> list[str]:
         """A loop over the steps of one operation, without what follows each step."""
         index, epoch, count = gradients(path), epochs(path), operation.count
         name = self.source.name
@@ -257,9 +257,7 @@ class _Writer:
             case _:
                 lines = [f"{name(loop.add_group)}(optimizer)"]
         first = f"{index}, " if index else ""
-        look = f"yield {_plus('i', len(path) - index + 1)}, optimizer, scheduler"
-        if self.check.compares == "values":
-            look = ""
+        look = f"yield {_plus('i', len(path) - index + 1)}, optimizer, scheduler" if seen else ""
         return [
             f"for i in range({first}{index + count}):",
             *(f"    {line}" for line in [*lines, look] if line),
@@ -273,9 +271,11 @@ class _Writer:
         stopped: list[Operation] = []
         pending: list[str] = []
         steps = list(walk(operations))
+        whole = branches(operations)[-1] if operations else ""
         for number, (operation, before, after) in enumerate(steps):
             if operation.kind in STEPS:
-                lines += [f"    {line}" for line in self._loop(operation, before)]
+                seen = whole.startswith(after)  # else it is of a branch that the run leaves again
+                lines += [f"    {line}" for line in self._loop(operation, before, seen=seen)]
                 continue
             if operation.kind == "save":
                 pending += self._save(number, after)
@@ -292,7 +292,8 @@ class _Writer:
                 steps[number + 1][0].kind in STEPS or steps[number + 1][2] != after
             ):
                 continue
-            pending.append(f"yield {len(after)}, optimizer, scheduler")
+            if whole.startswith(after):
+                pending.append(f"yield {len(after)}, optimizer, scheduler")
             said = f"# {', '.join(map(str, stopped))}, at epoch {epochs(after)}"
             lines.append(f"    if interrupted:  {said}" if guarded else f"    {said}")
             lines += [f"    {'    ' if guarded else ''}{line}" for line in pending]

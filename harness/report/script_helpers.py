@@ -17,13 +17,14 @@ Ended = tuple[list[dict[str, Any]], str]
 
 def observed(run: Iterable[tuple[int, Any, Any]]) -> Ended:
     """What a run shows after each step, and the exception that ends it or nothing."""
-    seen: list[dict[str, Any]] = []
+    seen: dict[int, dict[str, Any]] = {}
+    step, error = 0, ""
     try:
-        for step, optimizer, scheduler in run:
-            seen[step:] = [observe(optimizer, scheduler)]  # a resume may go back in time
-    except (Exception, SystemExit) as error:
-        return seen, describe(error)
-    return seen, ""
+        for step, optimizer, scheduler in run:  # noqa: B007 (used after it)
+            seen[step] = observe(optimizer, scheduler)
+    except (Exception, SystemExit) as raised:
+        error = describe(raised)
+    return [seen[number] for number in sorted(seen) if number <= step], error
 
 
 def compare(

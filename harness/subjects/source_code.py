@@ -324,12 +324,10 @@ class Source:
         text = _bare(_dedent(inspect.getsource(value)), _scope(value), ours=True, documented=False)
         [function] = ast.parse(text).body
         assert isinstance(function, ast.FunctionDef)
-        *body, last = function.body
-        if value.__module__.partition(".")[0] != "harness" or any(
-            isinstance(node, (ast.Return, ast.Yield))
-            for statement in body
-            for node in ast.walk(statement)
-        ):
+        last = function.body[-1]
+        early = [node for node in ast.walk(function)
+                 if isinstance(node, (ast.Return, ast.Yield)) and node is not last]  # fmt: skip
+        if early or value.__module__.partition(".")[0] != "harness":
             return None
         lines = text.splitlines()[function.body[0].lineno - 1 :]
         indent = function.body[0].col_offset
