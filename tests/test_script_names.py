@@ -271,7 +271,9 @@ class A:
         return [same for same in same(same=1)], lambda y: same + y.same
 '''
     new = renamed(text, {"same": "same_2", "other": "other_2"})
-    assert new == '''
+    assert (
+        new
+        == '''
 class A:
     same = same_2
     other = same
@@ -283,6 +285,7 @@ class A:
     def g(self):
         return [same for same in same_2(same=1)], lambda y: same_2 + y.same
 '''
+    )
 
 
 def test_names_in_f_strings_and_after_global_are_renamed():

@@ -36,7 +36,7 @@ from harness.subjects.references import as_subject
 from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source
 from harness.subjects.subject import Bound, Subject
 
-START = f"""import {', '.join(ALWAYS_IMPORTED)}
+START = f"""import {", ".join(ALWAYS_IMPORTED)}
 atexit.register(lambda: os._exit(globals().get("exit_status", 125)))  # 125: any error"""
 WIDTH = 100
 
@@ -263,9 +263,7 @@ class _Writer:
             *(f"    {line}" for line in [*lines, look] if line),
         ]
 
-    def _statements(
-        self, operations: Sequence[Operation], *, guarded: bool = False
-    ) -> list[str]:
+    def _statements(self, operations: Sequence[Operation], *, guarded: bool = False) -> list[str]:
         """The statements of a run; where `guarded`, saves and resumes are made on demand only."""
         lines = [*self._start(), "    yield 0, optimizer, scheduler"]
         stopped: list[Operation] = []
@@ -351,9 +349,7 @@ class _Writer:
         same = {name: name for name in ("checkpoint", "optimizer", "scheduler")}
         return {"new_optimizer": new_optimizer, "build": self.names.build, **same}
 
-    def _do(
-        self, function: Callable[..., Any], given: Mapping[str, str], target: str
-    ) -> list[str]:
+    def _do(self, function: Callable[..., Any], given: Mapping[str, str], target: str) -> list[str]:
         """The statements of a save or a resume: written out, where that is done once, or called."""
         if self.functions.count(function) == 1:
             lines = self.source.inline(function, given, target)
@@ -454,4 +450,10 @@ class _Writer:
 
 def _plus(variable: str, number: int) -> str:
     """A variable with a number added, as one writes it."""
-    return f"{variable} + {number}" if number > 0 else f"{variable} - {-number}" if number else variable
+    return (
+        f"{variable} + {number}"
+        if number > 0
+        else f"{variable} - {-number}"
+        if number
+        else variable
+    )

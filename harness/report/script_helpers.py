@@ -130,7 +130,9 @@ def examine(where: str, function: Callable[..., Any], *arguments: Any) -> None:
     left, right = differences(expected, actual)
     if left:
         raise BugIsThere(
-            "\n".join(f"{where}: {name} must be {left[name]}, and is {right[name]}" for name in left)
+            "\n".join(
+                f"{where}: {name} must be {left[name]}, and is {right[name]}" for name in left
+            )
         )
     print(f"{where}: as it must be")
 

@@ -90,9 +90,7 @@ def _build(source: Source, bound: Bound) -> str:
         made = f"{maker}(optimizer, **given)"
     if subject.state_dict is not None:
         wrapper = source.name(loop.Stateful)
-        functions = ", ".join(
-            map(source.expression, (subject.state_dict, subject.load_state_dict))
-        )
+        functions = ", ".join(map(source.expression, (subject.state_dict, subject.load_state_dict)))
         made = f"{wrapper}({made}, {functions})"
     source.first[name] = f"def {name}(optimizer, **given):\n    return {made}"
     return name

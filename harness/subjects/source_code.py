@@ -473,7 +473,12 @@ def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) 
             start = node.lineno, node.col_offset + len(node.arg.encode())
             rest = lines[(node.annotation.end_lineno or 0) - 1][node.annotation.end_col_offset :]
             equals = re.match(rb" *= *", rest)
-            cut(start, node.annotation, len(equals.group()) if equals else 0, b"=" if equals else b"")
+            cut(
+                start,
+                node.annotation,
+                len(equals.group()) if equals else 0,
+                b"=" if equals else b"",
+            )
         elif isinstance(node, ast.AnnAssign):
             place, note = node.target, node.annotation
             if ours and node.value is not None:
