@@ -1,7 +1,9 @@
 import functools
 import math
 import sys
+import traceback
 import types
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -38,12 +40,16 @@ def run_in_process(text):
     printed = []
     module = types.ModuleType("a_script")
     module.print = lambda *words: printed.append(" ".join(map(str, words)))
-    with mock.patch.dict(sys.modules, a_script=module):  # where pickle looks for its classes
+    with (
+        mock.patch.dict(sys.modules, a_script=module),  # where pickle looks for its classes
+        mock.patch("atexit.register"),
+        warnings.catch_warnings(),
+    ):
         try:
             exec(compile(text, "a_script.py", "exec"), vars(module))
-            return module.main(), printed
-        except SystemExit as stop:
-            return stop.code, printed
+        except (Exception, SystemExit):
+            traceback.print_exc()
+    return getattr(module, "exit_status", 125), printed
 
 
 @pytest.mark.slow
@@ -88,15 +94,15 @@ def test_a_script_shows_both_runs_side_by_side(run_script):
 
 def test_repeated_steps_are_loops():
     text = write_script(StepLR, "resume_by_last_epoch", "step_size=30 train:200 save:a resume:a")
-    assert text.count("range(0, 200)") == 2
-    assert text.count("optimizer_step(optimizer, i)") == 2
+    assert text.count("range(200)") == 1
+    assert text.count("optimizer_step(optimizer, i)") == 1
 
 
 def test_a_script_of_a_repaired_scheduler_exits_0(run_script):
     text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
     repaired = text.replace("import StepLR", "import LambdaLR").replace(
         "functools.partial(StepLR, step_size=3, gamma=0.5)",
-        "functools.partial(LambdaLR, lr_lambda=math.cos)",
+        "functools.partial(LambdaLR, lr_lambda=float)",
     )
     done = run_script(repaired)
     assert (done.returncode, done.stderr) == (0, "")
@@ -106,8 +112,8 @@ def test_a_script_of_a_repaired_scheduler_exits_0(run_script):
 def test_a_script_that_this_torch_cannot_run_exits_125(run_script):
     text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
     done = run_script(text.replace("import StepLR", "import NoSuchLR"))
-    assert (done.returncode, done.stderr) == (125, "")
-    assert "NoSuchLR" in done.stdout
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "cannot import name 'NoSuchLR'" in done.stderr
     done = run_script(text.replace("gamma=0.5)", "gama=0.5)"))
     assert (done.returncode, done.stderr) == (125, "")
     assert "The uninterrupted run raises TypeError" in done.stdout
@@ -138,13 +144,13 @@ def test_a_script_of_what_holds_exits_0_and_125_where_torch_lacks_what_it_needs(
 ):
     text = write_script(subject, check, trace)
     for_a_file = "resume_from_file" in check + trace
-    status = 125 if for_a_file and LACKS_FLOATS else 0
+    lacks = for_a_file and LACKS_FLOATS
     done = run_script(text)
-    assert (done.returncode, done.stderr) == (status, "")
+    assert (done.returncode, bool(done.stderr)) == (125 if lacks else 0, lacks)
     if for_a_file:
         done = run_script(text.replace("torch.save(0.5, file)", "raise OSError('no floats')"))
-        assert (done.returncode, done.stderr) == (125, "")
-        assert done.stdout == "This torch can't run it: OSError: no floats\n"
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.endswith("OSError: no floats\n")
 
 
 @given(traces().filter(lambda trace: trace.steps < 400))
@@ -195,8 +201,8 @@ def test_a_users_module_is_imported_and_named_first(run_script, tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
     (tmp_path / "empty" / "own_schedule.py").unlink()
     done = run_script(text)
-    assert (done.returncode, done.stderr) == (125, "")
-    assert "No module named 'own_schedule'" in done.stdout
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "No module named 'own_schedule'" in done.stderr
 
 
 def test_functions_among_the_options_are_brought_along(run_script):

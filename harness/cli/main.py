@@ -136,24 +136,39 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
 @click.argument("trace")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
               help="Write to FILE rather than to standard output.")  # fmt: skip
+@click.option("--imports", type=click.Choice(["torch", "library", "all"]),
+              help="What the script imports; everything else is pasted into it. torch: torch "
+              "alone. library: installed packages too, so that a fix in one can be tested. all: "
+              "your own modules too.  [default: torch if the subject is standalone, else "
+              "all]")  # fmt: skip
 @RESUME_PYTHON
 def script(
-    subject: str, check_name: str, trace: str, output: Path | None, resume_python: str
+    subject: str,
+    check_name: str,
+    trace: str,
+    output: Path | None,
+    imports: str | None,
+    resume_python: str,
 ) -> int:
-    """Write a script that shows TRACE with torch alone."""
+    """Write a script that shows TRACE in plain torch code.
+
+    The script exits with 1 while the bug is there, 0 when it is gone, and 125 when that
+    can't be told, as `git bisect run` expects.
+    """
     from harness.checks.registry import as_check
     from harness.core.files import check_writable, write_text
     from harness.core.result import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
     from harness.subjects.registered import subject_called
+    from harness.subjects.source_code import Imports
 
     chosen, found = as_check(check_name), subject_called(subject)
     if output is not None:
         check_writable(output)
     check_python(resume_python)
     result = replay(found, chosen, trace, resume_python=resume_python)
-    text = script_of(found, chosen, result, trace)
+    text = script_of(found, chosen, result, trace, Imports(imports) if imports else None)
     if result.verdict != Verdict.BROKEN:
         why = f": {result.reason}" if result.reason else ""
         click.echo(f"note: this trace is not broken on torch {result.torch}{why}", err=True)

@@ -143,6 +143,11 @@ def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, A
     return left, right
 
 
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters that an optimizer updates."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def snapshot(value: Any) -> Any:
     """A copy of `value` that shares nothing with it, as a file would hold it."""
     try:
@@ -153,31 +158,28 @@ def snapshot(value: Any) -> Any:
 
 def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     """Copy the state of both, as a file would hold it."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "scheduler": snapshot(scheduler.state_dict()),
-        "parameters": snapshot(parameters),
+        "parameters": snapshot(parameters_of(optimizer)),
         "epoch": epoch,
     }
 
 
 def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     """Copy the optimizer's state, and the epoch: the scheduler is not saved."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
         "optimizer": snapshot(optimizer.state_dict()),
-        "parameters": snapshot(parameters),
+        "parameters": snapshot(parameters_of(optimizer)),
         "epoch": epoch,
     }
 
 
 def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     """Write the state of both by ``torch.save``."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
-    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+    return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
 def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
@@ -198,9 +200,8 @@ def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
 
 def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
     """Give the parameters the values of a checkpoint, if it has any, as loading the model does."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     with torch.no_grad():
-        for parameter, value in zip(parameters, checkpoint.get("parameters", [])):  # noqa: B905
+        for parameter, value in zip(parameters_of(optimizer), checkpoint.get("parameters", [])):  # noqa: B905
             parameter.copy_(value)
 
 

@@ -26,8 +26,8 @@ from harness.core.check import Check
 from harness.core.errors import CheckError, TimeLimit, UndecidedError
 from harness.core.training_loop import describe
 from harness.engine import other_process_main as elsewhere
-from harness.subjects.pasted_subject import bindings
-from harness.subjects.source_code import Source
+from harness.subjects.pasted_subject import bindings, step_call
+from harness.subjects.source_code import Imports, Source
 from harness.subjects.subject import Bound
 
 STARTS_IN = 120.0
@@ -148,16 +148,18 @@ def _probe(path: str) -> None:
 
 
 def _text(source: Source, *lines: str) -> str:
-    imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
     return (
-        "\n\n\n".join(["\n".join(imports), *source.definitions.values(), "\n".join(lines)]) + "\n"
+        "\n\n\n".join(
+            ["\n".join(source.import_lines()), *source.definitions.values(), "\n".join(lines)]
+        )
+        + "\n"
     )
 
 
 def _serve_text() -> str:
-    source = Source("the worker", paste_all=False)
-    source.imports["import torch"] = None
-    return _text(source, f"{source.name(elsewhere.serve)}(channel)")
+    source = Source("the worker", Imports.ALL)
+    serve = source.name(elsewhere.serve)
+    return _text(source, f"{serve}(channel)")
 
 
 def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
@@ -168,33 +170,38 @@ def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
     is pasted. Raises `ScriptError` where the source of a function can't be had.
     """
     subject = bound.subject
-    source = Source(subject.name, paste_all=subject.standalone and not same, words=bound.words)
-    source.imports["import torch"] = None
-    lines = segment_lines(source, bound, check)
+    imports = Imports.TORCH if subject.standalone and not same else Imports.ALL
+    source = Source(subject.name, imports, words=bound.words)
+    source = source.again("\n".join(segment_lines(source, bound, check)[1]))
+    there, lines = segment_lines(source, bound, check)
     homes = {name: home for name, home in source.homes.items() if not _own(home)}
-    return _text(source, f"HOMES = {homes}", "", "", *lines)
+    return _text(source, f"HOMES = {homes}", f"ENTRY = {there!r}", "", "", *lines)
 
 
 def _own(module: str) -> bool:
     return module.partition(".")[0] == "harness"
 
 
-def segment_lines(source: Source, bound: Bound, check: Check) -> list[str]:
-    """The definition of ``there``; what it needs, `source` gets."""
+def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list[str]]:
+    """The name of a function that does a request, and its definition; `source` gets its needs."""
     names = bindings(source, bound)
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
-    source.paste(check.function)
-    arguments = ", ".join(check.parameters)
-    return [
-        "def step_it(scheduler, epoch):",
-        f"    {names.step}({names.scheduler}, epoch)",
+    route = source.paste(check.function)
+    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": "checkpoint"}
+    arguments = ", ".join(given[name] for name in check.parameters)
+    step_it, resume, there = map(source.own, ("step_it", "resume", "there"))
+    return there, [
+        f"def {step_it}(scheduler, epoch):",
+        f"    {step_call(names, 'epoch')}",
         "",
         "",
-        "def resume(new_optimizer, checkpoint):",
-        f"    return {check.function.__name__}({arguments})",
+        f"def {resume}(new_optimizer, checkpoint):",
+        f"    return {route}({arguments})",
         "",
         "",
-        "def there(request):",
-        f"    return {run}(request, {names.new_optimizer}, build, step_it, resume, {save})",
+        f"def {there}(request):",
+        f"    return {run}(",
+        f"        request, {names.new_optimizer}, {names.build}, {step_it}, {resume}, {save}",
+        "    )",
     ]

@@ -138,7 +138,7 @@ def child(module: Any, data: bytes) -> bytes:
     """Run one request, and return the reply, both pickled."""
     settle(module)
     try:
-        return pickle.dumps(module.there(pickle.loads(data)), 2)
+        return pickle.dumps(getattr(module, module.ENTRY)(pickle.loads(data)), 2)
     except Exception as error:
         return pickle.dumps({"failed": describe(error)}, 2)
 

@@ -1,18 +1,22 @@
-"""Writes a reproduction script: a counterexample as a program that needs torch alone.
+"""Writes a reproduction script: a counterexample as a program of plain torch code.
 
-It is put together from the source of the very functions that the search ran; only
-the trace is unrolled into plain statements. Of a scheduler of one's own it needs its module,
-too, installed or beside it.
+First comes what concerns the bug: the scheduler, how it is built, and the run, with what is saved
+and how it is resumed written out. Then comes what compares the interrupted run with the
+uninterrupted one, from the source of the very functions that the search ran. What a script
+imports, and what is pasted into it, `Imports` says.
 
-It exits with 1 while the bug is there, 0 when it is gone, and 125 when a torch can't run it, so
-that ``git bisect run`` can use it, and so does ``scripts/bisect_torch.py``. A script of a check
+It exits with 1 while the bug is there, 0 when it is gone, and 125 when that can't be told,
+whatever the reason, so that ``git bisect run`` can use it, and so does
+``scripts/bisect_torch.py``. Only what Python can't parse at all ends with 1. A script of a check
 that needs ``torch.load(weights_only=True)`` exits with 125 on torch 1.13, whose ``weights_only``
 loads no float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.checks.registry import as_check, routes
@@ -39,342 +43,425 @@ from harness.engine.requirements import load_a_float
 from harness.engine.session import replay
 from harness.report import script_helpers as side_by_side
 from harness.report.script_other_process import HOW_TO_RUN, elsewhere_lines
-from harness.subjects.pasted_subject import bindings, paste_operations
+from harness.subjects.pasted_subject import bindings, step_call
 from harness.subjects.references import as_subject
-from harness.subjects.source_code import Source
-from harness.subjects.subject import Subject
+from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source
+from harness.subjects.subject import Bound, Subject
+
+START = f"""import {", ".join(ALWAYS_IMPORTED)}
+atexit.register(lambda: os._exit(globals().get("exit_status", 125)))  # 125: any error"""
+WIDTH = 100
 
 
-def write_script(subject: Any, check: Any, trace: Any, *, resume_python: str = "") -> str:
-    """The text of a script that runs one trace with torch alone, and says what it shows.
+def write_script(
+    subject: Any, check: Any, trace: Any, *, resume_python: str = "", imports: str = ""
+) -> str:
+    """The text of a script that runs one trace with plain torch, and says what it shows.
 
-    The arguments are those of `harness.replay`. Raises `ScriptError` where the
-    source of a function can't be had, and what `harness.replay` raises.
+    The first arguments are those of `harness.replay`. `imports` says what the script imports:
+    ``torch`` (torch alone, all else is pasted), ``library`` (installed packages too) or ``all``;
+    by default torch alone where the subject is ``standalone``, else all. Raises `ScriptError`
+    where the source of a function can't be had, and what `harness.replay` raises.
     """
+    chosen = Imports(imports) if imports else None
     result = replay(subject, check, trace, resume_python=resume_python)
-    return script_of(as_subject(subject), as_check(check), result, trace)
+    return script_of(as_subject(subject), as_check(check), result, trace, chosen)
 
 
-def script_of(subject: Subject, check: Check, result: Result, trace: Any) -> str:
+def script_of(
+    subject: Subject, check: Check, result: Result, trace: Any, imports: Imports | None = None
+) -> str:
     """The same, where `result` says what a replay of the trace showed."""
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
+    trace = _cut(subject, check, result, trace)
+    if imports is None:
+        imports = Imports.TORCH if subject.standalone else Imports.ALL
+    bound = subject.bind(dict(trace.options))
+    source = Source(subject.name, imports, words=bound.words)
+    body, _ = _Writer(source, bound, check, trace, result).write()
+    source = source.again("\n".join(body))
+    body, call = _Writer(source, bound, check, trace, result).write()
+    source.section = source.last
+    end = []
+    if any("weights_only" in way.needs for way in (check, *routes(check, trace))):
+        end.append(f"{source.name(load_a_float)}()  # or this torch can't run it")
+    warnings = source.module("warnings")
+    end.append(f'{warnings}.simplefilter("ignore")  # of the order of steps, which the trace sets')
+    end.append("atexit.register(sys.stdout.flush)")
+    if not check.elsewhere:
+        end.append(f'print("torch", {source.module("torch")}.__version__)')
+    text = "\n\n".join(
+        [
+            f'"""{_head(subject, check, trace, result, source)}"""\n'
+            + "\n".join([START, *_imports(source, source.first)]),
+            *_groups(source.first.values()),
+            "\n".join(body),
+            "\n".join(["# What it uses.", *_imports(source, source.last)]),
+            *_groups(source.last.values()),
+            "\n".join([*end, f"exit_status = {call}", ""]),
+        ]
+    )
+    compile(text, "the script", "exec")
+    return text
+
+
+def _imports(source: Source, section: dict[str, str]) -> list[str]:
+    known = {f"import {module}" for module in ALWAYS_IMPORTED}
+    return [line for line in source.import_lines(section) if line not in known]
+
+
+def _groups(definitions: Any) -> list[str]:
+    """Definitions, with what is one line put together."""
+    groups: list[str] = []
+    for text in definitions:
+        if groups and "\n" not in text and "\n" not in groups[-1].rpartition("\n\n")[2]:
+            groups[-1] += f"\n{text}"
+        else:
+            groups.append(text)
+    return groups
+
+
+def _cut(subject: Subject, check: Check, result: Result, trace: Trace) -> Trace:
+    """`trace` up to where it breaks."""
     broken = result.counterexample
-    if broken is not None:
-        shorter = trace.until(broken.operation, broken.step)
-        again = result.resume_python
-        if (
-            shorter != trace
-            and replay(subject, check, shorter, resume_python=again).verdict != Verdict.BROKEN
-        ):
-            # In a mixed trace a save makes what later resumes need, so it may do less now.
-            raise ScriptError(
-                f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
-                "cut off there, so saving itself changes the run: see saving_changes_nothing"
-            )
-        trace = shorter
-    writer = _Writer(subject, check, trace)
-    ends = broken is not None and set(broken.expected) == {"raises"}
-    if check.changes_options:
-        lines = writer.contract()
-    elif check.compares == "values":
-        lines = writer.values()
-    else:
-        lines = writer.runs(result.weights, ends=ends)
-    body = "\n".join(lines)
-    source = writer.source
-    probe = _probe(source) if any("weights_only" in way.needs for way in writer.ways) else ""
-    head = _head(subject, check, trace, result, list(source.modules))
-    imports = sorted(source.imports, key=lambda line: (line.startswith("from"), line))
-    imports = [line for line in imports if line != "import sys"]
-    definitions = "\n\n\n".join(source.definitions.values())
-    return f'''"""{head}
-"""
-
-import sys
-import warnings
-
-try:
-    {
-        """
-    """.join(imports)
-    }
-except Exception as error:
-    print(f"This Python can't run it: {{type(error).__name__}}: {{error}}")
-    sys.exit(125)
-
-warnings.simplefilter("ignore")  # of the order of steps, which the trace sets
+    if broken is None:
+        return trace
+    shorter = trace.until(broken.operation, broken.step)
+    again = result.resume_python
+    if (
+        shorter != trace
+        and replay(subject, check, shorter, resume_python=again).verdict != Verdict.BROKEN
+    ):
+        # In a mixed trace a save makes what later resumes need, so it may do less now.
+        raise ScriptError(
+            f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
+            "cut off there, so saving itself changes the run: see saving_changes_nothing"
+        )
+    return shorter
 
 
-{definitions}
-
-
-{probe}{body}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-'''
-
-
-def _probe(source: Source) -> str:
-    """The statements of a script whose check needs ``torch.load(weights_only=True)``."""
-    return f"""try:
-    {source.name(load_a_float)}()
-except Exception as error:
-    print(f"This torch can't run it: {{type(error).__name__}}: {{error}}")
-    sys.exit(125)
-
-
-"""
-
-
-def _head(subject: Subject, check: Check, trace: Trace, result: Result, modules: list[str]) -> str:
-    needs = "Needs torch alone."
-    if modules:
-        named = " and ".join(modules)
-        needs = f"Needs torch, and {named} with what that imports: installed, or beside this file."
-    lines = [f"{subject.name}: {check.name}", "", needs, ""]
+def _head(subject: Subject, check: Check, trace: Trace, result: Result, source: Source) -> str:
+    lines = [f"{subject.name}: {check.name}", _needs(source)]
     lines += [f"The promise: {check.doc}", f"The trace: {trace}"]
     if result.counterexample is not None:
-        lines.append(f"With torch {result.torch}:")
         expected, actual = result.counterexample.expected, result.counterexample.actual
-        lines += [f"    {name} must be {shorten(value)}" for name, value in expected.items()]
-        lines += [
-            f"    it raises {value}" if name == "raises" else f"    {name} is {shorten(value)}"
-            for name, value in actual.items()
+        shown = [
+            f"{name} must be {shorten(value)}"
+            + (f", and is {shorten(actual[name])}" if name in actual and name != "raises" else "")
+            for name, value in expected.items()
         ]
+        shown += [
+            f"it raises {value}" if name == "raises" else f"{name} is {shorten(value)}"
+            for name, value in actual.items()
+            if name not in expected or name == "raises"
+        ]
+        line = f"With torch {result.torch}: {', '.join(shown)}"
+        several = [f"With torch {result.torch}:", *(f"    {part}" for part in shown)]
+        lines += [line] if len(line) <= WIDTH else several
     if check.elsewhere:
-        lines += ["", *([result.note] if result.note else []), *HOW_TO_RUN]
-    lines += [
-        "",
-        "Exit status: 1 while the bug is there, 0 when it is gone, 125 when this torch",
-        "can't run it; so `git bisect run` can use it.",
-    ]
+        lines += [*([result.note] if result.note else []), *HOW_TO_RUN]
+    lines.append(
+        "Exit status, as for `git bisect run`: 1 the bug is there, 0 it is gone, 125 can't tell."
+    )
     return "\n".join(lines).replace("\\", r"\\").replace('"""', r"\"\"\"")
+
+
+def _needs(source: Source) -> str:
+    """What a script needs: which of the three kinds it is."""
+    if not source.modules:
+        return "Needs torch alone: everything else is in this file."
+    named = " and ".join(source.modules)
+    match source.imports_from:
+        case Imports.TORCH:
+            return f"Needs torch, and {named}, which the functions in this file import."
+        case Imports.LIBRARY:
+            pasted = " and ".join(source.pasted_modules) or "nothing"
+            return f"Needs torch, and {named} as installed; pasted into this file: {pasted}."
+        case Imports.ALL:
+            return f"Needs torch, and {named}, imported: installed, or beside this file."
 
 
 class _Writer:
     """The part of a script that is the trace."""
 
-    def __init__(self, subject: Subject, check: Check, trace: Trace) -> None:
-        self.subject = subject
+    def __init__(
+        self, source: Source, bound: Bound, check: Check, trace: Trace, result: Result
+    ) -> None:
+        self.source = source
+        self.bound = bound
         self.check = check
         self.trace = trace
-        self.bound = subject.bind(dict(trace.options))
+        self.result = result
         self.routes = routes(check, trace)
-        self.ways = (check, *self.routes)
-        source = self.source = Source(
-            subject.name, paste_all=subject.standalone, words=self.bound.words
-        )
-        source.imports["import torch"] = None
-        names = bindings(source, self.bound)
-        self.new_optimizer, self.step = names.new_optimizer, names.step
-        self.scheduler = names.scheduler
+        source.module("torch")
+        self.names = bindings(source, bound)
+        source.section = source.last
 
-    def runs(self, weights: bool, *, ends: bool) -> list[str]:
-        """The script of a check that compares runs; `ends`: the uninterrupted one by an error."""
+    def write(self) -> tuple[list[str], str]:
+        """The statements of the trace, and the call that gives the exit status."""
+        if self.check.changes_options:
+            return self._contract()
+        if self.check.compares == "values":
+            return self._values()
         if self.check.elsewhere:
-            return elsewhere_lines(self.source, self.bound, self.check, self.trace, weights)
-        on_error = [
-            '        print("The uninterrupted run raises", describe(raised))',
-            "        return 125",
-        ]
-        if ends:
-            on_error = ["        end = describe(raised)"]
-        ignored = [] if weights else ["weights"]
+            return elsewhere_lines(
+                self.source, self.bound, self.check, self.trace, self.result.weights
+            )
+        return self._runs()
+
+    def _runs(self) -> tuple[list[str], str]:
+        """The script of a check that compares runs."""
         backs = zip(self.routes, self.trace.operations, strict=True)
-        if any(operation.kind in BACK and not way.weights for way, operation in backs):
-            ignored = ["weights"]
-        for function in (loop.describe, loop.restore_parameters, side_by_side.show_runs):
-            self.source.name(function)
-        return [
-            "def uninterrupted(seen):",
+        lost = any(operation.kind in BACK and not way.weights for way, operation in backs)
+        more = ', ignored=["weights"]' if lost or not self.result.weights else ""
+        broken = self.result.counterexample
+        if broken is not None and set(broken.expected) == {"raises"}:
+            more += ", may_raise=True"
+        straight = all(before == after for operation, before, after in walk(self.trace.operations)
+                       if operation.kind in BACK)  # fmt: skip
+        if straight:
+            run = self.source.own("run")
+            lines = [
+                f"def {run}(interrupted):",
+                *self._statements(self.trace.operations, guarded=True),
+            ]
+            return lines, self._comparison(f"{run}(False)", f"{run}(True)", more)
+        whole, parts = self.source.own("uninterrupted"), self.source.own("interrupted")
+        lines = [
+            f"def {whole}():",
             *self._statements(unpath(branches(self.trace.operations)[-1])),
             "",
-            "",
-            "def interrupted(seen):",
+            f"def {parts}():",
             *self._statements(self.trace.operations),
-            "",
-            "",
-            "def main():",
-            '    print("torch", torch.__version__)',
-            '    expected, seen, error, end = [], [], "", ""',
-            "    try:",
-            "        uninterrupted(expected)",
-            "    except Exception as raised:",
-            *on_error,
-            "    try:",
-            "        interrupted(seen)",
-            "    except (Exception, SystemExit) as raised:",
-            "        error = describe(raised)",
-            f"    return show_runs(expected, seen, error, end, {ignored})",
         ]
+        return lines, self._comparison(f"{whole}()", f"{parts}()", more)
+
+    def _comparison(self, uninterrupted: str, interrupted: str, more: str) -> str:
+        observed = self.source.name(side_by_side.observed)
+        compare = self.source.name(side_by_side.compare)
+        return f"{compare}({observed}({uninterrupted}), {observed}({interrupted}){more})"
 
     def _start(self) -> list[str]:
         return [
-            f"    optimizer = {self.new_optimizer}()",
-            "    scheduler = build(optimizer)",
+            f"    optimizer = {self.names.new_optimizer}()",
+            f"    scheduler = {self.names.build}(optimizer)",
         ]
 
-    def _loop(self, operation: Operation, path: str) -> list[str]:
+    def _loop(self, operation: Operation, path: str, *, seen: bool = False) -> list[str]:
         """A loop over the steps of one operation, without what follows each step."""
         kind = BY_WORD[operation.kind]
         index, epoch = gradients(path), epochs(path)
-        first = index if kind.gradients or not kind.epochs else epoch
-        shift = epoch - first
-        later = "i" if shift == 0 else f"i + {shift}" if shift > 0 else f"i - {-shift}"
-        arguments = {
-            "scheduler": self.scheduler,
+        begin = index if kind.gradients or not kind.epochs else epoch
+        here = _plus("i", epoch - begin) if kind.epochs else str(epoch)
+        given = {
+            "optimizer": "optimizer",
+            "scheduler": self.names.scheduler,
             "index": "i" if kind.gradients else str(index),
-            "epoch": later if kind.epochs else str(epoch),
-            "step": self.step,
+            "epoch": here,
+            "step": "step",
         }
+        statements = self.source.inline(kind.perform, given, "")
+        assert statements is not None  # it returns nothing
+        mere = f"step({self.names.scheduler}, {here})"
+        lines = [step_call(self.names, here) if line == mere else line for line in statements]
+        first = f"{begin}, " if begin else ""
+        look = f"yield {_plus('i', len(path) - begin + 1)}, optimizer, scheduler" if seen else ""
         return [
-            f"for i in range({first}, {first + operation.count}):",
-            *(f"    {line}" for line in self.source.body(kind.perform, arguments)),
+            f"for i in range({first}{begin + operation.count}):",
+            *(f"    {line}" for line in [*lines, look] if line),
         ]
 
-    def _statements(self, operations: Sequence[Operation]) -> list[str]:
-        """The statements of a run whose observations are compared."""
-        look = "seen.append(observe(optimizer, scheduler))"
-        lines = [*self._start(), f"    {look}"]
-        for number, (operation, before, after) in enumerate(walk(operations)):
+    def _statements(self, operations: Sequence[Operation], *, guarded: bool = False) -> list[str]:
+        """The statements of a run; where `guarded`, saves and resumes are made on demand only."""
+        lines = [*self._start(), "    yield 0, optimizer, scheduler"]
+        stopped: list[Operation] = []
+        pending: list[str] = []
+        steps = list(walk(operations))
+        whole = branches(operations)[-1] if operations else ""
+        for number, (operation, before, after) in enumerate(steps):
             if operation.kind in STEPS:
-                loop_lines = [*self._loop(operation, before), f"    {look}"]
-                lines += [f"    {line}" for line in loop_lines]
+                seen = whole.startswith(after)  # else it is of a branch that the run leaves again
+                lines += [f"    {line}" for line in self._loop(operation, before, seen=seen)]
                 continue
-            lines.append(f"    # {operation}, at epoch {epochs(after)}")
             if operation.kind == "save":
-                lines += [f"    {line}" for line in self._save(number, after)]
-                lines.append(f"    seen_{operation.slot} = seen[:{len(after)}]")
-            if operation.kind in BACK:
+                pending += self._save(number, after)
+                if self.check.at == "save":
+                    pending += self._pair(self.check, self._slot(operation.slot, self.check), after)
+            else:
                 way = self.routes[number]
-                checkpoint = self._slot(operation.slot, way)
+                saved = self._slot(operation.slot, way)
                 if not way.same_dict:
-                    checkpoint = f"{self.source.name(loop.snapshot)}({checkpoint})"
-                lines += [f"    {line}" for line in self._pair(way, checkpoint, after)]
-            elif self.check.at == "save":
-                pair = self._pair(self.check, self._slot(operation.slot, self.check), after)
-                lines += [f"    {line}" for line in pair]
-            # What was seen on the way to a slot comes back with it: it may be of another branch.
-            lines.append(f"    seen[:] = [*seen_{operation.slot}, observe(optimizer, scheduler)]")
+                    saved = f"{self.source.name(loop.snapshot)}({saved})"
+                pending += self._pair(way, saved, after)
+            stopped.append(operation)
+            if number + 1 < len(steps) and not (
+                steps[number + 1][0].kind in STEPS or steps[number + 1][2] != after
+            ):
+                continue
+            if whole.startswith(after):
+                pending.append(f"yield {len(after)}, optimizer, scheduler")
+            said = f"# {', '.join(map(str, stopped))}, at epoch {epochs(after)}"
+            lines.append(f"    if interrupted:  {said}" if guarded else f"    {said}")
+            lines += [f"    {'    ' if guarded else ''}{line}" for line in pending]
+            stopped, pending = [], []
         return lines
 
     def _save(self, number: int, path: str) -> list[str]:
-        """One statement for each save function of the checks that go back to this save."""
-        slot = self.trace.operations[number].slot
-        ways = {self._slot(slot, self.check): self.check}
-        if self.check.mixes:
-            ways = {}
-            for way, later in zip(
-                self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
-            ):
-                if later.slot == slot and later.kind == "save":
-                    break
-                if later.slot == slot:
-                    ways.setdefault(self._slot(slot, way), way)
-        return [
-            f"{variable} = {self.source.name(way.save)}(optimizer, scheduler, {epochs(path)})"
-            for variable, way in ways.items()
-        ]
-
-    def _slot(self, slot: str, way: Check) -> str:
-        """The variable that holds a checkpoint."""
-        if not self.check.mixes:
-            return f"checkpoint_{slot}"
-        shared = "_shared" if way.same_dict else ""
-        return f"checkpoint_{slot}_{way.save.__name__.removeprefix('save_')}{shared}"
-
-    def _pair(self, check: Check, checkpoint: str, path: str) -> list[str]:
-        lines = [f"checkpoint = {checkpoint}"] if "checkpoint" in check.parameters else []
-        lines.append(f"optimizer, scheduler = {self._call(check, path)}")
-        if check.kind == "resume" and lines[:-1]:
-            lines.append("restore_parameters(optimizer, checkpoint)")
+        """What makes the checkpoint of each check that goes back to this save."""
+        given = {"optimizer": "optimizer", "scheduler": "scheduler", "epoch": str(epochs(path))}
+        lines = []
+        for variable, way in self._saved(number).items():
+            lines += self._do(way.save, given, variable)
         return lines
 
-    def _call(self, check: Check, path: str) -> str:
-        given = {"new_optimizer": self.new_optimizer}
+    def _saved(self, number: int) -> dict[str, Check]:
+        """The variables that a save operation fills, each with the check that goes back to it."""
+        slot = self.trace.operations[number].slot
+        if not self.check.mixes:
+            return {self._slot(slot, self.check): self.check}
+        ways: dict[str, Check] = {}
+        for way, later in zip(
+            self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
+        ):
+            if later.slot == slot and later.kind == "save":
+                break
+            if later.slot == slot:
+                ways.setdefault(self._slot(slot, way), way)
+        return ways
+
+    def _slot(self, slot: str, way: Check) -> str:
+        """The variable that holds what was saved."""
+        saves = [operation for operation in self.trace.operations if operation.kind == "save"]
+        name = "saved" if len(saves) == 1 else f"saved_{slot}"
+        if not self.check.mixes:
+            return name
+        shared = "_shared" if way.same_dict else ""
+        return f"{name}_{way.save.__name__.removeprefix('save_')}{shared}"
+
+    def _pair(self, check: Check, saved: str, path: str) -> list[str]:
+        """What resumes from what was saved, an expression."""
+        lines = [f"checkpoint = {saved}"] if "checkpoint" in check.parameters else []
+        restores = bool(lines) and check.kind == "resume"
+        lines += self._do(check.function, self._given(path), "optimizer, scheduler")
+        if restores:
+            lines.append(f"{self.source.name(loop.restore_parameters)}(optimizer, checkpoint)")
+        return lines
+
+    def _given(self, path: str) -> dict[str, str]:
+        """The arguments that a check can take, after a path."""
+        new_optimizer = self.names.new_optimizer
         if groups := groups_added(path):
-            self.source.imports["import functools"] = None
-            more = self.source.name(with_groups)
-            given["new_optimizer"] = f"functools.partial({more}, {self.new_optimizer}, {groups})"
-        arguments = ", ".join(given.get(name, name) for name in check.parameters)
-        self.source.paste(check.function)
-        return f"{check.function.__name__}({arguments})"
+            partial = f"{self.source.module('functools')}.partial"
+            with_more = self.source.name(with_groups)
+            new_optimizer = f"{partial}({with_more}, {new_optimizer}, {groups})"
+        same = {name: name for name in ("checkpoint", "optimizer", "scheduler")}
+        return {"new_optimizer": new_optimizer, "build": self.names.build, **same}
 
-    def contract(self) -> list[str]:
+    def _do(self, function: Callable[..., Any], given: Mapping[str, str], target: str) -> list[str]:
+        """The statements of a save or a resume: written out, where that is done once, or called."""
+        if self.functions.count(function) == 1:
+            lines = self.source.inline(function, given, target)
+            if lines is not None:
+                return lines
+        return [f"{target} = {self._call(function, given)}"]
+
+    def _call(self, function: Callable[..., Any], given: Mapping[str, str]) -> str:
+        arguments = (given[name] for name in inspect.signature(function).parameters)
+        return f"{self._paste(function)}({', '.join(arguments)})"
+
+    def _paste(self, function: Callable[..., Any]) -> str:
+        """The name of a function that concerns the bug, so its source stands before the run."""
+        self.source.section = self.source.first
+        name = self.source.paste(function)
+        self.source.section = self.source.last
+        return name
+
+    @functools.cached_property
+    def functions(self) -> list[Callable[..., Any]]:
+        """What saves and resumes, as often as the trace does so."""
+        done: list[Callable[..., Any]] = []
+        for number, operation in enumerate(self.trace.operations):
+            if operation.kind == "save":
+                done += [way.save for way in self._saved(number).values()]
+                done += [self.check.function] if self.check.at == "save" else []
+            elif operation.kind in BACK:
+                done.append(self.routes[number].function)
+        return done
+
+    def _contract(self) -> tuple[list[str], str]:
         """The script of the check whose traces change options on resume."""
-        source, changed = self.source, self.bound.changed
-        paste_operations(source, "".join(branches(self.trace.operations)))
-        resume, save = self.check.function, source.name(self.check.save)
+        source, changed, names = self.source, self.bound.changed, self.names
+        save, resume = self._paste(self.check.save), self._paste(self.check.function)
+        source.section = source.first
+        given = {name: source.expression(value) for name, value in changed.items()}
+        source.section = source.last
         show = source.name(side_by_side.show_contract)
-        source.paste(resume)
-        said = {name: source.expression(value) for name, value in changed.items()}
-        given = ", ".join(f"{name}={value}" for name, value in said.items())
-        source.definitions["rebuild"] = (
-            f"def rebuild(optimizer):\n    return build(optimizer, {given})"
+        rebuild, step_it, operations, allowed = map(
+            source.own, ("rebuild", "step_it", "operations", "allowed")
         )
-        operations = plain_operations(self.trace.operations)
-        return [
-            "def step_it(scheduler, epoch):",
-            f"    {self.step}({self.scheduler}, epoch)",
+        listed = ", ".join(f"{name}={value}" for name, value in given.items())
+        options = ", ".join(f"{name!r}: {value}" for name, value in given.items())
+        lines = [
+            f"def {rebuild}(optimizer):",
+            f"    return {names.build}(optimizer, {listed})",
             "",
+            f"def {step_it}(scheduler, epoch):",
+            f"    {step_call(names, 'epoch')}",
             "",
-            "def main():",
-            '    print("torch", torch.__version__)',
-            f"    builders = {self.new_optimizer}, build, rebuild",
-            f"    changed = {source.expression(changed)}",
-            "    operations = [",
-            *(f"        {operation!r}," for operation in operations),
-            "    ]",
-            f"    allowed = {allowed_by(self.subject.contract)}",
-            f"    return {show}(",
-            f"        builders, step_it, {save}, {resume.__name__}, changed, operations, allowed",
-            "    )",
+            f"{operations} = [",
+            *(f"    {operation!r}," for operation in plain_operations(self.trace.operations)),
+            "]",
+            f"{allowed} = {allowed_by(self.bound.subject.contract)}",
         ]
+        call = (
+            f"{show}(\n"
+            f"    ({names.new_optimizer}, {names.build}, {rebuild}), {step_it}, {save}, {resume},\n"
+            f"    {{{options}}}, {operations}, {allowed},\n"
+            ")"
+        )
+        return lines, call
 
-    def values(self) -> list[str]:
+    def _values(self) -> tuple[list[str], str]:
         """The script of a check that compares values."""
-        for function in (loop.describe, side_by_side.attempt, side_by_side.examine):
-            self.source.name(function)
+        name = self.source.name
+        attempt, examine = name(side_by_side.attempt), name(side_by_side.examine)
+        run = self.source.own("run")
+        function = self._paste(self.check.function)
 
-        def call(path: str) -> str:
-            said = self._call(self.check, path)
-            return said.replace("(", ", ", 1).removesuffix(")").removesuffix(", ")
+        def look(where: str, path: str) -> str:
+            given = self._given(path)
+            arguments = ", ".join([function, *(given[name] for name in self.check.parameters)])
+            return f"    {examine}({where}, {arguments})"
 
-        needs = "checkpoint" in self.check.parameters
         at_step = self.check.at == "step"
         lines = self._start()
-        saved = not needs
+        saved = "checkpoint" not in self.check.parameters
         if at_step and saved:
-            lines.append(f'    examine("at the start", {call("")})')
+            lines.append(look('"at the start"', ""))
         for operation, before, after in walk(self.trace.operations):
             if operation.kind in STEPS:
                 part = self._loop(operation, before)
                 if at_step and saved:
-                    examined = call(after)
-                    part.append(f'    examine(f"after step {{i + 1}}", {examined})')
+                    part.append(look('f"after step {i + 1}"', after))
                 lines += [f"    {line}" for line in part]
             else:
-                save = self.source.name(self.check.save)
+                save = self._paste(self.check.save)
+                epoch = epochs(after)
                 lines.append(
-                    f'    checkpoint = attempt("{operation}", {save}, optimizer, scheduler, '
-                    f"{epochs(after)})"
+                    f'    checkpoint = {attempt}("{operation}", {save}, optimizer, scheduler, '
+                    f"{epoch})"
                 )
                 saved = True
-                lines.append(f'    examine("{operation} at epoch {epochs(after)}", {call(after)})')
-        return [
-            "def run():",
-            *lines,
-            "",
-            "",
-            "def main():",
-            '    print("torch", torch.__version__)',
-            "    try:",
-            "        run()",
-            "    except Exception as raised:",
-            '        print("The run itself raises", describe(raised))',
-            "        return 125",
-            '    print("Everything is as it must be: the bug is gone.")',
-            "    return 0",
-        ]
+                lines.append(look(f'"{operation} at epoch {epoch}"', after))
+        return [f"def {run}():", *lines], f"{name(side_by_side.examined)}({run})"
+
+
+def _plus(variable: str, number: int) -> str:
+    """A variable with a number added, as one writes it."""
+    return (
+        f"{variable} + {number}"
+        if number > 0
+        else f"{variable} - {-number}"
+        if number
+        else variable
+    )

@@ -1,52 +1,67 @@
-"""How a reproduction script shows what it finds; pasted into it as it stands."""
+"""How a reproduction script compares and shows; pasted into it as it stands.
+
+Each entry returns the exit status: 1 the bug is there, 0 it is gone, 125 nothing can be told.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from harness.checks.changed_options import SAID, contrast, judge, resumed_runs
-from harness.core.training_loop import describe, differences, plain
+from harness.core.training_loop import describe, differences, observe, plain
+
+Ended = tuple[list[dict[str, Any]], str]
+"""What was seen after each step of a run, and the exception that ended it or nothing."""
 
 
-def show_runs(
-    expected: list[Any], seen: list[Any], error: str, end: str, ignored: list[str]
-) -> int:
-    """Print both runs step by step, up to where they differ; 1 if they do, 0 if not.
+def observed(run: Iterable[tuple[int, Any, Any]]) -> Ended:
+    """What a run shows after each step, and the exception that ends it or nothing."""
+    seen: dict[int, dict[str, Any]] = {}
+    step, error = 0, ""
+    try:
+        for step, optimizer, scheduler in run:
+            seen[step] = observe(optimizer, scheduler)
+    except (Exception, SystemExit) as raised:
+        error = describe(raised)
+    return [seen[number] for number in sorted(seen) if number <= step], error
 
-    `error` ended the interrupted run, and `end` the uninterrupted one.
-    """
+
+def compare(
+    uninterrupted: Ended, interrupted: Ended, ignored: Collection[str] = (),
+    may_raise: bool = False,
+) -> int:  # fmt: skip
+    """Print both runs up to where they differ: 1 if they do, 0 if not, 125 if that can't be."""
+    (expected, end), (seen, error) = uninterrupted, interrupted
+    if end and not may_raise:
+        print("The uninterrupted run raises", end)
+        return 125
     rows = []
     left: dict[str, Any] = {}
     right: dict[str, Any] = {}
-    for before, after in zip(expected, seen):  # noqa: B905 (one may have raised)
-        before = {name: value for name, value in before.items() if name not in ignored}
-        after = {name: value for name, value in after.items() if name not in ignored}
-        rows.append((before, after))
-        left, right = differences(before, after)
+    for pair in zip(expected, seen):  # noqa: B905 (one may have raised)
+        rows.append([{name: run[name] for name in run if name not in ignored} for run in pair])
+        left, right = differences(*rows[-1])
         if left:
             break
     column = next(iter(left), "lr")
-    cells = [(str(before.get(column)), str(after.get(column))) for before, after in rows]
+    cells = [[str(run.get(column)) for run in pair] for pair in rows]
     width = max(len(cell) for cell, _ in [*cells, ("uninterrupted run", "")])
     print(f"{column} of every group after each step:\n")
     print(f"step  {'uninterrupted run':{width}}  interrupted run")
-    for step, (before_cell, after_cell) in enumerate(cells):
+    for step, (before, after) in enumerate(cells):
         mark = "  <- differs" if left and step == len(cells) - 1 else ""
-        print(f"{step:4}  {before_cell:{width}}  {after_cell}{mark}")
+        print(f"{step:4}  {before:{width}}  {after}{mark}")
     print()
     for name in left:
         print(f"{name} must be {left[name]}, and is {right[name]}")
-    ended_otherwise = error != end or (bool(error) and len(seen) != len(expected))
-    if ended_otherwise and not left:
+    ends_otherwise = error != end or (bool(error) and len(seen) != len(expected))
+    if ends_otherwise and not left:
         print(f"The uninterrupted run raises {end or 'nothing'} at its end")
         print(f"The interrupted run raises {error or 'nothing'}")
-    if left or ended_otherwise:
-        print("The bug is there.")
-        return 1
-    print("The runs are the same: the bug is gone.")
-    return 0
+    bug = bool(left) or ends_otherwise
+    print("The bug is there." if bug else "The runs are the same: the bug is gone.")
+    return int(bug)
 
 
 def show_contract(
@@ -97,22 +112,40 @@ def show_contract(
     return 1
 
 
+class BugIsThere(BaseException):
+    """Ends a run where something is not as it must be."""
+
+
 def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call what must not raise; if it does, that is the bug."""
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
-        print(f"{where}: {function.__name__} raises {describe(error)}\nThe bug is there.")
-        sys.exit(1)
+        raise BugIsThere(f"{where}: {function.__name__} raises {describe(error)}") from error
 
 
 def examine(where: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a check, and print what it says must be and is, where these differ."""
+    """Call a check, which returns what must be and what is."""
     expected, actual = map(plain, attempt(where, function, *arguments))
     left, right = differences(expected, actual)
-    for name in left:
-        print(f"{where}: {name} must be {left[name]}, and is {right[name]}")
     if left:
-        print("The bug is there.")
-        sys.exit(1)
+        raise BugIsThere(
+            "\n".join(
+                f"{where}: {name} must be {left[name]}, and is {right[name]}" for name in left
+            )
+        )
     print(f"{where}: as it must be")
+
+
+def examined(run: Callable[[], None]) -> int:
+    """Make a run that examines itself: 1 if the bug is there, 0 if not, 125 if it raises."""
+    try:
+        run()
+    except BugIsThere as bug:
+        print(f"{bug}\nThe bug is there.")
+        return 1
+    except (Exception, SystemExit) as raised:
+        print("The run itself raises", describe(raised))
+        return 125
+    print("Everything is as it must be: the bug is gone.")
+    return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.core import observation
 from harness.core.check import Check
-from harness.core.observation import same
 from harness.core.operations import BACK, branches, epochs, gradients, groups_added, walk
 from harness.core.trace import Trace
 from harness.engine import other_process_main as elsewhere
@@ -24,55 +24,56 @@ HOW_TO_RUN = (
 
 def elsewhere_lines(
     source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
-) -> list[str]:
-    """The script of a check of which a part is done in another process."""
-    source.imports["import sys"] = None
+) -> tuple[list[str], str]:
+    """The script of a check of which a part is done in another process, and its last call."""
     paste_operations(source, "".join(branches(trace.operations)))
-    lines = segment_lines(source, bound, check)
-    for function in (
-        elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
-        same, side_by_side.show_runs,
-    ):  # fmt: skip
-        source.name(function)
+    there, lines = segment_lines(source, bound, check)
+    source.section = source.last
+    sys, torch = source.module("sys"), source.module("torch")
+    run_parts, ask, reply, same, show = map(
+        source.name,
+        (
+            elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
+            observation.same, side_by_side.compare,
+        ),
+    )  # fmt: skip
+    parts, main = source.own("PARTS"), source.own("main")
     ignored = [] if weights and check.weights else ["weights"]
     path = branches(trace.operations)[-1]
-    compare_there = [
-        "    other = ask_script(python, __file__, whole)",
-        '    rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
-        '    if other["raised"] or not same(*rates):',
-        '        print("The schedule itself differs there, without any resume.")',
-        "        return 125",
-    ]
-    indented = [f"    {line}" for line in compare_there]
-    return [
+    lines = [
         *lines,
         "",
         "",
         "# where, the slot that it goes back to, the next step of the optimizer and the scheduler,",
         "# the groups added, what to do (w: save; others: see BY_LETTER), the slots saved to",
-        "PARTS = [",
+        f"{parts} = [",
         *(f"    {part!r}," for part in _parts(check, trace)),
         "]",
         "",
         "",
-        "def main():",
-        '    if sys.argv[1:] == ["there"]:',
-        "        return reply_to_script(there)",
-        "    python = sys.argv[1] if sys.argv[1:] else sys.executable",
-        '    print("torch", torch.__version__)',
+        f"def {main}():",
+        f'    if {sys}.argv[1:] == ["there"]:',
+        f"        return {reply}({there})",
+        f"    python = {sys}.argv[1] if {sys}.argv[1:] else {sys}.executable",
+        f'    print("torch", {torch}.__version__)',
         f'    whole = {{"data": b"", "index": 0, "epoch": 0, "groups": 0, "todo": {path!r}}}',
-        "    expected = there(whole)",
+        f"    expected = {there}(whole)",
         '    if expected["raised"]:',
         '        print("The uninterrupted run raises", expected["raised"])',
         "        return 125",
-        "    if sys.argv[1:]:",
-        *indented,
+        f"    if {sys}.argv[1:]:",
+        f"        other = {ask}(python, __file__, whole)",
+        '        rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
+        f'        if other["raised"] or not {same}(*rates):',
+        '            print("The schedule itself differs there, without any resume.")',
+        "            return 125",
         "    seen = []",
-        "    error = run_parts(",
-        "        PARTS, seen, there, lambda request: ask_script(python, __file__, request)",
+        f"    error = {run_parts}(",
+        f"        {parts}, seen, {there}, lambda request: {ask}(python, __file__, request)",
         "    )",
-        f'    return show_runs(expected["seen"], seen, error, "", {ignored})',
+        f'    return {show}((expected["seen"], ""), (seen, error), {ignored})',
     ]
+    return lines, f"{main}()"
 
 
 def _parts(check: Check, trace: Trace) -> list[tuple[Any, ...]]:

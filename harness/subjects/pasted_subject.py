@@ -16,12 +16,13 @@ from harness.subjects.subject import Bound
 
 @dataclass(frozen=True)
 class Names:
-    """What a text calls the functions of a subject, beside ``build``.
+    """What a text calls the functions of a subject.
 
     `scheduler` is the expression of what `step` is called with.
     """
 
     new_optimizer: str
+    build: str
     step: str
     scheduler: str
 
@@ -31,15 +32,10 @@ def bindings(source: Source, bound: Bound) -> Names:
 
     Raises `ScriptError` where the source of one can't be had.
     """
-    names = Names(
-        _field(source, bound, "optimizer", "new_optimizer"),
-        _field(source, bound, "step", "step"),
-        # the one that `Stateful` stands for
-        "scheduler" if bound.subject.state_dict is None else "scheduler.scheduler",
-    )
-    source.name(loop.observe)
-    _build(source, bound)
-    return names
+    build = _build(source, bound)
+    # the one that `Stateful` stands for
+    scheduler = "scheduler" if bound.subject.state_dict is None else "scheduler.scheduler"
+    return Names(_new_optimizer(source, bound), build, _step(source, bound), scheduler)
 
 
 def paste_operations(source: Source, path: str) -> None:
@@ -48,40 +44,63 @@ def paste_operations(source: Source, path: str) -> None:
     Without this, a text that performs operations by their letters has all of them.
     """
     performed = {letter: BY_LETTER[letter] for letter in dict.fromkeys(path)}
-    source.definitions["BY_LETTER"] = f"BY_LETTER = {source.expression(performed)}"
+    source.paste_value("BY_LETTER", BY_LETTER, performed)
 
 
-def _field(source: Source, bound: Bound, field: str, known_as: str) -> str:
-    """The name of the function that makes the optimizer, or steps the scheduler."""
-    term = bound.fields.get(field)
+def _new_optimizer(source: Source, bound: Bound) -> str:
+    term = bound.fields.get("optimizer")
     if term is None:
-        return source.name(getattr(bound.subject, field))
-    said = source.expression(term)
-    text = f"step = {said}" if field == "step" else f"def {known_as}():\n    return {said}"
-    source.definitions[known_as] = text
-    return known_as
+        return source.expression(bound.subject.optimizer)
+    name = source.own("new_optimizer")
+    source.first[name] = f"def {name}():\n    return {source.expression(term)}"
+    return name
 
 
-def _build(source: Source, bound: Bound) -> None:
+def _step(source: Source, bound: Bound) -> str:
+    """What steps the scheduler; nothing where that is ``step_scheduler``, a mere call."""
+    term = bound.fields.get("step")
+    if term is None:
+        if bound.subject.step is loop.step_scheduler:
+            return ""
+        said = source.expression(bound.subject.step)
+        if said.isidentifier():
+            return said
+    else:
+        said = source.expression(term)
+    name = source.own("step")
+    source.first[name] = f"{name} = {said}"
+    return name
+
+
+def step_call(names: Names, epoch: str) -> str:
+    """The statement that steps the scheduler at an epoch."""
+    if not names.step:
+        return f"{names.scheduler}.step()"
+    return f"{names.step}({names.scheduler}, {epoch})"
+
+
+def _build(source: Source, bound: Bound) -> str:
     subject = bound.subject
-    build = source.expression(subject.build)
+    make = source.expression(subject.build)
     options = {name: source.expression(value) for name, value in bound.options.items()}
-    given = ", ".join(f"{name}={value}" for name, value in options.items())
+    listed = ", ".join(f"{name}={value}" for name, value in options.items())
+    name = source.own("build")
     terms = holds_term(bound.options)  # made anew for each scheduler
-    if given and not terms:
-        source.imports["import functools"] = None
-        build = f"functools.partial({build}, {given})"
+    if listed and not terms:
+        make = f"{source.module('functools')}.partial({make}, {listed})"
     if subject.state_dict is None and not terms:
-        source.definitions["build"] = f"build = {build}"
-        return
-    listed = ", ".join(f'"{name}": {value}' for name, value in options.items())
-    made = f"{build}(optimizer, **{{{listed}, **given}})" if terms else "make(optimizer, **given)"
+        source.first[name] = f"{name} = {make}"
+        return name
+    if terms:
+        pairs = ", ".join(f'"{option}": {value}' for option, value in options.items())
+        made = f"{make}(optimizer, **{{{pairs}, **given}})"
+    else:
+        maker = source.own("make")
+        source.first[maker] = f"{maker} = {make}"
+        made = f"{maker}(optimizer, **given)"
     if subject.state_dict is not None:
         wrapper = source.name(loop.Stateful)
-        functions = ", ".join(
-            source.name(function) for function in (subject.state_dict, subject.load_state_dict)
-        )
+        functions = ", ".join(map(source.expression, (subject.state_dict, subject.load_state_dict)))
         made = f"{wrapper}({made}, {functions})"
-    source.definitions["build"] = (
-        "" if terms else f"make = {build}\n\n\n"
-    ) + f"def build(optimizer, **given):\n    return {made}"
+    source.first[name] = f"def {name}(optimizer, **given):\n    return {made}"
+    return name

@@ -1,76 +1,224 @@
 """Collects the source of functions, with all that it needs, for a script of its own.
 
-A function of a module that may be pasted is pasted, and so is what it uses; of
-any other module it is imported.
+A function of a module that may be pasted is pasted, and so is what it uses; of any other
+module it is imported. No two things get one name: the user's keep their own where they
+can, the harness's give way, and what has to be called otherwise is renamed by its place
+in the syntax tree.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import enum
 import functools
+import importlib.metadata
 import inspect
+import io
+import keyword
+import re
 import sys
-import textwrap
+import tokenize
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from harness.core.errors import ScriptError, TraceError
 from harness.core.literals import Term, format_value
+from harness.subjects.global_names import bound, read, renamed
 
-DROPPED_DECORATORS = ("resume_check", "state_check", "planted")
+FIXED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
+"""Names that nothing in a script may take."""
+
+ALWAYS_IMPORTED = ("atexit", "os", "sys")
+"""The modules that a script imports before all others."""
+
+
+class Imports(enum.Enum):
+    """What a script imports beside the standard library; everything else is pasted into it."""
+
+    TORCH = "torch"
+    LIBRARY = "library"
+    """Torch and every installed package, but not modules that only lie in a folder."""
+    ALL = "all"
+
+    def includes(self, package: str) -> bool:
+        """Whether a top-level package is imported rather than pasted."""
+        if package == "harness":
+            return False
+        if not is_foreign(package) or self is Imports.ALL:
+            return True
+        return self is Imports.LIBRARY and is_installed(package)
+
+
+def is_foreign(package: str) -> bool:
+    """Whether a top-level package is neither torch nor the standard library."""
+    return package != "torch" and package not in sys.stdlib_module_names
+
+
+def is_installed(package: str) -> bool:
+    """Whether a top-level package belongs to an installed distribution."""
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return bool({"site-packages", "dist-packages"} & set(re.split(r"[\\/]", file))) or (
+        package in _distributions()
+    )
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The names in a text that was written once: writing it again keeps them apart."""
+
+    theirs: frozenset[str] = frozenset()
+    """The user's global names."""
+    local: frozenset[str] = frozenset()
+    """What the functions bind that the text adds."""
+    words: frozenset[str] = frozenset()
+    """Every word of it."""
 
 
 class Source:
     """Imports and definitions of a script in the making.
 
-    With `paste_all` every function is pasted that is neither torch's nor the
-    standard library's, otherwise only those of the harness; `subject` is the name
-    that errors give, and `words` what terms stand for.
+    `subject` is the name that errors give, `imports_from` says what is imported, and `words` what
+    terms stand for. A text is written twice: `seen` is what `look` found in the first one.
     """
 
     def __init__(
-        self, subject: str, *, paste_all: bool, words: Mapping[str, Any] = MappingProxyType({})
+        self,
+        subject: str,
+        imports_from: Imports,
+        *,
+        words: Mapping[str, Any] = MappingProxyType({}),
+        seen: Seen = Seen(),
     ) -> None:
         self.words = words
-        self.paste_all = paste_all
+        self.imports_from = imports_from
         self.subject = subject
-        self.imports: dict[str, None] = {}
-        self.definitions: dict[str, str] = {}
+        self.seen = seen
+        self.imports: dict[str, bool] = {}
+        """Import statements, and whether the first section needs them."""
+        self.first: dict[str, str] = {}
+        """The definitions of the user, and of what makes the optimizer and the scheduler."""
+        self.last: dict[str, str] = {}
+        """The definitions of the harness that come after the run."""
+        self.section = self.first
         self.homes: dict[str, str] = {}
         """The module that each pasted definition is from."""
         self.modules: dict[str, None] = {}
-        """The modules that are neither torch's nor the standard library's."""
+        """The imported packages that are neither torch's nor the standard library's."""
+        self.pasted_modules: dict[str, None] = {}
+        """The modules of the user of which something is pasted."""
+        self._names: dict[tuple[Any, ...], str] = {
+            ("import", module, module): module for module in ALWAYS_IMPORTED
+        }
+        self._theirs: set[str] = set()
+        self._pasted: set[tuple[Any, ...]] = set()
 
-    def name(self, value: Any, *, known_as: str = "") -> str:
-        """The name by which the script can use a function, class or module.
+    @property
+    def definitions(self) -> dict[str, str]:
+        """All definitions, in their order."""
+        return {**self.first, **self.last}
 
-        Raises `ScriptError` for a lambda and others whose source can't be had.
+    def again(self, text: str) -> Source:
+        """An empty source that keeps the names so far apart, and those of `text`, which is added.
+
+        Without it a local variable of `text` could hide what is found later.
+        """
+        pasted = "\n".join([*self.definitions.values(), text])
+        words = frozenset(re.findall(r"\w+", pasted))
+        seen = Seen(frozenset(self._theirs), frozenset(bound(text)), words)
+        return Source(self.subject, self.imports_from, words=self.words, seen=seen)
+
+    def import_lines(self, section: dict[str, str] | None = None) -> list[str]:
+        """The import statements of one section or of both, sorted."""
+        lines = [line for line, first in self.imports.items()
+                 if section is None or first == (section is self.first)]  # fmt: skip
+        return sorted(lines, key=lambda line: (line.startswith("from"), line))
+
+    def _import(self, line: str) -> None:
+        self.imports[line] = self.imports.get(line, False) or self.section is self.first
+
+    # ------------------------------------------------------------------------- names
+
+    def own(self, name: str) -> str:
+        """The name of something that the harness defines, and that is no function of its own."""
+        return self._allot(("", name), name, theirs=False)
+
+    def _allot(self, key: tuple[Any, ...], name: str, *, theirs: bool) -> str:
+        """The name of what `key` stands for: `name`, or with a number where that is taken."""
+        if key not in self._names:
+            taken = {*FIXED, *self.seen.local, *self._names.values()}
+            if not theirs:
+                taken |= self.seen.theirs
+            free, number = name, 1
+            while free in taken or (number > 1 and free in self.seen.words):
+                number += 1
+                free = f"{name}_{number}"
+            self._names[key] = free
+        if theirs:
+            self._theirs.add(name)
+        return self._names[key]
+
+    def name(self, value: Any) -> str:
+        """The expression by which the script can use a function, class or module.
+
+        Raises `ScriptError` for what is defined inside a function, and others whose source
+        can't be had.
         """
         if isinstance(value, types.ModuleType):
-            return self._import_module(value, known_as or value.__name__)
+            return self.module(value.__name__)
         if isinstance(value, types.MethodType) or not hasattr(value, "__qualname__"):
             self._refuse(value, "neither a function nor a class")
         if value.__name__ == "<lambda>":
-            self._refuse(value, "a lambda")
+            return self._lambda(value)
         if "<locals>" in value.__qualname__:
             self._refuse(value, "defined inside a function")
         module = sys.modules.get(value.__module__)
         if module is None or module.__name__ == "__main__":
             self._refuse(value, "defined in a session or in the program itself")
+        if module.__name__ == "builtins":
+            return str(value.__qualname__)
         package = module.__name__.partition(".")[0]
-        if package == "harness" or (self.paste_all and _foreign(package)):
-            self.paste(value)
-            return str(value.__name__)
-        first = value.__qualname__.partition(".")[0]
+        first, _, rest = value.__qualname__.partition(".")
+        if not self.imports_from.includes(package):
+            name = self.paste(getattr(module, first) if rest else value)
+            return f"{name}.{rest}" if rest else name
         if functools.reduce(_get, value.__qualname__.split("."), module) is not value:
             self._refuse(value, f"not to be found as {module.__name__}.{value.__qualname__}")
-        self._note_module(package)
-        if module.__name__ != "builtins":
-            self.imports[f"from {module.__name__} import {first}"] = None
-        return str(value.__qualname__)
+        name = self._import_from(module.__name__, first)
+        return f"{name}.{rest}" if rest else name
+
+    def _import_from(self, module: str, attribute: str) -> str:
+        name = self._allot(("from", module, attribute), attribute, theirs=True)
+        self._note_module(module.partition(".")[0])
+        known_as = "" if name == attribute else f" as {name}"
+        self._import(f"from {module} import {attribute}{known_as}")
+        return name
+
+    def module(self, module: str, known_as: str = "") -> str:
+        """The name of a module that the script imports."""
+        known_as = known_as or module
+        self._note_module(module.partition(".")[0])
+        if "." in known_as:  # an import of it binds its package
+            self._import(f"import {module}")
+            package, _, rest = module.partition(".")
+            return f"{self.module(package)}.{rest}"
+        name = self._allot(("import", module, known_as), known_as, theirs=True)
+        self._import(f"import {module}" + ("" if name == module else f" as {name}"))
+        return name
+
+    def _note_module(self, package: str) -> None:
+        if is_foreign(package):
+            self.modules[package] = None
+
+    # ------------------------------------------------------------------- expressions
 
     def expression(self, value: Any) -> str:
         """`value` as an expression of the script; `ScriptError` where there is none."""
@@ -82,8 +230,7 @@ class Source:
             pairs = (f"{self.expression(k)}: {self.expression(v)}" for k, v in value.items())
             return "{" + ", ".join(pairs) + "}"
         if isinstance(value, functools.partial):
-            self.imports["import functools"] = None
-            return self.call("functools.partial", [value.func, *value.args], value.keywords)
+            return self.call(self._partial(), [value.func, *value.args], value.keywords)
         if isinstance(value, Term):
             return self._term(value)
         if isinstance(value, float) and repr(value).strip("-") in ("inf", "nan"):
@@ -100,6 +247,9 @@ class Source:
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
         return f"{function}({', '.join(given)})"
 
+    def _partial(self) -> str:
+        return f"{self.module('functools')}.partial"
+
     def _term(self, term: Term) -> str:
         word = self.words[term.name]
         if term.arguments is None:
@@ -109,9 +259,29 @@ class Source:
             arguments, keywords = [*word.args, *arguments], {**word.keywords, **keywords}
             word = word.func
         if word is functools.partial:
-            self.imports["import functools"] = None
-            return self.call("functools.partial", arguments, keywords)
+            return self.call(self._partial(), arguments, keywords)
         return self.call(self.name(word), arguments, keywords)
+
+    def _lambda(self, value: types.FunctionType) -> str:
+        """A lambda by its own text; `ScriptError` where that does not say all of it."""
+        module = sys.modules.get(value.__module__)
+        if value.__closure__:
+            self._refuse(value, "a lambda that uses a variable of the function around it")
+        try:
+            text = inspect.getsource(module or value)
+        except (OSError, TypeError):
+            self._refuse(value, "a lambda whose file can't be read")
+        found = {
+            segment
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Lambda) and node.lineno == value.__code__.co_firstlineno
+            if (segment := ast.get_source_segment(text, node)) and _is_text_of(segment, value)
+        }
+        if len(found) != 1:
+            self._refuse(value, "a lambda that can't be told from its line")
+        [segment] = found
+        text = f"({segment})"
+        return renamed(text, self._needs(text, value.__globals__, theirs=True))
 
     def _refuse(self, value: Any, what: str) -> NoReturn:
         raise ScriptError(
@@ -119,116 +289,248 @@ class Source:
             "define it by def or class at the top of a module"
         )
 
-    def _import_module(self, module: types.ModuleType, known_as: str) -> str:
-        self._note_module(module.__name__.partition(".")[0])
-        plain = known_as == module.__name__
-        self.imports[f"import {module.__name__}" + ("" if plain else f" as {known_as}")] = None
-        return known_as
+    # ------------------------------------------------------------------- definitions
 
-    def _note_module(self, package: str) -> None:
-        if _foreign(package):
-            self.modules[package] = None
-
-    def paste(self, value: Any) -> None:
-        """Give the script the definition of a function or class, and of all that it uses."""
-        name = value.__name__
-        if name in self.definitions:
-            return
-        self.definitions[name] = ""  # keeps its place: what uses itself is not pasted twice
-        text = _bare(textwrap.dedent(inspect.getsource(value)))
-        del self.definitions[name]
-        scope = vars(sys.modules[value.__module__])
-        for used in _names(ast.parse(text)):
-            if used != name and used in scope and not hasattr(builtins, used):
-                self._need(used, scope[used])
-        self.definitions[name] = text.strip()
+    def paste(self, value: Any) -> str:
+        """Give the script a function or class, and all that it uses; returns its name there."""
+        key = ("of", value.__module__, value.__name__)
+        theirs = value.__module__.partition(".")[0] != "harness"
+        name = self._allot(key, value.__name__, theirs=theirs)
+        if key in self._pasted:
+            return name
+        self._pasted.add(key)
+        before = self.section
+        if theirs:
+            self.section = self.first
+            self.pasted_modules[value.__module__] = None
+        try:
+            text = _dedent(inspect.getsource(value))
+        except (OSError, TypeError):
+            self._refuse(value, "in no file that can be read")
+        scope = _scope(value)
+        text = _bare(text, scope, ours=not theirs, documented=self.section is self.last)
+        names = self._needs(text, scope, theirs=theirs, known={value.__name__: name})
+        self.section[name] = renamed(text, names)
+        self.section = before
         self.homes[name] = value.__module__
+        return name
 
-    def body(self, function: Callable[..., Any], arguments: Mapping[str, str]) -> list[str]:
-        """The statements of a function, with an expression for each of its arguments.
+    def inline(self, value: Any, given: Mapping[str, str], target: str) -> list[str] | None:
+        """The statements of a function of the harness, to stand where it would be called.
 
-        The script gets all that they use.
+        `given` are its arguments, and `target` the variables that get what it returns. None
+        where a call can't be replaced by them.
         """
-        [definition] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-        assert isinstance(definition, ast.FunctionDef)
-        statements = ast.Module(definition.body[1:], [])  # the first is the docstring
-        scope = vars(sys.modules[function.__module__])
-        for used in _names(statements):
-            if used in scope and used not in arguments:
-                self._need(used, scope[used])
-        return ast.unparse(_Replace(arguments).visit(statements)).splitlines()
+        text = _bare(_dedent(inspect.getsource(value)), _scope(value), ours=True, documented=False)
+        [function] = ast.parse(text).body
+        assert isinstance(function, ast.FunctionDef)
+        last = function.body[-1]
+        early = [node for node in ast.walk(function)
+                 if isinstance(node, (ast.Return, ast.Yield)) and node is not last]  # fmt: skip
+        if early or value.__module__.partition(".")[0] != "harness":
+            return None
+        lines = text.splitlines()[function.body[0].lineno - 1 :]
+        indent = function.body[0].col_offset
+        lines = [line[indent:] for line in lines]
+        if isinstance(last, ast.Return):
+            assert last.value is not None
+            place = last.lineno - function.body[0].lineno
+            lines[place] = f"{target} = {lines[place].removeprefix('return ')}"
+            if ast.unparse(last.value).strip("()") == target:
+                lines = lines[:place]
+        text = "\n".join(lines)
+        names = self._needs(text, _scope(value), theirs=False, known=given)
+        return renamed(text, names).splitlines()
 
-    def _need(self, name: str, value: Any) -> None:
+    def _needs(
+        self,
+        text: str,
+        scope: Mapping[str, Any],
+        *,
+        theirs: bool,
+        known: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, str]:
+        """What the script calls each global name of a text, which it is given."""
+        names = dict(known)
+        for used in read(text).names:
+            if used in names:
+                continue
+            if used in scope:
+                names[used] = self._need(used, scope[used], scope)
+            elif theirs:
+                self._theirs.add(used)
+        return names
+
+    def _need(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
         """Give the script what a pasted function uses under `name`."""
         if isinstance(value, types.ModuleType):
-            self._import_module(value, name)
-        elif isinstance(value, (types.FunctionType, type)):
-            found = self.name(value)
-            if found != name:
-                self.definitions.setdefault(name, f"{name} = {found}")
-        elif name not in self.definitions:  # it may have fewer operations
-            self.definitions[name] = f"{name} = {self.expression(value)}"
+            return self.module(value.__name__, name)
+        if isinstance(value, (types.FunctionType, type)) and value.__name__ != "<lambda>":
+            return self.name(value)
+        home = str(scope["__name__"])
+        shared = isinstance(value, (list, dict, set))
+        key = ("value", id(value)) if shared else ("value", home, name)
+        known_as = self._allot(key, name, theirs=home.partition(".")[0] != "harness")
+        if key not in self._pasted:
+            self._pasted.add(key)
+            self.section[known_as] = f"{known_as} = {self.expression(value)}"
+        return known_as
 
-
-class _Replace(ast.NodeTransformer):
-    """Puts expressions in the place of names."""
-
-    def __init__(self, expressions: Mapping[str, str]) -> None:
-        self.expressions = expressions
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        """The expression that stands for a name, or the name itself."""
-        if node.id not in self.expressions:
-            return node
-        return ast.parse(self.expressions[node.id], mode="eval").body
-
-
-def _foreign(package: str) -> bool:
-    """Whether a script can't count on a top-level package."""
-    return package != "torch" and package not in sys.stdlib_module_names
+    def paste_value(self, name: str, value: Any, part: Any) -> None:
+        """Give the script a `part` of what the harness's functions know as `name`."""
+        key = ("value", id(value))
+        known_as = self._allot(key, name, theirs=False)
+        self._pasted.add(key)
+        self.section[known_as] = f"{known_as} = {self.expression(part)}"
 
 
 def _get(value: Any, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _names(tree: ast.AST) -> list[str]:
-    """The names that some source reads, in their order."""
-    names = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-    return list(dict.fromkeys(names))
+def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
+    """What a dotted name stands for; None where that is nothing."""
+    if isinstance(node, ast.Attribute):
+        return getattr(_value(node.value, scope), node.attr, None)
+    return scope.get(node.id) if isinstance(node, ast.Name) else None
 
 
-def _bare(text: str) -> str:
-    """Source without annotations, the harness's decorators and remarks to linters.
+def _scope(value: Any) -> Mapping[str, Any]:
+    """The global names where a function or class is defined."""
+    function = inspect.unwrap(value)
+    return getattr(function, "__globals__", None) or vars(sys.modules[value.__module__])
 
-    Everything else, comments too, stays as it was written.
+
+def _is_text_of(segment: str, function: types.FunctionType) -> bool:
+    """Whether the text of a lambda makes this very function."""
+    tree = ast.parse(f"({segment})", mode="eval")
+    assert isinstance(tree.body, ast.Lambda)
+    code = compile(tree, "", "eval")
+    found = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    arguments = tree.body.args
+    try:
+        defaults = tuple(map(ast.literal_eval, arguments.defaults))
+        keywords = {
+            argument.arg: ast.literal_eval(default)
+            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if default is not None
+        }
+    except ValueError:  # a value that the text alone does not say
+        return False
+    given = function.__defaults__ or (), function.__kwdefaults__ or {}
+    return (defaults, keywords) == given and _shape(found[-1]) == _shape(function.__code__)
+
+
+def _shape(code: types.CodeType) -> tuple[Any, ...]:
+    """What makes two pieces of code the same, wherever they stand."""
+    constants = (_shape(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)
+
+
+# ------------------------------------------------------------------------------- texts
+
+
+def _inside_strings(text: str) -> set[int]:
+    """The indices of the lines that begin inside a string."""
+    inside: set[int] = set()
+    opened: list[int] = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        name = tokenize.tok_name[token.type]
+        if name.endswith("STRING_START"):
+            opened.append(token.start[0])
+        elif name.endswith("STRING_END"):
+            inside.update(range(opened.pop(), token.end[0]))
+        elif name == "STRING":
+            inside.update(range(token.start[0], token.end[0]))
+    return inside
+
+
+def _dedent(text: str) -> str:
+    """`text` without the indentation of its first line; what is in strings stays as it is."""
+    indent = re.match(r"[ \t]*", text)
+    assert indent is not None
+    if not indent.group():
+        return text.rstrip()
+    inside = {number - 2 for number in _inside_strings(f"if True:\n{text}")}
+    return "".join(
+        line if number in inside else line.removeprefix(indent.group())
+        for number, line in enumerate(text.splitlines(keepends=True), 1)
+    ).rstrip()
+
+
+def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) -> str:
+    """A definition without annotations, and without decorators that tell the harness something.
+
+    The harness's own loses remarks to linters too, and its docstring: all but the first line
+    where it stays `documented`. Strings and other comments stay as they were written.
     """
-    cuts: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    cuts: list[tuple[tuple[int, int], tuple[int, int], bytes]] = []
+    tree = ast.parse(text)
+    lines = text.encode().splitlines(keepends=True)
 
-    def cut(start: tuple[int, int], end: ast.expr) -> None:
+    def cut(
+        start: tuple[int, int], end: ast.expr | ast.stmt, more: int = 0, instead: bytes = b""
+    ) -> None:
         assert end.end_lineno is not None
         assert end.end_col_offset is not None
-        cuts.append((start, (end.end_lineno, end.end_col_offset)))
+        cuts.append((start, (end.end_lineno, end.end_col_offset + more), instead))
 
-    lines = text.encode().splitlines(keepends=True)
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.arg) and node.annotation is not None:
-            cut((node.lineno, node.col_offset + len(node.arg.encode())), node.annotation)
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            assert node.target.end_lineno is not None
-            assert node.target.end_col_offset is not None
-            cut((node.target.end_lineno, node.target.end_col_offset), node.annotation)
-        if isinstance(node, ast.FunctionDef) and node.returns is not None:
+            start = node.lineno, node.col_offset + len(node.arg.encode())
+            rest = lines[(node.annotation.end_lineno or 0) - 1][node.annotation.end_col_offset :]
+            equals = re.match(rb" *= *", rest)
+            cut(
+                start,
+                node.annotation,
+                len(equals.group()) if equals else 0,
+                b"=" if equals else b"",
+            )
+        elif isinstance(node, ast.AnnAssign):
+            place, note = node.target, node.annotation
+            if ours and node.value is not None:
+                cut((place.end_lineno or 0, place.end_col_offset or 0), note)
+            else:  # a field of a dataclass
+                quoted = repr(ast.unparse(note)).encode()
+                cut((note.lineno, note.col_offset), note, instead=quoted)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
             line = node.returns.lineno
             arrow = lines[line - 1].rindex(b"->", 0, node.returns.col_offset)
             cut((line, len(lines[line - 1][:arrow].rstrip())), node.returns)
         for decorator in getattr(node, "decorator_list", []):
             function = decorator.func if isinstance(decorator, ast.Call) else decorator
-            if isinstance(function, ast.Name) and function.id in DROPPED_DECORATORS:
+            known = _value(function, scope)
+            if str(getattr(known, "__module__", "")).partition(".")[0] == "harness":
                 cut((decorator.lineno, 0), decorator)
-    for (line, column), (end_line, end_column) in sorted(cuts, reverse=True):
+    if ours:
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+                doc = node.body[0]
+                first = (ast.get_docstring(node) or "").partition("\n")[0]
+                keep = f'"""{first}"""'.encode() if documented or len(node.body) == 1 else b""
+                cut((doc.lineno, doc.col_offset), doc, instead=keep)
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT and re.match(r"# (noqa|type|fmt):?", token.string):
+                line, column = token.start
+                begins = len(token.line[:column].rstrip().encode())
+                cuts.append(((line, begins), (line, len(token.line.rstrip().encode())), b""))
+    for (line, column), (end_line, end_column), instead in sorted(cuts, reverse=True):
         rest = lines[end_line - 1][end_column:]
-        lines[line - 1 : end_line] = [lines[line - 1][:column] + rest]
-    kept = (line.decode().partition("  # noqa")[0].rstrip() for line in lines)
-    bare = [line.partition("  # type:")[0].partition("  # fmt:")[0] for line in kept]
-    return "\n".join(bare)
+        whole = lines[line - 1][:column] + instead + rest
+        lines[line - 1 : end_line] = [whole] if whole.strip() else []
+    bare = b"".join(lines).decode().strip("\n")
+    return _one_line(bare) if ours else bare
+
+
+def _one_line(text: str, width: int = 100) -> str:
+    """A function of the harness with its parameters in one line, where that is not too long."""
+    [node] = ast.parse(text).body
+    if not isinstance(node, ast.FunctionDef):
+        return text
+    lines = text.splitlines()
+    first, last = node.lineno - 1, node.body[0].lineno - 1
+    joined = " ".join(line.strip() for line in lines[first:last])
+    joined = joined.replace("( ", "(").replace(", )", ")")
+    if last - first > 1 and len(joined) <= width:
+        lines[first:last] = [joined]
+    return "\n".join(lines)
