@@ -156,6 +156,7 @@ def test_markdown_prints_names_as_they_are(write):
 
 GOOD = result("2.0.1", [row("one", "First", "B")])
 FOUND = GOOD["results"][0]["counterexample"]
+PLACE = "$.results[0].counterexample"
 WRITTEN_OTHERWISE = "r.json is not as check --json wrote it ("
 
 
@@ -169,8 +170,8 @@ WRITTEN_OTHERWISE = "r.json is not as check --json wrote it ("
         ({**GOOD, "schema": 7}, f"r.json has schema 7, and this harness reads {SCHEMA}: "),
         ({**GOOD, "complete": False}, "r.json is from a run that was stopped: let it run"),
         ({**GOOD, "torch": "new"}, "r.json does not say which torch it was run with"),
-        ({**GOOD, "torch": 2}, WRITTEN_OTHERWISE + "2 is not a str @ $.torch)"),
-        ({**GOOD, "results": 5}, "r.json has no results of check in it"),
+        ({**GOOD, "torch": 2}, WRITTEN_OTHERWISE + "2 is not of type str @ $.torch)"),
+        ({**GOOD, "results": 5}, WRITTEN_OTHERWISE + "5 is not of type list @ $.results)"),
         ({**GOOD, "results": ["StepLR"]}, WRITTEN_OTHERWISE),
         ({**GOOD, "results": [{"check": "one"}]}, WRITTEN_OTHERWISE + "'subject' is missing"),
         *(
@@ -178,9 +179,9 @@ WRITTEN_OTHERWISE = "r.json is not as check --json wrote it ("
             for key, value, said in [
                 ("verdict", "FINE", "'FINE' is not a valid Verdict @ $.results[0].verdict)"),
                 ("verdict", "", "'' is not a valid Verdict"),
-                ("verdict", None, "None is not a Verdict @ "),
-                ("subject", 1, "1 is not a str @ $.results[0].subject)"),
-                ("seconds", True, "True is not a float @ $.results[0].seconds)"),
+                ("verdict", None, "None is not of type str @ $.results[0].verdict)"),
+                ("subject", 1, "1 is not of type str @ $.results[0].subject)"),
+                ("seconds", True, "True is not of type float @ $.results[0].seconds)"),
             ]
         ),
         *(
@@ -191,10 +192,10 @@ WRITTEN_OTHERWISE = "r.json is not as check --json wrote it ("
                 WRITTEN_OTHERWISE + said,
             )
             for key, value, said in [
-                ("trace", ["train:1"], "['train:1'] is not a trace @ "),
+                ("trace", ["train:1"], f"a list is not of type str @ {PLACE}.trace)"),
                 ("trace", "train:1 resume:a", "'resume:a' "),
-                ("expected", "lr", ""),
-                ("operation", 1.5, "1.5 is not a int @ $.results[0].counterexample.operation)"),
+                ("expected", "lr", f"'lr' is not of type dict @ {PLACE}.expected)"),
+                ("operation", 1.5, f"1.5 is not of type int @ {PLACE}.operation)"),
             ]
         ),
         ({**GOOD, "results": GOOD["results"] * 2}, "r.json has two verdicts on First: one"),
