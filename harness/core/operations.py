@@ -271,9 +271,9 @@ def perform(
     letter: str, optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step
 ) -> tuple[int, int]:
     """Perform a letter of a path, and return the next index of a gradient and the next epoch."""
-    function, gradients, epochs = BY_LETTER[letter]
+    function, uses_gradient, steps_scheduler = BY_LETTER[letter]
     function(optimizer, scheduler, index, epoch, step)
-    return index + gradients, epoch + epochs
+    return index + uses_gradient, epoch + steps_scheduler
 
 
 # ------------------------------------------------------------------------ in traces and paths
