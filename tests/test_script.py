@@ -231,25 +231,6 @@ def test_a_users_own_check_is_pasted(run_script):
     assert run_script(text).returncode == 1
 
 
-@pytest.mark.parametrize(
-    ("subject", "what"),
-    [
-        (Subject("x", lambda optimizer, last_epoch=-1: ExponentialLR(optimizer, 0.9)), "a lambda"),
-        (Subject("x", faulty.halve, standalone=True), "a lambda"),
-        (Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5}), "a lambda"),
-        (
-            Subject("x", ExponentialLR, options={"gamma": 0.9}, step=lambda s, e: s.step()),
-            "a lambda",
-        ),
-    ],
-)
-def test_what_has_no_source_is_refused_with_what_to_do(subject, what):
-    with pytest.raises(ScriptError) as caught:
-        write_script(subject, "resume_from_file", "train:1 save:a resume:a")
-    assert what in str(caught.value)
-    assert "at the top of a module" in str(caught.value)
-
-
 def test_a_local_function_is_refused():
     def build(optimizer, last_epoch=-1):
         return ExponentialLR(optimizer, 0.9)

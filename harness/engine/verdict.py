@@ -149,6 +149,8 @@ def _declined(prepared: Prepared, trials: Trials, question: Question) -> tuple[R
         )
     ways = [check, *(routes(check, question.trace) if question.trace is not None else ())]
     needs = dict.fromkeys(need for way in ways for need in way.needs)
+    if question.trace is not None and "changed" in dict(question.trace.options):
+        needs.pop("options", None)  # the trace says how they change
     reasons = [prepared.lacks.get(need, "") or lacking(need) for need in needs]
     if "json" in needs:
         reasons.append(_refusal(prepared, trials))
