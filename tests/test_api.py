@@ -18,6 +18,7 @@ from harness import (
     TraceError,
     UndecidedError,
     check_scheduler,
+    failures,
     replay,
     resume_check,
     state_check,
@@ -107,7 +108,7 @@ def test_check_scheduler_says_what_it_could_not_decide():
             {"step_size": 3, "checks": ["resume_from_fil"]},
             "did you mean resume_from_file",
         ),
-        ((StepLR,), {"step_size": 3, "checks": [len]}, "is no check"),
+        ((StepLR,), {"step_size": 3, "checks": [len]}, "is not a check: decorate it with"),
         ((StepLR,), {"step_size": 3, "max_examples": -1}, "got -1"),
         ((StepLR,), {"step_size": 3, "time_limit": 0}, "got 0"),
     ],
@@ -262,7 +263,9 @@ def test_pairs_that_one_trace_breaks_alike_are_one_block():
         check_scheduler(faulty.Forgets, checks=[*ways, "resume_by_last_epoch"])
     text = str(caught.value)
     assert text.count("BROKEN Forgets: ") == 1
-    assert f"\n  checks          {ways[0]}, {ways[1]}\n" in text
+    [failure] = [each for each in failures(caught.value.results) if len(each.checks) > 1]
+    assert failure.checks == (ways[0], ways[1])
+    assert ["checks", f"{ways[0]},", ways[1]] in [line.split() for line in text.splitlines()]
     assert len(caught.value.results) == 3
 
 
