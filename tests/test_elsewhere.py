@@ -136,9 +136,15 @@ class HangsWhenLoaded(Halving):
 
 
 def test_what_has_no_source_is_declined():
-    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5}))
+    factor = 0.5
+    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: factor}))
     assert {result.verdict for result in found.values()} == {"DECLINED"}
-    assert "a lambda" in found[THERE.name].reason
+    assert "a lambda that uses a variable" in found[THERE.name].reason
+
+
+def test_a_lambda_goes_to_another_process():
+    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5}))
+    assert {result.verdict for result in found.values()} == {"HOLDS"}
 
 
 def test_a_partial_is_sent_as_one():

@@ -41,12 +41,12 @@ def module(tmp_path, monkeypatch):
 
 
 USER = '''
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import _LRScheduler
 
 COUNT = 0
 
 
-class Decay(LRScheduler):
+class Decay(_LRScheduler):
     def __init__(self, optimizer, every, last_epoch=-1):
         self.every = every
         super().__init__(optimizer, last_epoch)
@@ -78,11 +78,9 @@ def user_module(name):
 def test_a_users_function_may_be_called_as_anything_in_a_script(name, breaks, module, run_script):
     text = user_module(name)
     if breaks:  # the epoch is lost
-        forgets = (
-            "    def state_dict(self):\n        return {}\n\n"
-            "    def load_state_dict(self, state):\n        pass\n\n    def get_lr"
-        )
-        text = text.replace("    def get_lr", forgets)
+        forgets = "def state_dict(self):\n        return {}\n\n    "
+        forgets += "def load_state_dict(self, state):\n        pass\n\n    "
+        text = text.replace("def get_lr", f"{forgets}def get_lr")
     users = module("users_schedule", text)
     subject = Subject("x", users.Decay, options={"every": 2}, standalone=True)
     trace = "train:3 save:a resume:a train:3"
@@ -127,7 +125,7 @@ def test_functions_of_one_name_from_two_modules(module, run_script):
     assert str([0.1 * (0.25 * 0.25 + 0.25), 0.01 * 0.25]) in done.stdout
 
 
-@pytest.mark.parametrize("name", ["StepLR", "LRScheduler", "Stateful"])
+@pytest.mark.parametrize("name", ["StepLR", "_LRScheduler", "Stateful"])
 def test_a_users_class_is_called_like_one_of_torch(name, module, run_script):
     module("users_class", f"import torch.optim.lr_scheduler as t\n\nclass {name}(t.StepLR):\n"
            f"    def get_lr(self):\n        return t.StepLR.get_lr(self)\n\n"
@@ -154,8 +152,8 @@ def test_a_crash_at_import_exits_125(crash, run_script):
 )
 def test_a_script_whose_own_part_is_broken_exits_125(old, run_script):
     assert old in STEP_SCRIPT
-    wrong = f"no_such.{old}" if "def" not in old else old + "x,"
-    done = run_script(STEP_SCRIPT.replace(old, wrong), isolated=False)
+    new = f"{old}x, " if old.startswith("def") else f"no_such.{old}"
+    done = run_script(STEP_SCRIPT.replace(old, new), isolated=False)
     assert done.returncode in ((125,) if "snapshot" not in old else (1,)), done.stdout
     if "snapshot" in old:  # what saves and resumes is on trial
         assert "TypeError" in done.stdout
@@ -214,11 +212,16 @@ def test_the_three_kinds_of_script(module, run_script, tmp_path, monkeypatch):
 def test_the_command_writes_each_kind(command):
     for imports in ("torch", "library", "all"):
         status, printed, _ = command(
-            "script", "StepLR", BY_LAST_EPOCH, BREAKS, "--imports", imports
+            "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", imports
         )
         assert status == 0
         assert "Needs torch alone" in printed
-    assert command("script", "StepLR", BY_LAST_EPOCH, BREAKS, "--imports", "none")[0] == 2
+    assert (
+        command(
+            "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", "none"
+        )[0]
+        == 2
+    )
 
 
 # ------------------------------------------------------------------------------- lambdas
@@ -234,9 +237,8 @@ half = lambda epoch: FACTOR**epoch  # noqa: E731
         Subject("x", LambdaLR, options={"lr_lambda": half}, standalone=True),
         Subject("x", LambdaLR, options={"lr_lambda": [lambda epoch: FACTOR, lambda epoch: 1.0]}),
         # as proposed for a scheduler whose step takes an argument
-        Subject(
-            "x", StepLR, options={"step_size": 3}, step=lambda scheduler, epoch: scheduler.step()
-        ),
+        Subject("x", StepLR, options={"step_size": 3},
+                step=lambda scheduler, epoch: scheduler.step()),
         Subject("x", LambdaLR, options={"lr_lambda": Term("half")}, words={"half": half}),
     ],
 )  # fmt: skip
@@ -294,10 +296,8 @@ class A:
 
 
 def test_names_in_f_strings_and_after_global_are_renamed():
-    text = (
-        "def f():\n    global same\n    same = 3\n"
-        "    return f'{same} same {{same}} {same!r:>{same}}'\n"
-    )
+    text = "def f():\n    global same\n    same = 3\n"
+    text += "    return f'{same} same {{same}} {same!r:>{same}}'\n"
     assert renamed(text, {"same": "one"}) == ast.unparse(
         ast.parse(text.replace("{same", "{one").replace("{{one", "{{same")
                   .replace("global same", "global one").replace("    same =", "    one ="))

@@ -43,7 +43,7 @@ from harness.engine.requirements import load_a_float
 from harness.engine.session import replay
 from harness.report import script_helpers as side_by_side
 from harness.report.script_other_process import HOW_TO_RUN, elsewhere_lines
-from harness.subjects.pasted_subject import bindings, step_call
+from harness.subjects.pasted_subject import bindings, paste_operations, step_call
 from harness.subjects.references import as_subject
 from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source
 from harness.subjects.subject import Bound, Subject
@@ -391,6 +391,7 @@ class _Writer:
     def _contract(self) -> tuple[list[str], str]:
         """The script of the check whose traces change options on resume."""
         source, changed, names = self.source, self.bound.changed, self.names
+        paste_operations(source, "".join(branches(self.trace.operations)))
         save, resume = self._paste(self.check.save), self._paste(self.check.function)
         source.section = source.first
         given = {name: source.expression(value) for name, value in changed.items()}
@@ -458,10 +459,6 @@ class _Writer:
 
 def _plus(variable: str, number: int) -> str:
     """A variable with a number added, as one writes it."""
-    return (
-        f"{variable} + {number}"
-        if number > 0
-        else f"{variable} - {-number}"
-        if number
-        else variable
-    )
+    if number == 0:
+        return variable
+    return f"{variable} + {number}" if number > 0 else f"{variable} - {-number}"
