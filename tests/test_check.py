@@ -23,6 +23,7 @@ from harness import (
     step_with_metric,
 )
 from harness.checks.registry import HERE, as_check, select_checks
+from harness.core.verdict import Reason
 from lr_schedules.faults import FAULTS
 
 PLAIN = "resume_optimizer_then_scheduler"
@@ -307,7 +308,8 @@ def test_what_the_optimizer_raises_is_not_charged_to_the_scheduler():
     )
     result = verdicts(subject, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
-    assert "the optimizer's or the check's fault" in result.reason
+    assert result.why == Reason.OPTIMIZER
+    assert "so the optimizer or the check is at fault: " in result.reason
 
 
 def test_a_check_that_raises_is_not_charged_to_the_scheduler():

@@ -230,7 +230,7 @@ def test_the_failures_are_a_partition_and_true(results, chance):
     broken = [result for result in results if result.verdict == Verdict.BROKEN]
     order = {id(result): place for place, result in enumerate(broken)}
     every = [id(result) for failure in found for result in failure.results]
-    assert Multiset(every) == Multiset(order)
+    assert Multiset(every) == Multiset(list(order))
     assert len({id(failure.results[0]) for failure in found}) == len(found)
     first = [min(order[id(result)] for result in failure.results) for failure in found]
     assert first == sorted(first)

@@ -96,7 +96,7 @@ def test_an_optimizer_without_a_state_holds_or_is_said_to_be_the_optimizers_matt
     result = result_of(do_nothing(new_sgd_alone), DISTRIBUTED)
     assert result.verdict in ("HOLDS", "UNKNOWN")
     if result.verdict == "UNKNOWN":
-        assert "it is the optimizer's or the check's fault" in result.reason
+        assert "so the optimizer or the check is at fault: " in result.reason
 
 
 @each_transport
