@@ -34,9 +34,11 @@ from harness.checks.registry import routes, select_checks
 from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
 from harness.core.training_loop import new_sgd
+from harness.engine.machine import draw_operations
+from harness.engine.outcome import Outcome, Reference
 from harness.engine.requirements import lacking
 from harness.engine.runner import Runner
-from harness.engine.search import draw_operations, find
+from harness.engine.search import find
 from harness.engine.session import SubjectSession
 from harness.engine.trials import Limit, Trials
 
@@ -72,16 +74,17 @@ class Recorder:
         self.run, self.uninterrupted = Runner.run, Runner._uninterrupted
 
     def __enter__(self) -> Recorder:
-        def run(runner: Runner, check: Check, trace: Trace) -> Any:
+        def run(runner: Runner, check: Check, trace: Trace) -> Outcome:
             outcome = self.run(runner, check, trace)
             self.runs.append((check, trace))
             return outcome
 
-        def uninterrupted(runner: Runner, path: str) -> Any:
+        def uninterrupted(runner: Runner, path: str) -> Reference:
             self.runs.append((None, Trace(tuple(unpath(path)))))
             return self.uninterrupted(runner, path)
 
-        Runner.run, Runner._uninterrupted = run, uninterrupted  # type: ignore[method-assign]
+        Runner.run = run  # type: ignore[assignment,method-assign]
+        Runner._uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -96,30 +99,33 @@ def bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
 
 def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
     build = functools.partial(subject.build, **subject.options)
+    new_optimizer = subject.bind({}).new_optimizer
     for check, trace in runs:
         ways = routes(check, trace) if check is not None else [None] * len(trace.operations)
-        optimizer = subject.optimizer()
+        optimizer = new_optimizer()
         scheduler = build(optimizer)
         slots: dict[str, Any] = {}
         index = epoch = groups = 0
         for operation, way in zip(trace.operations, ways, strict=True):
             if operation.kind == "save":
-                saves = {w.save for w in ways} if check.mixes else {check.save}
+                assert check is not None  # an uninterrupted run has no saves
+                saves = {w.save for w in ways if w} if check.mixes else {check.save}
                 slots[operation.slot] = (
                     index, epoch, groups,
                     {save: save(optimizer, scheduler, epoch) for save in saves},
                 )  # fmt: skip
-            if operation.kind in BACK or (operation.kind == "save" and check.at == "save"):
+            at_save = check is not None and check.at == "save" and operation.kind == "save"
+            if way is not None and (operation.kind in BACK or at_save):
                 index, epoch, groups, checkpoints = slots[operation.slot]
                 has = {
-                    "new_optimizer": subject.optimizer,
+                    "new_optimizer": new_optimizer,
                     "build": build,
                     "checkpoint": checkpoints[way.save],
                     "optimizer": optimizer,
                     "scheduler": scheduler,
                 }
                 if groups:
-                    more = functools.partial(with_groups, subject.optimizer, groups)
+                    more = functools.partial(with_groups, new_optimizer, groups)
                     has["new_optimizer"] = more
                 optimizer, scheduler = way.function(**{name: has[name] for name in way.parameters})
             if operation.count:

@@ -59,7 +59,7 @@ class Run:
 
     def __init__(self, bound: Bound) -> None:
         self.bound = bound
-        self.optimizer = bound.subject.optimizer()
+        self.optimizer = bound.new_optimizer()
         self.scheduler = bound.build(self.optimizer)
         self.epoch = 0
 
@@ -118,7 +118,7 @@ def of_pytorch_last_epoch(bound: Bound) -> bool:
         return True
     run = Run(bound)
     run.train(1)
-    optimizer = bound.subject.optimizer()
+    optimizer = bound.new_optimizer()
     optimizer.load_state_dict(run.optimizer.state_dict())
     scheduler = bound.build(optimizer, last_epoch=0)
     return same(plain(scheduler.get_last_lr()[0]), run.rates()[0])
@@ -239,6 +239,8 @@ def _harness(subject: Subject, names: list[str], examples: int) -> bool:
     return all(result.verdict in ("HOLDS", "DECLINED") for result in results)
 
 
+DEFAULT = [check.name for check in select_checks()]
+ALL = [check.name for check in CHECKS]
 PEERS: dict[str, Callable[[Bound], bool]] = {
     "PyTorch, `__dict__` after load": of_pytorch,
     "PyTorch, `last_epoch=0`": of_pytorch_last_epoch,
@@ -253,8 +255,6 @@ PEERS: dict[str, Callable[[Bound], bool]] = {
     "this harness": lambda bound: _harness(bound.subject, DEFAULT, 25),
     "this harness, `--all-checks`": lambda bound: _harness(bound.subject, ALL, 25),
 }
-DEFAULT = [check.name for check in select_checks()]
-ALL = [check.name for check in CHECKS]
 
 
 def passes(peer: Callable[[Bound], bool], subject: Subject) -> bool:

@@ -191,7 +191,7 @@ def test_what_a_section_shows_is_what_happens(title, reader):
 @pytest.mark.slow
 @pytest.mark.skipif(not HERE, reason=f"an older torch has bugs of its own; shown is {SHOWN_ON}")
 def test_the_schedule_that_was_mended_is_green(reader):
-    for kind, text in blocks(SECTIONS["Tutorial"]):
+    for kind, text in blocks(SECTIONS["Tutorial: a schedule from a blog post"]):
         if kind in ("python", "diff"):
             reader.takes_over(kind, text)
     status, printed = reader.types("python -m harness check annealing")
