@@ -188,7 +188,7 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
     (tmp_path / "exits.py").write_text("print('at import')\nimport sys\nsys.exit(0)\n")
     done = harness_command("check", "exits:Decays")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "error: cannot import module 'exits' of 'exits:Decays' (SystemExit: 0)" in done.stderr
+    assert "error: cannot import 'exits' for 'exits:Decays' (SystemExit: 0)" in done.stderr
     done = harness_command(
         "check",
         "prints:Decays",
@@ -207,7 +207,7 @@ def test_a_class_that_raises_at_import_is_one_sentence(harness_command, tmp_path
     done = harness_command("check", "raises:Decays")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: cannot import module 'raises' of 'raises:Decays' (KeyError: 'factor')\n"
+        "error: cannot import 'raises' for 'raises:Decays' (KeyError: 'factor')\n"
     )
 
 
