@@ -263,7 +263,7 @@ def test_list_shows_every_subject_and_check(command):
         (["check", "StepLR", "--kwargs", "step_size"], "'step_size' is not an option"),
         (["check", "StepLR", "--kwargs", "step_size=1+x"], "must be a Python literal"),
         (["check", "StepLR", "--kwargs", "step_size=x"], "'x' is not a word of this subject"),
-        (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is no option"),
+        (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is not an option"),
         (["check", "--kwargs", "gamma=1"], "--kwargs needs a SUBJECT"),
         (["check", "torch.optim.lr_scheduler:MultiplicativeLR"], "it needs 'lr_lambda'"),
         (["check", "torch.optim.lr_scheduler:StepLRs"], "'StepLRs': did you mean StepLR?"),

@@ -259,7 +259,7 @@ def not_refused(breaks, trace):
             "train:1 halve_lr:1 save:a resume:a",
             "goes back to a state after halve_lr",
         ),
-        ("resume_by_last_epoch", "add_group:1 train:1 save:a resume:a", "behind add_group"),
+        ("resume_by_last_epoch", "add_group:1 train:1 save:a resume:a", "after add_group"),
         ("roll_back_in_place", "save:a add_group:1 load:a", "another number of param groups"),
         ("last_lr_is_the_groups_lr", "halve_lr:1", "promises nothing for runs with it"),
     ],

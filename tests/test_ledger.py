@@ -95,7 +95,7 @@ def test_entries_come_back_as_they_were_written(ledger):
         ({"check": "resume"}, 2, "no check is called 'resume'"),
         ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
         ({"trace": "resume:a"}, 6, "slot a"),
-        ({"reason": " "}, 10, "'reason' must be a text that is not empty (got ' ')"),
+        ({"reason": " "}, 10, "'reason' must be a string that is not empty (got ' ')"),
         ({"tracked": "somewhere"}, 9, "'tracked' must say where"),
         ({"kind": "flaky"}, 8, "'kind' must be bug or by-design (got 'flaky')"),
         ({"torch": "2.13"}, 5, "'torch' must be a version specifier"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.checks.changed_options import READINGS, DESCRIPTIONS, contrast, judge, resumed_runs
+from harness.checks.changed_options import DESCRIPTIONS, READINGS, contrast, judge, resumed_runs
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
 from harness.core.operations import Operation
@@ -102,7 +102,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
             try:
                 said.setdefault(format_value(value), value)
             except TraceError:
-                continue  # a function of the subject's own: no trace can say it
+                continue  # one of the subject's functions, which a trace cannot contain
         yield from ({name: value} for value in said.values())
 
 
