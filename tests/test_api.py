@@ -100,7 +100,7 @@ def test_check_scheduler_says_what_it_could_not_decide():
     ("arguments", "options", "message"),
     [
         ((3,), {}, "must be a Subject"),
-        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., in a command"),
+        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., on the command line"),
         ((StepLR,), {"step_size": 3, "gama": 0.5}, r"takes no 'gama' \(did you mean 'gamma'\?\)"),
         ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is not an option"),
         (

@@ -235,7 +235,7 @@ def _entry(
     if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
         raise refuse(
             "tracked",
-            "'tracked' must say where, as in 'pytorch/pytorch#102261', or be "
+            "'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or "
             f"{NO_REPORT!r} (got {_short(texts['tracked'])})",
         )
     try:

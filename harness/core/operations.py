@@ -390,7 +390,7 @@ def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
     >>> path_to(Trace.parse("train:1 save:a train:2 resume:a scheduler:3").operations, 4, 2)
     'tss'
 
-    0 steps stand for the whole of a save or resume, and for the start of another.
+    With 0 steps it is the path after a save or resume, and before any other operation.
     """
     kind, before, after = list(walk(operations))[operation]
     if kind.kind not in STEPS:
