@@ -1,6 +1,6 @@
-"""What the schedulers that take a function are given: functions, objects and bound methods.
+"""Functions, objects and bound methods for the schedulers that take a function.
 
-Each stands at the top of this module, so that a reproduction script can hold its source.
+Each is at the top level of this module, so that a reproduction script can contain its source.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def fall_with_cycle(cycle: float) -> float:
 
 
 class Decay:
-    """A factor that falls exponentially; an object with a state that stays as it is."""
+    """A factor that falls exponentially; an object whose state does not change."""
 
     def __init__(self, base: float) -> None:
         self.base = base
@@ -53,7 +53,7 @@ class Decay:
         return float(self.base**epoch)
 
     def at(self, epoch: float) -> float:
-        """The same, by a method."""
+        """The same, as a method."""
         return float(self.base**epoch)
 
 
@@ -63,7 +63,7 @@ def decay_method(base: float) -> Callable[[float], float]:
 
 
 class Fading:
-    """A factor that falls whenever it is called, whatever the epoch is."""
+    """A factor that falls with every call, whatever the epoch is."""
 
     def __init__(self, base: float) -> None:
         self.base = base
@@ -82,7 +82,7 @@ class Swinging:
         self.left = list(factors)
 
     def __call__(self, epoch: float) -> float:
-        """The next factor; it is put behind the others."""
+        """The next factor; it is added to the list."""
         self.left = [*self.left[1:], self.left[0]]
         return self.left[-1]
 

@@ -1,8 +1,8 @@
 """Schedulers made of schedulers: SequentialLR, ChainedScheduler, and two on one optimizer.
 
-What they are made of is said by terms, such as
+Their parts are written as terms, such as
 ``schedulers=[LinearLR(total_iters=3),ExponentialLR(gamma=0.5)]``. The word of a scheduler
-is a *maker*: called, it gives a function that makes the scheduler for an optimizer.
+is a *maker*: when called, it returns a function that makes the scheduler for an optimizer.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ MILESTONES = st.integers(0, 6)
 def build_sequential(
     optimizer: Any, schedulers: list[Maker], milestones: list[int], last_epoch: int = -1
 ) -> Any:
-    """A SequentialLR of new schedulers; it alone is given ``last_epoch``."""
+    """A SequentialLR of new schedulers; only it gets ``last_epoch``, not its parts."""
     made = [make(optimizer) for make in schedulers]
     return lr_scheduler.SequentialLR(optimizer, made, milestones, last_epoch=last_epoch)
 
 
 def build_chained(optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> Any:
-    """A ChainedScheduler; each of it is given ``last_epoch``, the chain takes none."""
+    """A ChainedScheduler; each part gets ``last_epoch``, the chain takes none."""
     return lr_scheduler.ChainedScheduler(
         [make(optimizer, last_epoch=last_epoch) for make in schedulers]
     )
 
 
 class TwoSchedulers:
-    """Schedulers that know nothing of each other, on one optimizer, stepped in their order."""
+    """Independent schedulers on one optimizer, stepped in order."""
 
     def __init__(self, optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> None:
         self.schedulers = [make(optimizer, last_epoch=last_epoch) for make in schedulers]
@@ -67,7 +67,7 @@ class TwoSchedulers:
             scheduler.load_state_dict(state)
 
     def get_last_lr(self) -> Any:
-        """What the last of them says: it has written the LR last."""
+        """The LRs that the last of them reports, because it wrote the LR last."""
         return self.schedulers[-1].get_last_lr()
 
 
@@ -92,7 +92,7 @@ MAKERS: Mapping[str, Callable[..., Any]] = {
     **CONSTANT,
     **{name: functools.partial(functools.partial, made) for name, made in _MADE.items()},
 }
-"""The words for schedulers inside others, and for the callables that these take."""
+"""The words for schedulers inside others, and for the callables that they take."""
 
 
 # ------------------------------------------------------------------------------- strategies
@@ -111,10 +111,10 @@ def _called(name: str, depth: int) -> st.SearchStrategy[Term]:
 
 @st.composite
 def _sequential(draw: st.DrawFn, depth: int) -> dict[str, Any]:
-    """The options of a SequentialLR that holds up to `depth` - 1 compositions in each other.
+    """The options of a SequentialLR that contains up to `depth` - 1 nested compositions.
 
-    Only its first scheduler may be one: torch's SequentialLR goes over to the next by
-    ``_update_lr(0)``, which compositions do not have.
+    Only its first scheduler may be a composition: torch's SequentialLR calls
+    ``_update_lr(0)`` on each following one, which compositions do not have.
     """
     first = draw(_schedulers(depth - 1))
     rest = draw(st.lists(chainable(), min_size=0 if depth > 1 else 1, max_size=2))
@@ -124,7 +124,7 @@ def _sequential(draw: st.DrawFn, depth: int) -> dict[str, Any]:
 
 
 def _chained(depth: int) -> Options:
-    """The options of a ChainedScheduler, the same way."""
+    """The options of a ChainedScheduler, with the same nesting."""
     schedulers = st.lists(_schedulers(depth - 1), min_size=1, max_size=3)
     return st.fixed_dictionaries({"schedulers": schedulers})
 
@@ -149,4 +149,4 @@ DRAWN_COMPOSITIONS: dict[str, Options] = {
     "ChainedScheduler": _up_to_depth_3(_chained),
     "TwoSchedulers": _up_to_depth_3(_two),
 }
-"""What is drawn for the subject of each name."""
+"""The strategy for each subject, by name."""

@@ -1,7 +1,7 @@
-"""Controls: correct schedulers as subjects, on which no check may alarm.
+"""Controls: correct schedulers as subjects, which no check may report as broken.
 
-The planted faults of `lr_schedules.faults` are these with one thing wrong. Where one
-can't serve a check by its nature, it declines.
+The planted faults in `lr_schedules.faults` are controls with one defect. A control declines
+the checks that it can't support.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def new_tensor_sgd() -> torch.optim.Optimizer:
 
 
 class Tag:
-    """What only a program of one's own knows: ``weights_only`` refuses it."""
+    """A class that only this program knows, so ``weights_only`` refuses it."""
 
 
 def new_tagged_sgd() -> torch.optim.Optimizer:
-    """SGD whose groups hold an object."""
+    """SGD with an object in its groups."""
     groups: list[dict[str, Any]] = [
         {"params": [torch.nn.Parameter(torch.ones(1))], "tag": Tag()},
         {"params": [torch.nn.Parameter(torch.ones(2))], "tag": Tag(), "lr": 0.01},
@@ -62,7 +62,7 @@ def new_tagged_sgd() -> torch.optim.Optimizer:
 
 
 OF_THE_OPTIMIZER = "its load_state_dict leaves the groups' LR to the optimizer's own state"
-BY_NAME_ALONE = "its state holds a function, which pickle knows by name alone"
+BY_NAME_ALONE = "its state holds a function, which pickle stores by name only"
 
 
 def _control(name: str, build: Any, **fields: Any) -> Subject:
@@ -97,8 +97,8 @@ MULTIPLIES = _control(
     "multiplies",
     Multiplies,
     declines={
-        "resume_by_initial_lr": "the LR to go on from is in the optimizer's state",
-        "resume_scheduler_alone": "the LR to go on from is in the optimizer's state",
+        "resume_by_initial_lr": "it goes on from the LR in the optimizer's state",
+        "resume_scheduler_alone": "it goes on from the LR in the optimizer's state",
     },
 )
 RAMP = _control("ramp", Ramp)
@@ -117,8 +117,8 @@ HANDOVER = _control(
         "state_loads_with_weights_only": "its state holds a function, which weights_only refuses",
         "resume_from_legacy_file": BY_NAME_ALONE,
         "resume_from_distributed_checkpoint": BY_NAME_ALONE,
-        "resume_twice_from_one_dict": "it takes over the dict that it is given",
-        "loading_leaves_its_argument_alone": "it takes over the dict that it is given",
+        "resume_twice_from_one_dict": "it changes the dict that it loads",
+        "loading_leaves_its_argument_alone": "it changes the dict that it loads",
         "roll_back_in_place": "a live scheduler has its function already",
     },
 )
@@ -128,7 +128,7 @@ BARE = _control(
     state_dict=take_count,
     load_state_dict=give_count,
     declines={
-        "resume_built_on_loaded_optimizer": "it knows no initial_lr",
+        "resume_built_on_loaded_optimizer": "it does not use initial_lr",
         "resume_scheduler_alone": OF_THE_OPTIMIZER,
     },
 )
@@ -142,4 +142,4 @@ TAGGED = _control(
 CONTROLS: tuple[Subject, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Subject)
 )
-"""Every control; of `TABLE` Hypothesis draws the table, so that "correct" is no finite list."""
+"""Every control. Hypothesis draws the table of `TABLE`, so there are many correct schedulers."""

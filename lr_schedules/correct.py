@@ -1,8 +1,8 @@
-"""Schedulers that are correct by construction, each a few lines and of another kind.
+"""Schedulers that are correct by construction, each short and of a different kind.
 
-Most write the groups' LR when they are built, stepped and loaded, from nothing but
-their own state and ``initial_lr``, so that they can be resumed in every way. They
-are there to be checked, as `lr_schedules.controls`, not to train with.
+Most write the groups' LR when they are built, stepped and loaded, using only their
+own state and ``initial_lr``, so they can be resumed in every way. They are meant to
+be checked (as `lr_schedules.controls`), not to be used for training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 
 class Halving:
-    """Halves each group's LR every 3 epochs: a counter that is saved, and no LRScheduler."""
+    """Halves each group's LR every 3 epochs; saves a counter, and is not an LRScheduler."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
@@ -67,7 +67,7 @@ class ClosedForm(LRScheduler):  # type: ignore[misc]
 
 
 class PerGroup(Halving):
-    """Decays by a factor of each group's own, from a list of them that is saved."""
+    """Decays each group by its own factor, from a list that is saved."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.decays = [0.5, 0.75, 0.875][: len(optimizer.param_groups)]
@@ -87,7 +87,7 @@ class PerGroup(Halving):
 
 
 class Cooling:
-    """A callable with a state of its own: each call cools it."""
+    """A callable with its own state: each call cools it."""
 
     def __init__(self) -> None:
         self.heat = 1.0
@@ -98,7 +98,7 @@ class Cooling:
 
 
 class FromCallable(Halving):
-    """Takes its factor from a callable that is called once a step, and whose state is saved."""
+    """Takes its factor from a callable that is called once per step and whose state is saved."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.cooling = Cooling()
@@ -122,7 +122,7 @@ class FromCallable(Halving):
 
 
 class Plateau(Halving):
-    """Halves the LR after two bad metrics, then cools down: it follows the metric alone."""
+    """Halves the LR after two bad metrics, then cools down; it depends only on the metric."""
 
     def __init__(self, optimizer: Any) -> None:
         self.best = float("inf")
@@ -152,7 +152,7 @@ class Plateau(Halving):
 
 
 class TensorRate(Halving):
-    """Writes LRs that are tensors, in place, as a captured optimizer needs it."""
+    """Writes LRs that are tensors, in place, which a captured optimizer requires."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
@@ -198,7 +198,7 @@ class Decay(Momentum):
 
 
 class Table(Halving):
-    """Reads its factor from a table; the last one stays."""
+    """Reads its factor from a table, and keeps the last one after its end."""
 
     def __init__(
         self, optimizer: Any, last_epoch: int = -1, *, table: Sequence[float] = (1.0, 0.5)
@@ -211,7 +211,7 @@ class Table(Halving):
 
 
 class Fall(Halving):
-    """Falls in a line to a floor; its options are saved, and the slope is derived from them."""
+    """Falls linearly to a floor; its options are saved, and its slope is computed from them."""
 
     def __init__(
         self, optimizer: Any, last_epoch: int = -1, *, total: int = 4, floor: float = 0.25
@@ -235,7 +235,7 @@ class Fall(Halving):
 
 
 class Noise(Halving):
-    """Draws its factor from a generator of its own, whose state is saved."""
+    """Draws its factor from its own random generator, whose state is saved."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.random = random.Random(7)
@@ -257,12 +257,12 @@ class Noise(Halving):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.drawn = state["drawn"]
         version, numbers, rest = state["random"]
-        self.random.setstate((version, tuple(numbers), rest))  # JSON makes lists of tuples
+        self.random.setstate((version, tuple(numbers), rest))  # JSON turns tuples into lists
         super().load_state_dict(state)
 
 
 class Milestones(Halving):
-    """Crosses milestones off a list as it passes them; what is left of it is saved."""
+    """Removes milestones from a list when it passes them; the rest of the list is saved."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.left = [milestone for milestone in (2, 5, 8) if milestone > last_epoch + 1]
@@ -285,7 +285,7 @@ class Milestones(Halving):
 
 
 class Restarts(Halving):
-    """Decays in cycles, each two epochs longer than the one before: an option that it changes."""
+    """Decays in cycles, each two epochs longer than the one before; it changes its own option."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.length, self.at = 2, 0
@@ -345,7 +345,7 @@ class Nested(Halving):
 
 
 class Logs(Halving):
-    """Counts by a log of its factors, a list, and keeps their sum, a tensor; saves copies."""
+    """Keeps its factors in a list, whose length is its position, and their sum; saves copies."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.log = [thirds(epoch) for epoch in range(last_epoch + 1)]
@@ -369,7 +369,7 @@ class Logs(Halving):
 
 
 class Updates(Halving):
-    """Follows the optimizer: a step of its own counts only after an optimizer step."""
+    """Follows the optimizer: its own step counts only after an optimizer step."""
 
     def __init__(self, optimizer: Any) -> None:
         self.pending = self.steps = 0
@@ -405,7 +405,7 @@ class Updates(Halving):
 
 
 class Multiplies(Halving):
-    """Multiplies the LR that it finds in the groups: where it stands, the optimizer knows."""
+    """Multiplies the LR in the groups, so the optimizer's state holds its position."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
@@ -423,7 +423,7 @@ class Multiplies(Halving):
 
 
 class Handover(Halving):
-    """Takes over the dict that it is given, as it says, and its state holds a function."""
+    """Changes the dict that it loads, which it declares, and saves a function in its state."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.decay: Callable[[int], float] = thirds
@@ -441,7 +441,7 @@ class Handover(Halving):
 
 
 class Bare:
-    """Only steps; its state is read and set by two functions of the subject."""
+    """Has only a ``step``; two functions of the subject read and set its state."""
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer

@@ -1,8 +1,8 @@
-"""Drawn options: the constructor of every scheduler, as Hypothesis strategies of dicts.
+"""Drawn options: Hypothesis strategies of dicts for the constructor of every scheduler.
 
-Numbers are short ones, to be read in a counterexample, the simplest first, and a few
-that no float holds exactly; counts are small, so that everything happens within the 12
-epochs of a plain run. About two of three dicts hold an optimizer, too, with options
+Numbers are short, so that a counterexample is easy to read, the simplest first; a few
+of them are not exact as floats. Counts are small, so that everything happens within the
+12 epochs of a plain run. About two of three dicts also have an optimizer, with options
 that fit the number of its groups.
 """
 
@@ -24,11 +24,11 @@ __all__ = ["DRAWN", "Options", "chainable", "jointly"]
 Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
 
 GROUPS = 2
-"""The groups of the optimizer that a subject has by itself."""
+"""The number of groups of a subject's default optimizer."""
 
 RATES = st.sampled_from((0.1, 0.01, 1.0, 0.3, 1 / 3, 0.001))
 FLOORS = st.sampled_from((0.0, 0.001, 0.05, 1.0, 1 / 3))
-"""Least LRs; 1.0 is above most LRs that an optimizer starts with."""
+"""Minimum LRs; 1.0 is above most LRs that an optimizer starts with."""
 FACTORS = st.sampled_from((0.5, 1.0, 0.25, 0.001, 0.3, 1 / 3))
 GAMMAS = st.sampled_from((0.5, 1.0, 0.001, 2.0, 0.3, 1 / 3))
 MOMENTA = st.sampled_from((0.5, 0.0, 0.85, 0.95, 0.3))
@@ -44,10 +44,10 @@ def per_group(values: st.SearchStrategy[Any], groups: int) -> st.SearchStrategy[
 
 
 def _keeps_no_rate(optimizer: Term) -> bool:
-    """Whether the optimizer's state has nothing of its LR in it.
+    """Whether the optimizer's state does not contain its LR.
 
-    The state of LBFGS holds its LR itself, which changes with the schedule where it is a
-    tensor, until a resume makes two of it: a fault of the optimizer under any schedule.
+    The state of LBFGS contains its LR. If that is a tensor, it changes with the schedule,
+    until a resume turns it into two tensors: a defect of the optimizer under any schedule.
     """
     return optimizer.name != "LBFGS" or "lr" not in dict(optimizer.keywords)
 
@@ -60,10 +60,10 @@ def jointly(
     momentum: bool = False,
     betas: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any]:
-    """Options for a number of groups, in two of three draws with an optimizer of so many.
+    """Options for a number of groups; two of three draws add an optimizer with that number.
 
-    With `momentum` only optimizers are drawn that have momentum or, where the scheduler
-    takes them in its place, `betas`.
+    With `momentum` only optimizers are drawn that have momentum or, if the scheduler
+    accepts them instead, `betas`.
     """
     if not draw(st.sampled_from((False, True, True))):
         return draw(options(GROUPS))
@@ -72,7 +72,7 @@ def jointly(
 
 
 def _fixed(required: dict[str, Any], **optional: st.SearchStrategy[Any]) -> Options:
-    """All of `required` and any of `optional`, in this order, which Hypothesis does not keep."""
+    """All of `required` and any of `optional`, in this order; Hypothesis alone reorders them."""
     names = (*required, *optional)
     return st.fixed_dictionaries(required, optional=optional).map(
         lambda values: {name: values[name] for name in names if name in values}
@@ -87,7 +87,7 @@ SCALES: st.SearchStrategy[Term] = (
     | BASES.map(lambda base: Term.of("Decay", base))
     | BASES.map(lambda base: Term.of("decay_method", base))
 )
-"""Callables from 0 to 1, as CyclicLR asks for."""
+"""Callables with values from 0 to 1, which CyclicLR asks for."""
 CALLABLES: st.SearchStrategy[Term] = SCALES | st.just(Term("zigzag"))
 STATEFUL_CALLABLES: st.SearchStrategy[Term] = BASES.map(lambda base: Term.of("Fading", base)) | (
     st.lists(FACTORS, min_size=1, max_size=3).map(lambda factors: Term.of("Swinging", factors))
@@ -100,7 +100,7 @@ def of_callables(groups: int) -> Options:
 
 
 def of_stateful_callables(groups: int) -> Options:
-    """The same, and among them one at least that changes when it is called."""
+    """The same, with at least one callable that changes when it is called."""
     mixed = st.lists(CALLABLES | STATEFUL_CALLABLES, min_size=groups - 1, max_size=groups - 1)
     lists = st.tuples(mixed, STATEFUL_CALLABLES).map(lambda pair: [*pair[0], pair[1]])
     return _fixed({"lr_lambda": STATEFUL_CALLABLES | lists})
@@ -150,7 +150,7 @@ def warm_restarts(groups: int) -> Options:
 
 
 def linear_annealing(groups: int) -> Options:
-    """LinearAnnealingLR, ours and the published one: it needs more steps in total."""
+    """LinearAnnealingLR, ours and the published one; T must be larger than A."""
     return st.tuples(COUNTS, COUNTS).map(
         lambda steps: {"num_annealing_steps": steps[0], "num_total_steps": sum(steps)}
     )
@@ -175,7 +175,7 @@ def _momenta(cycled: bool, groups: int) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def cyclic(groups: int, cycled: bool) -> Options:
-    """CyclicLR, by its modes."""
+    """CyclicLR with each of its modes."""
     return _fixed(
         {
             "base_lr": per_group(RATES, groups),
@@ -191,7 +191,7 @@ def cyclic(groups: int, cycled: bool) -> Options:
 
 
 def cyclic_by_function(groups: int, cycled: bool) -> Options:
-    """CyclicLR, by a function of the cycle or, where it can start from 0, of the iteration."""
+    """CyclicLR with a function of the cycle or, if it can start from 0, of the iteration."""
     of_cycle = _fixed(
         {"scale_fn": st.just(Term("fall_with_cycle")) | SCALES}, scale_mode=st.just("cycle")
     )
@@ -202,13 +202,13 @@ def cyclic_by_function(groups: int, cycled: bool) -> Options:
 
 
 def _never_peaks_at_once(options: dict[str, Any]) -> bool:
-    """Whether the first phase of OneCycleLR has a length: of one of 0, the constructor divides."""
+    """Whether OneCycleLR's first phase is longer than 0; its constructor divides by the length."""
     total = options["total_steps"] or options["epochs"] * options["steps_per_epoch"]
     return bool(options.get("pct_start", 0.3) * total != 1)
 
 
 def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> Options:
-    """OneCycleLR; `three_phase` and `anneal` are what it is without a draw."""
+    """OneCycleLR; `three_phase` and `anneal` are its values if they are not drawn."""
     lengths = _fixed({"total_steps": st.integers(3, 14)}) | _fixed(
         {
             "total_steps": st.none(),
@@ -238,7 +238,7 @@ def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> O
 def with_momentum(
     options: Callable[[int, bool], Options], betas: Callable[[], bool] = lambda: True
 ) -> Options:
-    """Options of a scheduler that cycles momentum or not: where it does, there must be some.
+    """Options of a scheduler that may cycle momentum; then the optimizer must have some.
 
     `betas` says whether it cycles the betas of an optimizer that has no momentum.
     """
@@ -249,7 +249,7 @@ def with_momentum(
 
 @functools.cache
 def cyclic_takes_betas() -> bool:
-    """Whether CyclicLR of this torch can cycle betas: before 2.3 it asks for a momentum."""
+    """Whether CyclicLR in this torch can cycle betas; before 2.3 it requires momentum."""
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     try:
         torch.optim.lr_scheduler.CyclicLR(optimizer, 0.1, 1.0)
@@ -262,8 +262,8 @@ def cyclic_takes_betas() -> bool:
 
 
 def plateau(groups: int) -> Options:
-    """ReduceLROnPlateau, with the metrics that it is given."""
-    steps = st.lists(METRICS, min_size=1, max_size=6).map(lambda said: Term.of("metrics", said))
+    """ReduceLROnPlateau, with the metrics for its steps."""
+    steps = st.lists(METRICS, min_size=1, max_size=6).map(lambda values: Term.of("metrics", values))
     return _fixed(
         {
             "factor": st.sampled_from((0.5, 0.1, 0.3, 1 / 3, 0.0)),
@@ -280,10 +280,10 @@ def plateau(groups: int) -> Options:
 
 
 def chainable() -> st.SearchStrategy[Term]:
-    """A scheduler inside another, as a term: of those that any other can follow or go along with.
+    """A term of a scheduler that can be inside a composition with any other.
 
-    Not OneCycleLR, which writes the initial LR that the others start from and ends with an
-    exception; nor ReduceLROnPlateau, which no composition of torch takes.
+    OneCycleLR is left out, because it writes the initial LR that the others start from and ends
+    with an exception; so is ReduceLROnPlateau, because torch's compositions do not accept it.
     """
     kinds = {
         "ExponentialLR": exponential(GROUPS),
@@ -291,7 +291,7 @@ def chainable() -> st.SearchStrategy[Term]:
         "LinearLR": linear(GROUPS),
         "StepLR": step_lr(GROUPS),
         "MultiStepLR": multi_step(GROUPS),
-        # SequentialLR divides by the 0 that PolynomialLR alone never does.
+        # With total_iters=0 PolynomialLR works alone, but divides by 0 in a SequentialLR.
         "PolynomialLR": polynomial(GROUPS).filter(lambda options: options["total_iters"] > 0),
         "CosineAnnealingLR": cosine(GROUPS),
         "CosineAnnealingWarmRestarts": warm_restarts(GROUPS),
@@ -338,4 +338,4 @@ DRAWN: dict[str, Options] = {
     "LinearAnnealingLR": jointly(linear_annealing),
     "PublishedLinearAnnealingLR": jointly(linear_annealing),
 }
-"""What is drawn for the subject of each name."""
+"""The strategy for each subject, by name."""

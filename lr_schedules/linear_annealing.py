@@ -9,7 +9,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 __all__ = ["LinearAnnealingLR"]
 
-# torch before 2.0 has the base class under its private name alone.
+# Before torch 2.0 the base class has only its private name.
 LRScheduler: Any = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
 
 
@@ -23,7 +23,7 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
         b (T - s) / (T - A)  then
         0                    from s = T on
 
-    It is computed from ``last_epoch`` alone, so it is the same however training
+    It is computed from ``last_epoch`` alone, so it does not depend on how training
     was resumed.
 
     Parameters
@@ -45,7 +45,7 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
     ValueError
         For A < 1 or T <= A.
 
-    The schedule is that of the blog post which `lr_schedules.published` quotes.
+    The schedule comes from the blog post that `lr_schedules.published` quotes.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -89,7 +89,7 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
 
 
 def _steps(name: str, value: Any) -> int:
-    """`value` as an int; a bool or a float is a mistake."""
+    """`value` as an int; raises `TypeError` for a bool or a float."""
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -1,7 +1,6 @@
-"""The linear annealing schedule as a blog post published it, mistakes and all.
+"""The linear annealing schedule from a blog post, with its mistakes.
 
-It is a subject for the harness, not for use: `LinearAnnealingLR` is the schedule
-done right.
+It is a subject for the harness, not for use: `LinearAnnealingLR` is the correct version.
 """
 
 from __future__ import annotations

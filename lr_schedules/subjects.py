@@ -1,11 +1,11 @@
 """The subjects: every scheduler of PyTorch, and ours.
 
-The options are chosen so that what a scheduler can do happens within the plain
-run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows. Others
-are drawn, over the whole constructor (`lr_schedules.drawn`).
+The options are chosen so that everything a scheduler does happens within the plain
+run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows. Other values
+are drawn for all options of the constructors (`lr_schedules.drawn`).
 
-What is found on torch 2.13.0, with 23 subjects and 17 checks: 364 HOLDS, 24 KNOWN, 3 DECLINED;
-with ``--no-ledger`` these 24 are BROKEN:
+Results on torch 2.13.0, with 23 subjects and 17 checks: 364 HOLDS, 24 KNOWN, 3 DECLINED.
+With ``--no-ledger`` these 24 are BROKEN:
 
 * StepLR, MultiStepLR, ConstantLR, alone or in others: resumed by ``last_epoch`` exactly at a
   decay, they decay again.
@@ -13,20 +13,19 @@ with ``--no-ledger`` these 24 are BROKEN:
   its second cycle, it goes on in that cycle, at an epoch modulo ``T_0``.
 * SequentialLR: resumed by ``last_epoch``, it starts its first scheduler again.
 * SWALR: resumed by ``last_epoch``, it counts its annealing from 0 again: it reads ``_step_count``.
-* CyclicLR with tensors as LRs: resumed by ``last_epoch``, its LR is rounded otherwise.
+* CyclicLR with tensors as LRs: resumed by ``last_epoch``, its LR is rounded differently.
 * CyclicLR, alone or in others: ``load_state_dict`` takes a key out of the given dict, so a second
   load from it raises.
 * OneCycleLR, linear: accepts one step past its schedule, and its LR is negative there.
-* LinearLR and CosineAnnealingLR in others: go below 0, for their LR is computed from the group's,
-  which the other scheduler changed.
+* LinearLR and CosineAnnealingLR in others: they go below 0, because they compute the LR from the
+  group's LR, which the other scheduler changed.
 * The linear annealing schedule as published (`lr_schedules.published`): resumed by ``last_epoch``
   it starts again, and it is negative past its end.
 
-Where each is tracked stands in the ledger, ``known_failures.toml``, with its trace. Loading the
-states of both in the documented order holds for all of them. What opt-in checks find stands in
+The ledger, ``known_failures.toml``, has the trace of each, and where it is tracked. Loading both
+states in the documented order holds for all of them. For the failures of opt-in checks see
 `harness.checks.transports`, `harness.engine.other_process` and
-`harness.checks.changed_options`; what is broken on other versions in
-``torch_versions.md``.
+`harness.checks.changed_options`; for those on other versions see ``torch_versions.md``.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def _stateful(name: str, scheduler: Any) -> Subject:
 
 
 def _composed(name: str, build: Any, schedulers: list[Term], **options: Any) -> Subject:
-    """A subject made of schedulers, said by terms."""
+    """A subject made of several schedulers, which are written as terms."""
     return Subject(
         name,
         build,
@@ -86,13 +85,13 @@ WARM_UP = Term.of("LinearLR", start_factor=0.25, total_iters=3)
 HALVES = Term.of("ExponentialLR", gamma=0.5)
 
 ITS_CALLABLE_REMEMBERS = (
-    "its callable changes when it is called, and how is in the scheduler's state alone"
+    "its callable changes when it is called, and only the scheduler's state stores the change"
 )
 
 
 LEAVES_THE_OPTIMIZER = (
-    "its load_state_dict leaves the groups' LR to the optimizer's own state, as those of torch do: "
-    "else it could not be one of several schedulers of an optimizer"
+    "its load_state_dict leaves the groups' LR to the optimizer's state, like torch's schedulers: "
+    "otherwise an optimizer could not have several schedulers"
 )
 
 SUBJECTS: tuple[Subject, ...] = (
@@ -183,4 +182,4 @@ SUBJECTS: tuple[Subject, ...] = (
         num_total_steps=9,
     ),
 )
-"""The subjects that the command line checks when none is named."""
+"""The subjects that the command line checks if none is named."""

@@ -100,9 +100,9 @@ def test_check_scheduler_says_what_it_could_not_decide():
     ("arguments", "options", "message"),
     [
         ((3,), {}, "must be a Subject"),
-        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., in a command"),
+        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., on the command line"),
         ((StepLR,), {"step_size": 3, "gama": 0.5}, r"takes no 'gama' \(did you mean 'gamma'\?\)"),
-        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is no option"),
+        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is not an option"),
         (
             (StepLR,),
             {"step_size": 3, "checks": ["resume_from_fil"]},
@@ -219,7 +219,7 @@ def test_what_a_class_or_function_needs_is_drawn_by_its_type_hints(build):
 
 
 def test_what_type_hints_do_not_say_is_asked_for():
-    message = r"it needs 'name': give name=\.\.\., in a command --kwargs 'name=\.\.\.'"
+    message = r"it needs 'name': give name=\.\.\., on the command line --kwargs 'name=\.\.\.'"
     with pytest.raises(SubjectError, match=message):
         check_scheduler(NeedsAName)
     assert set(as_subject(NeedsAName, options={"name": "x"}).open) == {"every"}

@@ -391,7 +391,7 @@ def test_unknown_options_and_a_changed_optimizer_are_refused():
             Subject("x", StepLR, options={"step_size": 3}, words={"Other": lossy}), NAME,
             "changed={'optimizer':Other()} save:a resume:a train:1",
         )  # fmt: skip
-    with pytest.raises(SubjectError, match="'changed' is no option, a trace says it"):
+    with pytest.raises(SubjectError, match="'changed' is not an option, a trace sets it"):
         Subject("x", StepLR, options={"changed": {"gamma": 1}})
 
 

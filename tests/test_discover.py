@@ -122,9 +122,9 @@ def test_every_scheduler_of_a_package_is_found(package):
     missed = {one.what.partition(":")[2]: one for one in found.missed}
     assert {name: one.why for name, one in missed.items()} == {
         "Unhinted": "its required 'total' has no type hint",
-        "OfAFunction": "its required 'name' has the type str, which does not say what to give",
+        "OfAFunction": "its required 'name' has the type str, which is too general",
         "Refuses": "ValueError: total must be 100",
-        "NeedsALoss": "its step needs 'scale', which 'step' must give it",
+        "NeedsALoss": "its step needs 'scale': write a 'step' that gives it",
     }
     note = "pkg_all.schedules:OnlyALR is not checked: it has no get_lr and no step"
     assert found.unread == [note]

@@ -254,10 +254,14 @@ def not_refused(breaks, trace):
 @pytest.mark.parametrize(
     ("check", "trace", "message"),
     [
-        ("resume_by_last_epoch", "train:1 halve_lr:1 save:a resume:a", "goes back behind halve_lr"),
-        ("resume_by_last_epoch", "add_group:1 train:1 save:a resume:a", "behind add_group"),
+        (
+            "resume_by_last_epoch",
+            "train:1 halve_lr:1 save:a resume:a",
+            "goes back to a state after halve_lr",
+        ),
+        ("resume_by_last_epoch", "add_group:1 train:1 save:a resume:a", "after add_group"),
         ("roll_back_in_place", "save:a add_group:1 load:a", "another number of param groups"),
-        ("last_lr_is_the_groups_lr", "halve_lr:1", "promises nothing of runs with it"),
+        ("last_lr_is_the_groups_lr", "halve_lr:1", "promises nothing for runs with it"),
     ],
 )
 def test_what_a_check_does_not_cover_is_refused_in_a_sentence(check, trace, message):

@@ -207,7 +207,7 @@ torch 2.13.0: 2 subjects, 2 checks: 1 HOLDS, 1 BROKEN, 1 DECLINED, 1 UNKNOWN (0.
 ```text
 BROKEN Halves: resume_by_last_epoch (torch 2.13.0)
   promise         {promise}
-  about           what last_epoch stands for
+  about           what last_epoch means
   counterexample  {TRACE}
   at              resume:a (operation 3 of 3), epoch 3
   expected        lr [0.05] in the uninterrupted run (train:3)

@@ -95,12 +95,12 @@ def test_entries_come_back_as_they_were_written(ledger):
         ({"check": "resume"}, 2, "no check is called 'resume'"),
         ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
         ({"trace": "resume:a"}, 6, "slot a"),
-        ({"reason": " "}, 10, "'reason' must be a text that is not empty (got ' ')"),
-        ({"tracked": "somewhere"}, 9, "'tracked' must say where"),
+        ({"reason": " "}, 10, "'reason' must be a string that is not empty (got ' ')"),
+        ({"tracked": "somewhere"}, 9, "'tracked' must be an issue"),
         ({"kind": "flaky"}, 8, "'kind' must be bug or by-design (got 'flaky')"),
         ({"torch": "2.13"}, 5, "'torch' must be a version specifier"),
-        ({"torch": ">=2.13,<2"}, 5, "no version is in '>=2.13,<2'"),
-        ({"torch": "===2.13"}, 5, "write == in place of ==="),
+        ({"torch": ">=2.13,<2"}, 5, "'torch' contains no version (got '>=2.13,<2')"),
+        ({"torch": "===2.13"}, 5, "write == instead of ==="),
     ],
 )
 def test_what_is_not_as_it_must_be_is_refused_with_its_line(ledger, changes, line, said):

@@ -223,7 +223,7 @@ TRACE = "optimizer={} step_size=3 gamma=0.5 train:3 save:a resume:a"
         ("SGD(groups=5)", r"groups must be 1 to 4 \(got 5\)"),
         ("SGD(groups=2,rates=[0.1])", "rates must hold an LR or None for each of 1 to 4 groups"),
         ("SGD(rates=[])", "rates must hold an LR or None for each of 1 to 4 groups"),
-        ("SGD(rates=[0.1],lr='shared')", "groups that share an LR have none of their own"),
+        ("SGD(rates=[0.1],lr='shared')", "groups that share an LR can't have other ones"),
         ("SGD(lr=0.1)", r"lr must be 'float', 'tensor' or 'shared' \(got 0.1\): see rates"),
         ("SGD(momentun=0.9)", "unexpected keyword argument 'momentun'"),
         ("LBFGS(groups=2)", "doesn't support per-parameter options"),

@@ -257,7 +257,7 @@ def test_a_lambda_that_its_text_does_not_say_is_refused():
 
     for function in (*factors, closed(0.5)):
         subject = Subject("x", LambdaLR, options={"lr_lambda": function})
-        with pytest.raises(ScriptError, match=r"a lambda that .*: define it by def or class"):
+        with pytest.raises(ScriptError, match=r"a lambda that .*: define it with def or class"):
             write_script(subject, IN_ORDER, "train:1 save:a resume:a")
 
 

@@ -149,7 +149,7 @@ def test_a_state_that_does_not_go_into_json_declines():
     result = result_of(LOGS, JSON)
     assert result.verdict == "DECLINED"
     assert result.reason == (
-        "its state does not go into JSON: Object of type Tensor is not JSON serializable"
+        "its state cannot be written as JSON: Object of type Tensor is not JSON serializable"
     )
 
 
@@ -186,19 +186,19 @@ class OfAKind(Halving):
 def test_what_json_refuses_after_some_steps_only_declines_too():
     result = result_of(Subject("circular", Circular), JSON)
     assert result.verdict == "DECLINED"
-    assert result.reason.startswith("its state does not go into JSON: ")
+    assert result.reason.startswith("its state cannot be written as JSON: ")
 
 
 def test_traces_whose_state_is_refused_break_nothing_and_are_told_of():
     result = result_of(Subject("late", TensorAtLast), JSON)
     assert result.verdict == "HOLDS"
     assert result.reason == (
-        "left out of some traces: its state does not go into JSON: "
+        "left out of some traces: its state cannot be written as JSON: "
         "Object of type Tensor is not JSON serializable"
     )
     result = replay(Subject("late", TensorAtLast), JSON, "train:8 save:a resume:a")
     assert result.verdict == "UNKNOWN"
-    assert result.reason.startswith("its state does not go into JSON: ")
+    assert result.reason.startswith("its state cannot be written as JSON: ")
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -233,7 +233,7 @@ def test_saving_as_json_refuses_and_otherwise_holds_text():
     saved = save_json(optimizer, scheduler, 0)
     assert json.loads(saved["json"])["gamma"] == 0.5
     scheduler.gamma = torch.tensor(0.5)
-    with pytest.raises(StateRefused, match="does not go into JSON: Object of type Tensor"):
+    with pytest.raises(StateRefused, match="cannot be written as JSON: Object of type Tensor"):
         save_json(optimizer, scheduler, 0)
 
 

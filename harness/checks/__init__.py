@@ -1,1 +1,1 @@
-"""The promises: ways of resuming, and what a saved state must be."""
+"""The promises: ways of resuming, and requirements on a saved state."""

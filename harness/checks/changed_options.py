@@ -1,31 +1,34 @@
-"""Which option wins where a run is resumed with others: the saved one, or the new one?
+"""If a run is resumed with other options, which option wins: the saved one or the new one?
 
-Three contracts have a name. *The saved option wins*: the resumed run is the
-uninterrupted run with the old options. *The new option wins*: it is the
-uninterrupted run with the new options (as if from the start), or what either of two
-runs shows in which the option changes without a checkpoint (from there on). *It
-raises*: loading does, or the first step of the scheduler after it. A run that follows
-none of them is a mixture.
+Three contracts have a name:
+
+* *The saved option wins*: the resumed run equals the uninterrupted run with the old options.
+* *The new option wins*: it equals the uninterrupted run with the new options (as if from the
+  start), or one of two runs in which the option changes without a checkpoint (from the resume
+  on).
+* *It raises*: loading raises, or the scheduler's first step after it does.
+
+A run that follows none of them is a mixture.
 
 `resume_with_changed_options` resumes with one option changed and says which wins;
-``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. Of PyTorch's, on torch 2.13.0:
+``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. For PyTorch's schedulers, on
+torch 2.13.0, this option wins:
 
 * StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
   CosineAnnealingWarmRestarts, ReduceLROnPlateau, SWALR; numbers and lists: the saved one;
-* OneCycleLR, all but ``epochs`` and ``steps_per_epoch``: the saved one, so that a longer
-  ``total_steps`` ends where the saved one does;
+* OneCycleLR, all but ``epochs`` and ``steps_per_epoch``: the saved one, so a schedule with a
+  longer ``total_steps`` still ends at the saved one;
 * CyclicLR, all but ``scale_fn``: the saved one;
 * CyclicLR and LambdaLR, a plain function: the new one, as if from the start;
 * MultiplicativeLR, a plain function: the new one, from the saved LR on;
 * LambdaLR and MultiplicativeLR, an object of the same class: the saved one;
 * LambdaLR, an object of another class, or a list of functions and objects: neither, so BROKEN.
 
-What is compared is what the optimizer will use, not the weights, which follow from the
-whole past. Until the scheduler's first step after a resume the optimizer has what it
-was saved with, whichever option wins then.
+Only the values that the optimizer will use are compared. The weights are not, because they
+depend on the whole past. Until the scheduler's first step after a resume the optimizer has the
+values it was saved with, whichever option wins.
 
-What is written here is also what a reproduction script is made of, and is pasted into it
-as it stands: see `harness.core.training_loop`.
+Reproduction scripts contain these functions unchanged: see `harness.core.training_loop`.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from harness.core.training_loop import (
     snapshot,
 )
 
-SAID = {
+DESCRIPTIONS = {
     "saved": "the saved option wins",
     "start": "the new option wins, as if from the start",
     "set": "the new option wins, from the resume on",
@@ -53,7 +56,7 @@ SAID = {
     "raises": "it raises",
 }
 READINGS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
-"""The readings of each contract that a subject can promise."""
+"""The ways to keep each contract that a subject can promise."""
 
 
 def hyperparameters(optimizer: Any, scheduler: Any) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def hyperparameters(optimizer: Any, scheduler: Any) -> dict[str, Any]:
 def advance(
     optimizer: Any, scheduler: Any, step: Any, path: str, done: int, seen: list[dict[str, Any]]
 ) -> bool:
-    """Go on along a path, from one place of it; False where a step raises."""
+    """Go on along a path after its first `done` letters; False if a step raises."""
     index, epoch = gradients(path[:done]), epochs(path[:done])
     for letter in path[done:]:
         try:
@@ -80,12 +83,12 @@ def advance(
 def resumed_runs(
     builders: Any, step: Any, save: Any, resume: Any, operations: Sequence[tuple[str, Any]]
 ) -> list[dict[str, Any]]:
-    """What every resume of a trace leads to, each with the others' options from the first on.
+    """One run for every resume of a trace; all runs from the first resume on have the new options.
 
     `builders` are new_optimizer, build and rebuild; an operation is its kind with a count or a
-    slot. A run has its ``path``, how much of it was made before (``first``) and with the old
-    options (``switch``), what was ``seen`` from there on, and at which operation and step of
-    it (``places``).
+    slot. A run has its ``path``, how much of it was done before the resume (``first``) and how
+    much with the old options (``switch``), what was ``seen`` after the resume, and the operation
+    and step of each observation (``places``).
     """
     new_optimizer, build, rebuild = builders
     optimizer = new_optimizer()
@@ -129,7 +132,7 @@ def resumed_runs(
 
 
 def uninterrupted(new_optimizer: Any, build: Any, step: Any, path: str) -> list[dict[str, Any]]:
-    """What a run without a resume sees."""
+    """What is seen in a run without a resume."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     seen = [hyperparameters(optimizer, scheduler)]
@@ -140,7 +143,7 @@ def uninterrupted(new_optimizer: Any, build: Any, step: Any, path: str) -> list[
 def set_in_the_run(
     builders: Any, step: Any, changed: dict[str, Any], path: str, switch: int
 ) -> list[dict[str, Any]]:
-    """What a run sees in which the options are set in the live scheduler; [] where it can't be."""
+    """What is seen if the options are set in the live scheduler; [] if they can't be set."""
     new_optimizer, build, _ = builders
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -155,9 +158,9 @@ def set_in_the_run(
 
 
 def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[str, Any]]:
-    """What a run with the new options sees that takes over the LRs and momenta of the old one.
+    """What is seen if a run with the new options takes over the LRs and momenta of the old run.
 
-    A scheduler that multiplies what it finds goes on from there by its new options.
+    A scheduler that multiplies the present LR goes on from there with its new options.
     """
     new_optimizer, build, rebuild = builders
     old, optimizer = new_optimizer(), new_optimizer()
@@ -177,16 +180,16 @@ def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[s
 
 
 def next_scheduler_step(path: str, place: int) -> int:
-    """The place of the first scheduler step in a path from `place` on."""
+    """The index of the first scheduler step in a path from `place` on."""
     return next((i for i in range(place, len(path)) if epochs(path[i])), len(path))
 
 
 def misfit(
     run: dict[str, Any], expected: list[dict[str, Any]], early: Sequence[list[dict[str, Any]]]
 ) -> int | None:
-    """The index of the first that a run saw and that is not as expected; None if all is.
+    """The index of a run's first observation that is not as expected; None if all are.
 
-    Up to the scheduler's first step with the new options it may be as in a run of `early`.
+    Up to the scheduler's first step with the new options, it may also match a run of `early`.
     """
     until = next_scheduler_step(run["path"], run["switch"])
     for index, seen in enumerate(run["seen"]):
@@ -197,7 +200,7 @@ def misfit(
             continue
         if place < len(expected):
             fits = same(seen, expected[place])
-        else:  # its schedule was at its end before
+        else:  # the expected run had ended before
             fits = "raises" in seen and "raises" in expected[-1]
         if not fits:
             return index
@@ -205,7 +208,7 @@ def misfit(
 
 
 def survives(run: dict[str, Any]) -> int | None:
-    """The index of what a run saw after a step of the scheduler that should have raised."""
+    """The index of the observation after a scheduler step that should have raised; else None."""
     until = next_scheduler_step(run["path"], run["first"])
     for index, seen in enumerate(run["seen"]):
         if "raises" in seen:
@@ -221,10 +224,10 @@ def judge(
 ) -> dict[str, Any]:  # fmt: skip
     """Which of the allowed contracts all `runs` follow.
 
-    ``follows`` is the reading that they follow, or nothing where they tell nothing. It is None
-    where they follow none that is allowed; then ``run`` and ``index`` say where the last one was
-    left, and ``left`` which ones that was, if not all at once; ``saved`` and ``start`` are the
-    two uninterrupted runs there.
+    ``follows`` is the contract that they follow, or empty if the old and the new options give the
+    same runs. It is None if they follow none that is allowed; then ``run`` and ``index`` say where
+    they stopped following the last one, and ``left`` which contracts ended there, if not all.
+    ``saved`` and ``start`` are the two uninterrupted runs to compare with.
     """
     new_optimizer, build, rebuild = builders
     known: dict[Any, list[dict[str, Any]]] = {}
@@ -250,7 +253,7 @@ def judge(
         return misfit(run, expected, early) if expected else 0
 
     found: dict[str, Any] = {}
-    for name in ("saved", "start", "raises", "set", "handed over"):  # the last two cost most
+    for name in ("saved", "start", "raises", "set", "handed over"):  # the last two are the slowest
         found[name] = None
         for number, run in enumerate(runs):
             index = misfit_of(name, run)
@@ -274,7 +277,7 @@ def judge(
 
 
 def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]:
-    """What must be, by the allowed contracts, and what is, where a verdict says none is kept."""
+    """The values by the allowed contracts and the actual ones, for a verdict that none is kept."""
     run, index = verdict["run"], verdict["index"]
     seen, place = run["seen"][index], run["first"] + index
     expected: dict[str, Any] = {}
@@ -296,7 +299,7 @@ def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]
         expected["raises"] = "an exception"
     column = (*(key for key in names if key in seen), "lr")[0]
     actual = {column: seen[column]}
-    followed = {SAID[name].partition(",")[0] for name in verdict["left"]}
+    followed = {DESCRIPTIONS[name].partition(",")[0] for name in verdict["left"]}
     if len(followed) == 1:
         [actual["until then"]] = followed
     return expected, actual

@@ -1,4 +1,4 @@
-"""Every check of the harness, and which check each resume of a trace goes by."""
+"""Every check of the harness, and which check each resume in a trace uses."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CHECKS: tuple[Check, ...] = tuple(
 )
 """Every check of the harness, in the order of reports."""
 HERE = tuple(check for check in CHECKS if not check.elsewhere)
-"""Those that stay in this process."""
+"""The checks that stay in this process."""
 
 
 def as_check(value: Any) -> Check:
     """`value` as a check: a `Check`, a decorated function, or the name of one.
 
-    A name is one of the harness's own or ``module:attribute``. Raises
+    A name is the name of a harness check, or ``module:attribute``. Raises
     `CheckError` for anything else.
     """
     if isinstance(value, Check):
@@ -41,9 +41,9 @@ def as_check(value: Any) -> Check:
             return named[value]
         if ":" not in value:
             close = difflib.get_close_matches(value, named, n=1)
-            hint = f"did you mean {close[0]}?" if close else "see python -m harness list."
+            hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
             raise CheckError(
-                f"no check is called {value!r}: {hint} One of your own is module:attribute"
+                f"no check is called {value!r}: {hint} Name your own check as MODULE:NAME"
             )
         value = import_attribute(value)
         if isinstance(value, Check):
@@ -56,8 +56,8 @@ def select_checks(
 ) -> list[Check]:
     """The checks called `names`, in that order; without names the default ones.
 
-    `all_checks` adds the opt-in ones, `elsewhere` those that go through another process, one
-    at a time, if none is among the others. Raises `CheckError` for an unknown name.
+    `all_checks` adds the opt-in checks. `elsewhere` adds the checks that go through another
+    process, unless one of them is already chosen. Raises `CheckError` for an unknown name.
     """
     chosen = [as_check(name) for name in names]
     if not chosen or all_checks:
@@ -68,13 +68,16 @@ def select_checks(
 
 
 def routes(check: Check, trace: Trace) -> list[Check]:
-    """For every operation of `trace`, the check that a resume or load goes by."""
+    """For every operation of `trace`, the check that a resume or load uses there.
+
+    Raises `TraceError` if the check does not work with the trace.
+    """
     found: list[Check] = []
     for operation, before, path in walk(trace.operations):
         route = check
         if check.kind == "state" and operation.kind in check.without:
             raise TraceError(
-                f"'{operation}' in the trace: {check.name} promises nothing of runs with it; "
+                f"'{operation}' in the trace: {check.name} promises nothing for runs with it; "
                 "leave it out"
             )
         if operation.kind in BACK:
@@ -91,27 +94,27 @@ def routes(check: Check, trace: Trace) -> list[Check]:
 
 
 def _covers(route: Check, operation: Operation, before: str, path: str) -> None:
-    """Raise `TraceError` where a check does not resume what was done on the way to a slot."""
+    """Raise `TraceError` if a check does not restore what was done before a slot was saved."""
     for kind in route.without:
         if LETTER[kind] in path:
             raise TraceError(
-                f"'{operation}' in the trace goes back behind {kind}, and {route.name} does not "
-                f"bring back what that did: leave it out before the save"
+                f"'{operation}' in the trace goes back to a state after {kind}, and {route.name} "
+                "does not restore the effect: leave it out before the save"
             )
     if operation.kind == "load" and groups_added(before) != groups_added(path):
         raise TraceError(
-            f"'{operation}' in the trace goes back to another number of param groups, and "
-            f"no optimizer can: save after {' and '.join(ADDS_GROUP)} as well"
+            f"'{operation}' in the trace goes back to another number of param groups, which "
+            f"an optimizer cannot do: save again after {' and '.join(ADDS_GROUP)}"
         )
 
 
 def _route(check: Check, operation: Operation) -> Check:
-    """The check that one resume or load goes by."""
+    """The check that one resume or load uses."""
     route = check
     if check.mixes:
         if not operation.check:
             raise TraceError(
-                f"'{operation}' in the trace: {check.name} needs to know by which check: "
+                f"'{operation}' in the trace: {check.name} must know which check to use: "
                 f"write {operation}@CHECK"
             )
         route = as_check(operation.check)

@@ -1,4 +1,4 @@
-"""The ways of resuming, each one promise about a scheduler, in plain torch."""
+"""The ways of resuming, in plain torch. Each is a promise about a scheduler."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: 
 
 
 DOCUMENTED = check_of(resume_optimizer_then_scheduler)
-"""The documented route; at other moments it makes the checks below."""
+"""The documented route; the checks below use it at other moments."""
 
 
 @resume_check
@@ -45,7 +45,7 @@ def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: 
 
 @resume_check(save=save_file, needs=("weights_only",))
 def resume_from_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load what torch.save wrote with torch.load(weights_only=True), into both built anew."""
+    """Build both, load with torch.load(weights_only=True) the states that torch.save wrote."""
     loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -64,40 +64,40 @@ def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
 
 resume_twice_from_one_dict = DOCUMENTED.variant(
     "resume_twice_from_one_dict",
-    "Load one scheduler state, the same dict each time, into two runs.",
+    "Load the same scheduler state dict into two runs.",
     same_dict=True,
 )
 resume_at_every_save = DOCUMENTED.variant(
     "resume_at_every_save",
-    "Stop at every save and resume from it, with both built new, in a chain.",
+    "Stop at every save, build both, and resume from it, again and again.",
     at="save",
 )
 
 
 @resume_check(save=save_deepcopy, about="the scheduler and the optimizer together")
 def resume_by_deepcopy(checkpoint: Any) -> Any:
-    """Go on with a copy.deepcopy of optimizer and scheduler, made at the save."""
+    """Go on with a copy.deepcopy of optimizer and scheduler that was made at the save."""
     optimizer, scheduler = checkpoint["pair"]
     return optimizer, scheduler
 
 
 @resume_check(save=save_pickle, about="the scheduler and the optimizer together")
 def resume_by_pickle(checkpoint: Any) -> Any:
-    """Go on with optimizer and scheduler out of a pickle that was made at the save."""
+    """Go on with optimizer and scheduler from a pickle that was made at the save."""
     optimizer, scheduler = pickle.loads(checkpoint["pickle"])
     return optimizer, scheduler
 
 
 @resume_check(
-    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch stands for",
+    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch means",
     without=BY_HAND,
 )  # fmt: skip
 def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
 
-    The constructor makes a step of its own, so ``last_epoch=k-1`` is what makes
-    the new scheduler's ``last_epoch`` that of the uninterrupted run, k. There is
-    nothing to resume at k=0: ``last_epoch=-1`` is a new start.
+    The constructor makes a step itself, so ``last_epoch=k-1`` gives the new
+    scheduler the ``last_epoch`` of the uninterrupted run, k. At k=0 there is
+    nothing to resume: ``last_epoch=-1`` is a new start.
     """
     optimizer = new_optimizer()
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -117,17 +117,17 @@ def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint:
 
 @resume_check(
     default=False, save=save_optimizer, needs=("last_epoch",), from_epoch=1, weights=False,
-    about="what initial_lr and last_epoch stand for", without=BY_HAND,
+    about="what initial_lr and last_epoch mean", without=BY_HAND,
 )  # fmt: skip
 def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
 
-    After k scheduler steps, as in `resume_by_last_epoch`; the optimizer's own
-    state is lost, so the weights are not compared.
+    k is the number of scheduler steps, like in `resume_by_last_epoch`. The optimizer's
+    own state is lost, so the weights are not compared.
     """
     optimizer = new_optimizer()
     for group in optimizer.param_groups:
-        group["initial_lr"] = copy.deepcopy(group["lr"])  # a tensor may be written in place
+        group["initial_lr"] = copy.deepcopy(group["lr"])  # a scheduler may write to a tensor
     scheduler = build(optimizer, last_epoch=checkpoint["epoch"] - 1)
     return optimizer, scheduler
 
@@ -146,19 +146,19 @@ def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> A
 
 resume_in_another_process = DOCUMENTED.variant(
     "resume_in_another_process",
-    "Load in a new process what torch.save wrote in this one, with both built new.",
+    "Save with torch.save in this process; in a new process, build both and load the states.",
     default=False, search=False, elsewhere="resume", about="what the checkpoint holds",
 )  # fmt: skip
 resume_from_another_process = DOCUMENTED.variant(
     "resume_from_another_process",
-    "Load what torch.save wrote in a new process, which began the run, with both built new.",
+    "Begin the run and save with torch.save in a new process; build both and load here.",
     default=False, search=False, elsewhere="save", about="what the checkpoint holds",
 )  # fmt: skip
 resume_with_changed_options = DOCUMENTED.variant(
     "resume_with_changed_options",
     "Build with a changed option, load both: the saved one wins, or the new one, or it raises.",
     default=False, needs=("options",), weights=False, search=False, changes_options=True,
-    prerequisite=DOCUMENTED, about="which option wins if the resumed run has others",
+    prerequisite=DOCUMENTED, about="which option wins if options change on resume",
 )  # fmt: skip
 """One of three contracts must hold exactly at every save point; see
 `harness.checks.changed_options`."""
@@ -166,4 +166,4 @@ resume_with_changed_options = DOCUMENTED.variant(
 
 @resume_check(mixes=True)
 def resumes_mixed() -> Any:
-    """All resume checks that hold alone, mixed in one run."""
+    """Resume in one run with all the resume checks that hold alone."""

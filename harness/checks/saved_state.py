@@ -1,4 +1,4 @@
-"""The checks of what a scheduler saves and reports, in plain torch."""
+"""Checks of the state that a scheduler saves and of what it reports, in plain torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from harness.core.training_loop import (
 
 @state_check(at="save", compares="trajectory")
 def saving_changes_nothing(optimizer: Any, scheduler: Any) -> Any:
-    """Taking the states of both leaves the run as it was."""
+    """Calling state_dict() of both does not change the run."""
     return optimizer, scheduler
 
 
 @state_check(at="step", save=save_live)
 def saved_state_is_a_snapshot(checkpoint: Any) -> Any:
-    """A state once taken is not touched by further training."""
+    """A saved state does not change when training goes on."""
     return checkpoint["then"], checkpoint["kept"]
 
 
 @state_check(at="save")
 def loading_leaves_its_argument_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Loading a state leaves the given dict as it was."""
+    """Loading a state does not change the given dict."""
     given = snapshot(checkpoint["scheduler"])
     before = plain(given)
     build(new_optimizer()).load_state_dict(given)
@@ -39,7 +39,7 @@ def loading_leaves_its_argument_alone(new_optimizer: Any, build: Any, checkpoint
 
 @state_check(at="save")
 def saving_after_loading_is_the_same(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """A state that was loaded is saved again as it was."""
+    """After a state is loaded, saving gives the same state again."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -49,7 +49,7 @@ def saving_after_loading_is_the_same(new_optimizer: Any, build: Any, checkpoint:
 
 @state_check(at="save", needs=("weights_only",))
 def state_loads_with_weights_only(scheduler: Any) -> Any:
-    """The state comes back whole from torch.save and torch.load(weights_only=True)."""
+    """The state is the same after torch.save and torch.load(weights_only=True)."""
     state = scheduler.state_dict()
     file = io.BytesIO()
     torch.save(state, file)
@@ -58,13 +58,13 @@ def state_loads_with_weights_only(scheduler: Any) -> Any:
 
 @state_check(at="step", needs=("get_last_lr",), about="what the scheduler reports", without=BY_HAND)
 def last_lr_is_the_groups_lr(optimizer: Any, scheduler: Any) -> Any:
-    """What get_last_lr() returns is the LR in the optimizer's groups."""
+    """get_last_lr() returns the LR in the optimizer's groups."""
     rates = [group["lr"] for group in optimizer.param_groups]
     return {"get_last_lr": rates}, {"get_last_lr": scheduler.get_last_lr()}
 
 
 @state_check(at="step", about="the schedule itself")
 def lr_is_never_negative(optimizer: Any) -> Any:
-    """No group's LR is below 0, which no optimizer of torch would accept at its construction."""
+    """No group's LR is below 0; a torch optimizer would not accept one when it is built."""
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     return {"lr": [max(rate, 0.0) for rate in rates]}, {"lr": rates}

@@ -1,12 +1,12 @@
-"""Checks of what a state travels through to a file and back, each asked for by name.
+"""Checks of file formats that a state can be saved in; each runs only if it is named.
 
 A training library may keep a scheduler's state in a file of torch's older format, in
-JSON beside the weights, or in a folder of ``torch.distributed.checkpoint``. What such a
-transport does not hold, or gives back as something else, is lost to the scheduler. JSON is
-declined where the state has no form in it.
+JSON next to the weights, or in a folder of ``torch.distributed.checkpoint``. The scheduler
+loses what a format drops or changes. The JSON check is declined if the state can't be written
+as JSON.
 
-On torch 2.13.0 MultiStepLR does not survive JSON, whose keys are strings, and can't be saved
-again after a distributed checkpoint.
+On torch 2.13.0 MultiStepLR does not survive JSON, because JSON turns keys into strings, and it
+can't be saved again after a distributed checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.core.training_loop import StateRefused, snapshot
 
 
 def save_legacy_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the state of both by ``torch.save``, in the format from before torch 1.6."""
+    """Write the states of both with ``torch.save``, in the format used before torch 1.6."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     file = io.BytesIO()
     states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
@@ -36,16 +36,16 @@ def save_legacy_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, An
 
 
 def save_json(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the scheduler's state as JSON, and copy the optimizer's, which holds tensors.
+    """Write the scheduler's state as JSON, and copy the optimizer's, which contains tensors.
 
-    Raises `StateRefused` where JSON has no form for something in it.
+    Raises `StateRefused` if the scheduler's state can't be written as JSON.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = scheduler.state_dict()
     try:
         text = json.dumps(state)
     except (TypeError, ValueError) as error:
-        raise StateRefused(f"its state does not go into JSON: {error}") from error
+        raise StateRefused(f"its state cannot be written as JSON: {error}") from error
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "json": text,
@@ -54,7 +54,7 @@ def save_json(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
 
 
 def distributed_state(optimizer: Any, scheduler: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """A module of the optimizer's parameters, and what of all three goes into a checkpoint."""
+    """A module with the optimizer's parameters, and the states of all three for a checkpoint."""
     from torch.distributed.checkpoint.state_dict import get_state_dict  # not in every torch
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -70,7 +70,7 @@ def distributed_state(optimizer: Any, scheduler: Any) -> tuple[torch.nn.Module, 
 
 @contextlib.contextmanager
 def raise_the_cause() -> Iterator[None]:
-    """Raise what went wrong in place of a ``CheckpointException``, which is no `Exception`."""
+    """Raise the cause of a ``CheckpointException``, which is not an `Exception`."""
     try:
         yield
     except BaseException as error:
@@ -80,7 +80,7 @@ def raise_the_cause() -> Iterator[None]:
 
 
 def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the state of both, and the parameters, by ``torch.distributed.checkpoint``."""
+    """Write the states of both, and the parameters, with ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -91,7 +91,7 @@ def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, An
 
 
 def load_distributed(optimizer: Any, scheduler: Any, checkpoint: Any) -> None:
-    """Load what `save_distributed` wrote into both, new ones, and into the parameters."""
+    """Load what `save_distributed` wrote into a new pair, and into the parameters."""
     from torch.distributed.checkpoint.state_dict import set_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -108,10 +108,10 @@ def load_distributed(optimizer: Any, scheduler: Any, checkpoint: Any) -> None:
 
 @resume_check(default=False, save=save_legacy_file)
 def resume_from_legacy_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load a file of torch's format before 1.6, with weights_only=False, into both built anew.
+    """Build both, load a file in the format before torch 1.6, with weights_only=False.
 
-    Unlike `resume_from_file` it takes any object. Dtypes that are younger than the
-    format, such as ``torch.float8_e5m2``, are written without a word and can't be read.
+    Unlike `resume_from_file` it accepts any object. Dtypes newer than the format, such
+    as ``torch.float8_e5m2``, are written without an error and can't be read.
     """
     loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
     optimizer = new_optimizer()
@@ -123,9 +123,9 @@ def resume_from_legacy_file(new_optimizer: Any, build: Any, checkpoint: Any) -> 
 
 @resume_check(default=False, save=save_json, needs=("json",))
 def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load the optimizer's state, then the scheduler's out of JSON, into both built anew.
+    """Build both, load the optimizer's state, then the scheduler's from JSON.
 
-    JSON makes strings of a dict's keys and lists of tuples.
+    JSON turns a dict's keys into strings and tuples into lists.
     """
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -134,18 +134,18 @@ def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
     return optimizer, scheduler
 
 
-# From epoch 1 on: get_state_dict makes the state of an optimizer that has none by a step of
-# its own, with LR 0, which leaves the weight decay in the momentum of the run that is saved.
-# And not with a group that was added, which may have no state yet, for the same reason.
+# From epoch 1 on: if an optimizer has no state yet, get_state_dict makes one by a step with LR 0,
+# which puts the weight decay into the momentum of the saved run. For the same reason not after
+# a group was added, because it may have no state yet.
 @resume_check(
     default=False, save=save_distributed, needs=("distributed_checkpoint",), from_epoch=1,
     search=False, without=ADDS_GROUP,
 )  # fmt: skip
 def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Load what torch.distributed.checkpoint saved, in one process, into both built anew.
+    """Build both, load in one process what torch.distributed.checkpoint saved.
 
-    Loading fills the new scheduler's state: keys that this does not have are left
-    out, and keys that are no strings are not found again.
+    Loading fills in the new scheduler's state: keys that are not in it are left
+    out, and keys that are not strings are not restored.
     """
     optimizer = new_optimizer()
     scheduler = build(optimizer)

@@ -18,7 +18,7 @@ PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
 
 @dataclass(frozen=True)
 class Check:
-    """A check, as its decorator describes it; see `resume_check` and `state_check`."""
+    """A check; `resume_check` and `state_check`, which make one, describe the fields."""
 
     function: Callable[..., Any]
     kind: str
@@ -42,19 +42,19 @@ class Check:
 
     @property
     def name(self) -> str:
-        """The name of the function, or its own if another check has the same function."""
+        """The name of its function, or `own_name` if several checks share that function."""
         return self.own_name or self.function.__name__
 
     def variant(self, name: str, doc: str, **changes: Any) -> Check:
         """A check with the same route at another moment.
 
-        `doc` is its promise; `changes` are those of its fields that differ.
+        `doc` is its promise; `changes` are the fields that differ.
         """
         return replace(self, own_name=name, own_doc=doc, **changes)
 
     @property
     def reference(self) -> str:
-        """How the command line names it: its name, or ``module:attribute`` for a user's own."""
+        """Its name on the command line; ``module:attribute`` for a user's check."""
         function = self.function
         if function.__module__.partition(".")[0] == "harness":
             return self.name
@@ -69,14 +69,14 @@ class Check:
 
     @property
     def promise(self) -> Promise:
-        """What reports say of it."""
+        """What reports say about it."""
         return Promise(
             self.doc, self.about, self.kind, self.at, self.compares, self.changes_options
         )
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
-        """What the function takes."""
+        """The names of the function's parameters."""
         return tuple(inspect.signature(self.function).parameters)
 
 
@@ -94,7 +94,7 @@ def _decorate(function: Function, check: Check) -> Function:
 
 
 def check_of(function: Callable[..., Any]) -> Check:
-    """The check that a decorated function is; raises `CheckError` if it is not decorated."""
+    """The check of a decorated function; raises `CheckError` if it is not decorated."""
     check = getattr(function, "__check__", None)
     if not isinstance(check, Check):
         raise CheckError(
@@ -153,52 +153,52 @@ def resume_check(
     save : callable
         ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict.
     default : bool
-        Whether it is on where no checks are named.
+        Whether it runs when no checks are named.
     needs : tuple of str
-        What not every scheduler has, ``get_last_lr``, (a build that takes)
-        ``last_epoch`` or (a state that goes into) ``json``, or not every torch,
-        ``distributed_checkpoint`` or (a float by) ``weights_only``; where it
-        lacks, the check is declined.
+        What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build
+        takes one; ``json``: its state can be written as JSON) or from torch
+        (``distributed_checkpoint``; ``weights_only``: it loads floats). If something is
+        missing, the check is declined.
     about : str
-        Whose state it is about.
+        What is checked, for reports: for example "the scheduler's state".
     from_epoch : int
-        The first epoch (scheduler steps made) that it can resume at.
+        The first epoch (number of scheduler steps) at which it can resume.
     weights : bool
-        Whether the weights of the model must go on as well: not where the
-        optimizer's own state is not restored.
+        Whether the weights of the model are compared too. Set it to False if the check does
+        not restore the optimizer's own state.
     same_dict : bool
-        Whether every resume from a slot is given one and the same scheduler state; otherwise
-        each gets its own copy. Everything else in the checkpoint is copied each time: an
+        Whether all resumes from a slot load the same scheduler state dict; otherwise each
+        gets a copy. Everything else in the checkpoint is always copied, because an
         optimizer goes on using the tensors that it loads.
     without : tuple of str
-        The operations (of `harness.core.operations.EVENTS`) that it does not bring back:
-        where one was done before the save, it is not tried.
+        The operations (of `harness.core.operations.EVENTS`) whose effect it does not restore.
+        It is not tried after a save that follows one of them.
     search : bool
-        Whether traces are drawn for it after the sweep; where not, for it is slow,
-        the sweep takes few save points as well.
+        Whether the search draws traces for it after the sweep. Set it to False for a slow
+        check; the sweep then tries only a few save points.
     elsewhere : str
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a
         check is not searched.
     mixes : bool
-        Whether it has no route of its own: each resume of its traces names another check.
+        Whether each resume in its traces names another check, because it has no route itself.
 
     Raises `CheckError` for a function without a docstring, or with a parameter
-    that no check can take.
+    that a check cannot take.
     """
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
     if elsewhere not in ("", "resume", "save", "all"):
         raise CheckError(f"'elsewhere' must be resume, save, all or nothing (got {elsewhere!r})")
     if elsewhere and (at != "resume" or same_dict):
-        raise CheckError("what is done in another process goes by resume, and by no shared dict")
+        raise CheckError("a check with 'elsewhere' must have at='resume' and same_dict=False")
 
     def decorate(function: Function) -> Function:
         live = {"optimizer", "scheduler"} & set(inspect.signature(function).parameters)
         if elsewhere and live:
             raise CheckError(
                 f"check {function.__name__} has a parameter {min(live)!r}; "
-                "in another process there is no live one"
+                "another process has no live optimizer or scheduler"
             )
         return _decorate(
             function,
@@ -226,9 +226,9 @@ def state_check(
 
     `at` is ``save`` (right after every save) or ``step`` (at the start and after
     every step). With ``compares="trajectory"`` the function returns
-    ``(optimizer, scheduler)`` instead, as that of a resume check does. Its promise
-    is not about runs with the operations `without`. The other parameters, and the
-    errors, are those of `resume_check`.
+    ``(optimizer, scheduler)`` instead, like a resume check. The check is not made in runs
+    with one of the operations `without`. `resume_check` describes the other parameters
+    and the errors.
     """
     if at not in ("save", "step"):
         raise CheckError(f"a state check's 'at' must be save or step (got {at!r})")

@@ -1,4 +1,4 @@
-"""What is checked, and how thoroughly, where a call in a test does not say it.
+"""What to check, and how thoroughly, unless a call in a test says otherwise.
 
 `current` is what the pytest plugin read from options and ini keys, while pytest runs.
 """
@@ -16,8 +16,8 @@ from harness.core.errors import CheckError
 class Settings:
     """The settings of `harness.check_scheduler` and `harness.parametrize_with_checks`.
 
-    `ledgers` are files of known failures, none of which is read with `no_ledger`; `time_limit`
-    is in seconds for each pair. Raises `CheckError` for a value that can't be.
+    `ledgers` are files of known failures; `no_ledger` ignores them. `time_limit` is the limit for
+    each pair, in seconds. Raises `CheckError` for an invalid value.
     """
 
     all_checks: bool = False
@@ -33,7 +33,8 @@ class Settings:
             raise CheckError(f"'max_examples' must be 0 or more (got {self.max_examples!r})")
         if not 0 < self.time_limit <= 86400:
             raise CheckError(
-                f"'time_limit' must be seconds, above 0 and within a day (got {self.time_limit!r})"
+                "'time_limit' must be a number of seconds, more than 0 and at most 86400 "
+                f"(got {self.time_limit!r})"
             )
 
     def having(
@@ -45,7 +46,7 @@ class Settings:
         time_limit: float | None = None,
         ledger: str | Path | Iterable[str | Path] | None = None,
     ) -> Settings:
-        """The same with what is not None in place of its own."""
+        """A copy with every argument that is not None in place of the present value."""
         given: dict[str, object] = {
             "all_checks": all_checks,
             "max_examples": max_examples,
@@ -55,8 +56,8 @@ class Settings:
         if ledger is not None:
             files = [ledger] if isinstance(ledger, (str, Path)) else ledger
             given |= {"ledgers": tuple(map(Path, files)), "no_ledger": False}
-        said = {name: value for name, value in given.items() if value is not None}
-        return replace(self, **said)  # type: ignore[arg-type]
+        changes = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **changes)  # type: ignore[arg-type]
 
     @property
     def files(self) -> tuple[Path, ...]:

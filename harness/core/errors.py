@@ -1,4 +1,4 @@
-"""What can go wrong that is not a broken scheduler."""
+"""Errors that are not a broken scheduler."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from harness.core.verdict import Reason
 
 
 class HarnessError(Exception):
-    """Something the user can mend, said in one sentence; exit status 2."""
+    """An error that the user can fix, explained in one sentence; exit status 2."""
 
 
 class TraceError(HarnessError):
-    """A trace that does not parse, or asks for what cannot be done."""
+    """A trace that does not parse, or asks for something impossible."""
 
 
 class SubjectError(HarnessError):
@@ -22,11 +22,11 @@ class CheckError(HarnessError):
 
 
 class ScriptError(HarnessError):
-    """A script that cannot be written, for example of a lambda."""
+    """A script that cannot be written, for example because of a lambda."""
 
 
 class LedgerError(HarnessError):
-    """A ledger that can't be read, or an entry in it that is not as it must be."""
+    """A ledger that can't be read, or an invalid entry in it."""
 
 
 class OutputError(HarnessError):
@@ -34,11 +34,11 @@ class OutputError(HarnessError):
 
 
 class ResultsError(HarnessError):
-    """A file of results that cannot be read, or compared."""
+    """A file of results that cannot be read or compared."""
 
 
 class UndecidedError(HarnessError):
-    """Some verdict is UNKNOWN, so nothing was proven; `why` is the kind of reason."""
+    """A verdict is UNKNOWN, so nothing was proven; `why` is the kind of reason."""
 
     def __init__(self, text: str, why: Reason = Reason.NOT_RUNNABLE) -> None:
         super().__init__(text)

@@ -14,11 +14,11 @@ from pathlib import Path
 from harness.core.errors import OutputError
 
 LONGEST = 120
-"""The most letters of a file's name, its ending and the mark of a shared name not counted."""
+"""The longest file name, in characters, without its ending and the mark of a shared name."""
 
 
 def file_name(name: str) -> str:
-    """A name without what a file's name had better not have."""
+    """`name` with every character that is unsafe in a file's name replaced by ``_``."""
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_"
         for letter in name
@@ -26,16 +26,18 @@ def file_name(name: str) -> str:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """A file's name for each of `names`, no two alike even where case doesn't count.
+    """A file's name for each of `names`, all different even on systems that ignore case.
 
-    A name that would share its file's name with another gets a mark made from the whole name,
-    so that the order of the names changes nothing.
+    A name that would share its file's name with another gets a mark made from the whole name.
+    The order of the names changes nothing.
     """
     different = set(names)
     count = Counter(file_name(name).lower() for name in different)
     shared = {name for name in different if count[file_name(name).lower()] > 1}
     made = {name: _marked(name) if name in shared else file_name(name) for name in different}
-    if len({file.lower() for file in made.values()}) < len(made):  # a mark is another's own name
+    if len({file.lower() for file in made.values()}) < len(
+        made
+    ):  # a marked name equals another name
         made = {name: _marked(name) for name in different}
     return made
 
@@ -82,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` whole or not at all; raises `OutputError`."""
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe has no other name
+        if path.exists() and not path.is_file():  # a device or a pipe can't be replaced
             path.write_bytes(content)
             return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -107,10 +109,9 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def stdout_kept() -> Iterator[None]:
-    """Keep standard output for what is written to ``sys.stdout`` from here on.
+    """Reserve standard output for what is written to ``sys.stdout`` from here on.
 
-    What others write to the file descriptor, such as children and libraries in C, goes to
-    standard error.
+    What child processes and libraries in C write to the file descriptor goes to standard error.
     """
     stdout = sys.stdout
     try:
@@ -118,7 +119,7 @@ def stdout_kept() -> Iterator[None]:
         ours = stdout.fileno() == 1
         kept = os.dup(1)
         os.dup2(2, 1)
-    except OSError:  # one of them is closed, or has no descriptor
+    except OSError:  # a stream is closed, or has no descriptor
         yield
         return
     try:

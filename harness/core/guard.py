@@ -1,8 +1,8 @@
-"""Keeps what a subject does to its process from whatever comes after it.
+"""Undoes what a subject does to its process.
 
 A subject may print, warn, seed, fork, call ``sys.exit``, or change the default dtype, the device,
-the folder or the environment: after each pair all is as before, and standard output holds the
-report alone. Left out is what no process survives: ``os._exit``, a crash, a lack of memory.
+the folder or the environment. After each pair everything is restored, and standard output holds
+only the report. Not covered is what ends the process: ``os._exit``, a crash, a lack of memory.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from harness.core.errors import TimeLimit
 
 _PID = struct.Struct("i")
 _said: set[str] = set()
-"""Who was said to print."""
+"""The subjects already reported as printing."""
 
 
 class Guard:
-    """What a subject, called `name`, is run inside; as often as need be.
+    """Runs the subject called `name`, any number of times, and restores the process afterwards.
 
-    Inside it there are no warnings, and nothing is printed: that it prints, and what first, is
-    said once on standard error. Afterwards the random numbers of `random`, numpy and torch, the
-    default dtype and device, gradient mode, threads, current folder and environment are as
-    before. A process that is forked inside ends where it comes back to the harness.
+    Inside it, warnings and output are not shown. If the subject prints, one message on standard
+    error says so, with its first line. Afterwards the random number generators of `random`, numpy
+    and torch, the default dtype and device, gradient mode, threads, current folder and
+    environment are restored. A child that is forked inside ends when it returns to the harness.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,14 +43,14 @@ class Guard:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        """Run what stands inside as `Guard` says."""
+        """Guard the ``with`` block, as `Guard` describes."""
         before = [(get, set_, get()) for get, set_ in _settings()]
         forks = _watch_forks()
         forks.watched += 1
         try:
             with _Heard() as heard, contextlib.redirect_stdout(heard), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                warnings.showwarning = _show_nothing  # it may undo the filter
+                warnings.showwarning = _show_nothing  # the subject may undo the filter
                 yield
         finally:
             forks.watched -= 1
@@ -64,7 +64,7 @@ class Guard:
 
 
 class _Heard(io.TextIOWrapper):
-    """A standard output that keeps how its text begins, and nothing else."""
+    """A standard output that keeps only the beginning of its text."""
 
     def __init__(self) -> None:
         super().__init__(open(os.devnull, "wb"), encoding="utf-8")  # noqa: SIM115 (it is closed)
@@ -84,7 +84,7 @@ _Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def _settings() -> list[_Setting]:
-    """How each setting is read and set; numpy only where something has imported it."""
+    """How to read and restore each setting; includes numpy only if it is already imported."""
     settings: list[_Setting] = [
         (torch.get_default_dtype, torch.set_default_dtype),
         (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -95,7 +95,7 @@ def _settings() -> list[_Setting]:
         (functools.partial(dict, os.environ), _set_environment),
     ]
     if hasattr(torch, "set_default_device"):  # torch 2.0
-        settings.insert(0, (_device, _set_device))  # the others make tensors
+        settings.insert(0, (_device, _set_device))  # restored first: the others make tensors
     if "numpy" in sys.modules:
         numpy = sys.modules["numpy"]
         settings.append((numpy.random.get_state, numpy.random.set_state))
@@ -110,7 +110,7 @@ def _restore(get: Callable[[], Any], set_: Callable[[Any], Any], value: Any) -> 
 def _device() -> Any:
     try:
         return torch.empty(0).device
-    except Exception:  # a device that is not there
+    except Exception:  # a device that does not exist
         return None
 
 
@@ -121,7 +121,7 @@ def _set_device(device: Any) -> None:
 def _folder() -> str:
     try:
         return os.getcwd()
-    except OSError:  # it was deleted
+    except OSError:  # the folder was deleted
         return ""
 
 
@@ -136,9 +136,9 @@ def _set_environment(environment: dict[str, str]) -> None:
 
 
 class _Forks:
-    """Ends processes that are forked while it is `watched`, where they come back to the harness.
+    """Ends processes forked while it is `watched`, as soon as they return to the harness.
 
-    Such a child would run all that is left to do a second time.
+    Otherwise such a child would run all remaining work a second time.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _Forks:
             sys.setprofile(self.end)
 
     def end(self, frame: Any, event: str, argument: Any) -> None:
-        """End this process where a function returns to one of the harness."""
+        """End this process if a function returns to the harness."""
         if event == "return" and frame.f_back is not None:
             package = str(frame.f_back.f_globals.get("__name__")).partition(".")[0]
             if package == "harness":
@@ -162,7 +162,7 @@ class _Forks:
                 os._exit(0)
 
     def reap(self) -> None:
-        """Wait for those that have ended, which would stay as zombies."""
+        """Wait for children that have ended, so that they don't stay as zombies."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 [pid] = _PID.unpack(os.read(self.ended[0], _PID.size))
@@ -171,7 +171,7 @@ class _Forks:
 
 
 class _NoForks:
-    """For a system that has none."""
+    """For a system without ``fork``."""
 
     watched = 0
 
@@ -186,9 +186,9 @@ def _watch_forks() -> _Forks | _NoForks:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimit` after `seconds`, where a signal can: in the main thread of a POSIX system.
+    """Raise `TimeLimit` after `seconds`, by a signal, in the main thread of a POSIX system.
 
-    Elsewhere a run looks at the clock between its operations.
+    Elsewhere this does nothing, and a run looks at the clock between its operations.
     """
     free = (
         hasattr(signal, "setitimer")
@@ -203,7 +203,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, where the first was swallowed
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, if the first was swallowed
     try:
         yield
     finally:

@@ -24,15 +24,15 @@ is also called StepLR as ``module:StepLR``.
 An entry is judged by running its trace again. While the trace breaks the check at its end, in the
 same values, the pair is KNOWN, and the run passes. When the trace holds, breaks in another way, or
 the check is declined, the entry is STALE: the run fails, and says what to write instead. Nothing
-is searched, so nothing is random. The traces of entries about other versions are run as well: if
+is searched, so nothing is random. The traces of entries about other versions are also run: if
 one breaks the check, and no entry covers this torch, the pair is BROKEN, because the range is too
 short. For a broken pair without an entry, the report prints the entry to paste.
 
 Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, an
 unknown key.
 
-A known failure can hide another defect: ``check --search-known`` searches such pairs as well, and
-reports what the entry does not explain.
+A known failure can hide another defect: ``check --search-known`` also searches these pairs,
+and reports what the entry does not explain.
 
 * ``python -m harness ledger verify`` runs the traces of all entries, and no others, and says which
   ranges are wrong for the installed torch.
@@ -143,9 +143,9 @@ def read_ledger(
 ) -> Ledger:
     """The entries of all these files, which a `package` ships, or the user's own.
 
-    `subjects` and `checks` are the names to accept. A ``module:attribute`` is always accepted.
-    Where they are None every name is, because a test sees only some of the subjects. Raises
-    `LedgerError`, with file and line, for a file that is not a ledger.
+    `subjects` and `checks` are the names to accept; None accepts every name, because a test sees
+    only some of the subjects. A ``module:attribute`` is always accepted. Raises `LedgerError`,
+    with file and line, for a file that is not a ledger.
     """
     subjects = None if subjects is None else set(subjects)
     checks = None if checks is None else set(checks)
@@ -166,7 +166,7 @@ def read_ledger(
 
 
 def read_text(path: Path) -> str:
-    """The text of a ledger; raises `LedgerError` where it can't be read."""
+    """The text of a ledger; raises `LedgerError` if it can't be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -188,7 +188,7 @@ def _read(path: Path, package: str) -> Iterator[Entry]:
         data = tomllib.loads(text)
     except RecursionError:
         raise LedgerError(f"{path}: values are nested too deeply: use [[failure]] only") from None
-    except ValueError as error:  # TOMLDecodeError, and what int() says of 5,000 digits
+    except ValueError as error:  # TOMLDecodeError; or int() refuses 5,000 digits
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         why = printable(str(error).partition(";")[0])
@@ -226,7 +226,7 @@ def _entry(
             raise refuse(key, f"the failure has no {key!r}")
         value = table[key]
         if not isinstance(value, str) or not value.strip():
-            raise refuse(key, f"{key!r} must be a text that is not empty (got {_short(value)})")
+            raise refuse(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
         if not all(c.isprintable() or c in "\n\t" for c in value):
             raise refuse(key, f"{key!r} holds a control character (got {_short(value)})")
         texts[key] = value
@@ -235,7 +235,7 @@ def _entry(
     if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
         raise refuse(
             "tracked",
-            "'tracked' must say where, as in 'pytorch/pytorch#102261', or be "
+            "'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or "
             f"{NO_REPORT!r} (got {_short(texts['tracked'])})",
         )
     try:
@@ -254,7 +254,7 @@ def _entry(
 
 
 def _short(value: object) -> str:
-    """A value as a short text; of what is not a text only its type, as it may be nested deeply."""
+    """A string, shortened; for another value only its type, as it may be nested deeply."""
     if isinstance(value, str):
         return _cut(repr(value))
     names = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
@@ -266,7 +266,7 @@ def _cut(text: str) -> str:
 
 
 def _versions(text: str) -> SpecifierSet:
-    """The range that `text` says; raises `ValueError`, with the reason."""
+    """The range that `text` describes; raises `ValueError`, with the reason."""
     wanted = f"'torch' must be a version specifier, as in '>=2.0,<2.7' (got {_short(text)})"
     if len(text) > MAX_RANGE:
         raise ValueError(f"{wanted}: at most {MAX_RANGE} characters")
@@ -275,9 +275,9 @@ def _versions(text: str) -> SpecifierSet:
     except InvalidSpecifier:
         raise ValueError(wanted) from None
     if any(specifier.operator == "===" for specifier in versions):
-        raise ValueError(f"{wanted}: write == in place of ===")
+        raise ValueError(f"{wanted}: write == instead of ===")
     if not any(versions.contains(point, prereleases=True) for point in _points(versions)):
-        raise ValueError(f"no version is in {text!r}")
+        raise ValueError(f"'torch' contains no version (got {text!r})")
     return versions
 
 
@@ -285,7 +285,7 @@ def _versions(text: str) -> SpecifierSet:
 
 
 def refuse_overlaps(entries: Sequence[Entry]) -> None:
-    """Raise `LedgerError` where two entries, all about one pair, cover the same version."""
+    """Raise `LedgerError` if two of the entries, all about one pair, cover the same version."""
     order = {id(entry): number for number, entry in enumerate(entries)}
     for one, other in _overlapping([entry.torch for entry in entries]):
         first, second = sorted((entries[one], entries[other]), key=lambda entry: order[id(entry)])
@@ -299,8 +299,8 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
 def _overlapping(ranges: Sequence[SpecifierSet]) -> Iterator[tuple[int, int]]:
     """The indexes of ranges that overlap, in pairs.
 
-    Each range is cut into stretches of the version line, and these are swept from the lowest on:
-    only ranges whose stretches meet are compared, so n ranges apart take n comparisons.
+    Each range is cut into stretches of consecutive versions, which are visited from the lowest on.
+    Only ranges with stretches that meet are compared, so n separate ranges take n comparisons.
     """
     stretches = sorted(
         (start, end, index)
@@ -317,7 +317,7 @@ def _overlapping(ranges: Sequence[SpecifierSet]) -> Iterator[tuple[int, int]]:
 
 
 def _stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
-    """The stretches of the version line in a range: first version, and first one after it."""
+    """The stretches of consecutive versions in a range: first version, and first one after it."""
     points = [*_points(versions), _LAST]
     for start, end in itertools.pairwise(points):
         if versions.contains(start, prereleases=True):
@@ -325,7 +325,7 @@ def _stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
 
 
 def overlap(one: SpecifierSet, other: SpecifierSet) -> str:
-    """A version that is in both, or nothing; a release rather than a pre-release."""
+    """A version in both ranges, or an empty text; a release rather than a pre-release."""
     both = [
         point
         for point in _points(one, other)
@@ -339,7 +339,7 @@ _LAST = Version(f"{10**MAX_RANGE}!0")
 
 
 def _points(*sets: SpecifierSet) -> list[Version]:
-    """Every version where a range begins or ends, so that one of each stretch is among them."""
+    """Every version at which a range begins or ends, so at least one version of each stretch."""
     named = {Version("0")}
     for specifier in (specifier for versions in sets for specifier in versions):
         named |= set(_named(specifier))
@@ -378,7 +378,7 @@ def _around(version: Version) -> Iterator[Version]:
 
 
 def without(versions: SpecifierSet, version: Version) -> str:
-    """The range for a ledger that ends before a version, or nothing where none is left."""
+    """The range cut to end before a version, or an empty text if nothing is left."""
     capped = SpecifierSet(f"{versions},<{version}" if str(versions) else f"<{version}")
     if not any(capped.contains(point, prereleases=True) for point in _points(capped)):
         return ""
@@ -396,6 +396,6 @@ def entry_text(values: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string: literal where it can be, because traces hold quotes."""
+    """A TOML string: a literal one if possible, because traces contain quotes."""
     literal = "'" not in text and ('"' in text or "\\" in text)
     return tomlkit.string(text, literal=literal).as_string()

@@ -1,8 +1,7 @@
 """Values that print as text and parse back: Python literals, and terms.
 
-A *term* is a word of a subject's vocabulary, alone or called with values: the way a
-trace says what has no literal, such as a function, an optimizer or a scheduler
-inside another.
+A *term* is a word that a subject defines, alone or called with values. With terms a trace
+can name what has no literal, such as a function, an optimizer or a scheduler inside another.
 
 >>> value = parse_value("[root_decay,Linear(total_iters=3)]")
 >>> value[1]
@@ -27,7 +26,7 @@ from harness.core.errors import TraceError
 
 @dataclass(frozen=True)
 class Term:
-    """A word of a vocabulary; called, unless `arguments` is None.
+    """A word that a subject defines; called, unless `arguments` is None.
 
     >>> print(Term("root_decay"), Term.of("Step", 3, gamma=0.5))
     root_decay Step(3,gamma=0.5)
@@ -47,13 +46,13 @@ class Term:
 
 
 def resolve(value: Any, words: Mapping[str, Callable[..., Any]]) -> Any:
-    """`value` with what its terms stand for, made anew; `TraceError` for an unknown word."""
+    """`value` with each term replaced by a new object; `TraceError` for an unknown word."""
     if isinstance(value, Term):
         if value.name not in words:
             quote = f", or quote it for a string: '{value.name}'" if value.arguments is None else ""
             close = difflib.get_close_matches(value.name, words, n=1)
-            hint = f"did you mean {close[0]}?" if close else "give the Subject 'words' that hold it"
-            raise TraceError(f"{value.name!r} is no word of this subject: {hint}{quote}")
+            hint = f"did you mean {close[0]}?" if close else "add it to the Subject's 'words'"
+            raise TraceError(f"{value.name!r} is not a word of this subject: {hint}{quote}")
         word = words[value.name]
         if value.arguments is None:
             return word
@@ -67,7 +66,7 @@ def resolve(value: Any, words: Mapping[str, Callable[..., Any]]) -> Any:
 
 
 def holds_term(value: Any) -> bool:
-    """Whether there is a term in `value`."""
+    """Whether `value` contains a term."""
     if isinstance(value, dict):
         return any(map(holds_term, value.values()))
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
@@ -76,7 +75,7 @@ def holds_term(value: Any) -> bool:
 
 
 def parse_value(text: str) -> Any:
-    """The value that `text` says; raises `ValueError` or `SyntaxError`."""
+    """The value written in `text`; raises `ValueError` or `SyntaxError`."""
     return _value(ast.parse(text, mode="eval").body)
 
 
@@ -85,7 +84,7 @@ def _value(node: ast.expr) -> Any:
         return {"inf": math.inf, "nan": math.nan}.get(node.id, Term(node.id))
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or any(k.arg is None for k in node.keywords):
-            raise ValueError("a term is a word, and what it is called with")
+            raise ValueError("a term must be a word, alone or called with values")
         arguments = tuple(_value(argument) for argument in node.args)
         return Term(
             node.func.id, arguments, tuple((str(k.arg), _value(k.value)) for k in node.keywords)
@@ -96,7 +95,7 @@ def _value(node: ast.expr) -> Any:
         return tuple(_value(item) for item in node.elts)
     if isinstance(node, ast.Dict):
         if None in node.keys:
-            raise ValueError("a dict holds keys and values")
+            raise ValueError("a dict must contain keys and values only")
         pairs = zip(node.keys, node.values, strict=True)
         return {_value(key): _value(item) for key, item in pairs if key is not None}
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -128,9 +127,9 @@ def format_value(value: Any) -> str:
     if isinstance(value, Term):
         if value.arguments is None:
             return value.name
-        said = [format_value(argument) for argument in value.arguments]
-        said += [f"{name}={format_value(item)}" for name, item in value.keywords]
-        return f"{value.name}({','.join(said)})"
+        arguments = [format_value(argument) for argument in value.arguments]
+        arguments += [f"{name}={format_value(item)}" for name, item in value.keywords]
+        return f"{value.name}({','.join(arguments)})"
     raise TraceError(
         f"{value!r} cannot be written in a trace: use numbers, strings, None, lists, "
         "tuples and dicts of them, and terms"

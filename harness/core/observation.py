@@ -1,4 +1,4 @@
-"""Observed values: whether two are the same, and what they are as numbers."""
+"""Observed values: compares them, and turns them into numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Observation: TypeAlias = dict[str, Any]
 Points: TypeAlias = list[tuple[int, list[float]]]
 """An epoch (scheduler steps made), and a number for each param group."""
 MISSING = "(missing)"
-"""What stands for a value that is not there."""
+"""Shown in place of a missing value."""
 
 
 def same(expected: Any, actual: Any) -> bool:
@@ -38,6 +38,6 @@ def number(value: Any) -> float:
 
 
 def numbers_of(observation: dict[str, Any], quantity: str) -> list[float]:
-    """What an observation has of a quantity, a number for each param group."""
+    """The values of a quantity in an observation, a number for each param group."""
     values = observation.get(quantity, [])
     return [number(value) for value in values] if isinstance(values, list) else []

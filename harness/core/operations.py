@@ -1,18 +1,18 @@
 """The operations of a training loop, each once, and what a trace of them means.
 
-A row of `KINDS` holds all that the harness knows of an operation; runs in this process and in
+A row of `KINDS` holds all that the harness knows about an operation. Runs in this process and in
 another, changed options, scripts, the sweep, the search, the minimiser and the benchmark read it.
-To add an operation, write its function and its row: nothing else needs to know of it.
+To add an operation, write its function and its row: nothing else needs to change.
 
-A function performs the operation once, in plain torch. A script has the statements of its body in
-a loop, with an expression for each argument, and another process is sent its source: so each
-needs nothing but the standard library, what it is given, and the other functions of this file.
-Nothing here imports torch: whoever reads traces does not wait for it.
+A function performs the operation once, in plain torch. A script contains the statements of its
+body in a loop, with an expression for each argument, and another process receives its source. So
+each function may use only the standard library, its arguments, and the other functions of this
+file. Nothing here imports torch, so that reading a trace is fast.
 
-A *path* is what an uninterrupted run does, one letter a step: ``t`` for an optimizer step and a
-scheduler step, ``o`` and ``s`` for one of them alone, and so on. Going back to a slot cuts the
-path where the slot was saved, so the path to the present always belongs to a run that was never
-interrupted.
+A *path* is what an uninterrupted run does, with one letter for each step: ``t`` for an optimizer
+step and a scheduler step, ``o`` and ``s`` for one of them alone, and so on. Going back to a slot
+cuts the path at the operation that saved the slot. So the path up to any operation is always the
+path of an uninterrupted run.
 
 What each operation does, once or n times:
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 Step: TypeAlias = Callable[[Any, int], None]
-"""Steps a scheduler in the subject's way, with the number of its steps so far."""
+"""Steps a scheduler in the subject's way; the number is how many steps it has made."""
 Perform: TypeAlias = Callable[["torch.optim.Optimizer", Any, int, int, Step], None]
 """Performs an operation once, with optimizer, scheduler, index of the gradient, epoch and step."""
 
@@ -65,7 +65,7 @@ def halve_lr(optimizer: torch.optim.Optimizer) -> None:
 
 
 def add_group(optimizer: torch.optim.Optimizer) -> None:
-    """Add a param group, with a parameter like the first and an LR of its own."""
+    """Add a param group with a parameter like the first, and with another LR."""
     parameter = copy.deepcopy(optimizer.param_groups[0]["params"][0])
     parameter.data.fill_(1.0 / len(optimizer.param_groups))
     parameter.grad = None
@@ -73,7 +73,7 @@ def add_group(optimizer: torch.optim.Optimizer) -> None:
 
 
 def with_groups(new_optimizer: Callable[[], Any], count: int) -> Any:
-    """A new optimizer with `count` groups more, as the one that was saved."""
+    """A new optimizer with `count` more groups, like the one that was saved."""
     optimizer = new_optimizer()
     for _ in range(count):
         add_group(optimizer)
@@ -134,7 +134,7 @@ def group_added(optimizer: Any, scheduler: Any, index: int, epoch: int, step: St
 
 
 class Need(enum.Enum):
-    """What an event needs and some schedulers lack; the value says what is lacking."""
+    """What an event needs and some schedulers lack; the value says what is missing."""
 
     STEP_WITH_EPOCH = "it is not stepped by step(epoch)"
     LASTING_LR = "its next step replaces an LR that is set by hand, so there is nothing to keep"
@@ -151,21 +151,21 @@ class Kind:
     letter : str
         Its letter in a path.
     perform : callable
-        What performs it once; the first line of its docstring describes it.
+        The function that performs it once; the first line of its docstring describes it.
     gradients, epochs : bool
         Whether it uses up a gradient, and whether it steps the scheduler.
     event : str
-        How a sentence names the moment after it, for what happens only now and then in a training
-        loop; empty for a plain step. Where the uninterrupted run raises in an event, the
+        For what happens only sometimes in a training loop: the words for the moment after it, in
+        a sentence. Empty for a plain step. If the uninterrupted run raises in an event, the
         scheduler can't do it, and it is listed as NOT TRIED.
     needs : tuple of Need
-        What else an event needs.
+        What an event needs from the scheduler.
     adds_group : bool
         Whether the optimizer has one more param group after it.
     by_hand : bool
-        Whether it is not part of a schedule, so that options and epoch can't bring it back.
+        Whether it is not part of a schedule, so that options and epoch can't restore it.
     parts : tuple of str
-        The words of two plain steps that are the same when made one after the other.
+        The words of two plain steps that do the same when made one after the other.
     """
 
     word: str
@@ -187,9 +187,9 @@ class Kind:
 
 @dataclass(frozen=True)
 class SlotKind:
-    """A kind of operation on a slot: what it does is up to the check.
+    """A kind of operation on a slot; the check decides what it does.
 
-    `goes_back` says whether the run goes on from what is in the slot.
+    `goes_back` says whether the run goes on from the checkpoint in the slot.
     """
 
     word: str
@@ -234,14 +234,14 @@ SLOT_KINDS = (
 
 BY_WORD = {kind.word: kind for kind in KINDS}
 BY_LETTER = {kind.letter: (kind.perform, kind.gradients, kind.epochs) for kind in KINDS}
-"""What performs a letter of a path, and whether it uses up a gradient and steps the scheduler."""
+"""For each letter: its function, and whether it uses up a gradient and steps the scheduler."""
 LETTER = {kind.word: kind.letter for kind in KINDS}
 STEPS = tuple(kind.word for kind in KINDS)
 PLAIN = tuple(kind.word for kind in KINDS if not kind.event)
 EVENTS = tuple(kind.word for kind in KINDS if kind.event)
-"""What happens now and then in a training loop; not every scheduler can do all."""
+"""What happens only sometimes in a training loop; not every scheduler can handle all of them."""
 BY_HAND = tuple(kind.word for kind in KINDS if kind.by_hand)
-"""What is not part of a schedule, so that its options and the epoch don't tell it."""
+"""What is not part of a schedule, so that options and epoch can't restore it."""
 ADDS_GROUP = tuple(kind.word for kind in KINDS if kind.adds_group)
 BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
 WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.epochs)
@@ -249,7 +249,7 @@ WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.gradients)
 WITH_GROUP = "".join(kind.letter for kind in KINDS if kind.adds_group)
 
 MAX_STEPS = 10_000
-"""The most unit steps (each of `STEPS` counts one) in a trace."""
+"""The most steps in a trace (each of `STEPS` counts as one)."""
 FORMS = ", ".join([f"{word}:N" for word in STEPS] + [f"{kind.word}:SLOT" for kind in SLOT_KINDS])
 """How each operation is written."""
 
@@ -288,8 +288,8 @@ class Operation:
     """One operation of a trace.
 
     `kind` is one of `STEPS`, with a `count` of at least 1; or ``save``, ``resume`` or
-    ``load``, with a `slot`. `check` names the resume check that a ``resume`` or ``load``
-    goes by, where a trace mixes several.
+    ``load``, with a `slot`. If a trace mixes resume checks, `check` names the one that a
+    ``resume`` or ``load`` uses.
 
     >>> str(Operation("train", count=3)), str(Operation("save", slot="a"))
     ('train:3', 'save:a')
@@ -307,7 +307,7 @@ class Operation:
 
     @classmethod
     def parse(cls, token: str) -> Operation:
-        """The operation that `token` says; `TraceError` names the token otherwise."""
+        """The operation written as `token`; raises `TraceError`, which names the token."""
         kind, colon, rest = token.partition(":")
         if not colon or kind not in (*STEPS, *(slotted.word for slotted in SLOT_KINDS)):
             raise TraceError(
@@ -340,7 +340,7 @@ def epochs(path: str) -> int:
 
 
 def gradients(path: str) -> int:
-    """How many gradients a path uses up, whether its optimizer steps use them or not."""
+    """How many gradients a path uses up, including those of skipped optimizer steps."""
     return len(path) - sum(map(path.count, WITHOUT_GRADIENT))
 
 
@@ -350,7 +350,7 @@ def groups_added(path: str) -> int:
 
 
 def branches(operations: Sequence[Operation]) -> list[str]:
-    """For every operation, the whole path of the branch that it belongs to.
+    """For every operation, the full path of the branch it belongs to.
 
     >>> from harness.core.trace import Trace
     >>> branches(Trace.parse("train:1 save:a train:2 resume:a scheduler:1").operations)
@@ -369,7 +369,7 @@ def branches(operations: Sequence[Operation]) -> list[str]:
 
 
 def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
-    """Every operation, with the path before it and after it."""
+    """Every operation, with the paths before and after it."""
     path = ""
     slots: dict[str, str] = {}
     for operation in operations:
@@ -384,13 +384,13 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
 
 
 def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
-    """The path to the place after `step` steps of the operation with the index `operation`.
+    """The path up to `step` steps of the operation with the index `operation`.
 
     >>> from harness.core.trace import Trace
     >>> path_to(Trace.parse("train:1 save:a train:2 resume:a scheduler:3").operations, 4, 2)
     'tss'
 
-    0 steps stand for the whole of a save or resume, and for the start of another.
+    With 0 steps it is the path after a save or resume, and before any other operation.
     """
     kind, before, after = list(walk(operations))[operation]
     if kind.kind not in STEPS:

@@ -1,6 +1,6 @@
-"""What a reference names: ``module:attribute``, or what people write in its place.
+"""Finds what a reference names: ``module:attribute``, or another form that people write.
 
-``package.module.attribute`` and ``path/to/file.py:attribute`` are references as well.
+``package.module.attribute`` and ``path/to/file.py:attribute`` are also references.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def is_package(name: str) -> bool:
     try:
         with Guard(name).on():
             return importlib.util.find_spec(name) is not None
-    except (Exception, SystemExit):  # raised by a package that it is in
+    except (Exception, SystemExit):  # raised by its parent package
         return False
 
 
 def full_reference(name: str) -> str:
-    """`name` as ``module:attribute``, or nothing where it is not a reference.
+    """`name` as ``module:attribute``, or an empty text if it is not a reference.
 
-    A file that can't be imported by a module's name from here stays ``file.py:attribute``.
+    A file that can't be imported under a module name from here stays ``file.py:attribute``.
 
     >>> full_reference("torch.optim.lr_scheduler.StepLR")
     'torch.optim.lr_scheduler:StepLR'
@@ -59,7 +59,7 @@ def full_reference(name: str) -> str:
 
 
 def _place_of_file(path: Path) -> tuple[Path, str]:
-    """The folder that a file can be imported from, and the name of its module there."""
+    """The folder that a file can be imported from, and the file's module name there."""
     path = path.absolute()
     folder, names = path.parent, [path.stem]
     while (folder / "__init__.py").is_file():
@@ -69,7 +69,7 @@ def _place_of_file(path: Path) -> tuple[Path, str]:
 
 
 _added: set[str] = set()
-"""Folders put on the search path for files, which other processes would not have there."""
+"""Folders that were added to ``sys.path`` for files; other processes don't have them there."""
 
 
 def _search_path() -> set[str]:
@@ -77,7 +77,7 @@ def _search_path() -> set[str]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """The module in a file, imported by its name so that other modules and processes find it."""
+    """The module in a file, imported by name so that other modules and processes find it."""
     if not path.is_file():
         raise ImportError("no such file")
     folder, name = _place_of_file(path)
@@ -92,9 +92,9 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def import_attribute(reference: str) -> Any:
-    """What ``module:attribute`` names; in a sequence ``module:attribute.name``.
+    """What ``module:attribute`` names; ``module:attribute.name`` is an item of a sequence.
 
-    Raises `SubjectError` where it can't be imported.
+    Raises `SubjectError` if it can't be imported.
     """
     reference = full_reference(reference) or reference
     module_name, _, path = reference.rpartition(":")
@@ -108,7 +108,7 @@ def import_attribute(reference: str) -> Any:
     except (Exception, SystemExit) as error:
         what = f"cannot import {module_name!r} for {reference!r} ({describe(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
-            what += ": check the name, and that it is installed or in the current folder"
+            what += ": check the name, and that the module is installed or in the current folder"
         raise SubjectError(what) from None
     for name in path.split("."):
         if hasattr(value, name):

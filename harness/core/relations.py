@@ -1,8 +1,8 @@
-"""What is exactly true of a wrong value: the evidence for a cause.
+"""Relations between an expected and an actual value: the evidence for a cause.
 
-What a counterexample got may be, to the last bit, something that is known: a value of the
-uninterrupted run at another epoch, the last change made once more, an exception. Such a
-*relation* between expected and got is evidence. Nothing is guessed from values that are close.
+The actual value of a counterexample may equal, to the last bit, something known: a value of the
+uninterrupted run at another epoch, or the result of making the last change twice. Such a
+*relation* is evidence. Nothing is guessed from values that are only close.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["alike", "operation_of", "relations"]
 
 NUMBER = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 GROUPS = {"lr", "momentum", "betas", "weight_decay", "get_last_lr"}
-"""The values that are lists with an item for each param group."""
+"""The values that are lists with one item for each param group."""
 EARLIER = "one epoch behind the uninterrupted run"
 LATER = "one epoch ahead of the uninterrupted run"
 BEGINS = "as if the schedule began at the checkpoint"
@@ -28,14 +28,14 @@ STAYS = "still the value at the checkpoint"
 UNDONE = "still the value before going back"
 AGAIN = "multiplied a second time by the factor of the last step"
 ULPS = 2
-"""By how many floats a quotient may be off the factor that was multiplied with."""
+"""How many floats a quotient may be away from the factor of the multiplication."""
 
 
 def alike(promise: Promise, one: Counterexample, other: Counterexample) -> bool:
     """Whether two counterexamples of a check may have one cause.
 
-    They show at the same operation, in the same values, and share a relation; or no relation
-    is known of either.
+    They show at the same operation, in the same values, and share a relation, or neither has a
+    known relation.
     """
     places = [(operation_of(promise, found), sorted(found.actual)) for found in (one, other)]
     mine, its = relations(one), relations(other)
@@ -43,7 +43,7 @@ def alike(promise: Promise, one: Counterexample, other: Counterexample) -> bool:
 
 
 def operation_of(promise: Promise, found: Counterexample) -> str:
-    """The operation at which a counterexample shows, in words that name no slot."""
+    """The operation at which a counterexample shows, in words, without the name of a slot."""
     operations = found.trace.operations[: found.operation + 1]
     kinds = [
         "resume" if op.kind == "save" and promise.resumes_at_saves else op.kind
@@ -58,17 +58,17 @@ def operation_of(promise: Promise, found: Counterexample) -> str:
 
 
 def relations(found: Counterexample) -> frozenset[str]:
-    """What is exactly true of what was got, as against what was expected; empty if nothing is.
+    """The relations between the expected and the actual values; empty if none is known.
 
-    Each completes a sentence that begins with the values that differ; for an exception it is
-    its text without its numbers. Those with the uninterrupted run need
+    Each text completes a sentence that begins with the values that differ; for an exception it
+    is the exception's text without its numbers. Relations to the uninterrupted run need
     `Counterexample.uninterrupted`.
     """
     if "raises" in found.actual:
         return frozenset([NUMBER.sub("N", str(found.actual["raises"]))])
     if "raises" in found.expected:
         return frozenset(["given, but the uninterrupted run raises"])
-    if not found.expected.keys() >= found.actual.keys():  # it follows neither of two contracts
+    if not found.expected.keys() >= found.actual.keys():  # it follows no contract
         return frozenset()
     pairs = [(found.expected[key], found.actual[key]) for key in found.actual]
     true = [
@@ -98,7 +98,7 @@ def relations(found: Counterexample) -> frozenset[str]:
 
 
 def _moments(found: Counterexample) -> dict[str, dict[str, Any]]:
-    """What the uninterrupted run showed at other epochs, by what these are to the place."""
+    """The values of the uninterrupted run at other epochs, by the text of the relation."""
     run = found.uninterrupted
     if run is None:
         return {}
@@ -135,7 +135,7 @@ def _first(expected: Any, got: Any) -> bool:
 
 
 def _again(before: Any, expected: Any, got: Any) -> bool:
-    """Whether one float leads from `before` to `expected` and from there to `got`, everywhere."""
+    """Whether one factor leads from `before` to `expected` and from there to `got`, everywhere."""
     triples = list(zip(_floats(before), _floats(expected), _floats(got)))  # noqa: B905
     if not len(triples) == len(_floats(before)) == len(_floats(expected)) == len(_floats(got)):
         return False

@@ -1,21 +1,22 @@
-"""Verdicts, and what they are about.
+"""Verdicts on pairs of subject and check, with their evidence.
 
 ========  =====================================================================================
-HOLDS     nothing was found; the result says how many traces, steps and resumes were tried
-KNOWN     broken in the way an entry of a ledger says (`harness.core.ledger`)
+HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
+KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
 STALE     a ledger has an entry for this pair that is not true here
 BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
           neighbours merged
 DECLINED  the subject does not promise it, or lacks what the check needs; with the reason
-UNKNOWN   it could not be decided: an error of the harness, a time limit, a schedule that is not
-          the same twice, a fault of the optimizer
+UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two
+          runs, a fault of the optimizer
 ========  =====================================================================================
 
-A run is compared in every group's lr, momentum or betas and weight decay, in ``get_last_lr()``,
-and in the weights if the check restores the optimizer: exactly, tensors by value and dtype. If a
-scheduler that does nothing (`harness.engine.blame`) differs in the same way, or raises the same
-exception, the scheduler under test is not blamed. What a verdict leaves out (the weights, or what
-comes after an exception of the uninterrupted run) is in the report as a NOTE.
+Two runs are compared in every group's lr, momentum or betas and weight decay, in
+``get_last_lr()``, and in the weights if the check restores the optimizer. The comparison is exact;
+tensors are compared by value and dtype. If a scheduler that does nothing
+(`harness.engine.blame`) differs in the same way, or raises the same exception, the scheduler
+under test is not blamed. A NOTE in the report says what a verdict leaves out: the weights, or
+what comes after an exception of the uninterrupted run.
 
 A run exits with status 0 if nothing is broken or stale, 1 if something is, else 2 for an UNKNOWN
 or a wrong argument, 130 after Ctrl-C and 143 after SIGTERM.
@@ -73,8 +74,8 @@ class Budget:
 class Found:
     """How a counterexample was found.
 
-    `traces` and `seconds` (of CPU time) are what had been spent on the subject until then, with
-    all checks made before.
+    `traces` and `seconds` (of CPU time) were spent on the subject until then, with the checks
+    made before included.
     """
 
     by: FoundBy
@@ -84,7 +85,7 @@ class Found:
 
 @dataclass(frozen=True)
 class LostAttribute:
-    """An attribute that a resumed scheduler has wrong, and that its own methods read.
+    """An attribute with a wrong value in a resumed scheduler, whose own methods read it.
 
     `actual` and `expected` are its values in the resumed and in the uninterrupted run, shortened;
     `saved` says whether it is in the scheduler's ``state_dict``.
@@ -104,11 +105,11 @@ class LostAttribute:
 class Counterexample(Difference):
     """A minimal trace that breaks a check, with its runs and where they first differ.
 
-    `uninterrupted` is the run that it was compared with, on to the next epoch or to where it went
-    back from. `runs` are all its runs, on to the subject's length: the uninterrupted ones and the
-    resumed ones. `lost` are the attributes that the last resume got wrong. `found` says how it
-    was found, unless the trace was given. Only the trace and the difference make two
-    counterexamples differ.
+    `uninterrupted` is the run it was compared with, which goes on to the next epoch or to the
+    operation that went back. `runs` are all its runs, uninterrupted and resumed, which go on to
+    the subject's length. `lost` are the attributes that the last resume got wrong. `found` says
+    how it was found, unless the trace was given. Two counterexamples are equal if their trace and
+    difference are.
     """
 
     trace: Trace
@@ -120,9 +121,9 @@ class Counterexample(Difference):
 
 @dataclass(frozen=True)
 class Promise:
-    """What a check promises, as reports say it.
+    """What a check promises, for reports.
 
-    `kind` is ``resume`` or ``state``, `at` the operation that it is made at, `compares`
+    `kind` is ``resume`` or ``state``, `at` the operation at which the check is made, `compares`
     ``trajectory`` or ``values``; `changes_options` says whether a resume changes options.
     """
 
@@ -135,20 +136,21 @@ class Promise:
 
     @property
     def resumes_at_saves(self) -> bool:
-        """Whether it resumes at every save, and not by an operation of its own."""
+        """Whether it resumes at every save, and not by a ``resume`` or ``load`` operation."""
         return self.kind == "resume" and self.at == "save"
 
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict on one pair of subject and check, with what was tried for it.
+    """The verdict on one pair of subject and check, with what was tried.
 
-    `subject` and `check` are their names; `references` are how the command line names them, empty
-    if it can't; `why` is the kind of the `reason`; `weights` says whether weights were compared,
-    `untried` which operations were not tried, each with the reason, `resume_python` the
-    interpreter that did a part, if it is not this one. `replays` are the counterexamples of the
-    ledger that break this pair here. `place` is where to look, as ``path:line``: the ledger entry
-    if the verdict is STALE, the subject's class or function if it is BROKEN or UNKNOWN.
+    `subject` and `check` are their names; `references` are their names on the command line, empty
+    if they have none there. `why` is the kind of the `reason`. `weights` says whether weights were
+    compared, `untried` which operations were not tried, each with the reason. `resume_python` is
+    the interpreter that did a part of the work, if it is another one. `replays` are the
+    counterexamples from the ledger that break this pair here. `place` is where to look, as
+    ``path:line``: the ledger entry if the verdict is STALE, the subject's class or function if it
+    is BROKEN or UNKNOWN.
     """
 
     subject: str
@@ -170,7 +172,7 @@ class Result:
 
     @property
     def note(self) -> str:
-        """What the verdict leaves out, if it is one on the promise."""
+        """What the verdict leaves out; empty unless it is HOLDS or BROKEN."""
         return self.reason if self.verdict in (Verdict.HOLDS, Verdict.BROKEN) else ""
 
 

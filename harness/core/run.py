@@ -22,7 +22,7 @@ class Tally:
     comparisons: int = 0
 
     def plus(self, other: Tally) -> Tally:
-        """Both together."""
+        """The sum of both."""
         return Tally(
             self.traces + other.traces,
             self.steps + other.steps,
@@ -32,13 +32,13 @@ class Tally:
 
 
 class Role(StrEnum):
-    """What a run stands for beside another one."""
+    """The part that a run plays in a comparison."""
 
     UNINTERRUPTED = "uninterrupted"
     OTHER_OPTIONS = "other options"
     """An uninterrupted run with the options that a resumed run changes to."""
     BEFORE = "before"
-    """The part of a run that is left when it goes back to a checkpoint."""
+    """The part of a run that is abandoned by going back to a checkpoint."""
     RESUMED = "resumed"
 
 
@@ -56,7 +56,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run showed from its start, or from a resume, until it ended or was resumed.
+    """What was observed in a run from its start, or from a resume, to its end or the next resume.
 
     `raises` is the exception that ended it, in one line.
     """
@@ -75,10 +75,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a run first differed from what it must be.
+    """Where a run first differed from the expected run.
 
     `operation` is the index of the operation in the trace, `step` how many of its
-    steps were made; `expected` and `actual` hold what differs.
+    steps were made; `expected` and `actual` hold the values that differ.
     """
 
     operation: int

@@ -1,4 +1,4 @@
-"""Shows text that a terminal, a page or a file can't take as it is."""
+"""Escapes text that is not safe to show in a terminal, a page or a file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 __all__ = ["one_line", "printable"]
 
 _UNSAFE = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for tabs and ends of lines
+    "[\0-\x08\x0b-\x1f\x7f-\x9f"  # control characters, except tabs and ends of lines
     "\u2028\u2029"  # which some programs take for ends of lines
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # which reorder the text around them
-    "\ud800-\udfff\ufffe\uffff]"  # which no encoding has
+    "\ud800-\udfff\ufffe\uffff]"  # which can't be encoded
 )
 
 
 def printable(text: str) -> str:
-    r"""`text` with every character that is not safe to print as its escape in Python.
+    r"""`text` with every character that is not safe to print replaced by its Python escape.
 
-    Ends of lines and tabs stay. What is printable already stays as it is.
+    Ends of lines, tabs and printable characters stay as they are.
 
     >>> print(printable("a\x00b \x1b[31mred \ud800"))
     a\x00b \x1b[31mred \ud800
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""`text` as `printable` has it, with ends of lines and tabs as escapes too.
+    r"""`text` like `printable`, with escapes for ends of lines and tabs too.
 
     >>> print(one_line("a\nb"))
     a\nb

@@ -12,19 +12,20 @@ Options come first, as Python literals or terms (`harness.core.literals`) withou
 of them are not options of the scheduler:
 
 * ``optimizer=AdamW(groups=3,lr='shared',amsgrad=True)`` names an optimizer of torch with 1 to 4
-  groups, LRs that are numbers, tensors or one shared tensor (``lr=``), groups without an LR of
-  their own (``rates=[0.1,None]``) and all options of its own (`harness.subjects.optimizers`);
-* ``step=metrics([4.0,nan])`` is the metrics that a plateau is given;
-* ``changed={'gamma':0.1}`` is what is other on resume.
+  groups and any of its own options. LRs are numbers, tensors or one shared tensor (``lr=``), and
+  a group can be without its own LR (``rates=[0.1,None]``); see `harness.subjects.optimizers`;
+* ``step=metrics([4.0,nan])`` gives the metrics for ReduceLROnPlateau;
+* ``changed={'gamma':0.1}`` gives the options that change on resume.
 
-Then the operations of `harness.core.operations`, which describes each: ``train:n`` and others with
-a count, ``save:a``, ``resume:a`` and ``load:a``, and ``resume:a@check`` for the same by the named
-check, where `resumes_mixed` mixes several.
+Then come the operations, each described in `harness.core.operations`: ``train:n`` and others with
+a count, ``save:a``, ``resume:a`` and ``load:a``. In traces of `resumes_mixed`,
+``resume:a@check`` resumes in the way of the named check.
 
-Several optimizer steps to a scheduler step are ``optimizer:3 scheduler:1``. What a scheduler
-can't do (its uninterrupted run raises, or what is set by hand does not last) is not tried, and
-listed as NOT TRIED. A run that ends with an exception, such as OneCycleLR's past its planned
-end, must do so when resumed. Gradients and metrics depend on the step index alone.
+Several optimizer steps for each scheduler step are written ``optimizer:3 scheduler:1``. What a
+scheduler can't do (its uninterrupted run raises, or a value set by hand does not last) is not
+tried, and is listed as NOT TRIED. If the uninterrupted run ends with an exception, such as
+OneCycleLR's past its planned end, the resumed run must raise it too. Gradients and metrics depend
+on the step index alone.
 ``last_epoch`` is k - 1 after k scheduler steps: the constructor steps once itself.
 """
 
@@ -43,10 +44,10 @@ _OPTION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Trace:
-    """Operations in their order, and the options that the subject is built with.
+    """Operations in order, and the options that the subject is built with.
 
-    Raises `TraceError` where there is no operation, where one goes back to a slot that no earlier
-    operation saved, or the steps add up to more than `MAX_STEPS`.
+    Raises `TraceError` if there is no operation, if one goes back to a slot that no earlier
+    operation saved, or if there are more than `MAX_STEPS` steps.
     """
 
     operations: tuple[Operation, ...]
@@ -75,7 +76,7 @@ class Trace:
 
     @property
     def steps(self) -> int:
-        """How many unit steps the trace makes."""
+        """How many steps the trace makes."""
         return sum(operation.count for operation in self.operations)
 
     @property
@@ -89,7 +90,7 @@ class Trace:
         >>> str(Trace.parse("train:3 save:a train:4 resume:a").until(2, 1))
         'train:3 save:a train:1'
 
-        0 steps stand for the whole operation, as saves and resumes have none.
+        With 0 steps the whole operation is kept: saves and resumes have no steps.
         """
         last = self.operations[operation]
         if step:
@@ -98,7 +99,7 @@ class Trace:
 
     @classmethod
     def parse(cls, text: str) -> Trace:
-        """The trace that `text` says; the inverse of ``str``.
+        """The trace written in `text`; the inverse of ``str``.
 
         Raises `TraceError`, which names the token at fault.
         """
@@ -116,7 +117,7 @@ class Trace:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """Options written as ``step_size=3 gamma=0.5``, values being literals or terms.
+    """Options written as ``step_size=3 gamma=0.5``; each value is a literal or a term.
 
     >>> parse_options("milestones=[2,5] verbose=False")
     {'milestones': [2, 5], 'verbose': False}

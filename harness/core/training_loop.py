@@ -1,8 +1,7 @@
-"""What is seen of a run, how its state is saved, and how a scheduler is stepped, in plain torch.
+"""Observes a run, saves its state, and steps a scheduler, in plain torch.
 
-What is written here is also what a reproduction script is made of: each
-function is pasted into it as it stands, so each needs nothing but torch, the
-standard library and the other functions of this file.
+Reproduction scripts contain these functions: each is pasted unchanged, so each
+may use only torch, the standard library and the other functions of this file.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from harness.core.observation import MISSING, same
 
 
 class StateRefused(Exception):
-    """A state that a way of saving has no form for: nothing was tried, and nothing is broken."""
+    """A format cannot store this state: nothing was tried, and nothing is broken."""
 
 
 def new_sgd() -> torch.optim.Optimizer:
@@ -39,12 +38,12 @@ def step_scheduler(scheduler: Any, epoch: int) -> None:
 
 
 def step_with_metric(scheduler: Any, epoch: int) -> None:
-    """Step the scheduler with a metric that falls, stands still and rises by turns."""
+    """Step the scheduler with a metric that falls, stays the same and rises in turn."""
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
 
 
 def metrics(values: list[float]) -> Callable[[Any, int], None]:
-    """A step of the scheduler with the epoch-th of `values`, from the first again at their end."""
+    """A step function that gives the scheduler `values` one after the other, again and again."""
 
     def step(scheduler: Any, epoch: int) -> None:
         scheduler.step(values[epoch % len(values)])
@@ -53,7 +52,7 @@ def metrics(values: list[float]) -> Callable[[Any, int], None]:
 
 
 def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
-    """What the optimizer will use at its next step, and what the scheduler says of it."""
+    """What the optimizer will use at its next step, and what the scheduler reports."""
     seen: dict[str, Any] = {}
     for name in ("lr", "momentum", "betas", "weight_decay"):
         values = [numbers(group[name]) for group in optimizer.param_groups if name in group]
@@ -112,7 +111,7 @@ def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
 def describe(error: BaseException) -> str:
     """An exception in one line, without colours, and without its middle if it is long.
 
-    What ``torch.load(weights_only=True)`` refused stands late in its message, and is kept.
+    ``torch.load(weights_only=True)`` names what it refused late in its message; this is kept.
     """
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
     advice, _, refused = text.partition("WeightsUnpickler error: ")
@@ -124,7 +123,7 @@ def describe(error: BaseException) -> str:
 
 
 def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs between two plain values, by key where both are dicts."""
+    """What differs between two plain values, by key if both are dicts."""
     if same(expected, actual):
         return {}, {}
     if not isinstance(expected, dict) or not isinstance(actual, dict):
@@ -149,15 +148,15 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy of `value` that shares nothing with it, as a file would hold it."""
+    """A copy of `value` that shares nothing with it, like a copy in a file."""
     try:
         return copy.deepcopy(value)
-    except Exception:  # a lock, a generator: kept as it is; the rest is copied
+    except Exception:  # such as a lock: not copied; the rest is
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
 
 
 def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy the state of both, as a file would hold it."""
+    """Copy the states of both, like a file does."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "scheduler": snapshot(scheduler.state_dict()),
@@ -167,7 +166,7 @@ def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any
 
 
 def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy the optimizer's state, and the epoch: the scheduler is not saved."""
+    """Copy the optimizer's state and the epoch; the scheduler is not saved."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "parameters": snapshot(parameters_of(optimizer)),
@@ -176,30 +175,30 @@ def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]
 
 
 def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the state of both by ``torch.save``."""
+    """Write the states of both with ``torch.save``."""
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
     return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
 def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy the pair itself by ``copy.deepcopy``."""
+    """Copy optimizer and scheduler together with ``copy.deepcopy``."""
     return {"pair": copy.deepcopy((optimizer, scheduler))}
 
 
 def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Pickle the pair itself."""
+    """Pickle optimizer and scheduler together."""
     return {"pickle": pickle.dumps((optimizer, scheduler))}
 
 
 def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Keep what ``scheduler.state_dict()`` returns, and what it holds now."""
+    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
     state = scheduler.state_dict()
     return {"kept": state, "then": plain(state)}
 
 
 def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
-    """Give the parameters the values of a checkpoint, if it has any, as loading the model does."""
+    """Copy the values in a checkpoint, if it has any, into the parameters, like loading a model."""
     with torch.no_grad():
         for parameter, value in zip(parameters_of(optimizer), checkpoint.get("parameters", [])):  # noqa: B905
             parameter.copy_(value)
@@ -208,8 +207,8 @@ def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, A
 class Stateful:
     """A scheduler whose state is saved and loaded by two functions.
 
-    It stands for the scheduler wherever ``state_dict`` and ``load_state_dict``
-    are called; everything else goes to the scheduler itself.
+    It can be used like the scheduler: ``state_dict`` and ``load_state_dict`` call
+    these functions, and everything else goes to the scheduler itself.
     """
 
     def __init__(self, scheduler: Any, state_dict: Any, load_state_dict: Any) -> None:
@@ -217,14 +216,14 @@ class Stateful:
         self.functions = (state_dict, load_state_dict)
 
     def state_dict(self) -> Any:
-        """The state, by the first function."""
+        """The state that the first function returns."""
         return self.functions[0](self.scheduler)
 
     def load_state_dict(self, state: Any) -> None:
-        """Load the state, by the second function."""
+        """Load the state with the second function."""
         self.functions[1](self.scheduler, state)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("scheduler", "functions") or name.startswith("__"):
-            raise AttributeError(name)  # a copy in the making has no attributes yet
+            raise AttributeError(name)  # copy.deepcopy asks before attributes are set
         return getattr(self.scheduler, name)

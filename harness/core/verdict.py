@@ -1,4 +1,4 @@
-"""What can be decided about a pair of subject and check, and why."""
+"""The possible verdicts on a pair of subject and check, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Reason", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """What was decided about one pair of subject and check, in the order of a report."""
+    """The verdict on one pair of subject and check, in the order of a report."""
 
     HOLDS = "HOLDS"
     BROKEN = "BROKEN"
@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a verdict is what it is; `Result.reason` says it in a sentence."""
+    """Why a verdict was reached; `Result.reason` explains it in a sentence."""
 
     NONE = ""
     SUBJECT_DECLINES = "the subject declines it"

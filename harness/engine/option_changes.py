@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.checks.changed_options import READINGS, SAID, contrast, judge, resumed_runs
+from harness.checks.changed_options import DESCRIPTIONS, READINGS, contrast, judge, resumed_runs
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
 from harness.core.operations import Operation
@@ -36,7 +36,7 @@ class Followed:
 
 def allowed_by(contract: str) -> list[str]:
     """The readings that a subject's `contract` allows: all, where it names none."""
-    return READINGS[contract] if contract else list(SAID)
+    return READINGS[contract] if contract else list(DESCRIPTIONS)
 
 
 def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
@@ -102,7 +102,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
             try:
                 said.setdefault(format_value(value), value)
             except TraceError:
-                continue  # a function of the subject's own: no trace can say it
+                continue  # one of the subject's functions, which a trace cannot contain
         yield from ({name: value} for value in said.values())
 
 
@@ -174,7 +174,7 @@ def say(followed: Mapping[str, Mapping[str, str]]) -> str:
     >>> say({"gamma": {"gamma=0.25": "saved"}, "mode": {"mode=1": "saved", "mode=2": "raises"}})
     'the saved option wins: gamma, mode=1; it raises: mode=2'
     """
-    names = {**SAID, "": "none is followed"}
+    names = {**DESCRIPTIONS, "": "none is followed"}
     said: dict[str, list[str]] = {}
     for name, readings in followed.items():
         texts = {names[reading] for reading in readings.values()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from harness.checks.changed_options import SAID, contrast, judge, resumed_runs
+from harness.checks.changed_options import DESCRIPTIONS, contrast, judge, resumed_runs
 from harness.core.training_loop import describe, differences, observe, plain
 
 Ended = tuple[list[dict[str, Any]], str]
@@ -85,7 +85,9 @@ def show_contract(
         print("The change makes no difference after a resume, so it tells nothing.")
         return 125
     if verdict["follows"]:
-        print(f"A contract is followed exactly: {SAID[verdict['follows']]}. The bug is gone.")
+        print(
+            f"A contract is followed exactly: {DESCRIPTIONS[verdict['follows']]}. The bug is gone."
+        )
         return 0
     run = verdict["run"]
     expected, actual = contrast(verdict, allowed)

@@ -1,8 +1,8 @@
 """Finds the schedulers that a package or module defines.
 
 ``python -m harness check my_package`` checks every ``LRScheduler`` subclass that a package or
-module defines. What their constructors need is drawn where type hints say what it is. Those that
-can't be built are listed with the three lines to add, and the exit status is not 0.
+module defines. The options that a constructor needs are drawn if type hints say what they are.
+Classes that can't be built are listed with the three lines to add, and the exit status is not 0.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from harness.subjects.subject import Subject
 from harness.subjects.type_hints import required, strategy_of, without_default
 
 TRIES = 25
-"""Sets of drawn options that a constructor may refuse."""
+"""How many sets of drawn options a constructor may refuse."""
 LONGEST = 30.0
-"""Seconds that all of these may take."""
+"""The most seconds for all of them together."""
 _SCHEDULERS: tuple[type, ...] = (
     getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler),  # before torch 2.0
-    lr_scheduler.ReduceLROnPlateau,  # no LRScheduler before torch 2.2
+    lr_scheduler.ReduceLROnPlateau,  # not an LRScheduler before torch 2.2
 )
 
 
 @dataclass(frozen=True)
 class Missed:
-    """A scheduler that can't be built, or subjects that can't be had: what, and why.
+    """A scheduler that can't be built, or subjects that can't be loaded: what, and why.
 
-    `lines` are what to add so that it can be, where that is known, and `needs` the options to
-    give in place of that, where these are enough.
+    `lines` are the lines to add so that it can be checked, if they are known. `needs` are the
+    options to give instead, if options are enough.
     """
 
     what: str
@@ -51,18 +51,18 @@ class Missed:
     def __str__(self) -> str:
         text = f"NOT CHECKED {self.what}: {self.why}"
         if self.needs:
-            said = shlex.quote(" ".join(f"{option}=..." for option in self.needs))
-            text += f"\n  Check it by: python -m harness check {self.what} --kwargs {said}"
+            options = shlex.quote(" ".join(f"{option}=..." for option in self.needs))
+            text += f"\n  Check it with: python -m harness check {self.what} --kwargs {options}"
         if self.lines:
             indented = "\n".join(f"    {line}" for line in self.lines)
             add = "or add" if self.needs else "Add"
-            text += f"\n  {add} to a module, and check it by module:SUBJECT:\n{indented}"
+            text += f"\n  {add} to a module, and check it as MODULE:SUBJECT:\n{indented}"
         return text
 
 
 @dataclass
 class Found:
-    """The subjects that were found, what was missed, and the modules that can't be imported."""
+    """The subjects that were found, those that were missed, and the modules not imported."""
 
     subjects: list[Subject] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
@@ -72,10 +72,10 @@ class Found:
 def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
     """A subject for every scheduler class that a package or module defines.
 
-    What its constructor needs is drawn where type hints say what it is. Names that are `taken`
-    are given with their module. Left out are names with ``_`` at the beginning, and classes that
-    are abstract; one that only has no ``get_lr`` is noted. Raises `SubjectError` where the
-    package can't be imported, or defines no scheduler.
+    The options that a constructor needs are drawn if type hints say what they are. A subject
+    whose name is in `taken` gets its module's name too. Names that begin with ``_`` and abstract
+    classes are left out; a class without ``get_lr`` and ``step`` is noted. Raises `SubjectError`
+    if the package can't be imported, or defines no scheduler.
     """
     found = Found()
     classes: dict[type, None] = {}
@@ -96,14 +96,14 @@ def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
             found.missed.append(made)
     if not found.subjects and not found.missed:
         raise SubjectError(
-            f"{package!r} defines no scheduler: nothing in it is a subclass of LRScheduler. One of "
-            "another kind is named by module:attribute"
+            f"{package!r} defines no scheduler: nothing in it is a subclass of LRScheduler. Name "
+            "a scheduler of another kind as MODULE:NAME"
         )
     return found
 
 
 def _modules(name: str, unread: list[str], top: bool = True) -> Iterator[types.ModuleType]:
-    """A module and all those in it; what can't be imported is added to `unread`."""
+    """A module and all its submodules; those that can't be imported are added to `unread`."""
     try:
         with Guard(name).on():
             module = importlib.import_module(name)
@@ -114,12 +114,12 @@ def _modules(name: str, unread: list[str], top: bool = True) -> Iterator[types.M
         return
     yield module
     for inside in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
-        if not inside.name.endswith(".__main__"):  # it would run
+        if not inside.name.endswith(".__main__"):  # importing it would run it
             yield from _modules(inside.name, unread, top=False)
 
 
 def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
-    """The public scheduler classes of a module that its package defines."""
+    """The public scheduler classes in a module that are defined in its package."""
     for name, value in list(vars(module).items()):
         if (
             isinstance(value, type)
@@ -133,7 +133,7 @@ def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
 
 
 def _does_nothing(cls: type) -> bool:
-    """Whether it has no ``get_lr`` and no ``step`` but those of torch's base."""
+    """Whether its only ``get_lr`` and ``step`` are those of torch's base class."""
     made = [vars(parent) for parent in cls.__mro__ if parent is not _SCHEDULERS[0]]
     return not any("get_lr" in names or "step" in names for names in made)
 
@@ -143,11 +143,11 @@ def _is_base(cls: type, classes: Iterable[type]) -> bool:
 
 
 class _Uncertain(Exception):
-    """Why a scheduler can't be built without being told how."""
+    """Why a scheduler can't be built without further information."""
 
 
 def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
-    """A subject that builds `cls`, which is to be found at `place`; or why there is none."""
+    """A subject that builds `cls`, whose reference is `place`; or why there is none."""
     options: dict[str, Any] = {}
     step: Any = step_scheduler
     try:
@@ -160,10 +160,10 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
                 step = step_with_metric
             elif needs := list(without_default(cls.step)):
                 step = None
-                raise _Uncertain(f"its step needs {needs[0]!r}, which 'step' must give it")
+                raise _Uncertain(f"its step needs {needs[0]!r}: write a 'step' that gives it")
             drawn = {option: strategy_of(hint) for option, hint in hints.items()}
             if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
-                why = f"its required {open_[0]!r} has {_said(hints[open_[0]])}"
+                why = f"its required {open_[0]!r} has {_describe_hint(hints[open_[0]])}"
                 return Missed(place, why, _lines(cls, options, step), open_)
             options |= drawn
             subject = Subject(name, cls, options=options, step=step, reference=place)
@@ -177,21 +177,21 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
     return subject
 
 
-def _said(hint: Any) -> str:
+def _describe_hint(hint: Any) -> str:
     if hint is None:
         return "no type hint"
-    return f"the type {getattr(hint, '__name__', hint)}, which does not say what to give"
+    return f"the type {getattr(hint, '__name__', hint)}, which is too general"
 
 
 def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
-    """What to add for a class that can't be built, with what is to be filled in."""
-    said = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
+    """The lines to add for a class that can't be built, with ``...`` to fill in."""
+    fields = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
     if step is None:
-        said += ", step=lambda scheduler, epoch: scheduler.step(...)"
+        fields += ", step=lambda scheduler, epoch: scheduler.step(...)"
     return (
         "from harness import Subject",
         f"from {cls.__module__} import {cls.__name__}",
-        f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={said})',
+        f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={fields})',
     )
 
 
@@ -200,7 +200,7 @@ def _is_named(cls: Any) -> bool:
 
 
 def _try(subject: Subject) -> None:
-    """Raise what the constructor raises, where it refuses the first sets of options drawn."""
+    """Raise what the constructor raises, if it refuses all of the first drawn sets of options."""
     sets: list[dict[str, Any]] = [{}]
     if subject.strategy is not None:
         sets = draw_options(subject.strategy, TRIES, 0)

@@ -15,21 +15,21 @@ Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
 
 
 class _Leave(BaseException):
-    """An error of any other kind: Hypothesis must neither catch nor shrink it."""
+    """Another error, which Hypothesis must neither catch nor shrink."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 class _Found(Exception):
-    """Drawn options for which something breaks."""
+    """The drawn options break something."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
 
 
 def quiet_settings(max_examples: int) -> settings:
-    """Settings of Hypothesis for drawing alone: nothing is printed, kept, or judged by time."""
+    """Hypothesis settings for drawing only: nothing is printed or saved, and no deadline."""
     return settings(
         max_examples=max_examples,
         database=None,
@@ -44,11 +44,11 @@ def quiet_settings(max_examples: int) -> settings:
 
 @contextlib.contextmanager
 def without_local_constants() -> Iterator[None]:
-    """Keep Hypothesis from drawing numbers that it finds in the modules at hand.
+    """Stop Hypothesis from drawing numbers that it finds in the imported modules.
 
-    With them a seed draws other traces wherever other modules are imported, and
-    the folder ``.hypothesis`` is left behind. There is no setting for it; where
-    Hypothesis has no such thing under these names, nothing is done.
+    With these numbers the traces of a seed would depend on which modules are imported, and
+    the folder ``.hypothesis`` would be left behind. There is no setting for it. If a version
+    of Hypothesis doesn't have these names, nothing is done.
     """
     with contextlib.ExitStack() as stack:
         providers: Any = sys.modules.get("hypothesis.internal.conjecture.providers")
@@ -63,23 +63,23 @@ def without_local_constants() -> Iterator[None]:
 
 
 def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, Any]]:
-    """Up to `count` different sets of drawn options, the simplest first."""
+    """Draw up to `count` different sets of options, the simplest first."""
     seen: dict[str, dict[str, Any]] = {}
     _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
     return [dict(sorted(values.items())) for values in seen.values()]
 
 
 def _text(values: dict[str, Any]) -> str:
-    """Options as text, whatever order they were drawn in."""
+    """Options as text, independent of the order in which they were drawn."""
     return repr(sorted(values.items()))
 
 
 def shrink_options(
     strategy: Options, breaks: Callable[[dict[str, Any]], bool], count: int, seed_number: int
 ) -> dict[str, Any] | None:
-    """The simplest of the options that `draw_options` draws for which `breaks`, shrunk; or None.
+    """The simplest drawn options for which `breaks` is true, shrunk; None if there are none.
 
-    What `breaks` raises comes out as it is.
+    Exceptions of `breaks` are passed on.
     """
     known: dict[str, bool] = {}
 
@@ -105,7 +105,7 @@ def shrink_options(
 def _each(
     strategy: Options, see: Callable[[dict[str, Any]], object], count: int, seed_number: int
 ) -> None:
-    """Show up to `count` sets of drawn options to `see`; shrink where it raises `_Found`."""
+    """Give up to `count` sets of drawn options to `see`; shrink them if it raises `_Found`."""
 
     @seed(seed_number)
     @quiet_settings(count)

@@ -1,4 +1,4 @@
-"""Finds and renames the global names in a piece of source, and leaves its strings as they are.
+"""Finds and renames the global names in source code, and leaves its strings unchanged.
 
 >>> text = "def same(a): return scale(a, same=1) == same('same')"
 >>> list(read(text).names)
@@ -23,20 +23,20 @@ Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 class _Scope:
     local: set[str]
     declared: set[str] = field(default_factory=set)
-    """The names that a ``global`` statement gives back to the module."""
+    """The names that a ``global`` statement declares as the module's."""
     is_class: bool = False
 
 
 class GlobalNames(ast.NodeVisitor):
-    """The nodes of a tree that stand for names of its module.
+    """The nodes of a tree that are global names of its module.
 
-    `names` has them in their order; what the tree itself binds at its top is among them.
+    `names` has them in order, with the names that the tree itself binds at its top level.
     """
 
     def __init__(self, tree: ast.AST) -> None:
         self.nodes: list[ast.Name] = []
         self.in_strings: set[ast.Name] = set()
-        """Those in f-strings."""
+        """The nodes in f-strings."""
         self.declarations: list[ast.Global] = []
         self._scopes: list[_Scope] = []
         self._string = False
@@ -44,7 +44,7 @@ class GlobalNames(ast.NodeVisitor):
 
     @property
     def names(self) -> dict[str, None]:
-        """The names, in their order."""
+        """The names, in order."""
         return dict.fromkeys(node.id for node in self.nodes)
 
     def _is_global(self, name: str, *, stored: bool) -> bool:
@@ -91,11 +91,11 @@ class GlobalNames(ast.NodeVisitor):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _function
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Visit a class, whose names its methods do not see."""
+        """Visit a class; its methods do not see the names in its body."""
         self._visit_all([*node.decorator_list, *node.bases, *node.keywords])
         scope = _Scope(set(), is_class=True)
         self._scopes.append(scope)
-        for statement in node.body:  # until it is bound there, a name is that of the module
+        for statement in node.body:  # until it is bound there, a name is the module's
             bound = _Bound([statement])
             scope.declared |= bound.declared
             if isinstance(statement, (ast.For, ast.While)):
@@ -177,7 +177,7 @@ class _Bound(ast.NodeVisitor):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        """A scope of its own."""
+        """Skip a lambda, which has its own scope."""
 
     def _comprehension(self, node: Comprehension) -> None:
         for inner in ast.walk(node):  # only := binds outside of it
@@ -188,12 +188,12 @@ class _Bound(ast.NodeVisitor):
 
 
 def read(text: str) -> GlobalNames:
-    """The global names in some source, which may be an expression."""
+    """The global names in source code, which may be an expression."""
     return GlobalNames(ast.parse(text))
 
 
 def bound(text: str) -> set[str]:
-    """Every name that the functions and classes in some source bind."""
+    """Every name that the functions and classes in source code bind."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -207,11 +207,11 @@ def bound(text: str) -> set[str]:
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """`text` with other global names: those of `names`, each with the expression in its place.
+    """`text` with each global name in `names` replaced by its expression.
 
-    A definition at the top of it is renamed with them. Strings and comments stay as they are;
-    where a name is in a place that Python does not tell, in an f-string before Python 3.12 or
-    after ``global``, comments are lost.
+    A definition at its top level is renamed too. Strings and comments stay as they are, with one
+    exception: comments are lost if Python does not tell the position of a name (in an f-string
+    before Python 3.12, or after ``global``).
     """
     tree = ast.parse(text)
     names = {old: new for old, new in names.items() if old != new}
@@ -252,7 +252,7 @@ def _place_of_name(
 
 
 def _edited(text: str, edits: list[tuple[int, int, str]], names: Mapping[str, str]) -> str:
-    """`text` with the names at these places renamed; nothing where one is not as it is told."""
+    """`text` with the names at these positions renamed; empty if one is not at its position."""
     lines = text.encode().splitlines(keepends=True)
     for line, column, name in sorted(edits, reverse=True):
         end = column + len(name.encode())

@@ -1,6 +1,6 @@
-"""What installed packages ship: subjects, ledgers, planted faults and controls.
+"""Finds what installed packages ship: subjects, ledgers, planted faults and controls.
 
-A package ships them by entry points, in its pyproject.toml::
+A package declares them as entry points, in its pyproject.toml::
 
     [project.entry-points."lr_resume_harness.subjects"]
     mine = "my_package.subjects:SUBJECTS"
@@ -13,12 +13,11 @@ group                                   value
 ======================================  =====================================================
 ``lr_resume_harness.subjects``          a `Subject`, a list of them, or a function that returns
                                         them; ``check --installed`` checks these
-``lr_resume_harness.default_subjects``  the same; ``check`` checks these when nothing is named,
+``lr_resume_harness.default_subjects``  the same; ``check`` checks these if no subject is named,
                                         and ``list`` lists them
-``lr_resume_harness.ledgers``           ``package:file``, a ledger (`harness.core.ledger`) that
-                                        lies in the package; its entries apply to the subjects
-                                        that the same distribution ships, and to classes in the
-                                        package
+``lr_resume_harness.ledgers``           ``package:file``, a ledger (`harness.core.ledger`) in the
+                                        package; its entries apply to the subjects that the same
+                                        distribution ships, and to classes in the package
 ``lr_resume_harness.planted_faults``    a list of `harness.engine.planted_faults.Fault`, for
                                         ``selftest``
 ``lr_resume_harness.controls``          a list of correct subjects, for ``selftest``
@@ -51,7 +50,7 @@ CONTROLS = "lr_resume_harness.controls"
 class ShippedLedger:
     """The ledger of an installed package; `name` is the name of its entry point.
 
-    `package` is the distribution, `module` the importable package that the file lies in.
+    `package` is the distribution, `module` the importable package that contains the file.
     """
 
     name: str
@@ -69,7 +68,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def installed_subjects() -> Found:
-    """The subjects for ``--installed``; raises `SubjectError` where no package ships any."""
+    """The subjects for ``--installed``; raises `SubjectError` if no package ships any."""
     points = _points(SUBJECTS)
     if not points:
         raise SubjectError(
@@ -88,9 +87,9 @@ def installed_subjects() -> Found:
 
 
 def default_subjects() -> list[Subject]:
-    """The subjects that are listed, and checked where none is named.
+    """The subjects that are listed, and checked if no subject is named.
 
-    Raises `SubjectError` where an entry point can't be loaded, or two subjects have one name.
+    Raises `SubjectError` if an entry point can't be loaded, or two subjects have the same name.
     """
     found: dict[str, Subject] = {}
     for point in _points(DEFAULT_SUBJECTS):
@@ -113,20 +112,20 @@ def default_subjects() -> list[Subject]:
 
 
 def subjects_of_package(package: str) -> list[Subject]:
-    """All subjects that a distribution ships and that can be loaded here."""
+    """All subjects of a distribution that can be loaded here."""
     found = []
     for point in (*_points(DEFAULT_SUBJECTS), *_points(SUBJECTS)):
         if _package(point) == package:
             try:
                 with Guard(package).on():
                     found += _shipped(point)
-            except (Exception, SystemExit):  # a subject that can't be loaded isn't checked either
+            except (Exception, SystemExit):  # a subject that can't be loaded isn't checked
                 continue
     return found
 
 
 def _shipped(point: EntryPoint) -> list[Subject]:
-    """The subjects of an entry point, each with its reference, where it has one."""
+    """The subjects of an entry point, each with its reference, if it has one."""
     value = point.load()
     called = not isinstance(value, (Subject, type)) and callable(value)
     if called:
@@ -134,7 +133,7 @@ def _shipped(point: EntryPoint) -> list[Subject]:
     several = isinstance(value, Sequence) and not isinstance(value, str)
     subjects = [as_subject(item) for item in (value if several else [value])]
     if not subjects:
-        raise SubjectError("it holds no subject")
+        raise SubjectError("it contains no subject")
     if called:
         return subjects
     place = f"{point.module}:{point.attr}"
@@ -143,7 +142,7 @@ def _shipped(point: EntryPoint) -> list[Subject]:
 
 
 def shipped_ledgers() -> list[ShippedLedger]:
-    """The ledgers of installed packages; raises `LedgerError` where one can't be found."""
+    """The ledgers of installed packages; raises `LedgerError` if one can't be found."""
     ledgers = []
     for point in _points(LEDGERS):
         module, _, file = point.value.partition(":")
@@ -163,10 +162,10 @@ def shipped_ledgers() -> list[ShippedLedger]:
 
 
 def planted_fault_lists() -> list[str]:
-    """References of the lists of planted faults that installed packages ship."""
+    """References to the lists of planted faults that installed packages ship."""
     return [point.value for point in _points(PLANTED_FAULTS)]
 
 
 def control_lists() -> list[str]:
-    """References of the lists of controls that installed packages ship."""
+    """References to the lists of controls that installed packages ship."""
     return [point.value for point in _points(CONTROLS)]

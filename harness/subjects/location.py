@@ -1,4 +1,4 @@
-"""Where something is defined: the file and the line."""
+"""Finds the file and line of a definition."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def place_of(value: Any) -> str:
-    """``path:line`` of a class or function, ``path`` where its line can't be told, or nothing.
+    """``path:line`` of a class or function, ``path`` if the line is unknown, or an empty text.
 
-    The path is relative where the file is below the current folder. Of a partial it is the
-    function's place, and of another object that of its class.
+    The path is relative if the file is below the current folder. For a partial the place is
+    its function's, and for another object its class's.
 
     >>> place_of(place_of).rpartition(":")[0].endswith("location.py")
     True
@@ -26,7 +26,7 @@ def place_of(value: Any) -> str:
         if not (inspect.isclass(value) or inspect.isroutine(value)):
             value = type(value)
         place = _in_file(value)
-    except Exception:  # whatever inspect stumbles over in what a subject made of itself
+    except Exception:  # a subject's own attributes can make inspect raise anything
         return ""
     if place is None:
         return ""

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class SteadyLBFGS(torch.optim.LBFGS):
-    """LBFGS that steps without a closure, with the gradients as they are."""
+    """LBFGS that steps without a closure, with the present gradients."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._params = self.param_groups[0]["params"]  # torch leaves both out of a copy
+        self._params = self.param_groups[0]["params"]  # torch does not copy these two
         self._numel_cache = None
 
     def step(self, closure: Any = None) -> Any:
-        """Make one step; the loss seems to stand still, which ends it after one iteration."""
+        """Make one step; the loss seems to stay the same, which ends it after one iteration."""
         return super().step(lambda: 0.0)  # type: ignore[no-untyped-call]
 
 
 class SparseAdam(torch.optim.SparseAdam):
-    """SparseAdam that makes the gradients of matrices sparse, row by row."""
+    """SparseAdam that makes the gradients of matrices sparse by rows."""
 
     def step(self, closure: Any = None) -> Any:
         """Make one step."""
@@ -57,11 +57,10 @@ def make_optimizer(
 ) -> Any:
     """A new optimizer of the class `kind` over new parameters, always with the same values.
 
-    Each of its 1 to 4 `groups` has one parameter and an LR of its own, of 0.125,
-    0.0625, 0.03125 and 0.015625; or those in `rates`, where a group with None has
-    the LR that the constructor got, 0.125. With ``lr="tensor"`` each of these LRs
-    is a tensor; with ``lr="shared"`` all groups have the constructor's, one tensor.
-    `named` gives the parameters names.
+    It has 1 to 4 `groups`, each with one parameter. The groups' LRs are 0.125, 0.0625,
+    0.03125 and 0.015625, or those in `rates`; a group with None has the constructor's
+    LR, 0.125. With ``lr="tensor"`` each of these LRs is a tensor; with ``lr="shared"``
+    all groups share the constructor's LR, one tensor. `named` gives the parameters names.
     """
     if lr not in ("float", "tensor", "shared"):
         raise ValueError(f"lr must be 'float', 'tensor' or 'shared' (got {lr!r}): see rates")
@@ -72,7 +71,7 @@ def make_optimizer(
     elif groups not in (None, len(rates)) or not 1 <= len(rates) <= 4:
         raise ValueError(f"rates must hold an LR or None for each of 1 to 4 groups (got {rates!r})")
     elif lr == "shared" and any(rate is not None for rate in rates):
-        raise ValueError("groups that share an LR have none of their own: leave out rates")
+        raise ValueError("groups that share an LR can't have other ones: leave out rates")
 
     def as_rate(rate: Any) -> Any:
         return rate if lr == "float" else torch.tensor(rate, device=device)
@@ -83,7 +82,7 @@ def make_optimizer(
         # NAdam keeps a float32 scalar, which load_state_dict gives the parameter's dtype.
         dtype = torch.float32 if kind.__name__ == "NAdam" else torch.float64
         value = torch.tensor(values, dtype=dtype, device=device)
-        if kind.__name__ in ("Muon", "SparseAdam"):  # for matrices, and for rows of them
+        if kind.__name__ in ("Muon", "SparseAdam"):  # they need matrices
             value = value.reshape(1, 2)
         parameter = torch.nn.Parameter(value)
         group = {"params": [(f"w{index}", parameter) if named else parameter]}
@@ -115,14 +114,14 @@ OWN: Mapping[str, tuple[dict[str, Any], ...]] = {
     "SparseAdam": ({},),
     "LBFGS": ({}, {"history_size": 2}),
 }
-"""The optimizers, the simplest first, each with options of its own."""
+"""The optimizers, the simplest first, each with its own options."""
 CLASSES: Mapping[str, Any] = {"LBFGS": SteadyLBFGS, "SparseAdam": SparseAdam}
 WORDS: Mapping[str, Callable[..., Any]] = {
     name: functools.partial(make_optimizer, CLASSES.get(name) or getattr(torch.optim, name))
     for name in OWN
     if hasattr(torch.optim, name)
 }
-"""What a trace says behind ``optimizer=``, each called with what it says in parentheses.
+"""The words that a trace can have after ``optimizer=``, each with the function that it calls.
 
 They are the optimizers that the installed torch has, and take the keyword
 arguments of `make_optimizer`.
@@ -130,7 +129,7 @@ arguments of `make_optimizer`.
 
 
 def group_count(term: Term) -> int:
-    """How many groups the optimizer has that a term with one of `WORDS` makes."""
+    """How many groups the optimizer of a term has; the term's word is one of `WORDS`."""
     keywords = dict(term.keywords)
     rates = keywords.get("rates")
     return int(keywords.get("groups") or 1) if rates is None else len(rates)
@@ -139,7 +138,7 @@ def group_count(term: Term) -> int:
 def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[Term]:
     """Draws terms that make an optimizer of `WORDS`; the simplest is ``SGD(groups=1)``.
 
-    What the installed torch has no optimizer, option or device for is not drawn.
+    Optimizers, options and devices that the installed torch does not have are not drawn.
     With `momentum` every group of the optimizer holds ``momentum`` or ``betas``; without
     `betas` it holds ``momentum``.
     """
@@ -150,14 +149,14 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
     @st.composite
     def terms(draw: DrawFn) -> Term:
         def pick(choices: list[dict[str, Any]]) -> None:
-            """Add the drawn one of the choices that work with those made before."""
-            working = [choice for choice in choices if works(name, {**said, **choice})]
-            # One number for every word: Hypothesis takes fewer for simpler, and would end at
-            # the word with the fewest options. 12 serves 1, 2, 3 and 4 choices alike.
-            said.update(working[draw(st.integers(0, 11)) % len(working)])
+            """Draw and add one of the choices that work with those made before."""
+            working = [choice for choice in choices if works(name, {**chosen, **choice})]
+            # One number for every word: Hypothesis regards fewer draws as simpler, and would
+            # shrink to the word with the fewest options. 12 is divisible by 1, 2, 3 and 4.
+            chosen.update(working[draw(st.integers(0, 11)) % len(working)])
 
         name = draw(st.sampled_from(names))
-        said: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
         if draw(st.booleans()) and works(name, {"groups": 2}):
             groups = draw(st.integers(2, 4))
         else:
@@ -170,18 +169,18 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
         pick([{}, {"foreach": True}, {"fused": True}, {"foreach": False}])
         pick([{}, {"lr": "tensor"}, *([{"lr": "shared"}] if groups > 1 else [])])
         pick([{}, {"named": True}])
-        if said.get("lr") == "shared" or not draw(st.booleans()):
-            return Term.of(name, groups=groups, **said)
+        if chosen.get("lr") == "shared" or not draw(st.booleans()):
+            return Term.of(name, groups=groups, **chosen)
         rate = st.sampled_from([None, 0.125, 0.03125, 1.0])
         rates = draw(st.lists(rate, min_size=groups, max_size=groups))
-        return Term.of(name, rates=rates, **said)
+        return Term.of(name, rates=rates, **chosen)
 
     return terms()
 
 
-def works(name: str, said: Mapping[str, Any]) -> bool:
-    """Whether the installed torch can make and step the optimizer, and says so of its LR."""
-    return _works(str(Term.of(name, **said)))
+def works(name: str, chosen: Mapping[str, Any]) -> bool:
+    """Whether the installed torch can make and step the optimizer, and supports its kind of LR."""
+    return _works(str(Term.of(name, **chosen)))
 
 
 @functools.cache
@@ -196,7 +195,7 @@ def _works(text: str) -> bool:
                 for parameter in group["params"]:
                     parameter.grad = torch.ones_like(parameter)
             optimizer.step()
-    except Exception:  # whatever it is, it can't be trained with
+    except Exception:  # for any reason: it can't be used for training
         return False
     return True
 
@@ -204,7 +203,7 @@ def _works(text: str) -> bool:
 def _takes_tensor_rate(name: str) -> bool:
     """Whether an optimizer's signature says that its LR can be a tensor.
 
-    Before torch 2.6 some went on with one that they were never made for.
+    Before torch 2.6 some optimizers accepted a tensor that they did not support.
     """
     word: Any = WORDS[name]
     return "Tensor" in str(inspect.signature(word.args[0]).parameters["lr"].annotation)

@@ -1,6 +1,6 @@
-"""Puts the functions of a subject into a text: what makes its optimizer and scheduler, and steps.
+"""Writes the functions of a subject into a script: those that make its optimizer and scheduler.
 
-A reproduction script and what another process runs are both made of these.
+Reproduction scripts and the scripts of other processes contain them, with its step function.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.subjects.subject import Bound
 
 @dataclass(frozen=True)
 class Names:
-    """What a text calls the functions of a subject.
+    """The names of a subject's functions in a script.
 
-    `scheduler` is the expression of what `step` is called with.
+    `scheduler` is the expression that `step` is called with.
     """
 
     new_optimizer: str
@@ -30,10 +30,10 @@ class Names:
 def bindings(source: Source, bound: Bound) -> Names:
     """Give `source` the functions of `bound`, and return their names.
 
-    Raises `ScriptError` where the source of one can't be had.
+    Raises `ScriptError` if the source of one is not available.
     """
     build = _build(source, bound)
-    # the one that `Stateful` stands for
+    # the scheduler inside a `Stateful`
     scheduler = "scheduler" if bound.subject.state_dict is None else "scheduler.scheduler"
     return Names(_new_optimizer(source, bound), build, _step(source, bound), scheduler)
 
@@ -41,7 +41,7 @@ def bindings(source: Source, bound: Bound) -> Names:
 def paste_operations(source: Source, path: str) -> None:
     """Give `source` the operations of a path, and no others.
 
-    Without this, a text that performs operations by their letters has all of them.
+    Without this, a script that performs operations by their letters contains all of them.
     """
     performed = {letter: BY_LETTER[letter] for letter in dict.fromkeys(path)}
     source.paste_value("BY_LETTER", BY_LETTER, performed)
@@ -57,18 +57,18 @@ def _new_optimizer(source: Source, bound: Bound) -> str:
 
 
 def _step(source: Source, bound: Bound) -> str:
-    """What steps the scheduler; nothing where that is ``step_scheduler``, a mere call."""
+    """The name of the step function; empty for ``step_scheduler``, which is a plain call."""
     term = bound.fields.get("step")
     if term is None:
         if bound.subject.step is loop.step_scheduler:
             return ""
-        said = source.expression(bound.subject.step)
-        if said.isidentifier():
-            return said
+        expression = source.expression(bound.subject.step)
+        if expression.isidentifier():
+            return expression
     else:
-        said = source.expression(term)
+        expression = source.expression(term)
     name = source.own("step")
-    source.first[name] = f"{name} = {said}"
+    source.first[name] = f"{name} = {expression}"
     return name
 
 
@@ -85,7 +85,7 @@ def _build(source: Source, bound: Bound) -> str:
     options = {name: source.expression(value) for name, value in bound.options.items()}
     listed = ", ".join(f"{name}={value}" for name, value in options.items())
     name = source.own("build")
-    terms = holds_term(bound.options)  # made anew for each scheduler
+    terms = holds_term(bound.options)  # new objects for each scheduler
     if listed and not terms:
         make = f"{source.module('functools')}.partial({make}, {listed})"
     if subject.state_dict is None and not terms:

@@ -1,4 +1,4 @@
-"""Subjects by reference, such as ``module:attribute``, or by a listed name."""
+"""Finds subjects by reference, such as ``module:attribute``, or by a listed name."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
 
 
 def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
-    """`value` as a subject: a `Subject`, a scheduler class or ``build`` function, or its place.
+    """The subject for a `Subject`, scheduler class or ``build`` function, or a reference to one.
 
-    What a class or function needs beside `options` is drawn where type hints say what it is
-    (`harness.subjects.type_hints`). Raises `SubjectError` for anything else.
+    Options that a class or function needs in addition to `options` are drawn if type hints say
+    what they are (`harness.subjects.type_hints`). Raises `SubjectError` for another value.
     """
     if isinstance(value, Subject):
         return value.with_options(options or {})
@@ -65,18 +65,18 @@ def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> l
 
 
 def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Subject:
-    """The one subject that ``module:attribute`` names."""
+    """The only subject that ``module:attribute`` names; `SubjectError` if there are several."""
     found = find_subjects(reference, options)
     if len(found) > 1:
         names = ", ".join(subject.reference for subject in found)
-        raise SubjectError(f"{reference} holds several subjects: name one of {names}")
+        raise SubjectError(f"{reference} contains several subjects: name one of {names}")
     return found[0]
 
 
 def select_subjects(
     names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
 ) -> list[Subject]:
-    """The subjects called `names`: a name in the catalogue, or a reference.
+    """The subjects called `names`, each a listed name or a reference.
 
     Raises `SubjectError` for a name that is neither.
     """
@@ -91,7 +91,7 @@ def select_subjects(
             close = difflib.get_close_matches(name, listed, n=1)
             hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
             raise SubjectError(
-                f"no subject, package or module is called {name!r}: {hint} Name a scheduler of "
-                "your own as MODULE:NAME"
+                f"no subject, package or module is called {name!r}: {hint} Name your own "
+                "scheduler as MODULE:NAME"
             )
     return list({subject.reference: subject for subject in chosen}.values())

@@ -1,4 +1,4 @@
-"""What a name on the command line means, and which ledger entries apply to a subject."""
+"""Finds the subjects for a name on the command line, and the ledger entries for a subject."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from harness.subjects.subject import Subject
 def choose_subjects(
     names: Sequence[str], options: Mapping[str, Any], *, installed: bool = False
 ) -> Found:
-    """The subjects of these names, or all that are listed; each takes the options.
+    """The subjects with these names, or all listed ones; each gets the options.
 
-    A name can also be a package or module, for every scheduler that it defines; `installed` adds
+    A name can also be a package or module, for every scheduler that it defines. `installed` adds
     the subjects that packages ship.
     """
     listed = default_subjects()
@@ -55,10 +55,10 @@ def choose_subjects(
 
 
 def subject_called(name: str) -> Subject:
-    """The one subject that is listed or shipped by this name, or that a reference names."""
+    """The subject that is listed or shipped under this name, or that a reference names."""
     listed = default_subjects()
     if full_reference(name) and name not in [subject.name for subject in listed]:
-        return find_subject(name)  # which refuses several
+        return find_subject(name)  # it refuses several
     return _called(name, listed, {})[0]
 
 
@@ -79,7 +79,7 @@ def _called(name: str, listed: Sequence[Subject], options: Mapping[str, Any]) ->
 def _shipped_subjects() -> list[Subject]:
     try:
         return installed_subjects().subjects
-    except SubjectError:  # no package ships any
+    except SubjectError:  # no package ships one
         return []
 
 
@@ -97,7 +97,7 @@ def own_failures(
 ) -> Ledger:
     """The entries of a user's files; `subjects` and `checks` are the user's own.
 
-    Raises `LedgerError` for a name that is none of these, nor listed, nor shipped by a package.
+    Raises `LedgerError` for any other name that is not listed or shipped by a package.
     """
     if not files:
         return Ledger()
@@ -110,7 +110,7 @@ def known_failures(
 ) -> Ledger:
     """The entries of all installed ledgers and of a user's files.
 
-    Raises `LedgerError` also where two entries about one of the `subjects` overlap.
+    Raises `LedgerError` also if two entries about one of the `subjects` overlap.
     """
     entries = (*shipped_failures().entries, *own_failures(files, subjects, checks).entries)
     for subject in subjects:
@@ -122,10 +122,10 @@ def known_to(subject: Subject, ledger: Ledger) -> Ledger:
     """The entries of `ledger` that apply to `subject`.
 
     An entry that a package ships applies to subjects of that package. In a user's file a
-    reference applies to the subject of that reference, and a name to the subject of that name;
+    reference applies to the subject with that reference, and a name to the subject with that name;
     but a listed name applies to the listed subject, not to a user's class of the same name.
 
-    Raises `LedgerError` where two of them cover the same version of torch.
+    Raises `LedgerError` if two of them cover the same version of torch.
     """
     names = {subject.name, subject.reference} - {""}
     found = [entry for entry in ledger.entries if entry.subject in names]
@@ -136,7 +136,7 @@ def known_to(subject: Subject, ledger: Ledger) -> Ledger:
 
 
 def _applies(entry: Entry, subject: Subject) -> bool:
-    """Whether an entry that has a name of the subject is about it."""
+    """Whether an entry that names the subject applies to it."""
     if entry.package:
         return _is_shipped(subject, entry)
     if entry.subject == (subject.reference or subject.name):

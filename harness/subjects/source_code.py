@@ -1,9 +1,8 @@
-"""Collects the source of functions, with all that it needs, for a script of its own.
+"""Collects the source of functions, with everything they use, for a standalone script.
 
-A function of a module that may be pasted is pasted, and so is what it uses; of any other
-module it is imported. No two things get one name: the user's keep their own where they
-can, the harness's give way, and what has to be called otherwise is renamed by its place
-in the syntax tree.
+A function whose module may be pasted is pasted, with what it uses; any other function is
+imported. No two things get the same name: the user's keep their names if possible, and the
+harness's are changed. Names are changed at their positions in the syntax tree.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ from harness.core.literals import Term, format_value
 from harness.subjects.global_names import bound, read, renamed
 
 FIXED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
-"""Names that nothing in a script may take."""
+"""Names that nothing in a script may have."""
 
 ALWAYS_IMPORTED = ("atexit", "os", "sys")
-"""The modules that a script imports before all others."""
+"""The modules that a script imports first."""
 
 
 class Imports(enum.Enum):
-    """What a script imports beside the standard library; everything else is pasted into it."""
+    """What a script imports in addition to the standard library; the rest is pasted into it."""
 
     TORCH = "torch"
     LIBRARY = "library"
-    """Torch and every installed package, but not modules that only lie in a folder."""
+    """Torch and every installed package, but not modules that are only files in a folder."""
     ALL = "all"
 
     def includes(self, package: str) -> bool:
-        """Whether a top-level package is imported rather than pasted."""
+        """Whether a top-level package is imported instead of pasted."""
         if package == "harness":
             return False
         if not is_foreign(package) or self is Imports.ALL:
@@ -54,7 +53,7 @@ class Imports(enum.Enum):
 
 
 def is_foreign(package: str) -> bool:
-    """Whether a top-level package is neither torch nor the standard library."""
+    """Whether a top-level package is not torch and not in the standard library."""
     return package != "torch" and package not in sys.stdlib_module_names
 
 
@@ -73,21 +72,22 @@ def _distributions() -> Mapping[str, list[str]]:
 
 @dataclass(frozen=True)
 class Seen:
-    """The names in a text that was written once: writing it again keeps them apart."""
+    """The names in the first version of a script, so that the second version avoids clashes."""
 
     theirs: frozenset[str] = frozenset()
     """The user's global names."""
     local: frozenset[str] = frozenset()
-    """What the functions bind that the text adds."""
+    """The names that the functions in the script itself bind."""
     words: frozenset[str] = frozenset()
-    """Every word of it."""
+    """Every word of the script."""
 
 
 class Source:
-    """Imports and definitions of a script in the making.
+    """Collects the imports and definitions of a script.
 
-    `subject` is the name that errors give, `imports_from` says what is imported, and `words` what
-    terms stand for. A text is written twice: `seen` is what `look` found in the first one.
+    `subject` is the subject's name for errors, `imports_from` says what is imported, and `words`
+    gives the meaning of terms. A script is written twice: `seen` holds the names in the first
+    version.
     """
 
     def __init__(
@@ -105,16 +105,16 @@ class Source:
         self.imports: dict[str, bool] = {}
         """Import statements, and whether the first section needs them."""
         self.first: dict[str, str] = {}
-        """The definitions of the user, and of what makes the optimizer and the scheduler."""
+        """The user's definitions, and those that make the optimizer and the scheduler."""
         self.last: dict[str, str] = {}
-        """The definitions of the harness that come after the run."""
+        """The harness's definitions that come after the run."""
         self.section = self.first
         self.homes: dict[str, str] = {}
         """The module that each pasted definition is from."""
         self.modules: dict[str, None] = {}
         """The imported packages that are neither torch's nor the standard library's."""
         self.pasted_modules: dict[str, None] = {}
-        """The modules of the user of which something is pasted."""
+        """The user's modules from which something is pasted."""
         self._names: dict[tuple[Any, ...], str] = {
             ("import", module, module): module for module in ALWAYS_IMPORTED
         }
@@ -123,13 +123,13 @@ class Source:
 
     @property
     def definitions(self) -> dict[str, str]:
-        """All definitions, in their order."""
+        """All definitions, in order."""
         return {**self.first, **self.last}
 
     def again(self, text: str) -> Source:
-        """An empty source that keeps the names so far apart, and those of `text`, which is added.
+        """An empty source that avoids clashes with the names so far and with those of `text`.
 
-        Without it a local variable of `text` could hide what is found later.
+        Without it a local variable of `text` could hide a name that is added later.
         """
         pasted = "\n".join([*self.definitions.values(), text])
         words = frozenset(re.findall(r"\w+", pasted))
@@ -137,7 +137,7 @@ class Source:
         return Source(self.subject, self.imports_from, words=self.words, seen=seen)
 
     def import_lines(self, section: dict[str, str] | None = None) -> list[str]:
-        """The import statements of one section or of both, sorted."""
+        """The import statements of one section or both, sorted."""
         lines = [line for line, first in self.imports.items()
                  if section is None or first == (section is self.first)]  # fmt: skip
         return sorted(lines, key=lambda line: (line.startswith("from"), line))
@@ -148,11 +148,11 @@ class Source:
     # ------------------------------------------------------------------------- names
 
     def own(self, name: str) -> str:
-        """The name of something that the harness defines, and that is no function of its own."""
+        """The script's name for something that the harness defines and that isn't a function."""
         return self._allot(("", name), name, theirs=False)
 
     def _allot(self, key: tuple[Any, ...], name: str, *, theirs: bool) -> str:
-        """The name of what `key` stands for: `name`, or with a number where that is taken."""
+        """The name for `key`: `name`, or `name` with a number if that is taken."""
         if key not in self._names:
             taken = {*FIXED, *self.seen.local, *self._names.values()}
             if not theirs:
@@ -167,10 +167,10 @@ class Source:
         return self._names[key]
 
     def name(self, value: Any) -> str:
-        """The expression by which the script can use a function, class or module.
+        """The expression with which the script can use a function, class or module.
 
-        Raises `ScriptError` for what is defined inside a function, and others whose source
-        can't be had.
+        Raises `ScriptError` if it is defined inside a function, or its source is not available
+        for another reason.
         """
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__)
@@ -191,7 +191,7 @@ class Source:
             name = self.paste(getattr(module, first) if rest else value)
             return f"{name}.{rest}" if rest else name
         if functools.reduce(_get, value.__qualname__.split("."), module) is not value:
-            self._refuse(value, f"not to be found as {module.__name__}.{value.__qualname__}")
+            self._refuse(value, f"not available as {module.__name__}.{value.__qualname__}")
         name = self._import_from(module.__name__, first)
         return f"{name}.{rest}" if rest else name
 
@@ -206,7 +206,7 @@ class Source:
         """The name of a module that the script imports."""
         known_as = known_as or module
         self._note_module(module.partition(".")[0])
-        if "." in known_as:  # an import of it binds its package
+        if "." in known_as:  # importing it binds its package
             self._import(f"import {module}")
             package, _, rest = module.partition(".")
             return f"{self.module(package)}.{rest}"
@@ -221,7 +221,7 @@ class Source:
     # ------------------------------------------------------------------- expressions
 
     def expression(self, value: Any) -> str:
-        """`value` as an expression of the script; `ScriptError` where there is none."""
+        """`value` as an expression for the script; `ScriptError` if there is none."""
         if isinstance(value, list):
             return "[" + ", ".join(map(self.expression, value)) + "]"
         if isinstance(value, tuple):
@@ -263,7 +263,7 @@ class Source:
         return self.call(self.name(word), arguments, keywords)
 
     def _lambda(self, value: types.FunctionType) -> str:
-        """A lambda by its own text; `ScriptError` where that does not say all of it."""
+        """The source of a lambda; `ScriptError` if the source alone is not enough."""
         module = sys.modules.get(value.__module__)
         if value.__closure__:
             self._refuse(value, "a lambda that uses a variable of the function around it")
@@ -278,7 +278,7 @@ class Source:
             if (segment := ast.get_source_segment(text, node)) and _is_text_of(segment, value)
         }
         if len(found) != 1:
-            self._refuse(value, "a lambda that can't be told from its line")
+            self._refuse(value, "a lambda that can't be found in its line")
         [segment] = found
         text = f"({segment})"
         return renamed(text, self._needs(text, value.__globals__, theirs=True))
@@ -286,13 +286,13 @@ class Source:
     def _refuse(self, value: Any, what: str) -> NoReturn:
         raise ScriptError(
             f"subject {self.subject}: a script needs the source of {value!r:.80}, which is {what}: "
-            "define it by def or class at the top of a module"
+            "define it with def or class at the top level of a module"
         )
 
     # ------------------------------------------------------------------- definitions
 
     def paste(self, value: Any) -> str:
-        """Give the script a function or class, and all that it uses; returns its name there."""
+        """Add a function or class, and all that it uses; returns its name in the script."""
         key = ("of", value.__module__, value.__name__)
         theirs = value.__module__.partition(".")[0] != "harness"
         name = self._allot(key, value.__name__, theirs=theirs)
@@ -306,7 +306,7 @@ class Source:
         try:
             text = _dedent(inspect.getsource(value))
         except (OSError, TypeError):
-            self._refuse(value, "in no file that can be read")
+            self._refuse(value, "not in a file that can be read")
         scope = _scope(value)
         text = _bare(text, scope, ours=not theirs, documented=self.section is self.last)
         names = self._needs(text, scope, theirs=theirs, known={value.__name__: name})
@@ -316,10 +316,10 @@ class Source:
         return name
 
     def inline(self, value: Any, given: Mapping[str, str], target: str) -> list[str] | None:
-        """The statements of a function of the harness, to stand where it would be called.
+        """The statements of a harness function, to put in place of a call.
 
         `given` are its arguments, and `target` the variables that get what it returns. None
-        where a call can't be replaced by them.
+        if statements can't replace a call.
         """
         text = _bare(_dedent(inspect.getsource(value)), _scope(value), ours=True, documented=False)
         [function] = ast.parse(text).body
@@ -350,7 +350,7 @@ class Source:
         theirs: bool,
         known: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, str]:
-        """What the script calls each global name of a text, which it is given."""
+        """The script's name for each global name in a text; adds what they need."""
         names = dict(known)
         for used in read(text).names:
             if used in names:
@@ -362,7 +362,7 @@ class Source:
         return names
 
     def _need(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
-        """Give the script what a pasted function uses under `name`."""
+        """Add what a pasted function uses under `name`; returns its name in the script."""
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__, name)
         if isinstance(value, (types.FunctionType, type)) and value.__name__ != "<lambda>":
@@ -377,7 +377,7 @@ class Source:
         return known_as
 
     def paste_value(self, name: str, value: Any, part: Any) -> None:
-        """Give the script a `part` of what the harness's functions know as `name`."""
+        """Add only a `part` of the value that the harness's functions use as `name`."""
         key = ("value", id(value))
         known_as = self._allot(key, name, theirs=False)
         self._pasted.add(key)
@@ -389,7 +389,7 @@ def _get(value: Any, name: str) -> Any:
 
 
 def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
-    """What a dotted name stands for; None where that is nothing."""
+    """The value of a dotted name; None if there is none."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, scope), node.attr, None)
     return scope.get(node.id) if isinstance(node, ast.Name) else None
@@ -402,7 +402,7 @@ def _scope(value: Any) -> Mapping[str, Any]:
 
 
 def _is_text_of(segment: str, function: types.FunctionType) -> bool:
-    """Whether the text of a lambda makes this very function."""
+    """Whether the text of a lambda defines exactly this function."""
     tree = ast.parse(f"({segment})", mode="eval")
     assert isinstance(tree.body, ast.Lambda)
     code = compile(tree, "", "eval")
@@ -415,14 +415,14 @@ def _is_text_of(segment: str, function: types.FunctionType) -> bool:
             for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
             if default is not None
         }
-    except ValueError:  # a value that the text alone does not say
+    except ValueError:  # a value that the text alone does not give
         return False
     given = function.__defaults__ or (), function.__kwdefaults__ or {}
     return (defaults, keywords) == given and _shape(found[-1]) == _shape(function.__code__)
 
 
 def _shape(code: types.CodeType) -> tuple[Any, ...]:
-    """What makes two pieces of code the same, wherever they stand."""
+    """A value that is equal for two pieces of code that are the same except for their position."""
     constants = (_shape(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
     return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)
 
@@ -446,7 +446,7 @@ def _inside_strings(text: str) -> set[int]:
 
 
 def _dedent(text: str) -> str:
-    """`text` without the indentation of its first line; what is in strings stays as it is."""
+    """`text` without the indentation of its first line; strings stay as they are."""
     indent = re.match(r"[ \t]*", text)
     assert indent is not None
     if not indent.group():
@@ -459,10 +459,10 @@ def _dedent(text: str) -> str:
 
 
 def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) -> str:
-    """A definition without annotations, and without decorators that tell the harness something.
+    """A definition without annotations, and without the decorators that only the harness uses.
 
-    The harness's own loses remarks to linters too, and its docstring: all but the first line
-    where it stays `documented`. Strings and other comments stay as they were written.
+    The harness's own definitions also lose comments for linters and their docstrings, except the
+    first line if `documented`. Strings and other comments stay as they are.
     """
     cuts: list[tuple[tuple[int, int], tuple[int, int], bytes]] = []
     tree = ast.parse(text)
@@ -523,7 +523,7 @@ def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) 
 
 
 def _one_line(text: str, width: int = 100) -> str:
-    """A function of the harness with its parameters in one line, where that is not too long."""
+    """A harness function with its parameters in one line, if that is not too long."""
     [node] = ast.parse(text).body
     if not isinstance(node, ast.FunctionDef):
         return text

@@ -1,21 +1,21 @@
 """Subjects: a scheduler under test, with what is needed to build and step it.
 
-A scheduler class with options is a subject as it is: on the command line ``check
+A scheduler class with options is already a subject: on the command line ``check
 my_package.schedules:MySchedule --kwargs 'warmup=3 total=10'``, in a test
 ``check_scheduler(MySchedule, warmup=3, total=10)``. Choose options that make everything happen
-within 12 epochs: the warm-up, a restart, the end and what follows. A `Subject` says more: its own
-optimizer, a step that takes a metric, state functions for an object that is no ``LRScheduler``,
-checks that it does not promise.
+within 12 epochs: the warm-up, a restart, the end and what follows. A `Subject` can also give its
+own optimizer, a step that takes a metric, state functions for an object that is not an
+``LRScheduler``, and the checks that it does not promise.
 
-* An option can also be a Hypothesis strategy. Those that depend on each other are drawn together
+* An option can also be a Hypothesis strategy. Options that depend on each other are drawn together
   by ``drawn``, a strategy of dicts, and an optimizer by
   ``optimizer=harness.subjects.optimizers.optimizers()``.
-* What has no literal (a function, a scheduler inside another) is said by a *term*:
+* A value without a literal (a function, a scheduler inside another) is written as a *term*:
   ``Subject(words={"Decay": Decay}, options={"fn": Term.of("Decay", 0.5)})`` prints as
-  ``fn=Decay(0.5)``, and is made anew for each scheduler.
-* What a scheduler can't do by its nature it declines: let one that holds a lambda, which can't be
-  pickled, decline ``resume_by_pickle``. ``declines`` names checks, or operations that it can't do
-  or go on from; what is declined is in every report.
+  ``fn=Decay(0.5)``, and a new object is made for each scheduler.
+* A subject declines what its scheduler cannot do. For example, if the scheduler holds a lambda,
+  which can't be pickled, decline ``resume_by_pickle``. ``declines`` names checks, or operations
+  that the scheduler can't do or go on from; every report lists what is declined.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 MAX_LENGTH = 1000
 MAPPINGS = ("options", "words", "declines")
 FIELDS = ("optimizer", "step")
-"""The fields that an option of the same name stands for, where it is a term."""
+"""The fields that an option of the same name replaces, if it is a term."""
 CONTRACTS = ("saved", "new", "raises")
-"""What a subject can promise of options that change on resume."""
+"""What a subject can promise about options that change on resume."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +52,29 @@ class Subject:
     Parameters
     ----------
     name : str
-        How reports and the command line call it.
+        Its name in reports and on the command line.
     build : callable
         ``build(optimizer, last_epoch=-1, **options)`` returns a scheduler. A
-        scheduler class is such a function. Where it takes no ``last_epoch``,
+        scheduler class is such a function. If it takes no ``last_epoch``,
         the checks that need it are declined.
     options : mapping
         Keyword arguments of `build`: each a value, or a Hypothesis strategy
-        that draws numbers, strings, None, lists, tuples and dicts of them, and
-        terms (`harness.Term`).
+        that draws numbers, strings, None and terms (`harness.Term`), or lists,
+        tuples and dicts of these.
     drawn : strategy, optional
         A Hypothesis strategy that draws dicts of options, for options that
-        depend on each other. What it draws comes before `options`, which are
-        tried first as they are. A term as ``optimizer`` or ``step`` in such a
-        dict stands in place of that field.
+        depend on each other. Drawn options override `options`, which are first
+        tried alone. A term as ``optimizer`` or ``step`` in such a dict replaces
+        that field.
     words : mapping
-        What the terms in options stand for: functions, classes or others, by
-        the words that a trace says them with. `harness.subjects.optimizers.WORDS` are
-        known to every subject.
+        The meaning of the terms in options: functions, classes or other callables,
+        by their word in a trace. Every subject knows
+        `harness.subjects.optimizers.WORDS`.
     optimizer : callable or strategy
         Makes a new optimizer over new parameters, always with the same values.
         By default SGD with momentum and two groups with different LRs. A
-        Hypothesis strategy draws terms that make one, as
-        `harness.subjects.optimizers.optimizers` does.
+        Hypothesis strategy draws terms that make one; see
+        `harness.subjects.optimizers.optimizers`.
     step : callable
         ``step(scheduler, epoch)`` steps the scheduler; `epoch` counts its
         steps from 0. By default ``scheduler.step()``;
@@ -90,14 +90,14 @@ class Subject:
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
     length : int
-        Epochs of the plain run whose every epoch is tried as a save point;
-        what the scheduler does should happen within them.
+        Epochs of the plain run. Every epoch is tried as a save point, so
+        everything that the scheduler does should happen within them.
     standalone : bool
         Whether a reproduction script may paste the source of these functions
-        rather than import their modules.
+        instead of importing their modules.
     reference : str
-        How the command line names it: a listed name or ``module:attribute``.
-        Set where a subject is found by one.
+        Its name on the command line: a listed name or ``module:attribute``.
+        Set if the subject was found by one.
 
     >>> from torch.optim.lr_scheduler import StepLR
     >>> Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5}).name
@@ -106,7 +106,7 @@ class Subject:
     Raises
     ------
     SubjectError
-        For a field that is not what it must be; the message says which.
+        For an invalid field; the message names it.
     """
 
     name: str
@@ -154,17 +154,17 @@ class Subject:
         for declined, reason in self.declines.items():
             if not isinstance(reason, str) or not reason.strip():
                 raise SubjectError(
-                    f"subject {self.name}: 'declines' must give a reason for {declined!r}, a text "
-                    f"that is not empty (got {reason!r})"
+                    f"subject {self.name}: 'declines' must give a reason for {declined!r}, a "
+                    f"string that is not empty (got {reason!r})"
                 )
         if self.drawn is not None and not _is_strategy(self.drawn):
             raise SubjectError(
                 f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
             )
-        for what, who in (("last_epoch", "the checks give it"), ("changed", "a trace says it")):
+        for what, who in (("last_epoch", "the checks set it"), ("changed", "a trace sets it")):
             if what in self.options:
                 raise SubjectError(
-                    f"subject {self.name}: {what!r} is no option, {who}: leave it out"
+                    f"subject {self.name}: {what!r} is not an option, {who}: leave it out"
                 )
         if self.contract not in ("", *CONTRACTS):
             raise SubjectError(
@@ -176,13 +176,13 @@ class Subject:
 
     @property
     def open(self) -> dict[str, SearchStrategy[Any]]:
-        """The options that have no value of their own, but a strategy; the optimizer, too."""
+        """The options, and the optimizer, that have a strategy instead of a value."""
         values = {"optimizer": self.optimizer, **self.options}
         return {name: value for name, value in values.items() if _is_strategy(value)}
 
     @property
     def strategy(self) -> SearchStrategy[dict[str, Any]] | None:
-        """What draws options, if anything does."""
+        """The strategy that draws options, if there is one."""
         if not self.open:
             return self.drawn
         from hypothesis import strategies as st
@@ -193,10 +193,10 @@ class Subject:
         return st.tuples(open_, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
 
     def bind(self, options: Mapping[str, Any]) -> Bound:
-        """The subject with a value for every option; `options` come before its own.
+        """The subject with a value for every option; `options` override its own.
 
-        Raises `SubjectError` where `build` does not take them, `TraceError` for a term that
-        is no word of the subject.
+        Raises `SubjectError` if `build` does not take them, `TraceError` for a term that
+        is not a word of the subject.
         """
         values = {**self.options, **self.open, **options}
         open_ = [name for name, value in values.items() if _is_strategy(value)]
@@ -234,15 +234,15 @@ class Subject:
         return bound
 
     def with_options(self, options: Mapping[str, Any]) -> Subject:
-        """The same subject, with `options` in place of its own of these names."""
+        """The same subject, with `options` in place of its own options with these names."""
         return replace(self, options={**self.options, **options}) if options else self
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A subject with a value for every option; `fields` are terms in place of fields of it.
+    """A subject with a value for every option; `fields` are terms that replace its fields.
 
-    `changed` are the options that change where a run is resumed.
+    `changed` are the options that change when a run is resumed.
     """
 
     subject: Subject
@@ -252,9 +252,9 @@ class Bound:
 
     @property
     def literals(self) -> tuple[tuple[str, Any], ...]:
-        """The options that a trace can say; the others are the subject's own, such as functions."""
-        said: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
-        said += self.fields.items()
+        """The options that a trace can contain; the others are the subject's, such as functions."""
+        pairs: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
+        pairs += self.fields.items()
         for name, value in self.options.items():
             try:
                 format_value(value)
@@ -262,37 +262,37 @@ class Bound:
                 if self.subject.options.get(name) is not value:
                     raise SubjectError(
                         f"subject {self.subject.name}: the drawn option {name!r} has a value that "
-                        f"no trace can say: {error}"
+                        f"a trace cannot contain: {error}"
                     ) from None
             else:
-                said.append((name, value))
-        return tuple(said)
+                pairs.append((name, value))
+        return tuple(pairs)
 
     @functools.cached_property
     def words(self) -> Mapping[str, Callable[..., Any]]:
-        """What terms can stand for."""
+        """The meaning of each word that a term can have."""
         return {**WORDS, **self.subject.words}
 
     def check_words(self) -> None:
-        """Raise `TraceError` for a term that is no word of the subject, or makes no optimizer."""
+        """Raise `TraceError` for an unknown word, or for a term that doesn't make an optimizer."""
         term = self.fields.get("optimizer")
         if isinstance(term, Term) and term.arguments is None:
-            raise TraceError(f"optimizer={term} only names one that can be made: write {term}()")
+            raise TraceError(f"optimizer={term} does not make an optimizer: write {term}()")
         if self.fields or holds_term(self.options):
             for name in _terms([self.fields, self.options]):
                 resolve(Term(name), self.words)
 
     @property
     def new_optimizer(self) -> Callable[[], Any]:
-        """Makes a new optimizer."""
+        """The function that makes a new optimizer."""
         if "optimizer" in self.fields:
             return functools.partial(resolve, self.fields["optimizer"], self.words)
-        assert callable(self.subject.optimizer)  # a drawn one is in the fields
+        assert callable(self.subject.optimizer)  # `fields` has it if it is drawn
         return self.subject.optimizer
 
     @property
     def new(self) -> Bound:
-        """The same with the changed options, as a resumed run is built; errors are those of `bind`.
+        """The same subject with the changed options, for a resumed run; raises like `bind`.
 
         The optimizer and the step stay as they are.
         """
@@ -310,7 +310,7 @@ class Bound:
         )
 
     def build(self, optimizer: Any, **last_epoch: int) -> Any:
-        """A new scheduler; what a check calls as ``build(optimizer)`` or with ``last_epoch``."""
+        """A new scheduler; checks call it as ``build(optimizer)`` or with ``last_epoch``."""
         options = self.options
         if self._terms:
             options = resolve(options, self.words)
@@ -326,7 +326,7 @@ class Bound:
         self._step(scheduler, epoch)
 
     def takes_epoch(self, scheduler: Any) -> bool:
-        """Whether a scheduler that `build` made is stepped by ``step()``, or ``step(epoch)``."""
+        """Whether a scheduler that `build` made is stepped with ``step()`` or ``step(epoch)``."""
         step = getattr(scheduler, "step", None)
         signature = _signature(step) if callable(step) else None
         if signature is None or self._step is not step_scheduler:
@@ -358,20 +358,22 @@ def _terms(value: Any) -> Iterator[str]:
 
 
 def _is_strategy(value: Any) -> bool:
-    # Without importing Hypothesis: what is no strategy must not pay for it.
+    # Without importing Hypothesis, which is slow to import, for values that are not strategies.
     module = sys.modules.get("hypothesis.strategies")
     return module is not None and isinstance(value, module.SearchStrategy)
 
 
 def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
-    """What options a signature does not take, and which it still needs."""
+    """Says which options a signature does not take, and which it still needs."""
     _, *takes = signature.parameters.values()
     names = [parameter.name for parameter in takes]
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
-    said = []
+    problems = []
     for name in () if any_name else (name for name in options if name not in names):
         close = difflib.get_close_matches(name, names, n=1)
-        said.append(f"it takes no {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        problems.append(
+            f"it takes no {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+        )
     needs = [
         repr(parameter.name)
         for parameter in takes
@@ -381,8 +383,10 @@ def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
     ]
     if needs:
         give = f"{needs[0][1:-1]}=..."
-        said.append(f"it needs {', '.join(needs)}: give {give}, in a command --kwargs '{give}'")
-    return ", and ".join(said)
+        problems.append(
+            f"it needs {', '.join(needs)}: give {give}, on the command line --kwargs '{give}'"
+        )
+    return ", and ".join(problems)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -1,4 +1,4 @@
-"""Draws the options that a constructor needs, where its type hints say what they are."""
+"""Draws the options that a constructor needs, if its type hints say what they are."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 GIVEN = ("self", "optimizer", "last_epoch", "verbose")
-"""Parameters of a constructor that are no options."""
+"""Parameters of a constructor that are not options."""
 
 
 def strategies_for(build: Callable[..., Any], given: Collection[str]) -> dict[str, Any]:
-    """What draws the options that `build` needs and that are not `given`, where it is certain.
+    """Strategies for the options that `build` needs and that are not `given`, if certain.
 
-    Nothing where `build` has no signature.
+    Empty if `build` has no signature.
     """
     try:
         hints = required(build)
@@ -30,9 +30,9 @@ def strategies_for(build: Callable[..., Any], given: Collection[str]) -> dict[st
 
 
 def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str]:
-    """The parameters that must be given, without the first `skip` and those that the checks give.
+    """The required parameters, without the first `skip` and those that the checks give.
 
-    Raises `ValueError` or `TypeError` where there is no signature.
+    Raises `ValueError` or `TypeError` if there is no signature.
     """
     for parameter in list(inspect.signature(function).parameters.values())[skip:]:
         variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
@@ -41,24 +41,24 @@ def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str
 
 
 def required(build: Callable[..., Any]) -> dict[str, Any]:
-    """The options that have no default, with their type hints, None where there is none.
+    """The options without a default, each with its type hint or None.
 
-    Raises as `without_default`. What comes first is the optimizer.
+    Raises like `without_default`. The first parameter is the optimizer, and is left out.
     """
     names = list(without_default(build, skip=1))
     function: Any = build.func if isinstance(build, functools.partial) else build
     is_class = isinstance(function, type)
     try:
         hints = typing.get_type_hints(function.__init__ if is_class else function)
-    except Exception:  # of names that are there for a type checker alone
+    except Exception:  # names that exist only for a type checker
         hints = {}
     return {name: hints.get(name) for name in names}
 
 
 def strategy_of(hint: Any) -> SearchStrategy[Any] | None:
-    """What draws values of a type, if that is certain.
+    """The strategy that draws values of a type, if that is certain.
 
-    Not Hypothesis's ``from_type``: its numbers are as large as can be, and nan.
+    Hypothesis's ``from_type`` is not used: it draws very large numbers and nan.
     """
     from hypothesis import strategies as st
 

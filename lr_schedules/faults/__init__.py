@@ -1,4 +1,4 @@
-"""Planted faults: the controls, each with one thing wrong, and what must catch it."""
+"""Planted faults: controls with one defect each, and the checks that must catch it."""
 
 from harness.engine.planted_faults import Fault, planted_in
 from lr_schedules.faults import (
@@ -18,7 +18,7 @@ FAULTS: tuple[Fault, ...] = tuple(
     for module in (position, timing, state, optimizer, events, process, transport)
     for fault in planted_in(vars(module))
 )
-"""Every planted fault; a new module of them is added here."""
+"""Every planted fault; add a new module of faults here."""
 
 SUBJECTS = tuple(fault.subject for fault in FAULTS)
 """The faults as subjects, for the command line: ``lr_schedules.faults:SUBJECTS.NAME``."""

@@ -1,4 +1,4 @@
-"""Faults that show only through what happens now and then in a training loop."""
+"""Faults that show only after what happens sometimes in a training loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in OPT_IN)
     caught_by=[*EVERY_LOAD, "resume_by_last_epoch", "resume_by_initial_lr"],
 )
 class OverflowNotSaved(Halving):
-    """Lowers the LR for good once gradients have overflowed, and does not save that they have."""
+    """Lowers the LR for good after gradients overflowed, and does not save that they did."""
 
     scale = 1.0
 
@@ -42,7 +42,7 @@ class OverflowNotSaved(Halving):
     caught_by=[*LOADS_OF_BOTH, "resume_by_last_epoch", "resume_by_initial_lr"],
 )
 class GivenEpochNotSaved(ClosedForm):
-    """Goes by the epochs that it is told once it is told one, and does not save that it was."""
+    """Halves the LR after it was stepped with an epoch, and does not save that it was."""
 
     told = False
 
@@ -75,12 +75,12 @@ class GivenEpochNotSaved(ClosedForm):
     ],
 )
 class UndoesWhatWasSetByHand(Multiplies):
-    """Writes the LR of its schedule when it is loaded, and goes on multiplying from there."""
+    """Writes the scheduled LR when it is loaded, and goes on multiplying from there."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         for group in self.optimizer.param_groups:
-            if "initial_lr" not in group:  # it was added
+            if "initial_lr" not in group:  # the group was added
                 continue
             group["lr"] = group["initial_lr"]
             for epoch in range(1, self.epoch + 1):
@@ -93,7 +93,7 @@ class UndoesWhatWasSetByHand(Multiplies):
     caught_by=[*LOADS_OF_BOTH, "resume_built_on_loaded_optimizer"],
 )
 class ForgetsAddedGroups(Multiplies):
-    """Schedules the groups that it was built with alone, once its state is loaded."""
+    """After loading its state, schedules only the groups that it was built with."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)

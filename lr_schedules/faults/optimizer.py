@@ -1,4 +1,4 @@
-"""Faults of what a scheduler writes into its optimizer, reads there, and reports."""
+"""Faults in what a scheduler writes into its optimizer, reads from it, and reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__: list[str] = []
     real="ildoonet/pytorch-gradual-warmup-lr#27",
 )
 class ChildOfTheOldOptimizer(Nested):
-    """Saves its child whole, so that what is loaded writes to the optimizer it was saved with."""
+    """Saves the child object, so the loaded child writes to the optimizer it was saved with."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "child": self.child}
@@ -47,7 +47,7 @@ class ChildOfTheOldOptimizer(Nested):
     caught_by=EVERY_LOAD,
 )
 class ChildNotSaved(Nested):
-    """Saves its own position, and not that of the scheduler that it wraps."""
+    """Saves its own position, but not the position of the wrapped scheduler."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
@@ -63,7 +63,7 @@ class ChildNotSaved(Nested):
     real="pytorch/pytorch#162591",
 )
 class ChildStartsAnew(Nested):
-    """Takes ``last_epoch`` for itself, and builds the scheduler that it wraps without."""
+    """Uses ``last_epoch`` itself, but builds the wrapped scheduler without it."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)
@@ -76,7 +76,7 @@ class ChildStartsAnew(Nested):
     caught_by=["resume_by_last_epoch", "resume_built_on_loaded_optimizer"],
 )
 class MomentumFromCycled(Momentum):
-    """Takes the momentum in the groups for the first one when it is built with ``last_epoch``."""
+    """Uses the groups' present momentum as the initial one when built with ``last_epoch``."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
@@ -91,7 +91,7 @@ class MomentumFromCycled(Momentum):
     real="NVIDIA-NeMo/Automodel#3883",
 )
 class DecayNotSaved(Decay):
-    """Counts the weight decay's epochs by themselves, and does not save that count."""
+    """Counts the weight decay's epochs separately, and does not save the count."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.decayed = last_epoch + 1
@@ -121,7 +121,7 @@ class DecayNotSaved(Decay):
     real="pytorch/pytorch#163093",
 )
 class TensorBecomesFloat(TensorRate):
-    """Writes a float where a tensor was when it is loaded."""
+    """Replaces a tensor with a float when it is loaded."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
@@ -136,7 +136,7 @@ class TensorBecomesFloat(TensorRate):
     real="pytorch/pytorch#162359",
 )
 class BaseIsTheRate(TensorRate):
-    """Keeps for a base LR the very tensor that it writes the LR into."""
+    """Uses the same tensor as base LR and as the LR that it writes."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
@@ -151,7 +151,7 @@ class BaseIsTheRate(TensorRate):
     real="hpcaitech/ColossalAI#5151",
 )
 class StaleReport(Halving):
-    """Reports the LR of its own last step, whatever was loaded since."""
+    """Reports the LR of its own last step, even after a load."""
 
     last: Any = None
 
@@ -181,7 +181,7 @@ class RoundedReport(Halving):
     caught_by=["resume_scheduler_alone"],
 )
 class CountsInTheGroups(Halving):
-    """Keeps its position in the optimizer's groups alone."""
+    """Keeps its position only in the optimizer's groups."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         optimizer.param_groups[0].setdefault("epoch", 0)
@@ -208,7 +208,7 @@ class CountsInTheGroups(Halving):
     caught_by=["resume_by_initial_lr"],
 )
 class TrustsTheGroups(Halving):
-    """Leaves the LR in the groups as it is when it is built with ``last_epoch``."""
+    """Does not change the groups' LR when it is built with ``last_epoch``."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         before = [group["lr"] for group in optimizer.param_groups]

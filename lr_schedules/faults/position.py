@@ -1,4 +1,4 @@
-"""Faults of what is restored: the position, the base rates, the options."""
+"""Faults in what is restored: the position, the base LRs, the options."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SavesNoPosition(Halving):
     real="verl-project/verl#7953",
 )
 class LoadsNothing(Halving):
-    """Saves its position and does not load it."""
+    """Saves its position but does not load it."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.write()
@@ -71,7 +71,7 @@ class LoadsNothing(Halving):
     real="NovaSky-AI/SkyRL#2214",
 )
 class LoadsADelta(Halving):
-    """Adds the saved position to its own, so that a second load into it doubles it."""
+    """Adds the saved position to its own, so loading into a used scheduler is wrong."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch += state["epoch"]
@@ -97,7 +97,7 @@ class OffByOne(Halving):
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class OffByOneNext(Halving):
-    """Goes on from the epoch before the saved one, and shows it a step later."""
+    """Goes on from the epoch before the saved one, which shows one step later."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -116,7 +116,7 @@ class OffByOneNext(Halving):
     real="huggingface/nanotron#256",
 )
 class BaseFromDecayed(Halving):
-    """Takes the LR in the groups, decayed already, for the base LR when it is loaded."""
+    """Uses the groups' LR, which is already decayed, as the base LR when it is loaded."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.base = [group["lr"] for group in self.optimizer.param_groups]
@@ -133,7 +133,7 @@ class BaseFromDecayed(Halving):
     ],
 )
 class BaseFromFactor(Halving):
-    """Divides the LR in the groups by the saved factor: right once the optimizer is loaded."""
+    """Divides the groups' LR by the saved factor, which is right only after the optimizer loads."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -160,7 +160,7 @@ class FirstGroupForAll(PerGroup):
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class AnotherGroups(PerGroup):
-    """Loads the decays in the order of their size, so that a group gets another's."""
+    """Loads the decays sorted by size, so a group gets another group's decay."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
@@ -172,7 +172,7 @@ class AnotherGroups(PerGroup):
     caught_by=EVERY_LOAD,
 )
 class SavesInSinglePrecision(PerGroup):
-    """Saves the base LRs in single precision, so that they come back almost right."""
+    """Saves the base LRs in single precision, so the loaded ones are only almost right."""
 
     def state_dict(self) -> dict[str, Any]:
         base = torch.tensor(self.base, dtype=torch.float32).tolist()
@@ -185,7 +185,7 @@ class SavesInSinglePrecision(PerGroup):
     caught_by=["resume_by_last_epoch"],
 )
 class IgnoresInitialLR(Halving):
-    """Takes the LR in the groups for the base LR when it is built with ``last_epoch``."""
+    """Uses the groups' LR as the base LR when it is built with ``last_epoch``."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         if last_epoch >= 0:
@@ -201,7 +201,7 @@ class IgnoresInitialLR(Halving):
     real="huggingface/nanotron#256",
 )
 class OverwritesInitialLR(Halving):
-    """Writes ``initial_lr`` anew when it is built on an optimizer that was loaded."""
+    """Overwrites ``initial_lr`` when it is built on an optimizer that was loaded."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         if last_epoch < 0:
@@ -232,7 +232,7 @@ class AppliesAgain(Multiplies):
     caught_by=["resume_by_last_epoch", "resume_by_initial_lr"],
 )
 class CountsItsSteps(ClosedForm):
-    """Reads ``_step_count``, which starts anew where ``last_epoch`` goes on."""
+    """Reads ``_step_count``, which starts again at 1 when ``last_epoch`` goes on."""
 
     def get_lr(self) -> list[Any]:
         return [base * self._step_count**-0.5 for base in self.base_lrs]
@@ -244,7 +244,7 @@ class CountsItsSteps(ClosedForm):
     caught_by=["resume_by_last_epoch", "resume_by_initial_lr"],
 )
 class StartsAnew(Halving):
-    """Takes ``last_epoch`` and does nothing with it."""
+    """Accepts ``last_epoch`` but does nothing with it."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         super().__init__(optimizer)
@@ -257,7 +257,7 @@ class StartsAnew(Halving):
     real="pytorch/pytorch#52911",
 )
 class OptionNotRefreshed(Restarts):
-    """Does not load the length of the cycle, which it changes as it goes."""
+    """Does not load the length of the cycle, which changes during the run."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "length": self.length})
@@ -269,7 +269,7 @@ class OptionNotRefreshed(Restarts):
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class OptionReset(Restarts):
-    """Sets the length of the cycle back to its first one when it is loaded."""
+    """Resets the length of the cycle to the initial one when it is loaded."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "length": 2})
@@ -281,7 +281,7 @@ class OptionReset(Restarts):
     caught_by=EVERY_LOAD,
 )
 class MilestonesUsedUp(Milestones):
-    """Does not save which milestones are left, and finds the others again after a resume."""
+    """Does not save which milestones are left, so a new scheduler has all of them again."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
@@ -310,7 +310,7 @@ class BestLost(Plateau):
     real="huggingface/pytorch-image-models#2756",
 )
 class PatienceLost(Plateau):
-    """Begins to count bad metrics anew when it is loaded."""
+    """Starts counting bad metrics from 0 again when it is loaded."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "bad": 0})
@@ -323,7 +323,7 @@ class PatienceLost(Plateau):
     real="huggingface/pytorch-image-models#2756",
 )
 class CooldownLost(Plateau):
-    """Does not save how long it still has to cool down."""
+    """Does not save how many epochs of cooldown are left."""
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
@@ -352,7 +352,7 @@ class GeneratorNotSaved(Noise):
     caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
 )
 class NextEntry(Table):
-    """Goes on from the entry after the one that it was saved at."""
+    """Goes on from the table entry after the saved one."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({"epoch": state["epoch"] + 1})

@@ -1,4 +1,4 @@
-"""Faults of what is kept in the process, where a new one does not find it."""
+"""Faults in what is kept only in the process, so a new process does not have it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__: list[str] = []
 
 @planted(HALVING, "train:2 save:a resume:a", caught_by=["resume_in_another_process"])
 class TableInTheClass(Halving):
-    """Keeps the table of its factors, which grows by one a step, in its class."""
+    """Keeps the table of its factors, which grows by one per step, in its class."""
 
     table: tuple[float, ...] = (1.0,)
 

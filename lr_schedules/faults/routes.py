@@ -1,4 +1,4 @@
-"""The names of checks that many faults have in common."""
+"""Groups of check names that many faults share."""
 
 __all__ = [
     "AT_ANY_TIME",
@@ -19,19 +19,19 @@ IN_A_NEW_PROCESS = (
     "resume_built_on_loaded_optimizer",
     "resume_scheduler_alone",
 )
-"""The checks that load any older state into a scheduler that was built anew."""
+"""The checks that load any older state into a new scheduler."""
 
 AT_ANY_TIME = (*IN_A_NEW_PROCESS, "roll_back_in_place", "resume_at_every_save")
-"""The checks that go on from a state that was loaded, and are searched for when that shows."""
+"""The checks that go on from a loaded state, and that are searched, so the moment may be rare."""
 
 SWEPT = ("resume_from_distributed_checkpoint",)
-"""The checks that load a state at a few epochs of a plain run alone, as they are slow."""
+"""The checks that load a state only at a few epochs of a plain run, because they are slow."""
 
 EVERY_LOAD = (*AT_ANY_TIME, *SWEPT)
-"""The checks that go on from a state that was loaded."""
+"""The checks that go on from a loaded state."""
 
 EVERY_LOAD_BUT_JSON = tuple(name for name in EVERY_LOAD if name != "resume_from_json")
-"""The same, for a state that does not go into JSON."""
+"""The same, for a state that cannot be written as JSON."""
 
 STATE_AFTER_OPTIMIZER = (
     "resume_optimizer_then_scheduler",
@@ -40,4 +40,4 @@ STATE_AFTER_OPTIMIZER = (
     "resume_from_json",
     "resume_from_distributed_checkpoint",
 )
-"""The checks that build both anew, and load the optimizer's state before the scheduler's."""
+"""The checks that build both, and load the optimizer's state before the scheduler's."""

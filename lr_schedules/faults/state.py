@@ -1,4 +1,4 @@
-"""Faults of the checkpoint itself: its dict, what that shares and holds, and copies."""
+"""Faults in the checkpoint itself: shared objects, changed dicts, unsavable values, copies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__: list[str] = []
     caught_by=["saved_state_is_a_snapshot"],
 )
 class AliasesItsList(Logs):
-    """Hands out its live list as part of its state."""
+    """Returns its live list as part of its state."""
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "log": self.log}
@@ -48,7 +48,7 @@ class AliasesItsList(Logs):
     real="pytorch/pytorch#196083",
 )
 class AliasesItsTensor(Logs):
-    """Hands out its live tensor as part of its state."""
+    """Returns its live tensor as part of its state."""
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "sum": self.sum}
@@ -60,7 +60,7 @@ class AliasesItsTensor(Logs):
     caught_by=["saved_state_is_a_snapshot", "saving_after_loading_is_the_same"],
 )
 class AliasesTheOptimizer(Halving):
-    """Hands out the optimizer's own groups, parameters and all, as part of its state."""
+    """Returns the optimizer's live groups, with their parameters, as part of its state."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "groups": self.optimizer.param_groups}
@@ -72,7 +72,7 @@ class AliasesTheOptimizer(Halving):
     caught_by=["resume_twice_from_one_dict"],
 )
 class KeepsTheGivenList(Logs):
-    """Goes on writing into the list of the dict that it was given."""
+    """Keeps writing into the list in the dict that it loaded."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -86,7 +86,7 @@ class KeepsTheGivenList(Logs):
     real="pytorch/pytorch#32756",
 )
 class EmptiesTheDict(Halving):
-    """Takes its position out of the dict that it is given."""
+    """Removes its position from the dict that it loads."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({"epoch": state.pop("epoch")})
@@ -98,7 +98,7 @@ class EmptiesTheDict(Halving):
     caught_by=["loading_leaves_its_argument_alone"],
 )
 class MarksTheDict(Halving):
-    """Adds a version to the dict that it is given."""
+    """Adds a version to the dict that it loads."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         state.setdefault("version", 2)
@@ -125,7 +125,7 @@ class SavingIsAStep(Halving):
     caught_by=["saving_changes_nothing"],
 )
 class ManySavesWrong(Halving):
-    """Starts anew at its sixteenth save, when the room that it has for them is full."""
+    """Starts again at its sixteenth save."""
 
     saves = 0
 
@@ -144,7 +144,7 @@ class ManySavesWrong(Halving):
     caught_by=["saving_after_loading_is_the_same"],
 )
 class DropsTheSum(Logs):
-    """Does not load its sum, which the LR does not depend on."""
+    """Does not load its sum, which does not affect the LR."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "sum": self.sum})
@@ -156,7 +156,7 @@ class DropsTheSum(Logs):
     caught_by=["resume_with_changed_options"],
 )
 class SlopeOfTheNew(Fall):
-    """Loads its options, and keeps the slope that it derived from those that it was built with."""
+    """Loads the saved options, but keeps the slope computed from those it was built with."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         slope = self.slope
@@ -172,7 +172,7 @@ class SlopeOfTheNew(Fall):
     caught_by=["resume_with_changed_options"],
 )
 class FirstResumeOnly(Fall):
-    """Loads its options where it has made a step, and else keeps those that it was built with."""
+    """Loads the saved options only if a step was made before the save."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["epoch"] == 0:
@@ -187,7 +187,7 @@ class FirstResumeOnly(Fall):
     real="pytorch/pytorch#9927",
 )
 class CallableNotSaved(FromCallable):
-    """Does not save the state of the callable that it takes its factor from."""
+    """Does not save the state of the callable that gives its factor."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "cooling": {}}
@@ -258,7 +258,7 @@ class HoldsALambda(Halving):
     caught_by=["resume_by_deepcopy"],
 )
 class CopySharesTheOptimizer(Halving):
-    """Gives its copy the optimizer that it has itself."""
+    """Shares its optimizer with its copy."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = type(self).__new__(type(self))
@@ -272,7 +272,7 @@ class CopySharesTheOptimizer(Halving):
     caught_by=[name for name in EVERY_LOAD if name not in BARE.declines],
 )
 class BesideItsFunctions(Bare):
-    """Keeps its factor where the two functions that save and load for it do not look."""
+    """Keeps its factor in an attribute that its two state functions ignore."""
 
     scale = 1.0
 

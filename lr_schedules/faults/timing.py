@@ -1,4 +1,4 @@
-"""Faults that show only at a certain time, or by certain ways of resuming."""
+"""Faults that show only at certain times, or with certain ways of resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = replace(HALVING, length=16)
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class WrongFromTheEighth(Halving):
-    """Loads an epoch too few, from the eighth on."""
+    """Loads a position that is one too low, from epoch 8 on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({"epoch": state["epoch"] - (state["epoch"] >= 8)})
@@ -33,7 +33,7 @@ class WrongFromTheEighth(Halving):
     caught_by=EVERY_LOAD,
 )
 class WrongAtAMilestone(Halving):
-    """Drops the decay that it was saved at, where that is the one at epoch 6."""
+    """Loses the decay at epoch 6 if it was saved exactly there."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -48,7 +48,7 @@ class WrongAtAMilestone(Halving):
     caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
 )
 class WrongAtTheEnd(Ramp):
-    """Begins anew when it is resumed at the very end of its schedule."""
+    """Starts again when it is resumed exactly at the end of its schedule."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({"epoch": 0 if state["epoch"] == 9 else state["epoch"]})
@@ -60,7 +60,7 @@ class WrongAtTheEnd(Ramp):
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class WrongAfterTheEnd(Ramp):
-    """Goes round again when it is resumed after the end of its schedule."""
+    """Repeats its schedule when it is resumed after the end."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         epoch = state["epoch"]
@@ -74,7 +74,7 @@ class WrongAfterTheEnd(Ramp):
     real="huggingface/transformers#132",
 )
 class NegativePastTheEnd(Ramp):
-    """Falls on, below 0, after the end of its schedule."""
+    """Keeps falling, below 0, after the end of its schedule."""
 
     def factor(self) -> float:
         return 1 - self.epoch / 9
@@ -86,7 +86,7 @@ class NegativePastTheEnd(Ramp):
     caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
 )
 class SecondResumeWrong(Halving):
-    """Starts anew when it is resumed a second time."""
+    """Starts again when it is resumed a second time."""
 
     resumed = 0
 
@@ -104,7 +104,7 @@ class SecondResumeWrong(Halving):
     caught_by=["resume_at_every_save"],
 )
 class ManyResumesWrong(Halving):
-    """Keeps the lengths of its last 14 runs, and takes their sum for its position."""
+    """Keeps the lengths of only its last 14 runs, and uses their sum as its position."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         self.runs: list[int] = []
@@ -125,7 +125,7 @@ class ManyResumesWrong(Halving):
     caught_by=["roll_back_in_place"],
 )
 class OnlyForward(Halving):
-    """Keeps the greater of its own position and the saved one, so it can't go back in time."""
+    """Keeps the larger of its own position and the saved one, so it can't go back."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({"epoch": max(self.epoch, state["epoch"])})
@@ -137,7 +137,7 @@ class OnlyForward(Halving):
     caught_by=AT_ANY_TIME,
 )
 class PendingNotLoaded(Updates):
-    """Does not load that an optimizer step waits to be counted."""
+    """Does not load the number of optimizer steps that are not counted yet."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "pending": 0})
@@ -150,7 +150,7 @@ class PendingNotLoaded(Updates):
     real="starVLA/starVLA#210",
 )
 class StepsForUpdates(Updates):
-    """Loads the number of its own steps, counted or not, for its position."""
+    """Loads the number of all its steps, counted or not, as its position."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "epoch": state["steps"]})
@@ -162,7 +162,7 @@ class StepsForUpdates(Updates):
     caught_by=["roll_back_in_place", "resume_from_distributed_checkpoint"],
 )
 class PendingKept(Updates):
-    """Keeps what waits to be counted where nothing waited at the save: an ``or`` too many."""
+    """Keeps its own uncounted steps if there were none at the save: one ``or`` too many."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({**state, "pending": state["pending"] or self.pending})
@@ -178,7 +178,7 @@ class PendingKept(Updates):
     ],
 )
 class RaisesMidCycle(Restarts):
-    """Can be loaded only at the start of a cycle, and raises elsewhere."""
+    """Can be loaded only at the start of a cycle, otherwise raises."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
@@ -192,7 +192,7 @@ class RaisesMidCycle(Restarts):
     caught_by=[*IN_A_NEW_PROCESS, *SWEPT, "roll_back_in_place"],
 )
 class LastSaveOnly(Halving):
-    """Leaves its position in a class attribute at a save, where the next save overwrites it."""
+    """Saves its position in a class attribute, which the next save overwrites."""
 
     saved: ClassVar[int] = 0
 
@@ -210,7 +210,7 @@ class LastSaveOnly(Halving):
     caught_by=["resume_by_deepcopy", "resume_by_pickle"],
 )
 class ClassAttribute(Halving):
-    """Counts in a class attribute, which a copy shares with the run that goes on."""
+    """Counts in a class attribute, so a copy shares the count with the run that goes on."""
 
     count: ClassVar[dict[str, int]] = {}
 
@@ -232,7 +232,7 @@ WARM = {"steps": 0}
     caught_by=[*EVERY_LOAD, "resume_by_deepcopy", "resume_by_pickle"],
 )
 class ModuleGlobal(Halving):
-    """Counts its warm-up in a module global, which no state holds and each new scheduler resets."""
+    """Counts its warm-up in a module global that is not saved and that a new scheduler resets."""
 
     def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
         WARM["steps"] = last_epoch + 1
@@ -252,7 +252,7 @@ class ModuleGlobal(Halving):
     caught_by=["resumes_mixed"],
 )
 class LoadAfterACopy(Halving):
-    """Is right by every way alone; loaded in place once it was copied, it is an epoch behind."""
+    """Is correct with each way alone; loaded in place after a copy, it is one epoch behind."""
 
     copied = False
 
@@ -273,7 +273,7 @@ class LoadAfterACopy(Halving):
     ],
 )
 class WritesForAnother(Handover):
-    """Saves a function of the live scheduler, and writes the LR by it when it is loaded."""
+    """Saves a function of the live scheduler, and uses it to write the LR when it is loaded."""
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "rates": lambda: self.rates()}

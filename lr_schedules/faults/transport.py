@@ -1,4 +1,4 @@
-"""Faults of what a state is made of, which some transports of a checkpoint change or lose."""
+"""Faults in the values of a state, which some checkpoint formats change or lose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
         caught_by=["resume_from_legacy_file"],
     )
     class SavesEightBits(Halving):
-        """Saves its factor in eight bits, which no file of the older format gives back."""
+        """Saves its factor in eight bits, which can't be read from a file of the older format."""
 
         def state_dict(self) -> dict[str, Any]:
             return {
@@ -36,7 +36,7 @@ if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
     caught_by=["resume_from_json"],
 )
 class NeedsItsTuples(Noise):
-    """Hands its generator the saved state as it came, and that takes no list for a tuple."""
+    """Passes the loaded state to its generator, which does not accept a list for a tuple."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.random.setstate(state["random"])
@@ -49,7 +49,7 @@ class NeedsItsTuples(Noise):
     caught_by=["resume_from_json", "resume_from_distributed_checkpoint"],
 )
 class KeyIsANumber(Halving):
-    """Saves its position under a number, and begins anew where that came back as a string."""
+    """Saves its position under a number, and starts again if that key is loaded as a string."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": {0: self.epoch}}
@@ -64,7 +64,7 @@ class KeyIsANumber(Halving):
     caught_by=["resume_from_distributed_checkpoint"],
 )
 class StateGrows(Halving):
-    """Saves a count for each factor so far, so that a new scheduler's state has fewer keys."""
+    """Saves a count for each factor so far, so a new scheduler's state has fewer keys."""
 
     def state_dict(self) -> dict[str, Any]:
         factors = [thirds(epoch) for epoch in range(self.epoch + 1)]
