@@ -246,7 +246,7 @@ def test_a_mistake_in_the_code_is_no_end_of_a_schedule(options):
     with pytest.raises(UndecidedError) as caught:
         check_scheduler(Crashes, checks=["resume_by_deepcopy"], **options)
     assert "NameError: name 'no_such_name' is not defined at its end (every=" in str(caught.value)
-    assert "train:4), and no schedule ends so: mend it first" in str(caught.value)
+    assert "train:4): that is a mistake in the code; fix it first" in str(caught.value)
 
 
 def test_a_value_error_may_be_the_end_of_a_schedule():

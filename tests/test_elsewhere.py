@@ -292,8 +292,8 @@ class KeepsAnObject(Halving):
     ("text", "said"),
     [
         (None, "cannot be started"),
-        ("exit 0", "is no Python"),
-        ("echo 42", "is no Python"),
+        ("exit 0", "is not a Python"),
+        ("echo 42", "is not a Python"),
         ("echo 42 False", "older than Python 3.8"),
         (f'exec "{sys.executable}" -S -I "$@"', "No module named 'torch'"),
     ],

@@ -88,7 +88,7 @@ def test_a_fault_says_what_is_wrong_with_it():
 
 
 def test_a_fault_is_derived_from_its_control():
-    with pytest.raises(SubjectError, match="derived from that of its control, halving"):
+    with pytest.raises(SubjectError, match="derived from the class of its control, halving"):
         planted(HALVING, "train:1", caught_by=["resume_by_pickle"])(
             type("Fault", (), {"__doc__": "Is wrong."})
         )

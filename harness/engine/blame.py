@@ -1,4 +1,4 @@
-"""What keeps a check from being charged to a scheduler."""
+"""Decides whether a failure is the fault of something other than the scheduler."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from harness.subjects.subject import Subject
 
 
 def excuses(control: Difference, broken: Difference, check: Check) -> bool:
-    """Whether what the control shows is the reason of what the subject shows.
+    """Whether the subject's failure has the same cause as the control's.
 
-    A value says nothing: a check may promise what a constant schedule does not
-    keep, or ask for what only the subject has. The same exception does.
+    If the check compares values, a wrong value of the control proves nothing: a constant
+    schedule may not keep the check's promise, or may lack what the check asks for. The same
+    exception in both does prove it.
     """
     raised = broken.actual.get("raises")
     if raised is not None or "raises" in control.actual or check.compares == "values":
@@ -27,9 +28,9 @@ def excuses(control: Difference, broken: Difference, check: Check) -> bool:
 
 
 def why_not_decided(error: BaseException, so_far: str) -> str:
-    """What an exception says that kept a check from being made; an own error is named as such.
+    """The message for an exception that stopped a check; an error of the harness says so.
 
-    `so_far` is what had been done, for the message.
+    `so_far` says what had been done by then; it ends the message.
     """
     if isinstance(error, HarnessError):
         return str(error)
@@ -64,5 +65,5 @@ def _no_step(scheduler: Any, epoch: int) -> None:
 
 
 def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
-    """A scheduler that does nothing, on a subject's optimizer; its words are known to it, too."""
+    """A scheduler that does nothing, on the subject's optimizer and with the subject's words."""
     return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step)

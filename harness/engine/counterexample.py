@@ -1,4 +1,4 @@
-"""Makes counterexamples of minimal traces: both runs, their difference, and what was lost."""
+"""Builds counterexamples from minimal traces: both runs, their difference, and what was lost."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["counterexample", "evidence"]
 def counterexample(
     trials: Trials, trace: Trace, broken: Difference | None, found: Found | None = None
 ) -> Counterexample:
-    """What the minimal `trace` shows, with its runs; run twice unless `broken` is given.
+    """The counterexample of the minimal `trace`, with its runs.
 
-    Raises `UndecidedError` if it shows nothing.
+    The trace is run twice unless `broken` is given. Raises `UndecidedError` if it breaks nothing.
     """
     broken = broken or trials.twice(trace).broken
     if broken is None:
@@ -43,7 +43,7 @@ def counterexample(
 def evidence(
     trials: Trials, trace: Trace, broken: Difference, found: Found | None = None
 ) -> Counterexample:
-    """A counterexample with the run that it is compared with, and no other."""
+    """A counterexample that holds only the uninterrupted run it is compared with."""
     run = None
     if trials.check.compares == "trajectory":
         path = path_to(trace.operations, broken.operation, broken.step)

@@ -1,4 +1,4 @@
-"""A schedule, and what a resume at each of its epochs would do."""
+"""Runs a schedule, and resumes it at each of its epochs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from harness.engine.whole_run import run_to_the_end
 from harness.subjects.subject import Subject
 
 WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
-"""The checks that a schedule is resumed by."""
+"""The checks that resume a schedule."""
 MOST_EPOCHS = MAX_STEPS // 2
-"""So many are resumed at, each for a step: a trace has no more."""
+"""The most epochs to resume at: with one step after each resume, a trace has room for no more."""
 SECONDS = 600.0
-"""The time limit of one schedule."""
+"""The time limit for one schedule."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """A run that was resumed at `epoch`; `wrong` is the first epoch where its LR is, or None.
+    """A run that was resumed at `epoch`; `wrong` is the first epoch with a wrong LR, or None.
 
-    `raises` is the exception that ended it where the plain run has none.
+    `raises` is the exception that ended it, if the plain run does not raise it.
     """
 
     epoch: int
@@ -39,7 +39,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Way:
-    """All resumes by one check, each followed for so many epochs, or else to the end."""
+    """All resumes by one check, each followed for `followed` epochs, or to the end if that is 0."""
 
     check: Check
     resumes: list[Resume] = field(default_factory=list)
@@ -48,13 +48,13 @@ class Way:
 
     @property
     def wrong(self) -> list[Resume]:
-        """The resumes that do not go on as the plain run does."""
+        """The resumes that do not continue like the plain run."""
         return [resume for resume in self.resumes if resume.wrong is not None or resume.raises]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The LRs of a plain run by epoch, what ended it, and its resumes."""
+    """The LRs of a plain run by epoch, the exception that ended it, and its resumes."""
 
     points: Points
     raises: str
@@ -62,9 +62,9 @@ class Schedule:
 
 
 def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
-    """The schedule of so many epochs, the subject's length where it is 0, with all resumes.
+    """The schedule over `epochs` epochs, with a resume at each; 0 means the subject's length.
 
-    Raises `HarnessError` where it can't be run.
+    Raises `HarnessError` if the schedule can't be run.
     """
     epochs = epochs or subject.length
     open_ = sorted(subject.open)
@@ -93,7 +93,7 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
 
 
 def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> Way:
-    """A resume at each epoch, in one trace, and the steps behind it that it has room for."""
+    """A resume at each epoch, all in one trace, and after each as many steps as fit into it."""
     last = len(rates) - 1
     starts = range(check.from_epoch, last + 1)
     steps = [last - epoch for epoch in starts]

@@ -1,4 +1,4 @@
-"""Runs the traces of ledger entries again, and says which entries are not true here."""
+"""Runs the traces of ledger entries again, and says which entries are not true of this torch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["Replayed", "describe_stale", "replay_entry"]
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the trace of an entry shows here.
+    """What the trace of an entry shows on this torch.
 
-    `found` is None if it breaks nothing; `why` says so. `smaller` is a trace with an operation
-    less that breaks the check as well.
+    If it breaks nothing, `found` is None and `why` says so. `smaller` is a trace with one
+    operation less that also breaks the check.
     """
 
     entry: Entry
@@ -35,12 +35,12 @@ class Replayed:
 
     @property
     def minimal(self) -> bool:
-        """Whether the trace breaks the check, and nothing can be left out of it."""
+        """Whether the trace breaks the check and nothing can be left out of it."""
         return self.found is not None and not self.why and self.smaller is None
 
 
 def replay_entry(trials: Trials, entry: Entry) -> Replayed:
-    """Run the trace of an entry on this torch, whatever its range is."""
+    """Run the trace of an entry on this torch, even if the entry covers other releases."""
     trace = entry.trace
     try:
         bound = trials.bound(trace)
@@ -64,7 +64,7 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
 
 
 def describe_stale(replay: Replayed, check: Check) -> str:
-    """Why an entry about this torch is not true here, or nothing.
+    """Why an entry that covers this torch is not true of it; empty if it is true.
 
     Raises `LedgerError` if its trace breaks the check and is not minimal.
     """
@@ -82,7 +82,7 @@ def describe_stale(replay: Replayed, check: Check) -> str:
 
 
 def _mend(entry: Entry) -> str:
-    """What to write if an entry is no longer, or not yet, true of this torch."""
+    """How to correct an entry that is not true of this torch, or not any more."""
     version = version_of(torch.__version__)
     capped = without(entry.torch, version)
     if capped:

@@ -1,8 +1,8 @@
-"""Says which attributes of a scheduler a resume got wrong, of those that its own methods read.
+"""Finds the attributes that a resume got wrong, among those that the scheduler's methods read.
 
-It is what an author looks for in a debugger: ``_step_count is 1, and 4 in the uninterrupted run``
-where ``get_lr`` reads ``_step_count``. An attribute that differs need not be the cause, so it is
-evidence beside the LR, and never a verdict.
+An author looks for these in a debugger: ``_step_count is 1, and 4 in the uninterrupted run``, if
+``get_lr`` reads ``_step_count``. An attribute that differs need not be the cause. So it is shown
+as evidence along with the LR and never decides a verdict.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from harness.engine.runner import Runner
 from harness.engine.whole_run import scheduler_after
 
 MOST = 3
-"""How many attributes are said."""
+"""How many attributes are reported at most."""
 _BASE = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)  # before torch 2.0
 
 
 def attributes_that_differ(
     runner: Runner, check: Check, trace: Trace, broken: Difference
 ) -> tuple[LostAttribute, ...]:
-    """What the scheduler has after the last resume before the break, and what it must have.
+    """What the scheduler has after the last resume before the break, and what it should have.
 
-    Empty where nothing differs that the methods of its class read, or where it can't be told: in
-    another process, with other options, after an exception.
+    Empty if no attribute differs that the methods of its class read, or if this can't be found
+    out: in another process, with other options, or after an exception.
     """
     kinds = (*BACK, "save") if check.at == "save" else BACK
     backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
@@ -57,7 +57,7 @@ def attributes_that_differ(
 
 
 def _saved(scheduler: Any) -> Any:
-    """The names in its state; all of them, where that is no dict."""
+    """The names in its state; empty if the state is not a dict: then no name counts as missing."""
     try:
         state = scheduler.state_dict()
     except (Exception, SystemExit):
@@ -81,7 +81,7 @@ def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[LostAttribu
 
 
 def _is_short(value: Any) -> bool:
-    """Whether a plain value can be read in a line."""
+    """Whether a plain value is readable on one line."""
     if isinstance(value, dict):
         return "object" not in value and all(map(_is_short, value.values()))
     if isinstance(value, list):
@@ -90,7 +90,7 @@ def _is_short(value: Any) -> bool:
 
 
 def _read(cls: type) -> set[str]:
-    """The attributes that the methods of a class, and of those above it but torch's base, read."""
+    """The attributes that the methods of a class and its bases read, except torch's base class."""
     functions = (
         function
         for each in cls.__mro__

@@ -1,41 +1,40 @@
-"""The Hypothesis machine: it draws traces, and does nothing else with them.
+"""The Hypothesis machine: it draws traces and does nothing else with them.
 
 How the harness looks for a difference:
 
-1. A subject has its own options, tried first, and 25 sets that Hypothesis draws over its
-   constructor, most with an optimizer; compositions are drawn up to three deep
+1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
+   constructor, most of them with an optimizer. Compositions are drawn up to three deep
    (`harness.engine.option_sets`).
-2. First comes a sweep (`harness.engine.sweep`) over every save point of a plain run, for three of
-   these
-   sets: resume there, save and resume again, run on, go back and run on; and over what happens
-   now and then. Checks of the state go over all sets.
-3. Then this state machine draws traces of all operations, for each way of resuming, and for all
-   that hold alone mixed in one run; each trace has the next of the sets.
-4. What is found is made minimal (`harness.engine.minimise`), with the subject's own options if it
-   breaks
-   with them, else with what Hypothesis shrinks the drawn ones to, and run twice from scratch
-   before it is reported.
-5. A run that breaks with a scheduler that does nothing on the same drawn optimizer is not
-   reported (`harness.engine.blame`). The same ``--seed`` gives the same results.
+2. Sweep (`harness.engine.sweep`): for three of these sets, every epoch of a plain run is a save
+   point. Resume there, save and resume again, run on, go back and run on. The sweep also tries
+   the rare events. Checks of the state go over all sets.
+3. Search: this state machine draws traces of all operations, first for each way of resuming, then
+   for all ways that hold alone mixed in one run. Each trace takes the next set of options.
+4. A failing trace is made minimal (`harness.engine.minimise`) and run twice from scratch before it
+   is reported. It gets the subject's own options if it fails with them, else the drawn options as
+   Hypothesis shrinks them.
+5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
+   drawn optimizer (`harness.engine.blame`). The same ``--seed`` gives the same results.
 
-Decisions that rest on measurement, on planted faults with the sweep switched off:
+These decisions rest on measurements on planted faults, with the sweep switched off:
 
-* The machine has one rule, a *leg*: steps alone, or a few steps next to a save or a way back.
-  With a rule for each operation, which Hypothesis turns off at random, many traces lacked a
-  save, a resume or a kind of step: a pending optimizer step that a load forgets was found by 4
-  of 20 seeds, and is by all; what a load in place forgets by 11, and is by all. With the same
-  number of traces.
-* No rule has a precondition: a leg that can't be done does what is nearest to it (going back
-  where nothing is saved saves first).
-* At most 9 traces are drawn to a seed, then a new one is taken: from the tenth on, Hypothesis
-  spends most examples on repeating parts of earlier ones, and 25 traces to a seed found less.
-* Operations are made fewer by the harness, not by Hypothesis's shrinker, which shrinks drawn
-  options alone: the same traces in a tenth of the time. So operations are drawn once for all
+* The machine has one rule, a *leg*: only steps, or a few steps next to a save or a way back.
+  With one rule per operation, many traces lacked a save, a resume or a kind of step, because
+  Hypothesis turns rules off at random. With the same number of traces, 4 of 20 seeds found a
+  pending optimizer step that a load forgets; now all do. 11 of 20 found what a load in place
+  forgets; now all do.
+* No rule has a precondition: a leg that can't be done does the nearest thing (going back when
+  nothing is saved saves first).
+* At most 9 traces are drawn from one seed, then the next seed is taken. From the tenth on,
+  Hypothesis spends most examples on repeating parts of earlier ones, and 25 traces from one seed
+  found less.
+* The harness makes operations fewer, not Hypothesis's shrinker, which only shrinks drawn options:
+  this gives the same traces in a tenth of the time. So operations are drawn once for all
   subjects.
-* Ways of resuming are tried in all pairs before they are mixed at random: a scheduler that is
-  wrong only where a load in place follows a copy was found by 2 of 20 searches, and is by all.
-* Hypothesis draws some numbers from the modules at hand. That is switched off: a seed would draw
-  other traces in another folder.
+* Ways of resuming are tried in all pairs before they are mixed at random. Before, 2 of 20 searches
+  found a scheduler that is wrong only if a load in place follows a copy; now all do.
+* Hypothesis draws some numbers from the modules it finds. That is switched off: otherwise a seed
+  would draw other traces in another folder.
 * A whole check of a subject costs twice the CPU of a bare torch loop with the same torch calls
   (``python scripts/bench.py``).
 """
@@ -63,11 +62,11 @@ SLOTS = ("a", "b")
 LEGS = ("on", "save", "back", "save", "back")
 LEGS_WITHOUT_WAYS = ("on", "save")
 PER_EVENT = 8
-"""How many times all `LEGS` there are for each event: they stay rare, however many there are."""
+"""How many times `LEGS` is repeated for each event, so that events stay rare."""
 LEGS_PER_TRACE = 12
 ROUND = 9
-"""Traces to a seed. From the tenth on, Hypothesis mostly repeats parts of those before, which
-finds a bug that needs equal values; traces that differ more find more of ours."""
+"""Traces drawn from one seed. From the tenth on, Hypothesis mostly repeats parts of earlier ones.
+That finds bugs that need equal values; traces that differ more find more scheduler bugs."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ class Plan:
     """What the traces of a search may hold.
 
     `ways` are the ways of going back: the kind of operation, the check written
-    behind it (or nothing), and the first epoch it can go back to. `epochs` is how
-    many scheduler steps a branch may have, `length` how many it goes on for at
-    the end, and `events` what may happen now and then.
+    after it (or nothing), and the first epoch it can go back to. `epochs` is the
+    most scheduler steps a branch may have, and `length` the epoch to which it runs
+    on at the end. `events` are the rare events that may happen.
     """
 
     ways: tuple[tuple[str, str, int], ...]
@@ -87,7 +86,7 @@ class Plan:
 
 
 class _Draft:
-    """A trace in the making, with the epoch of the branch and of every slot."""
+    """A trace under construction, with the epoch of the branch and of every slot."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -104,7 +103,7 @@ class _Draft:
         return bool(self.operations) and self.operations[-1].kind in kinds
 
     def add(self, kind: str, count: int) -> None:
-        """Add steps; where no epoch is left, these are optimizer steps."""
+        """Add steps; if no epoch is left, add optimizer steps instead."""
         if not count:
             return
         if BY_WORD[kind].epochs:
@@ -116,7 +115,7 @@ class _Draft:
         self.operations.append(Operation(kind, count=count))
 
     def save(self, slot: str) -> None:
-        """Save; a second time at once, go back to what was saved."""
+        """Save; if the last operation was a save too, go back to a slot instead."""
         if self.plan.ways and self.last_is("save"):
             self.go_back(self.epoch)
         else:
@@ -124,7 +123,7 @@ class _Draft:
             self.operations.append(Operation("save", slot=slot))
 
     def save_halfway(self) -> None:
-        """Save where there is something to go back to: in the middle of what was done, or here."""
+        """Save early enough to have something to go back to: halfway through the trace, or here."""
         first = min(first for _, _, first in self.plan.ways)
         if self.epoch < first:
             self.add("train", first - self.epoch)
@@ -146,9 +145,9 @@ class _Draft:
         ]
 
     def go_back(self, pick: int) -> None:
-        """Go back by one of the ways there are, after a save if there is none.
+        """Go back by one of the possible ways; if there is none yet, save first.
 
-        A second time at once, what is gone on from is saved first: a chain of resumes.
+        If the last operation went back too, save before this one: a chain of resumes.
         """
         if not self.ways_back():
             self.save_halfway()
@@ -161,7 +160,7 @@ class _Draft:
         self.went_back = True
 
     def finish(self) -> Operations:
-        """The operations, with at least one save and, where there is a way, one way back."""
+        """The operations, with at least one save and, if the plan has ways, one way back."""
         if not self.plan.ways:
             if not self.slots:
                 self.save("a")
@@ -174,7 +173,7 @@ class _Draft:
 
 
 def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
-    """A machine that shows the operations of every trace to `see`."""
+    """A machine that passes the operations of every trace to `see`."""
 
     legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
     if plan.events:
@@ -185,9 +184,9 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
             super().__init__()
             self.draft = _Draft(plan)
 
-        # One rule, as Hypothesis turns rules off at random and a trace without a save, or
-        # without steps of one kind, finds little; and without preconditions: what can't be
-        # done is replaced by what is nearest to it.
+        # One rule, because Hypothesis turns rules off at random, and a trace without a save
+        # or without one kind of step finds little. No preconditions: what can't be done is
+        # replaced by the nearest thing.
         @rule(
             kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
@@ -217,13 +216,13 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
 def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Operations, ...]:
     """The operations of up to `max_examples` different traces.
 
-    The same `seed_number` draws the same, so they are drawn once for all searches with
-    the same plan. They are made fewer by `harness.engine.minimise`, in a tenth of the time that
+    The same `seed_number` draws the same traces, so they are drawn once for all searches with
+    the same plan. `harness.engine.minimise` makes them smaller, in a tenth of the time that
     Hypothesis would take.
     """
     drawn: dict[Operations, None] = {}
     for done in range(0, max_examples, ROUND):
-        # Not the class itself: Hypothesis would read its source for a database that is not used.
+        # Not the class itself: Hypothesis would read its source for a database we do not use.
         machine: Any = functools.partial(_machine(plan, drawn.setdefault))
         few = settings(
             quiet_settings(min(ROUND, max_examples - done)), stateful_step_count=LEGS_PER_TRACE

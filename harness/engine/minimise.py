@@ -1,4 +1,4 @@
-"""Makes a counterexample minimal."""
+"""Makes the trace of a counterexample minimal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.core.operations import EVENTS, KINDS, PLAIN, STEPS, Operation
 from harness.core.trace import Trace
 
 WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
-"""The operation that is the same as two others, one after the other."""
+"""For each pair of kinds that together make one operation, the word of that operation."""
 
 
 def neighbours(trace: Trace) -> Iterator[Trace]:
@@ -19,7 +19,7 @@ def neighbours(trace: Trace) -> Iterator[Trace]:
 
     One operation is dropped, one count is lowered (the lowest first), or two
     neighbours are merged: two of one kind, or an optimizer step and a scheduler
-    step into ``train``. What goes back to a slot never saved is no trace.
+    step into ``train``. Invalid traces, which go back to a slot never saved, are left out.
     """
     operations = trace.operations
     for i in range(len(operations)):
@@ -42,7 +42,7 @@ def _merge(first: Operation, second: Operation) -> Operation | None:
 
 
 def _leaps(trace: Trace) -> Iterator[Trace]:
-    """Smaller traces that no single step may reach: a slot never saved, slots under one name."""
+    """Smaller traces that single steps may not reach: without a slot, or with a slot renamed."""
     for slot in sorted({operation.slot for operation in trace.operations if operation.slot}):
         yield from _trace(trace, tuple(op for op in trace.operations if op.slot != slot))
         if slot != "a":
@@ -51,7 +51,7 @@ def _leaps(trace: Trace) -> Iterator[Trace]:
 
 
 def _regroupings(trace: Trace) -> Iterator[Trace]:
-    """Traces of fewer operations with as many steps: two of any kind as one ``train``."""
+    """Traces with as many steps in fewer operations: two step operations become one ``train``."""
     operations = trace.operations
     for i, first in enumerate(operations):
         for j in range(i + 1, len(operations)):
@@ -67,7 +67,7 @@ def _regroupings(trace: Trace) -> Iterator[Trace]:
 
 
 def _plainer(trace: Trace) -> Iterator[Trace]:
-    """Traces with a step in place of what happens now and then."""
+    """Traces with a plain step in place of a rare event."""
     for i, operation in enumerate(trace.operations):
         if operation.kind in EVENTS:
             for kind in PLAIN:
@@ -83,10 +83,10 @@ def _trace(trace: Trace, operations: tuple[Operation, ...]) -> Iterator[Trace]:
 
 
 def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
-    """The smallest trace that steps of `neighbours` lead to and that still `breaks`.
+    """A 1-minimal trace that still `breaks`: none of its `neighbours` does.
 
-    It is 1-minimal: none of its `neighbours` breaks. Where none is left, steps are put
-    together in fewer operations, and it goes on from there. `trace` itself must break.
+    If no smaller trace breaks, steps are regrouped into fewer operations and the search goes on
+    from there. `trace` itself must break.
     """
     smaller = True
     while smaller:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Slot:
-    """What was saved to a slot, and the path of the run until then."""
+    """What was saved to a slot, and the path of the run up to the save."""
 
     path: str
     saved: dict[Callable[..., Any], dict[str, Any]]
@@ -80,7 +80,7 @@ class TraceRun:
         self.latest: dict[str, Any] | None = None
 
     def go(self) -> Outcome:
-        """Run it, and say where it first differs."""
+        """Run the trace; the outcome says where it first differs."""
         self.tally.traces += 1
         try:
             self._start()
@@ -95,7 +95,7 @@ class TraceRun:
         self._look(self.references[0].observations[0])
 
     def _do(self, number: int) -> None:
-        """Make the operation of that index."""
+        """Perform the operation with this index."""
         operation = self.trace.operations[number]
         self.operation = number
         self.runner.check_time()
@@ -142,7 +142,7 @@ class TraceRun:
                 self._values()
 
     def _look(self, expected: dict[str, Any]) -> None:
-        """Compare what the optimizer will use now."""
+        """Compare what the optimizer would use for its next step."""
         try:
             seen = observe(self.optimizer, self.scheduler)
         except (Exception, SystemExit) as error:
@@ -154,7 +154,7 @@ class TraceRun:
             self._values()
 
     def _saw(self, seen: dict[str, Any]) -> None:
-        """Called with what the run has at its start, after every step and every resume."""
+        """A hook: gets what is observed at the start, after every step, save and resume."""
 
     def _save(self, slot: str) -> None:
         expected = self._expected()
@@ -177,7 +177,7 @@ class TraceRun:
         self._look(expected)
 
     def _saves(self, slot: str) -> list[Callable[..., dict[str, Any]]]:
-        """The save functions of the checks that go back to what is saved now."""
+        """The save functions of the checks that will go back to this save."""
         if not self.check.mixes:
             return [self.check.save]
         saves: dict[Callable[..., dict[str, Any]], None] = {}
@@ -221,7 +221,7 @@ class TraceRun:
             restore_parameters(self.optimizer, checkpoint)
 
     def _values(self) -> None:
-        """Compare what a state check says must be and is."""
+        """Compare the two values that a state check returns: expected and actual."""
         if "checkpoint" in self.check.parameters and self.latest is None:
             return
         self.tally.comparisons += 1
@@ -256,7 +256,7 @@ class TraceRun:
         return self.references[self.operation].observations[len(self.path)]
 
     def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
-        """Stop at a real difference: of weights only where they are compared; nan equals nan.
+        """Stop at a real difference: weights count only if they are compared; nan equals nan.
 
         A check that compares values does not look at the trajectory.
         """

@@ -1,6 +1,6 @@
-"""Changes of options on resume: which ones are tried, and what a trace of one shows.
+"""Changes options on resume: chooses the changes to try, and says what a trace with one shows.
 
-The runs and the judgement are those of `harness.checks.changed_options`.
+`harness.checks.changed_options` makes the runs and judges them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from harness.subjects.subject import Bound
 
 @dataclass(frozen=True)
 class Followed:
-    """What a trace shows: the reading that it follows, or where it follows none, or neither.
+    """What a trace shows: the reading it follows, or the place where it follows none.
 
-    `place` is an operation's index and the step of it; `ended` says why nothing can be told.
+    `place` is the index of an operation and the step within it. If the trace shows nothing,
+    `ended` says why.
     """
 
     reading: str = ""
@@ -35,20 +36,20 @@ class Followed:
 
 
 def allowed_by(contract: str) -> list[str]:
-    """The readings that a subject's `contract` allows: all, where it names none."""
+    """The readings that a subject's `contract` allows: all if it has no contract."""
     return READINGS[contract] if contract else list(DESCRIPTIONS)
 
 
 def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
-    """Operations as `resumed_runs` takes them."""
+    """Operations in the form that `resumed_runs` takes."""
     return [(op.kind, op.count or op.slot) for op in operations]
 
 
 def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) -> Followed:
     """Run `trace`, whose resumes have changed options, and say which contract it follows.
 
-    `tick` is called at every step. Raises `TraceError` where the options aren't changed, or
-    can't be built when changed.
+    `tick` is called at every step. Raises `TraceError` if no options are changed, or if the
+    scheduler can't be built with the changed ones.
     """
     if not bound.changed:
         raise TraceError(
@@ -61,8 +62,10 @@ def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) ->
     try:
         new.build(new.new_optimizer())
     except (Exception, SystemExit) as error:
-        said = format_value(bound.changed)
-        raise TraceError(f"changed={said} in the trace: build raised {describe(error)}") from None
+        new_options = format_value(bound.changed)
+        raise TraceError(
+            f"changed={new_options} in the trace: build raised {describe(error)}"
+        ) from None
     steps = 0
 
     def step(scheduler: Any, epoch: int) -> None:
@@ -73,7 +76,7 @@ def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) ->
 
     builders = bound.new_optimizer, bound.build, new.build
     runs = resumed_runs(builders, step, save_checkpoint, resume, operations)
-    made = steps  # those of the oracles are not counted
+    made = steps  # the steps of the reference runs are not counted
     if not runs:
         return Followed(ended="the trace resumes nothing", steps=made)
     allowed = allowed_by(bound.subject.contract)
@@ -89,30 +92,30 @@ def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) ->
 
 
 def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
-    """Changed options to resume with, one option at a time: those of `others`, then near ones.
+    """Changed options to resume with, one option at a time.
 
-    At most two of an option's values are taken from the others, and two near ones.
+    For each option, up to two values from `others`, then up to two values near its own.
     """
     names = dict.fromkeys([*bound.options, *(name for other in others for name in other.options)])
     for name in names:
         own = bound.options.get(name)
         drawn = [other.options[name] for other in others if name in other.options]
-        said: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for value in [*_other(own, drawn), *(_near(own) if name in bound.options else ())]:
             try:
-                said.setdefault(format_value(value), value)
+                values.setdefault(format_value(value), value)
             except TraceError:
-                continue  # one of the subject's functions, which a trace cannot contain
-        yield from ({name: value} for value in said.values())
+                continue  # a function of the subject: a trace cannot hold it
+        yield from ({name: value} for value in values.values())
 
 
 def _other(own: Any, drawn: Sequence[Any]) -> list[Any]:
-    """Up to two drawn values that are not the option's own."""
+    """Up to two drawn values that differ from the option's own value."""
     return [value for value in drawn if repr(value) != repr(own)][:2]
 
 
 def _near(value: Any) -> list[Any]:
-    """Values of the same shape, whose numbers are others."""
+    """Up to two values of the same shape with other numbers."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
@@ -143,10 +146,10 @@ def _near(value: Any) -> list[Any]:
 def change_traces(
     bound: Bound, others: Sequence[Bound], epochs: int, length: int
 ) -> Iterator[Trace]:
-    """A trace for each change: saved at every epoch, resumed from each save and run on.
+    """A trace for each change: it saves at every epoch, resumes from each save and runs on.
 
-    `epochs` is how far the run with the old options comes; the others go on to `length`, so
-    that a longer schedule shows.
+    `epochs` is the length of the run with the old options. The resumed runs go on to epoch
+    `length`, so that a longer schedule shows.
     """
     slots = [chr(ord("a") + k) if k < 26 else f"s{k}" for k in range(epochs + 1)]
     operations: list[Operation] = []
@@ -160,28 +163,30 @@ def change_traces(
 
 
 def said_change(trace: Trace) -> tuple[str, str]:
-    """The names of the options that `trace` changes, and the same with their new values."""
+    """The names of the options that `trace` changes, and the names with their new values."""
     changed = dict(trace.options)["changed"]
     values = (f"{name}={format_value(value)}" for name, value in changed.items())
     return ",".join(changed), " ".join(values)
 
 
 def say(followed: Mapping[str, Mapping[str, str]]) -> str:
-    """Which contract each option follows: of each the readings, by the changed options said.
+    """One line that says which contract each option follows.
 
-    An empty reading is of none.
+    `followed` maps each option to the readings it follows, by the text of the change. An empty
+    reading means that none is followed.
 
     >>> say({"gamma": {"gamma=0.25": "saved"}, "mode": {"mode=1": "saved", "mode=2": "raises"}})
     'the saved option wins: gamma, mode=1; it raises: mode=2'
     """
     names = {**DESCRIPTIONS, "": "none is followed"}
-    said: dict[str, list[str]] = {}
+    labels_by_text: dict[str, list[str]] = {}
     for name, readings in followed.items():
         texts = {names[reading] for reading in readings.values()}
         for change, reading in readings.items():
-            labels = said.setdefault(names[reading], [])
+            labels = labels_by_text.setdefault(names[reading], [])
             label = name if len(texts) == 1 else change
             if label not in labels:
                 labels.append(label)
     order = dict.fromkeys(names.values())
-    return "; ".join(f"{text}: {', '.join(said[text])}" for text in order if text in said)
+    parts = ((text, labels_by_text[text]) for text in order if text in labels_by_text)
+    return "; ".join(f"{text}: {', '.join(labels)}" for text, labels in parts)

@@ -1,4 +1,4 @@
-"""What a subject is checked with: its sets of options, and what it can do."""
+"""Finds the sets of options a subject is checked with, and what its scheduler can do."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
 
 SETS = 25
-"""How many sets of options are drawn; a trace of the search gets one after the other."""
+"""How many sets of options are drawn; the traces of a search take them in turn."""
 SWEPT_SETS = 3
 """How many of them the sweep goes over."""
 HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
-"""Traces are drawn for runs of so many epochs: a set of options takes the next that it can."""
+"""Traces are drawn for these run lengths, in epochs; each set of options uses one it can reach."""
 MISTAKES = (
     "AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "NotImplementedError",
     "TypeError", "UnboundLocalError",
 )  # fmt: skip
-"""Exceptions that say that the code is wrong, and not, as ValueError may, that a schedule ends."""
+"""Exceptions that mean a mistake in the code; others, say ValueError, may end a schedule."""
 
 
 @dataclass(frozen=True)
 class OptionSet:
-    """A set of options, with the epochs that its uninterrupted run has.
+    """A set of options, with the number of epochs of its uninterrupted run.
 
-    `ended` says by what exception it ends there, if it does, `events` what may happen
-    in it now and then.
+    `ended` names the exception that ends the run, if one does. `events` are the rare events
+    that may happen in it.
     """
 
     bound: Bound
@@ -56,10 +56,10 @@ class OptionSet:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of a subject before any check.
+    """What is known about a subject before any check.
 
-    `ends` says where its runs end; `lacks` what checks may need and it does not have, `untried`
-    which operations it can't do, each with the reason.
+    `ends` says where its runs end. `lacks` names what a check may need and the subject does not
+    have, and `untried` the operations it can't do, each with the reason.
     """
 
     option_sets: tuple[OptionSet, ...] = ()
@@ -71,16 +71,16 @@ class Prepared:
 def prepare(
     subject: Subject, seed: int, runner: Callable[[Bound], Runner], known: Collection[str]
 ) -> Prepared:
-    """Make the plain runs of a subject, and see what its scheduler can do.
+    """The option sets of a subject, and what its scheduler can do, found by plain runs.
 
-    `known` are the names of checks. Raises `HarnessError` if nothing can be checked, with the
-    reason.
+    `known` are the names of checks. Raises `HarnessError` with the reason if nothing can be
+    checked.
     """
     for name in subject.declines:
         if name not in known and name not in EVENTS:
             raise SubjectError(
-                f"subject {subject.name} declines {name!r}, and no check or operation "
-                "that can be declined is called so"
+                f"subject {subject.name} declines {name!r}, which is not a check or an "
+                "operation that can be declined"
             )
     option_sets, ends = find_option_sets(subject, seed, runner)
     bound = option_sets[0].bound
@@ -94,7 +94,7 @@ def prepare(
 
 
 def prepare_one(bound: Bound, runner: Runner) -> Prepared:
-    """The same for one set of options, of which exactly one trace is run."""
+    """Like `prepare`, for one set of options and a single trace."""
     scheduler = runner.start()[1]
     return Prepared((OptionSet(bound, 0),), lacks=lacks(bound, scheduler, [bound]))
 
@@ -102,10 +102,10 @@ def prepare_one(bound: Bound, runner: Runner) -> Prepared:
 def find_option_sets(
     subject: Subject, seed: int, runner: Callable[[Bound], Runner]
 ) -> tuple[list[OptionSet], list[str]]:
-    """The subject's own options, where it has them, then drawn ones; and where their runs end.
+    """The subject's own options, if complete, then drawn ones; and where the run of the first ends.
 
-    What is drawn and refused, by the constructor or at the first step, is left out. Raises
-    `HarnessError` where nothing can be run, or where a run raises what no schedule ends by.
+    Drawn options are left out if the constructor or the first step refuses them. Raises
+    `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
     """
     sets: list[dict[str, Any]] = [] if subject.open else [{}]
     strategy = subject.strategy
@@ -125,21 +125,21 @@ def find_option_sets(
             cases.append(case)
     if not cases and refusal is not None:
         raise refusal
-    own = cases[0]  # of drawn ones a reader does not know whose end it is
+    own = cases[0]  # with a drawn set, a reader would not know whose end is meant
     ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
     return cases, ends
 
 
 class _Refused(UndecidedError):
-    """A scheduler that can be built, and not stepped once."""
+    """The scheduler can be built, but its first step fails."""
 
 
 class _Mistaken(_Refused):
-    """A scheduler that raises, later on, what no schedule ends by."""
+    """The scheduler raises an exception of `MISTAKES` at a later step."""
 
 
 def _option_set(bound: Bound, runner: Runner) -> OptionSet:
-    """A set of options, run for up to three times the subject's length."""
+    """The set of options, after a plain run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     first = runner.reference(path)
     if first.epochs == 0:
@@ -153,7 +153,9 @@ def _option_set(bound: Bound, runner: Runner) -> OptionSet:
         )
     if first.raises.partition(":")[0] in MISTAKES:
         run = Trace((Operation("train", count=first.epochs + 1),), bound.literals)
-        raise _Mistaken(f"{first.error} at its end ({run}), and no schedule ends so: mend it first")
+        raise _Mistaken(
+            f"{first.error} at its end ({run}): that is a mistake in the code; fix it first"
+        )
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
     return OptionSet(bound, first.epochs, first.error, events)
@@ -176,36 +178,36 @@ def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
         return f"{kind.event}, {run.error}"
     if Need.LASTING_LR in kind.needs:
         last = epochs(path)
-        plain = runner.reference("t" * last).observations  # it may be a part of a longer run
+        plain = runner.reference("t" * last).observations  # it may be the start of a longer run
         if _same_lr(run.observations[3:5], plain[last - 1 : last + 1]):
             return Need.LASTING_LR.value
     if kind.adds_group:
         try:
             bound.build(with_groups(bound.new_optimizer, 1))
         except (Exception, SystemExit) as error:
-            return f"with the same options it can't be built on one group more: {describe(error)}"
+            return f"it can't be built with the same options on one more group: {describe(error)}"
     return ""
 
 
 def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> dict[str, list[Any]]:
     """The LR of every group at the start and after each epoch of the plain run, by its trace.
 
-    For all sets of options that the subject is checked with, without any save; fewer epochs
-    where the run ends by an exception. Nothing where the subject can't be run in so many seconds.
+    This covers all sets of options that the subject is checked with, without any save. A run
+    that ends with an exception has fewer epochs. Empty if the subject can't be run in `seconds`.
     """
     runners: dict[str, Runner] = {}
     plain = Operation("train", count=subject.length)
 
-    def said(bound: Bound) -> str:
+    def trace_text(bound: Bound) -> str:
         return str(Trace((plain,), bound.literals))
 
     def runner(bound: Bound) -> Runner:
-        return runners.setdefault(said(bound), Runner(bound))
+        return runners.setdefault(trace_text(bound), Runner(bound))
 
     try:
         with Guard(subject.name).on(), time_limit(seconds):
             cases, _ = find_option_sets(subject, seed, runner)
-            runs = {said(case.bound): runner(case.bound) for case in cases}
+            runs = {trace_text(case.bound): runner(case.bound) for case in cases}
             path = "t" * subject.length
             return {
                 trace: [
@@ -213,7 +215,7 @@ def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> d
                 ]
                 for trace in runs
             }
-    except (Exception, SystemExit, TimeLimit):  # its verdicts say what it is
+    except (Exception, SystemExit, TimeLimit):  # the verdicts of its checks report it
         return {}
 
 

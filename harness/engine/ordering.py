@@ -1,14 +1,14 @@
-"""In which order pairs are checked, and for how long: the gate's way, and the explorer's.
+"""Decides the order in which pairs are checked and the time they get: gate and explorer.
 
-The gate takes every pair once, and the same result comes out every time. With ``--time-budget
-60`` it sweeps all of them before it searches any, and what it did not get to is UNKNOWN, or said
-in a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for as many jobs;
-``python -m harness merge RESULT.json ...`` puts their ``--json`` together and reports as ``check``
-does.
+The gate checks every pair once and gives the same results every time. With ``--time-budget 60``
+it sweeps all pairs before it searches any. A pair it could not get to is UNKNOWN; a pair it swept
+but could not search gets a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for
+five jobs; ``python -m harness merge RESULT.json ...`` combines their ``--json`` files and reports
+like ``check``.
 
-The explorer, ``--profile explore``, draws anew round after round until Ctrl-C (or
-``--time-budget``), and prints its seed. What it finds it keeps in Hypothesis's example database,
-where the next explorer tries it first; a gate does not look at it.
+The explorer, ``--profile explore``, keeps searching with fresh seeds until Ctrl-C (or
+``--time-budget``), and prints its seed. It saves what it finds in Hypothesis's example database,
+and the next explorer tries those traces first. A gate ignores them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from harness.subjects.subject import Subject
 
 Pair: TypeAlias = tuple[Subject, Check]
 Make: TypeAlias = Callable[[Subject, Budget, Examples | None], SubjectSession]
-"""Makes the pairs of a subject."""
+"""Makes the session that checks the pairs of a subject."""
 
 
 def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
-    """Every `count`-th pair from the one with the `number`, which counts from 1.
+    """Every `count`-th pair, beginning with pair `number`, which counts from 1.
 
     >>> shard_of("abcdefg", 2, 3)
     ['b', 'e']
@@ -46,9 +46,10 @@ def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
 def gate(
     pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None = None
 ) -> Iterator[tuple[int, Result]]:
-    """The result of each pair, with its index; within `seconds` for all of them, if given.
+    """The result of each pair, with its index.
 
-    Then a result may come twice: of the sweep, and of the search after it, which stands for both.
+    If `seconds` is given, all pairs together take no longer. Then a pair may have two results:
+    one after its sweep, and one after its search that covers both.
     """
     if seconds is None:
         for group in _by_subject(dict(enumerate(pairs))):
@@ -105,10 +106,10 @@ def gate(
 def explore(
     pairs: Sequence[Pair], make: Make, budget: Budget, examples: Examples
 ) -> Iterator[tuple[int, Result]]:
-    """The results of round after round, each with the next seed, with the index of the pair.
+    """The results of one round after another, each with the index of its pair.
 
-    A result stands for all rounds until then. It ends when no pair is left that holds or that is
-    known: what is broken is not tried again.
+    Each round has the next seed, and a result covers all rounds so far. A broken pair is not
+    tried again; the explorer ends when no pair is left that holds or is known.
     """
     so_far: dict[int, Result] = {}
     left = dict(enumerate(pairs))
@@ -138,6 +139,6 @@ def _by_subject(pairs: Mapping[int, Pair]) -> Iterator[list[tuple[int, Pair]]]:
 
 
 def _both(first: Result, second: Result) -> Result:
-    """The second result, with what was tried for the first one as well."""
+    """The second result, which also counts what was tried for the first."""
     seconds = round(first.seconds + second.seconds, 4)
     return replace(second, tally=first.tally.plus(second.tally), seconds=seconds)

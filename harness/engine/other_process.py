@@ -1,14 +1,14 @@
-"""Runs parts of a trace in another process, by this Python or by one with another torch.
+"""Runs parts of a trace in another process, with this Python or one with another torch.
 
-There is one long-lived worker for each interpreter, an execnet gateway; it is started
-when it is first asked, and ends with this process.
+Each interpreter has one long-lived worker, an execnet gateway. It starts when it is first needed
+and ends with this process.
 
-`resume_in_another_process` and `resume_from_another_process` see what a scheduler keeps in a
-module, a class or a closure and not in its state. ``--resume-python PATH`` names another Python,
-with another torch, which needs nothing else: checkpoints are saved with one and resumed with the
-other, both ways. Where the schedule differs between the two without any resume, nothing is
-compared, and that is said. Between torch 2.13.0 and 2.4.1 or 2.15.0 everything held; from and to
-1.13.1 CyclicLR can't be saved.
+`resume_in_another_process` and `resume_from_another_process` reveal what a scheduler keeps in a
+module, a class or a closure instead of in its state. ``--resume-python PATH`` names another
+Python with another torch; it needs nothing else. Checkpoints are saved with one and resumed with
+the other, both ways. If the schedule differs between the two without any resume, nothing is
+compared, and the report says so. Between torch 2.13.0 and 2.4.1 or 2.15.0 everything held; from
+and to 1.13.1 CyclicLR can't be saved.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _LONGEST = 86400.0
 class Worker:
     """A process of another interpreter; `torch` and `python` are its versions.
 
-    Raises `CheckError` for an interpreter that is none, or has no torch.
+    Raises `CheckError` if the interpreter is not a Python, or has no torch.
     """
 
     def __init__(self, interpreter: str) -> None:
         self.interpreter = interpreter
         self.same = not interpreter or interpreter == sys.executable
-        """Whether it is this Python, which has the same modules."""
+        """Whether it is this Python, with the same modules."""
         path = interpreter or sys.executable
         if not self.same:
             _probe(path)
@@ -61,11 +61,11 @@ class Worker:
             self.torch, self.python = self._channel.receive(STARTS_IN)
         except Exception as error:
             self.close()
-            said = describe(error)
+            why = describe(error)
             if isinstance(error, self._channel_error()):  # it holds a whole traceback
-                said = str(error).strip().splitlines()[-1]
+                why = str(error).strip().splitlines()[-1]
             raise CheckError(
-                f"{path!r} cannot be resumed with ({said}): give --resume-python a Python that "
+                f"{path!r} cannot be resumed with ({why}): give --resume-python a Python that "
                 "has torch"
             ) from None
 
@@ -77,10 +77,10 @@ class Worker:
         return error
 
     def ask(self, text: str, request: dict[str, Any], deadline: float) -> dict[str, Any]:
-        """What `run_segment` replies to a request there, with the module `text`.
+        """The reply of `run_segment` to a request in the other process, with the module `text`.
 
         Raises `TimeLimit` at the deadline, a reading of ``time.monotonic()``, and
-        `UndecidedError` where the module can't be made there, or the process dies.
+        `UndecidedError` if the module can't be made there or the process dies.
         """
         data = pickle.dumps(request, 2)
         with self._lock:
@@ -89,7 +89,7 @@ class Worker:
             try:
                 self._channel.send((self._number, text, data, seconds))
                 number = 0
-                while number != self._number:  # one that was not waited for may come first
+                while number != self._number:  # the reply to an abandoned request may come first
                     number, answer = self._channel.receive(seconds + 10.0)
             except self._channel.TimeoutError:
                 _workers.pop((os.getpid(), self.interpreter), None)
@@ -117,16 +117,16 @@ _workers: dict[tuple[int, str], Worker] = {}
 def worker_of(interpreter: str = "") -> Worker:
     """The worker of an interpreter, by default of this Python; the same one at every call.
 
-    Raises `CheckError` for an interpreter that is none, or has no torch.
+    Raises `CheckError` if the interpreter is not a Python, or has no torch.
     """
-    key = (os.getpid(), interpreter)  # a fork has none of its own yet
+    key = (os.getpid(), interpreter)  # a fork must start its own
     if key not in _workers:
         _workers[key] = Worker(interpreter)
     return _workers[key]
 
 
 def _probe(path: str) -> None:
-    """Raise `CheckError` where `path` is no Python of 3.8 or later."""
+    """Raise `CheckError` if `path` is not a Python 3.8 or later."""
     what = "give --resume-python the path of a Python"
     try:
         done = subprocess.run(
@@ -138,13 +138,13 @@ def _probe(path: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CheckError(f"{path!r} does not answer as a Python does: {what}") from None
+        raise CheckError(f"{path!r} does not respond like a Python: {what}") from None
     except OSError as error:
         raise CheckError(f"{path!r} cannot be started ({error.strerror}): {what}") from None
     if done.stdout.split() == ["42", "False"]:
-        raise CheckError(f"{path!r} is older than Python 3.8: {what} of 3.8 or later")
+        raise CheckError(f"{path!r} is older than Python 3.8: {what} 3.8 or later")
     if done.stdout.split() != ["42", "True"]:
-        raise CheckError(f"{path!r} is no Python: {what}")
+        raise CheckError(f"{path!r} is not a Python: {what}")
 
 
 def _text(source: Source, *lines: str) -> str:
@@ -163,11 +163,11 @@ def _serve_text() -> str:
 
 
 def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
-    """The module that another process makes of a subject and a check.
+    """The source of the module that runs a subject and a check in another process.
 
-    Its ``there(request)`` is `harness.engine.other_process_main.run_segment`. Modules are
-    imported, where it is the `same` Python: so state in them is as new. Else what is standalone
-    is pasted. Raises `ScriptError` where the source of a function can't be had.
+    Its ``there(request)`` calls `harness.engine.other_process_main.run_segment`. If it is the
+    `same` Python, modules are imported, so that their state is fresh. Else the functions of a
+    standalone subject are pasted. Raises `ScriptError` if the source of a function can't be found.
     """
     subject = bound.subject
     imports = Imports.TORCH if subject.standalone and not same else Imports.ALL
@@ -183,7 +183,7 @@ def _own(module: str) -> bool:
 
 
 def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list[str]]:
-    """The name of a function that does a request, and its definition; `source` gets its needs."""
+    """The name of the function that runs a request, and its lines; `source` gets what it needs."""
     names = bindings(source, bound)
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)

@@ -1,8 +1,8 @@
-"""What another interpreter runs: sent to it as text, so it needs nothing but torch there.
+"""The code that another interpreter runs; it is sent as text and needs only torch there.
 
-`serve` is a worker that lives as long as the run that started it. For every request it
-forks a child, where the system can: nothing that one resume leaves behind in a module, a
-class or a closure is seen by the next.
+`serve` is a worker that lives as long as the run that started it. If the system can fork, it
+forks a child for every request. So whatever one resume leaves behind in a module, a class or a
+closure, the next does not see it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def pack(checkpoint: Any) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """A checkpoint out of the bytes that `pack` made, of whatever classes it holds."""
+    """The checkpoint in the bytes that `pack` wrote, with objects of any class."""
     return torch.load(io.BytesIO(data), weights_only=False)
 
 
 def run_segment(
     request: Any, new_optimizer: Any, build: Any, step: Any, resume: Any, save: Any
 ) -> dict[str, Any]:
-    """Start, or resume from a checkpoint, and make steps and saves; what was seen after each.
+    """Start, or resume from a checkpoint, then step and save; the reply has what was seen.
 
     A request has ``data`` (a checkpoint, packed, or nothing), the ``index`` and ``epoch`` of
     the next steps, how many ``groups`` had been added, and ``todo``: a letter for each step
@@ -72,10 +72,10 @@ def run_segment(
 
 
 def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
-    """Run a trace part by part, each here or there; what was seen, and what it raises or nothing.
+    """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
 
-    A part is where, the slot it goes back to or nothing, index, epoch and added groups, what
-    to do, and the slots that it saves to. What was seen on the way to a slot comes back with it.
+    A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
+    to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
     """
     slots: dict[str, Any] = {"": (b"", [])}
     for place, slot, index, epoch, groups, todo, names in parts:
@@ -96,7 +96,7 @@ def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
 
 
 def ask_script(python: str, script: str, request: Any) -> Any:
-    """Have a request done by the same script in a new process; `SystemExit` 125 if it can't."""
+    """Run a request with the same script in a new process; `SystemExit` 125 if it can't."""
     done = subprocess.run(
         [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
     )
@@ -107,14 +107,14 @@ def ask_script(python: str, script: str, request: Any) -> Any:
 
 
 def reply_to_script(there: Any) -> int:
-    """Do the request that stands in standard input, and write the reply."""
+    """Read a request from standard input, run it and write the reply."""
     reply = there(pickle.loads(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(pickle.dumps(reply, 2))
     return 0
 
 
 def define(text: str, known: dict[str, Any]) -> Any:
-    """The module that `text` makes; a text is run once, so that what it imports stays as new."""
+    """The module with the source `text`; each text is run only once."""
     if text not in known:
         module = types.ModuleType("elsewhere")
         exec(compile(text, "elsewhere.py", "exec"), vars(module))
@@ -123,7 +123,7 @@ def define(text: str, known: dict[str, Any]) -> Any:
 
 
 def settle(module: Any) -> None:
-    """Let pickle find in `module` what was pasted into it, by the names of where it is from."""
+    """Let pickle find what was pasted into `module` under the names of its home modules."""
     sys.modules["elsewhere"] = module
     for name, home in module.HOMES.items():
         getattr(module, name).__module__ = home
@@ -135,7 +135,7 @@ def settle(module: Any) -> None:
 
 
 def child(module: Any, data: bytes) -> bytes:
-    """Run one request, and return the reply, both pickled."""
+    """Run one request and return the reply, both pickled."""
     settle(module)
     try:
         return pickle.dumps(getattr(module, module.ENTRY)(pickle.loads(data)), 2)
@@ -144,7 +144,7 @@ def child(module: Any, data: bytes) -> bytes:
 
 
 def answer(module: Any, data: bytes, seconds: float) -> bytes:
-    """The reply to one request, out of a child of this process, which ends after `seconds`."""
+    """The reply to one request, run in a child process that is killed after `seconds`."""
     if not hasattr(os, "fork"):
         return child(module, data)
     source, sink = os.pipe()
@@ -155,7 +155,7 @@ def answer(module: Any, data: bytes, seconds: float) -> bytes:
             with open(sink, "wb") as file:
                 file.write(child(module, data))
         finally:
-            os._exit(0)  # nothing of the worker's own is run twice
+            os._exit(0)  # run none of the worker's own cleanup
     os.close(sink)
     parts = []
     end = time.monotonic() + seconds
@@ -178,20 +178,20 @@ def answer(module: Any, data: bytes, seconds: float) -> bytes:
 def serve(channel: Any) -> None:
     """Answer requests until the channel is closed.
 
-    First come the folders that modules are imported from, or nothing for its own, and go
-    the versions of torch and Python. A request is its number, the text of a module with a
-    function ``there``, what to call that with, pickled, and seconds.
+    It first receives the folders to import modules from (or None: keep its own), and sends the
+    versions of torch and Python. A request is its number, the text of a module with a function
+    ``there``, the pickled argument of that function, and a time limit in seconds.
     """
     folders = channel.receive()
     if folders is not None:
         sys.path[:] = folders
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)  # a fork has no threads but its own
+    torch.set_num_threads(1)  # a fork copies only the thread that forks
     first = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    optimizer_step(first, 0)  # imports the rest of torch, not again in every child
+    optimizer_step(first, 0)  # imports the rest of torch once, not in every child
     first.load_state_dict(unpack(pack(first.state_dict())))
     gc.collect()
-    gc.freeze()  # a collection in a child would copy the pages of all that is there by now
+    gc.freeze()  # else a collection in a child would copy all memory pages
     channel.send((torch.__version__ + "", sys.version.split()[0]))
     known: dict[str, Any] = {}
     for number, text, data, seconds in channel:
@@ -200,4 +200,4 @@ def serve(channel: Any) -> None:
         except Exception as error:
             reply = pickle.dumps({"failed": describe(error)}, 2)
         channel.send((number, reply))
-    os._exit(0)  # the run is over; some torches complain at a slower end
+    os._exit(0)  # the run is over; some torch releases complain at a normal exit

@@ -1,4 +1,4 @@
-"""Runs a trace of which parts are done in another process."""
+"""Runs a trace whose parts run partly in another process."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
 
 def segments(operations: tuple[Operation, ...]) -> Iterator[range]:
-    """The indices of a trace's operations, cut before each that goes back to a slot."""
+    """The indices of a trace's operations, cut before each operation that goes back to a slot."""
     starts = [i for i, operation in enumerate(operations) if operation.kind in BACK or not i]
     for first, last in zip(starts, [*starts[1:], len(operations)], strict=True):
         yield range(first, last)
 
 
 def done_there(check: Check, first: int) -> bool:
-    """Whether a segment that begins with the operation `first` is done in the other process."""
+    """Whether the segment that begins with operation `first` runs in the other process."""
     return check.elsewhere in ("all", "resume" if first else "save")
 
 
 class RunElsewhere(TraceRun):
-    """One run of one trace: what follows a resume, or what comes before, is done elsewhere.
+    """One run of one trace: the part after a resume, or the part before it, runs elsewhere.
 
-    Slots hold what ``torch.save`` wrote.
+    Slots hold the bytes that ``torch.save`` wrote.
     """
 
     def go(self) -> Outcome:
-        """Run it, and say where it first differs."""
+        """Run the trace; the outcome says where it first differs."""
         self.tally.traces += 1
         self.optimizer = self.scheduler = None  # there may be none here until a resume
         worker = worker_of(self.runner.resume_python)
@@ -96,7 +96,7 @@ class RunElsewhere(TraceRun):
     # ----------------------------------------------------------------------- done there
 
     def _do_there(self, indices: range) -> None:
-        """Have operations done in the other process, and compare what was seen there."""
+        """Run operations in the other process, and compare what was seen there."""
         operations = [self.trace.operations[number] for number in indices]
         self.operation, self.made = indices[0], 0
         data = b""
@@ -138,7 +138,7 @@ class RunElsewhere(TraceRun):
     def _look_at(
         self, seen: dict[str, Any] | None, reply: dict[str, Any], *, saving: bool = False
     ) -> None:
-        """Compare one observation of the other process; there is none where it raised."""
+        """Compare one observation of the other process; it is None if that raised."""
         expected = self._expected()
         made = self.trace.operations[: self.operation + 1]
         untouched = not saving and not any(operation.kind in BACK for operation in made)
@@ -157,7 +157,7 @@ class RunElsewhere(TraceRun):
     # --------------------------------------------------------- without any resume at all
 
     def _compare_uninterrupted(self) -> None:
-        """Stop where an uninterrupted run there is not as it is here."""
+        """Stop if an uninterrupted run differs between the other process and this one."""
         branch = branches(self.trace.operations)
         runs = dict(zip(branch, self.references, strict=True))
         for path, run in runs.items():
@@ -176,14 +176,14 @@ class RunElsewhere(TraceRun):
     def _in_both(
         self, here: dict[str, Any], there: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Two observations without a ``get_last_lr`` that one torch lacks, or can't tell yet."""
+        """Two observations, without ``get_last_lr`` if one torch lacks it or can't call it yet."""
         key = "get_last_lr"
         if self.worker.same or not any(isinstance(s.get(key, ""), str) for s in (here, there)):
             return here, there
         return tuple({k: v for k, v in s.items() if k != key} for s in (here, there))  # type: ignore[return-value]
 
     def _apart(self, how: str) -> NoReturn:
-        """Stop, for there is nothing to compare a resumed run with."""
+        """Stop: there is nothing to compare a resumed run with."""
         other = "in another process"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
@@ -192,7 +192,7 @@ class RunElsewhere(TraceRun):
 
 
 def letters(operation: Operation) -> str:
-    """An operation as `harness.engine.other_process_main.run_segment` is told it."""
+    """An operation in the letters that `harness.engine.other_process_main.run_segment` takes."""
     if operation.kind in STEPS:
         return LETTER[operation.kind] * operation.count
     return "w" if operation.kind == "save" else ""
@@ -204,9 +204,9 @@ def _told(here: dict[str, Any], there: dict[str, Any]) -> str:
 
 
 def prepare(check: Check, runner: Runner) -> tuple[str, str]:
-    """What a report says of the other process, and why the subject can't go there, or nothing.
+    """Start the other process; a note about it, and why the subject can't run there, if it can't.
 
-    The other process is started. Raises `CheckError` for a Python that can't be used.
+    Raises `CheckError` for a Python that can't be used.
     """
     worker = worker_of(runner.resume_python)
     try:

@@ -1,4 +1,4 @@
-"""What one run of a trace says to the engine."""
+"""What one run of a trace tells the engine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Outcome", "Reference"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of one trace showed; `ended` says why it could not be run to its end.
+    """What a run of one trace showed; `ended` says why it stopped before the end, if it did.
 
-    `refused` says whether that is because the state can't be saved in the check's way,
-    `reading` is the contract that it followed where options changed
+    `refused` says whether it stopped because the state can't be saved in the check's format.
+    `reading` is the contract that it followed, if options changed
     (see `harness.checks.changed_options`).
     """
 
@@ -40,16 +40,16 @@ class Reference:
 
     @property
     def error(self) -> str:
-        """Why it ended before its path did."""
+        """Why it ended early; empty if it did not."""
         return self.raises and f"the uninterrupted run raises {self.raises}"
 
     @property
     def epochs(self) -> int:
-        """How many scheduler steps it made."""
+        """The number of scheduler steps it made."""
         return epochs(self.path[: len(self.observations) - 1])
 
     def run(self, length: int, role: Role = Role.UNINTERRUPTED, name: str = "") -> Run:
-        """Its first `length` steps as a run to keep."""
+        """Its first `length` steps as a `Run`."""
         words = ["", *(f"{op.kind}:1" for letter in self.path[:length] for op in unpath(letter))]
         seen = tuple(
             Seen(word, epochs(self.path[:place]), values)

@@ -1,10 +1,11 @@
-"""Planted faults: schedulers with one known defect, and what must catch it.
+"""Planted faults: schedulers with one known defect, and the checks that must catch it.
 
-They are to the harness what the harness is to schedulers: the proof that each check
-catches what it is for, and nothing else. `harness.engine.selftest` runs them.
+They test the harness, as the harness tests schedulers: they prove that each check catches the
+defects it is made for and nothing else. `harness.engine.selftest` runs them.
 
-A fault is a class that is decorated with the control that it spoils, a minimal counterexample, and
-the checks that must catch it; ``real`` is a real bug of that shape, where one was found::
+A fault is a decorated class. The decorator names the control (the correct scheduler), a minimal
+counterexample, and the checks that must catch the fault. ``real`` names a real bug of the same
+kind, if one was found::
 
     @planted(
         HALVING,
@@ -15,7 +16,7 @@ the checks that must catch it; ``real`` is a real bug of that shape, where one w
     class SavesNoPosition(Halving):
         '''Does not save its position.'''
 
-A package ships a list of them by an entry point (`harness.subjects.installed`).
+A package ships a list of faults by an entry point (`harness.subjects.installed`).
 """
 
 from __future__ import annotations
@@ -36,13 +37,12 @@ Class = TypeVar("Class", bound=type)
 
 @dataclass(frozen=True)
 class Fault:
-    """A subject with one planted defect, with the record of what it proves.
+    """A subject with one planted defect, and the record of what it proves.
 
-    `control` is the same subject without the defect, so building that instead is the
-    repair. `wrong` says what is wrong; `real` where a real bug of the same
-    shape was reported, or nothing. `caught_by` names the checks that must be broken,
-    in the order of `harness.CHECKS`: they, and no others. `trace` is a minimal
-    counterexample to the first of them.
+    `control` is the same subject without the defect, so the repair is to build the control
+    instead. `wrong` says what is wrong. `real` says where a real bug of the same kind was
+    reported; it is empty if none is known. `caught_by` names exactly the checks that must be
+    broken, in the order of `harness.CHECKS`. `trace` is a minimal counterexample to the first.
     """
 
     subject: Subject
@@ -64,9 +64,9 @@ def planted(
     """Make a class a planted fault of the subject `control`: a correct class with one defect.
 
     The first line of the class's docstring says what is wrong. The other arguments are
-    those of `Fault`. Raises `CheckError` for the name of no check, or none at all,
-    `SubjectError` for a class without a docstring of its own or not derived from the
-    control's, and `TraceError` for a bad `trace`.
+    fields of `Fault`. Raises `CheckError` if `caught_by` is empty or names an unknown check,
+    `SubjectError` if the class has no docstring or is not derived from the control's class,
+    and `TraceError` for a bad `trace`.
     """
 
     def plant(defect: Class) -> Class:
@@ -76,7 +76,7 @@ def planted(
             raise SubjectError(f"fault {name} needs a docstring: what is wrong with it")
         if not (isinstance(control.build, type) and issubclass(defect, control.build)):
             raise SubjectError(
-                f"fault {name} must be a class derived from that of its control, {control.name}"
+                f"fault {name} must be derived from the class of its control, {control.name}"
             )
         if isinstance(caught_by, str) or not caught_by:
             raise CheckError(
@@ -110,9 +110,9 @@ def planted_in(namespace: Mapping[str, Any]) -> tuple[Fault, ...]:
 
 
 def find_faults(reference: str) -> list[Fault]:
-    """The faults that ``module:attribute`` names, each subject with its reference.
+    """The faults in the list that ``module:attribute`` names.
 
-    Raises `SubjectError` where it can't be imported, or is no sequence of faults.
+    Raises `SubjectError` if it can't be imported, or is not a sequence of faults.
     """
     value = import_attribute(reference)
     if (

@@ -1,4 +1,4 @@
-"""What checks need and not every scheduler, or torch, has."""
+"""Finds what checks need and this scheduler, or this torch, does not have."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from harness.subjects.subject import Bound
 
 
 def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
-    """What checks may need and the scheduler does not have, each with the reason to give.
+    """What checks may need and the scheduler does not have, each with the reason to report.
 
-    `others` have other options. Raises `SubjectError` where it has no state at all.
+    `others` is the subject with other options. Raises `SubjectError` if the scheduler has no
+    state at all.
     """
     if not (hasattr(scheduler, "state_dict") and hasattr(scheduler, "load_state_dict")):
         raise SubjectError(
             f"subject {bound.subject.name}: {type(scheduler).__name__} has no state_dict and "
-            "load_state_dict, so nothing of it is in a checkpoint: add them, or give the Subject "
+            "load_state_dict, so a checkpoint holds nothing of it: add them, or give the Subject "
             "two functions in their place"
         )
     lacks = {}
@@ -33,8 +34,8 @@ def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[st
         lacks["options"] = "it has no options to change"
     elif not any(changes(bound, others)):
         lacks["options"] = (
-            "none of its options has a number that could change: give the Subject a 'drawn' "
-            "strategy of others"
+            "none of its options holds a number that could change: give the Subject a 'drawn' "
+            "strategy with other values"
         )
     if not hasattr(scheduler, "get_last_lr"):
         lacks["get_last_lr"] = "it has no get_last_lr"
@@ -45,14 +46,14 @@ def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[st
         except TypeError as error:
             takes = "last_epoch" not in str(error)
         except (Exception, SystemExit):
-            takes = True  # a matter of the check, which will say so
+            takes = True  # the check will report this error
     if not takes:
         lacks["last_epoch"] = "its build takes no last_epoch"
     return lacks
 
 
 def load_a_float() -> None:
-    """Load a float by ``torch.load(weights_only=True)``, which not every torch can."""
+    """Load a float by ``torch.load(weights_only=True)``; some torch releases can't."""
     file = io.BytesIO()
     torch.save(0.5, file)
     torch.load(io.BytesIO(file.getvalue()), weights_only=True)
@@ -60,13 +61,13 @@ def load_a_float() -> None:
 
 @functools.cache
 def _saves_without_ranks() -> bool:
-    """Whether ``torch.distributed.checkpoint`` saves in a process alone, as from torch 2.3 on."""
+    """Whether ``torch.distributed.checkpoint`` saves without a process group (since torch 2.3)."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there are no ranks
+            warnings.simplefilter("ignore")  # it warns that there are no ranks
             save({"epoch": 0}, storage_writer=FileSystemWriter(folder, sync_files=False))
     except Exception:
         return False
@@ -74,20 +75,20 @@ def _saves_without_ranks() -> bool:
 
 
 def lacking(need: str) -> str:
-    """Why this torch can't serve a check with the need `need`, or nothing.
+    """Why this torch lacks what a check needs; empty if it has it.
 
-    Looked up only where a check asks: it may import what takes a second.
+    Called only if a check has this `need`: the imports may take a second.
     """
     if need == "distributed_checkpoint":
         try:
             importlib.import_module("torch.distributed.checkpoint.state_dict")
-        except Exception:  # without distributed its own imports fail, in several ways
+        except Exception:  # if torch has no distributed, the import fails in several ways
             return "this torch has no torch.distributed.checkpoint.state_dict"
         if not _saves_without_ranks():
-            return "torch.distributed.checkpoint of this torch saves in a process group alone"
+            return "torch.distributed.checkpoint of this torch saves only in a process group"
     if need == "weights_only":
         try:
             load_a_float()
         except Exception:
-            return "torch.load(weights_only=True) of this torch loads no float"
+            return "torch.load(weights_only=True) of this torch can't load a float"
     return ""

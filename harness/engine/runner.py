@@ -1,4 +1,4 @@
-"""Runs a trace, and compares every step with the uninterrupted run, the oracle."""
+"""Runs traces, and compares every step with the uninterrupted run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Runner:
     """Runs traces of one bound subject, and keeps its uninterrupted runs.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`; `weights` says whether weights are compared at all; `resume_python` is
-    the interpreter of what is done in another process, this one where it is empty.
+    `TimeLimit`. `weights` says whether weights are compared at all. `resume_python` is
+    the interpreter for what runs in another process; empty means this one.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Runner:
         self.weights = weights
         self.resume_python = resume_python
         self.texts: dict[Check, str] = {}
-        """What another process is sent for each check."""
+        """The module that is sent to another process, for each check."""
         self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
-        """Its uninterrupted runs, by check and path."""
+        """Uninterrupted runs in the other process, by check and path."""
         self.apart = ""
-        """How uninterrupted runs differed between two processes, where they did."""
+        """How uninterrupted runs differed between two processes; empty if they did not."""
         self.tally = Tally()
         self._references: dict[str, Reference] = {}
 
@@ -57,7 +57,7 @@ class Runner:
     def start(self) -> tuple[Any, Any]:
         """A new optimizer and a new scheduler.
 
-        Raises `SubjectError` where they can't be made, or are not what they must be.
+        Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
         """
         name = self.bound.subject.name
         optimizer = self._make("optimizer", self.bound.new_optimizer)
@@ -82,7 +82,7 @@ class Runner:
             ) from error
 
     def reference(self, path: str) -> Reference:
-        """The uninterrupted run along `path`, from scratch unless it was run before."""
+        """The uninterrupted run along `path`; run from scratch unless it was run before."""
         for known in self._references.values():
             if known.path.startswith(path):
                 return known
@@ -108,7 +108,7 @@ class Runner:
     # ---------------------------------------------------------------- the interrupted run
 
     def run(self, check: Check, trace: Trace) -> Outcome:
-        """Run `trace`, and say where it first breaks `check`, if it does.
+        """Run `trace`; the outcome says where it first breaks `check`, if it does.
 
         Raises `TraceError` for a trace that the check can't run.
         """
@@ -139,7 +139,7 @@ class Runner:
         return [by_path[path] for path in paths]
 
     def begin(self, tally: Tally, deadline: float) -> None:
-        """Count in `tally` from now on, and end at `deadline`."""
+        """From now on, count in `tally` and end at `deadline`."""
         self.tally = tally
         self.deadline = deadline
 

@@ -1,4 +1,4 @@
-"""Counterexamples that earlier runs found, kept in Hypothesis's example database."""
+"""Saves counterexamples in Hypothesis's example database, for later runs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from harness.core.trace import Trace
 
 
 class Examples:
-    """Traces that broke a pair, by its subject and check; each is written at once and whole."""
+    """Traces that broke a pair of subject and check; each is written at once and completely."""
 
     def __init__(self, database: ExampleDatabase) -> None:
         self.database = database
 
     @classmethod
     def here(cls) -> Examples:
-        """Those where Hypothesis keeps its own: ``.hypothesis/examples``, or where it was told to.
+        """The examples in Hypothesis's own folder: ``.hypothesis/examples``, unless configured.
 
-        Raises `OutputError` where nothing can be written there.
+        ``HYPOTHESIS_STORAGE_DIRECTORY`` names another folder than ``.hypothesis``. Raises
+        `OutputError` if the folder is not writable.
         """
         folder = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"), "examples")
         check_folder(folder)
         return cls(DirectoryBasedExampleDatabase(folder))
 
     def of(self, subject: str, check: str) -> list[Trace]:
-        """The traces of a pair, the shortest first; what is no trace any more is forgotten."""
+        """The traces of a pair, the shortest first; text that is not a valid trace is deleted."""
         traces = []
         for value in list(self.database.fetch(_key(subject, check))):
             try:
@@ -39,11 +40,11 @@ class Examples:
         return sorted(traces, key=lambda trace: (len(str(trace)), str(trace)))
 
     def save(self, subject: str, check: str, trace: Trace) -> None:
-        """Keep a trace."""
+        """Save a trace."""
         self.database.save(_key(subject, check), str(trace).encode())
 
     def forget(self, subject: str, check: str, trace: Trace) -> None:
-        """Keep a trace no longer."""
+        """Delete a trace."""
         self.database.delete(_key(subject, check), str(trace).encode())
 
 

@@ -1,4 +1,4 @@
-"""Looks for a trace that breaks a check, and makes it simpler: the sweep, then the search."""
+"""Looks for a trace that breaks a check, by sweep and then by search, and simplifies it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Hit", "find", "simplify"]
 
 @dataclass(frozen=True)
 class Hit:
-    """A trace that breaks a check, cut after the step where it does, and what found it."""
+    """A trace that breaks a check, cut after the step that breaks it, and what found it."""
 
     trace: Trace
     by: FoundBy
@@ -43,8 +43,8 @@ def find(
 ) -> Hit | None:
     """A trace that breaks the check with one of the option sets, or None.
 
-    One that breaks it in the same way as the `known` counterexample is passed over. `holding` are
-    the checks that a check which mixes others may use.
+    A trace that breaks it in the same way as the `known` counterexample is skipped. `holding` are
+    the checks whose ways a check that mixes them may use.
     """
     check = trials.check
     if examples is not None:
@@ -57,7 +57,7 @@ def find(
         trace = next(broken, None)
         if trace is not None:
             if check.changes_options:
-                list(broken)  # the verdict says which contract the other options follow, too
+                list(broken)  # the verdict also says which contract the other options follow
             return Hit(trials.cut(trace), FoundBy.SWEEP)
     if check.kind == "resume" and check.search and budget.max_examples:
         traces = drawn_traces(check, holding, option_sets, budget)
@@ -71,7 +71,7 @@ def _example(trials: Trials, examples: Examples, known: Counterexample | None) -
     """A trace that an earlier run found and that still breaks the check, or None."""
     subject, check = trials.subject.name, trials.check.name
     for trace in examples.of(subject, check):
-        with contextlib.suppress(SubjectError):  # it takes other options now
+        with contextlib.suppress(SubjectError):  # the subject takes other options now
             if trials.breaks(trace, known):
                 return trace
         examples.forget(subject, check, trace)
@@ -79,7 +79,7 @@ def _example(trials: Trials, examples: Examples, known: Counterexample | None) -
 
 
 def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | None = None) -> Trace:
-    """`trace` with fewer operations, and with simpler options if these are drawn."""
+    """`trace` with fewer operations and, if its options are drawn, simpler options."""
     while True:
         trace = minimise(trace, lambda candidate: trials.breaks(candidate, known))
         simpler = _simpler_options(trials, trace, seed, known)
@@ -91,9 +91,9 @@ def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | No
 def _simpler_options(
     trials: Trials, trace: Trace, seed: int, known: Counterexample | None
 ) -> Trace:
-    """The same operations with the subject's own options, or with those that Hypothesis finds.
+    """The same operations with the subject's own options, or with options that Hypothesis shrinks.
 
-    The options of `trace` are kept if nothing simpler breaks.
+    The options of `trace` stay if the trace breaks with no simpler ones.
     """
     subject = trials.subject
     strategy = subject.strategy
@@ -112,7 +112,7 @@ def _simpler_options(
             if find_untried(bound, trials.runner(bound), kinds):
                 return False
             return trials.breaks(with_options(values), known)
-        except SubjectError:  # the constructor refuses them
+        except SubjectError:  # the constructor refuses these options
             return False
 
     if not subject.open and breaks({}):
@@ -127,10 +127,10 @@ def swept_traces(
     number: int,
     cases: Sequence[OptionSet],
 ) -> Iterator[Trace]:
-    """What the sweep goes over for the set of options with a `number` in `cases`.
+    """The traces of the sweep for set of options `number` in `cases`.
 
-    The first `SWEPT_SETS` are swept at every save point; of the others each has one trace,
-    for a state check alone: a resume check has the search.
+    The first `SWEPT_SETS` sets are swept at every save point. Each of the others has one trace,
+    and only for a state check: for a resume check there is the search.
     """
     case = cases[number]
     length = case.bound.subject.length
@@ -157,7 +157,7 @@ def drawn_traces(
     cases: Sequence[OptionSet],
     budget: Budget,
 ) -> Iterator[Trace]:
-    """What the search draws, each trace with the next of the sets of options."""
+    """The traces that the search draws; each has the next set of options."""
     if check.mixes:
         ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
     else:
@@ -168,7 +168,7 @@ def drawn_traces(
     for number in range(budget.max_examples):
         case = cases[number % len(cases)]
         epochs = case.epochs
-        if len(cases) > 1:  # few lengths, so that operations are drawn few times
+        if len(cases) > 1:  # with few lengths, operations are drawn only a few times
             epochs = max(length for length in HORIZONS if length <= epochs)
         events = tuple(kind for kind in case.events if kind not in lost)
         plan = Plan(ways, epochs, case.bound.subject.length, events)

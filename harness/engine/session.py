@@ -1,4 +1,4 @@
-"""Checks one subject: its pairs with checks, in any order, and each with the same result."""
+"""Checks one subject with checks in any order; the order does not change the results."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = ["SubjectSession", "check_subject", "replay"]
 class SubjectSession:
     """The pairs of one subject.
 
-    The arguments are those of `check_subject`; `names` are those of the checks that the
-    subject may decline, in addition to the harness's own. If something keeps every check from
-    being made, it is the reason of an UNKNOWN for each.
+    The arguments are those of `check_subject`; `names` are the checks that the subject may
+    decline in addition to the harness's own. If the subject can't be checked at all, every check
+    is UNKNOWN for that reason.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SubjectSession:
             self.refusal = error
 
     def check(self, check: Check, budget: Budget | None = None) -> Result:
-        """The result of one pair, with another `budget` than the session's if given."""
+        """The result of one pair; `budget`, if given, replaces the session's budget."""
         budget = budget or self.budget
         before: list[Check] = []
         if self.refusal is None and check.mixes:
@@ -106,7 +106,7 @@ class SubjectSession:
         return result
 
     def _holds(self, way: Check) -> bool:
-        """Whether nothing that was tried of it so far broke it."""
+        """Whether all results of this check so far are HOLDS."""
         results = [result for key, result in self.searched.items() if key[0] == way.name]
         return all(result.verdict == Verdict.HOLDS for result in results)
 
@@ -127,10 +127,10 @@ def check_subject(
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
-    `resume_python` is the interpreter of checks that go through another process, this one if
-    it is empty. A pair that `ledger` has an entry on for this torch is KNOWN or STALE, and is not
-    searched unless `search_known`: then only what the entry does not describe counts. With
-    `replay_alone` the traces of the ledger are run, and no other.
+    `resume_python` is the interpreter for checks that go through another process; empty means
+    this one. A pair with an entry in `ledger` for this torch is KNOWN or STALE. It is not searched
+    unless `search_known`: then only failures that the entry does not describe count. With
+    `replay_alone` only the traces of the ledger are run.
     """
     checks = list(checks)
     session = SubjectSession(
@@ -144,11 +144,11 @@ def check_subject(
 def replay(
     subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0, resume_python: str = ""
 ) -> Result:
-    """Run exactly one trace, twice: BROKEN, HOLDS, DECLINED, or UNKNOWN if that can't be told.
+    """The result of one trace, run twice: BROKEN, HOLDS, DECLINED, or UNKNOWN if undecided.
 
-    `subject` and `check` are what `check_scheduler` takes, `trace` is a `Trace` or
-    its text, `time_limit` is in seconds, `resume_python` that of `check_scheduler`. Raises
-    `HarnessError` for a trace that the subject or the check can't run.
+    `subject`, `check` and `resume_python` are as in `check_scheduler`. `trace` is a `Trace` or
+    its text, `time_limit` is in seconds. Raises `HarnessError` for a trace that the subject or
+    the check can't run.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
@@ -157,7 +157,7 @@ def replay(
     subject, check = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
     bound = subject.bind(dict(trace.options))
-    routes(check, trace)  # raises at once for what the check can't run
+    routes(check, trace)  # raises at once if the check can't run the trace
     runners = Runners(subject, resume_python)
     limit = Limit(subject, time_limit)
     trials = Trials(runners, check, limit)

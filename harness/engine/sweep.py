@@ -1,4 +1,4 @@
-"""The sweep: every save point of a plain run, cheap and exhaustive."""
+"""The sweep: a cheap, exhaustive pass over every save point of a plain run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from harness.core.check import Check
 from harness.core.operations import ADDS_GROUP, BACK, Operation
 
 FEW = (0, 1, 2)
-"""Save points of a check that is not searched, for it is slow; with the middle and the end."""
+"""Save points for checks too slow to be searched; the middle and the end are added."""
 
 
 def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operation, ...]]:
-    """Every save point of a plain run of `epochs` epochs, as the operations of one trace each.
+    """The operations of one trace for each save point of a plain run of `epochs` epochs.
 
-    A resume check goes on from there, saves and goes on from that too, and at
-    the end goes back to the first save and on again, then `beyond` the planned end. For one
-    that is not searched, few save points are taken.
+    A resume check resumes there, saves again, resumes from that save and runs to the end. Then
+    it goes back to the first save and runs to the end once more, and `beyond` epochs further.
+    A check that is not searched has only a few save points.
     """
     save = (Operation("save", slot="a"),)
     if check.at == "step" and "checkpoint" not in check.parameters:
@@ -41,7 +41,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[tuple[Operatio
 
 
 def sweep_thinly(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
-    """A plain run of `epochs` epochs that saves after each, where the check looks at saves."""
+    """A plain run of `epochs` epochs; if the check looks at saves, it saves after each epoch."""
     save = (Operation("save", slot="a"),)
     if check.at == "step" and "checkpoint" not in check.parameters:
         yield _train(epochs)
@@ -50,7 +50,7 @@ def sweep_thinly(check: Check, epochs: int) -> Iterator[tuple[Operation, ...]]:
 
 
 def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operation, ...]]:
-    """What happens now and then: before a save, right after a resume, and after it."""
+    """Traces with the rare events: before a save, right after a resume, and later."""
     save, again = Operation("save", slot="a"), Operation("save", slot="b")
     for kind in events:
         event = Operation(kind, count=1)
@@ -76,7 +76,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[tuple[Operatio
 
 
 def sweep_pairs(ways: Sequence[Check], epochs: int) -> Iterator[tuple[Operation, ...]]:
-    """Every way of resuming after every other, in a plain run, as a trace each."""
+    """A trace for each pair of ways of resuming, one after the other in a plain run."""
     k = max(way.from_epoch for way in ways) + 1
     for first in ways:
         for second in ways:
