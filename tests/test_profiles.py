@@ -212,9 +212,9 @@ def test_merged_pairs_come_in_their_order(tmp_path):
     [
         ([FIRST], "some shards are missing: also give 2/2"),
         ([FIRST, FIRST], "are both shard 1/2: give one of them"),
-        ([FIRST, replace(SECOND, torch="2.4.1")], "has torch '2.4.1' and .*0 '2.13.0'"),
-        ([FIRST, replace(SECOND, seed=1)], "has seed 1 and .*0 0: give the shards of one run"),
-        ([FIRST, replace(SECOND, shard="2/3")], "is shard 2/3 and .* is one of 2"),
+        ([FIRST, replace(SECOND, torch="2.4.1")], "has torch '2.4.1', but .*0 has '2.13.0'"),
+        ([FIRST, replace(SECOND, seed=1)], "has seed 1, but .*0 has 0: give the shards of one run"),
+        ([FIRST, replace(SECOND, shard="2/3")], "is shard 2/3, but .* is one of 2"),
         ([FIRST, replace(SECOND, complete=False)], "is from a run that was stopped"),
         ([FIRST, replace(SECOND, shard="")], "does not say which shard it is"),
         ([FIRST, shard("2/2", ("a", "x"))], "two of the files contain the same pair"),

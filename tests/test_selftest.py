@@ -206,7 +206,7 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
         "state_loads_with_weights_only",
         *lacking_without_it,
     }
-    assert "this torch itself can't do it: resume_from_file: " in text
+    assert "this torch can't run it: resume_from_file: " in text
 
 
 def test_the_trials_are_the_same_in_other_processes():
