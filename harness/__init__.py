@@ -1,4 +1,4 @@
-"""Checks that a learning-rate schedule survives a checkpoint.
+"""Check that a learning-rate schedule survives a checkpoint.
 
 If training stops at any moment and is resumed in any of the ways people resume, does the
 learning-rate trajectory go on exactly as if nothing had happened?
@@ -8,42 +8,43 @@ from harness import check_scheduler
 def test_resume():
     check_scheduler(MyScheduler, num_steps=7)
 
-Read on, each by ``python -m pydoc``:
+To read more, run ``python -m pydoc`` with one of these names:
 
 ===========================  ======================================================================
-`harness.subjects.subject`   what is checked, and how to say it
-`harness.checks.registry`    the promises, and how to write one
-`harness.core.trace`         what was done, as a line that prints and parses back
-`harness.core.operations`    what a training loop does, and how to add to it
-`harness.core.result`        the verdicts, and what is compared
-`harness.report.text`        reports as text and as JSON; `harness.report.failures`: by cause
+`harness.subjects.subject`   what is checked: a scheduler, and how to build and step it
+`harness.checks.registry`    the checks, and how to write one
+`harness.core.trace`         what a run did, as a line of text that parses back
+`harness.core.operations`    what a training loop does, and how to add an operation
+`harness.core.result`        results, and what is compared
+`harness.report.text`        reports as text; `harness.report.failures` groups them by cause
 `harness.core.ledger`        known failures
-`harness.pytest_plugin`      in pytest
+`harness.pytest_plugin`      how to use it in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
-`harness.subjects.discover`  subjects that are found in packages
-`harness.report.diff`        two versions of torch; `harness.report.matrix`: several
-`harness.engine.search`      how it looks for a difference, and what that rests on
-`harness.engine.selftest`    how it is proven, and against which other tests it was measured
+`harness.subjects.discover`  how subjects are found in packages
+`harness.report.diff`        compares two versions of torch; `harness.report.matrix` shows several
+`harness.engine.search`      how the search finds a difference, and what it assumes
+`harness.engine.selftest`    how the harness itself is tested
 `harness.subjects.installed` what installed packages ship: subjects, ledgers, planted faults
 ===========================  ======================================================================
 
-What it cannot see, each with a test in tests/test_blind_spots.py that passes while it is so:
+What it can't see (for each, a test in tests/test_blind_spots.py passes as long as this is true):
 
-* What depends on more than the steps: the clock, the loss or the gradients of a real model. A
-  schedule that is not the same twice is UNKNOWN. A metric is a fixed sequence.
-* State outside of optimizer and scheduler: data loaders, AMP scalers, random generators, ranks
-  that hold other parameters. The default checks share one process, so what a module global keeps
-  is not lost as it would be; `resume_in_another_process` sees that.
-* Faults later than the runs: every save point of the first 12 epochs is tried (``length``, a
-  field of a subject), those up to epoch 36 only by chance.
-* Options that it was not given, or that are not drawn.
-* A second defect behind the first, under the same options.
-* Param groups after the second, unless the subject's optimizer has more, or is drawn;
-  hyperparameters other than lr, momentum, betas and weight decay; which tensor holds an LR,
-  where a captured graph would read the old one.
-* Optimizers whose ``step`` needs a closure: UNKNOWN. The drawn LBFGS steps without one.
+* Schedules that depend on more than the steps: on the clock, or on the loss or gradients of a
+  real model. A schedule that differs between two equal runs is UNKNOWN. Metrics are a fixed
+  sequence.
+* State outside the optimizer and the scheduler: data loaders, AMP scalers, random generators,
+  ranks with different parameters. The default checks run in one process, so a module global keeps
+  its value where a real restart would lose it; `resume_in_another_process` finds that.
+* Faults that show late: every save point in the first 12 epochs is tried (see ``length``, a field
+  of a subject), and those up to epoch 36 only by chance.
+* Options that were not given or drawn.
+* A second defect behind the first, with the same options.
+* Param groups after the second, unless the subject's optimizer has more or is drawn.
+  Hyperparameters other than lr, momentum, betas and weight decay. Whether an LR is still in the
+  same tensor: a captured graph may read the old one.
+* Optimizers whose ``step`` needs a closure: they are UNKNOWN. The drawn LBFGS steps without one.
 * On torch 1.13 ``weights_only`` can't load a float, so the two checks that need it are DECLINED
-  there, and the selftest sets them aside.
+  there, and the selftest leaves them out.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """The public names, so that ``dir``, ``pydoc`` and editors show what is imported late."""
+    """The public names: ``dir``, ``pydoc`` and editors show them before they are imported."""
     return [*__all__, "__doc__", "__version__"]
 
 

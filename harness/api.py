@@ -1,4 +1,4 @@
-"""What a test or a script calls: `check_scheduler` and `replay`."""
+"""`check_scheduler`, for tests and scripts."""
 
 from __future__ import annotations
 
@@ -42,31 +42,30 @@ def check_scheduler(
         The scheduler: a `Subject`, a class or function that is called as
         ``build(optimizer, last_epoch=-1, **options)``, or ``"module:attribute"``.
     checks : iterable
-        Names of checks, or functions decorated as such; the default ones if empty.
+        Names of checks, or functions decorated as checks; the default checks if empty.
     all_checks : bool, optional
         Whether to add the opt-in checks.
     max_examples : int, optional
-        Traces of the search for each check, after the sweep; 0 for the sweep alone.
+        Random traces to try for each check, after the sweep; 0 runs only the sweep.
     seed : int, optional
-        Seed of the search: the same one draws the same traces.
+        Seed of the search: the same seed draws the same traces.
     time_limit : float, optional
         Seconds for each check.
     resume_python : str
-        Path of another Python, with another torch: the checks that go through another
-        process are added, saved by one torch and resumed by the other.
+        Path of another Python, for example with another torch. Adds the checks that go through
+        another process: they save with one Python and resume with the other.
     ledger : str, Path or iterable of these, optional
-        Files of known failures (`harness.core.ledger`): what they tell of is KNOWN, and no failure.
-        That of PyTorch is one of them only where it is named.
+        Files of known failures (`harness.core.ledger`): a failure in them is KNOWN and does not
+        fail the test. The ledger of PyTorch is used only if you name it.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
-    What is None is as the options and ini keys of pytest say (`harness.pytest_plugin`), else as
-    the command line has it, without a ledger.
+    An argument that is None takes its value from pytest's options and ini keys
+    (`harness.pytest_plugin`), and otherwise the default of the command line, without a ledger.
 
-    Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`,
-    if a check is broken, or what the ledger tells of it is STALE; else `UndecidedError` if one
-    is UNKNOWN; `CheckError`, `SubjectError` or `LedgerError` for arguments that are not what
-    they must be.
+    Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`, if a check is
+    BROKEN or a ledger entry about it is STALE; `UndecidedError` if a check is UNKNOWN and none
+    is BROKEN or STALE; `CheckError`, `SubjectError` or `LedgerError` if an argument is wrong.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
@@ -81,10 +80,10 @@ def check_scheduler(
     )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:
-        worker_of(resume_python)  # says at once what is wrong with it
+        worker_of(resume_python)  # so that an error in it is raised early
     selected = select_checks(checks, all_checks=said.all_checks, elsewhere=bool(resume_python))
     budget = Budget(said.max_examples, said.seed, said.time_limit)
-    chosen.bind(dict.fromkeys(chosen.open))  # says at once what build does not take
+    chosen.bind(dict.fromkeys(chosen.open))  # raises if build does not take an option
     results = list(
         check_subject(
             chosen, selected, budget, resume_python=resume_python,

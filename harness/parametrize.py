@@ -1,7 +1,7 @@
-"""A test for each pair of subject and check: `parametrize_with_checks`.
+"""`parametrize_with_checks`: a test for each pair of subject and check.
 
-The outcomes of the tests are in `harness.pytest_plugin`. Only a call needs pytest, so that the
-name can be imported, and shown by ``pydoc``, where it is not installed.
+`harness.pytest_plugin` describes the outcomes of the tests. Only a call needs pytest, so you can
+import the name, and read about it with ``pydoc``, without pytest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PairCheck", "forget", "ledger_of", "parametrize_with_checks", "unreported"]
 
 unreported: list[Result] = []
-"""Results that no report of pytest has yet."""
+"""Results that are not yet in a report of pytest."""
 _pairs: dict[Any, tuple[Any, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}
 
@@ -42,12 +42,13 @@ def parametrize_with_checks(
     time_limit: float | None = None,
     ledger: str | Path | Iterable[str | Path] | None = None,
 ) -> pytest.MarkDecorator:
-    """A decorator: the test is called as ``test(subject, check)`` for each pair of these.
+    """A decorator that calls ``test(subject, check)`` for each pair of subject and check.
 
-    Parameters are those of `harness.check_scheduler`, and each of `subjects` is what it takes as
-    one. The test calls ``check(subject)``. Its ids are as ``StepLR-resume_from_file``.
+    The test calls ``check(subject)``. The parameters are the same as in
+    `harness.check_scheduler`; each item of `subjects` is what that function takes as `subject`.
+    An id looks like ``StepLR-resume_from_file``.
 
-    Raises `SubjectError` or `CheckError`, which pytest shows as an error of the collection.
+    Raises `SubjectError` or `CheckError`, which pytest shows as collection errors.
     """
     import pytest
 
@@ -59,11 +60,11 @@ def parametrize_with_checks(
         raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
     chosen = [as_subject(subject) for subject in subjects]
     if not chosen:
-        raise SubjectError("'subjects' is empty, so nothing would be checked: name one")
+        raise SubjectError("'subjects' is empty, so nothing would be checked: add a subject")
     for name, count in Counter(subject.name for subject in chosen).items():
         if count > 1:
             raise SubjectError(
-                f"{count} subjects are called {name!r}: give each a name of its own, as in "
+                f"{count} subjects are called {name!r}: give each its own name, for example "
                 f"Subject({name + '-2'!r}, build, options={{...}})"
             )
     for subject in chosen:
@@ -86,7 +87,7 @@ def parametrize_with_checks(
 
 
 class PairCheck:
-    """A check that a test calls with a subject; `names` are those of all checks of the test."""
+    """A check that a test calls with a subject; `names` holds all checks of the test."""
 
     def __init__(self, check: Check, said: Settings, names: frozenset[str]) -> None:
         self.check, self.said, self.names = check, said, names
@@ -95,7 +96,7 @@ class PairCheck:
         return self.check.name
 
     def __call__(self, subject: Any) -> None:
-        """Raise what pytest makes the verdict's outcome of."""
+        """Check the subject, and raise what gives the test the outcome of the verdict."""
         __tracebackhide__ = True
         import pytest
 
@@ -122,7 +123,7 @@ class PairCheck:
             raise results.BrokenSchedule(text, [result])
 
     def pairs(self, subject: Subject) -> SubjectSession:
-        """The pairs of a subject, which is prepared when one of them is first asked for."""
+        """The checks of a subject, which is prepared when the first of them is called."""
         from harness.core.ledger import NOTHING_KNOWN
         from harness.core.result import Budget
         from harness.engine.session import SubjectSession
@@ -136,12 +137,12 @@ class PairCheck:
             pairs = SubjectSession(
                 subject, self.names, budget, ledger=known, search_known=said.search_known
             )
-            _pairs[key] = subject, pairs  # the subject, so that its id stays its own
+            _pairs[key] = subject, pairs  # keep the subject, so that no other gets its id
         return _pairs[key][1]
 
 
 def ledger_of(said: Settings) -> Ledger:
-    """The known failures that installed packages ship, and those in the user's files."""
+    """The known failures in the ledgers of installed packages and in the user's files."""
     from harness.core.ledger import Ledger, read_ledger
     from harness.subjects.registered import shipped_failures
 
@@ -152,6 +153,6 @@ def ledger_of(said: Settings) -> Ledger:
 
 
 def forget() -> None:
-    """Forget the subjects, ledgers and results of a run of pytest."""
+    """Forget the subjects, ledgers and results of this pytest run."""
     for kept in (_pairs, _ledgers, unreported):
         kept.clear()

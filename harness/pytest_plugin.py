@@ -1,4 +1,4 @@
-"""The pytest plugin: a test for each pair of subject and check, and reports in place of tracebacks.
+"""The pytest plugin: a test for each pair of subject and check, and reports instead of tracebacks.
 
 ::
 
@@ -10,27 +10,29 @@
 
 =========  =====================================================================================
 HOLDS      passes
-BROKEN     fails with the report; so does STALE
-KNOWN      is an xfail with the ledger's reason, and with ``--runxfail`` fails
+BROKEN     fails and shows the report
+STALE      fails and says which ledger entry is wrong
+KNOWN      is an xfail with the ledger's reason; fails with ``--runxfail``
 DECLINED   is a skip with its reason
-UNKNOWN    is an error, and so is a wrong argument
+UNKNOWN    is an error, like a wrong argument
 =========  =====================================================================================
 
-``check_scheduler`` in any test reports likewise. ``--full-trace`` and ``--tb=native`` show
-tracebacks. In ``--junitxml`` each pair has the properties ``subject``, ``check``, ``verdict``,
-``tried``, ``reason``, and what is broken ``trace`` and ``replay``.
+A test that calls ``check_scheduler`` shows the same reports. ``--full-trace`` and ``--tb=native``
+show tracebacks. In ``--junitxml`` each pair has the properties ``subject``, ``check``,
+``verdict``, ``tried`` and ``reason``, and a failure also has ``trace`` and ``replay``.
 
-Options are those of ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
+The options are the same as for ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
 ``--search-known``, ``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
-Each is an ini key, too, as ``lr_resume_seed``: keys are one namespace for all plugins. So are
-options: one that the user's own conftest.py or another plugin defines is theirs, and ours is
-``-o lr_resume_seed=3`` then. An argument in a test comes first, then the option, then the key;
-``--ledger`` adds to the key's files, and ``--all-checks`` to no checks that a test names.
+Each has an ini key with the prefix ``lr_resume_``, such as ``lr_resume_seed``, because all plugins
+share their keys. All plugins share their options too: if your conftest.py or another plugin
+already defines ``--seed``, use ``-o lr_resume_seed=3``. An argument in a test comes first, then
+the option, then the key. ``--ledger`` adds to the files of the key; ``--all-checks`` adds nothing
+to a test that names its checks.
 
-PyTorch's known failures are read for `parametrize_with_checks`, about PyTorch's own schedulers;
-for ``check_scheduler`` only where a ledger names them, for a test that passes can't tell of them.
+`parametrize_with_checks` reads the ledgers that installed packages ship. ``check_scheduler`` reads
+them only if you name them, because a test that passes can't show a known failure.
 
-It imports nothing but pytest until a test needs more.
+The plugin imports nothing but pytest until a test needs more.
 """
 
 from __future__ import annotations
@@ -54,16 +56,16 @@ if TYPE_CHECKING:
     from harness.core.result import Result
 
 NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
-    "max_examples": (int, "a whole number, 0 or more", "Traces of the search for each pair (25)."),
+    "max_examples": (int, "a whole number, 0 or more", "Random traces to try for each pair (25)."),
     "seed": (int, "a whole number", "Seed of the search (0)."),
     "time_limit": (float, "seconds, above 0 and within a day", "Seconds for each pair (30)."),
 }
 FLAGS = {
-    "all_checks": "The opt-in checks too.",
-    "no_ledger": "Take nothing for known.",
-    "search_known": "Search known failures, too, for what the ledger does not tell.",
+    "all_checks": "Run the opt-in checks too.",
+    "no_ledger": "Ignore all ledgers.",
+    "search_known": "Also search known failures for defects that are not in the ledger.",
 }
-LEDGER = "Known failures of your own, beside ours of PyTorch; repeatable."
+LEDGER = "A file of your own known failures, in addition to the installed ledgers; repeatable."
 
 _BEFORE = pytest.StashKey[Settings]()
 _HEADERS = pytest.StashKey[list[str]]()
@@ -73,9 +75,9 @@ _HEADERS = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The ini keys."""
+    """Add the ini keys."""
     for name, (_, what, help_) in NUMBERS.items():
-        parser.addini(f"lr_resume_{name}", f"{help_} It is {what}.", default="")
+        parser.addini(f"lr_resume_{name}", f"{help_} The value is {what}.", default="")
     for name, help_ in FLAGS.items():
         parser.addini(f"lr_resume_{name}", help_, type="bool", default=False)
     parser.addini("lr_resume_ledger", LEDGER, type="paths", default=[])
@@ -85,8 +87,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None]:
-    """The options, once the user's conftest.py had its choice of names."""
-    # Until then pytest takes the 3 of "--seed 3" for a path, and looks there for a conftest.py.
+    """Add the options, after the user's conftest.py has added its own."""
+    # Until then pytest takes the 3 in "--seed 3" for a path, and looks for a conftest.py there.
     taken = {f"--{name}" for name in ("ledger", "max-examples", "seed", "time-limit")}
     values = {value for name, value in pairwise(args) if name in taken}
     paths = early_config.known_args_namespace.file_or_dir
@@ -104,26 +106,26 @@ def pytest_load_initial_conftests(
         option = f"--{name.replace('_', '-')}"
         try:
             free = parser.parse_known_and_unknown_args([option])[1] == [option]
-        except pytest.UsageError:  # somebody's, with an argument
+        except pytest.UsageError:  # somebody else's option, which takes an argument
             free = False
         if free:
             group.addoption(option, dest=f"lr_resume_{name}", **how)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make what options and ini keys say the settings of this run."""
+    """Take the settings of this run from options and ini keys."""
     config.stash[_BEFORE] = settings.current
     settings.current = _said(config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Forget this run."""
+    """Restore the settings from before this run."""
     settings.current = config.stash.get(_BEFORE, Settings())
     forget()
 
 
 def _said(config: pytest.Config) -> Settings:
-    """What options and ini keys say; raises `pytest.UsageError`."""
+    """The settings in options and ini keys; raises `pytest.UsageError`."""
     ini: dict[str, Any] = {}
     for name in (*NUMBERS, *FLAGS, "ledger"):
         try:
@@ -145,12 +147,12 @@ def _said(config: pytest.Config) -> Settings:
                     raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
     if said["no_ledger"] and (files or said["search_known"]):
-        raise pytest.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
-    # A worker of pytest-xdist has the files from its master, and again from the command line.
+        raise pytest.UsageError("--no-ledger can't be combined with --ledger or --search-known")
+    # A worker of pytest-xdist gets each file twice: from its master and from the command line.
     said["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
     for file in () if said["no_ledger"] else said["ledgers"]:
         if not file.is_file():
-            raise pytest.UsageError(f"cannot read the ledger {file}: there is no such file")
+            raise pytest.UsageError(f"cannot read the ledger {file}: no such file")
     return Settings(**said)
 
 
@@ -158,7 +160,7 @@ def _said(config: pytest.Config) -> Settings:
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """The header, behind the number of items: only now it is known whether any is ours."""
+    """The header, after the number of items: only now we know if any test uses the harness."""
     if config.getoption("verbose", 0) < 0:
         return []
     try:
@@ -169,7 +171,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Keep the header of a worker of pytest-xdist, for its master collects nothing."""
+    """Keep the header of a worker of pytest-xdist, because its master collects nothing."""
     header = getattr(node, "workeroutput", {}).get("lr_resume_header", [])
     node.config.stash[_HEADERS] = header or node.config.stash.get(_HEADERS, [])
 
@@ -185,14 +187,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the header of the workers."""
+    """Print the header that the workers sent."""
     if config.getoption("verbose", 0) >= 0:
         for line in config.stash.get(_HEADERS, []):
             terminalreporter.write_line(line)
 
 
 def _header() -> list[str]:
-    """Versions, seed and ledgers, where a test asked for anything of ours."""
+    """Versions, seed and ledgers, if any test uses the harness."""
     if "harness.checks.registry" not in sys.modules:
         return []
     import torch
@@ -207,8 +209,8 @@ def _header() -> list[str]:
     files = {f"{one.name}'s": one.path for one in shipped_ledgers()}
     files |= {str(file): file for file in said.files}
     counts = {name: places[str(file)] for name, file in files.items()}
-    said_of = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
-    return [f"{first}, ledger {', '.join(said_of)}"]
+    ledgers = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
+    return [f"{first}, ledger {', '.join(ledgers)}"]
 
 
 # ----------------------------------------------------------------------------------- reports
@@ -218,7 +220,7 @@ def _header() -> list[str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give an item its properties, and in place of a traceback through our code the report."""
+    """Give an item its properties, and show the report instead of a traceback through our code."""
     while unreported:
         item.user_properties += _properties(unreported.pop(0))
     report = yield
@@ -231,7 +233,7 @@ def pytest_runtest_makereport(
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same for what is wrong in a module of tests."""
+    """Do the same for errors in a test module."""
     report = yield
     excinfo = getattr(getattr(report, "call", None), "excinfo", None)
     if report.failed and excinfo is not None:
@@ -241,14 +243,14 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
-    """What was not decided is an error."""
+    """Count a test that could not be decided as an error, not as a failure."""
     if report.failed and getattr(report, "lr_resume_undecided", False):
         return "error", "E", "ERROR"
     return None
 
 
 def _properties(result: Result) -> list[tuple[str, object]]:
-    """What ``--junitxml`` says of a pair."""
+    """The properties of a pair in ``--junitxml``."""
     from harness.report.text import replay_command, tried_text
 
     said = {
@@ -265,7 +267,7 @@ def _properties(result: Result) -> list[tuple[str, object]]:
 
 
 def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Config) -> None:
-    """What our code raises is shown by its text and its place in the user's test."""
+    """Show an exception of our code by its text and its line in the user's test."""
     error = excinfo.value
     undecided = isinstance(error, HarnessError)
     results = sys.modules.get("harness.core.result")

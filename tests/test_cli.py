@@ -101,11 +101,11 @@ def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
     text = capsys.readouterr().out
     assert (text.count("[[failure]]") == 3) == printed
     more = (
-        "4 failures are not in any ledger. To print entries for them, with the file of check "
-        "--json:\n  python -m harness ledger update FILE\n"
+        "4 failures are not in any ledger. To print entries for them from a file that check "
+        "--json wrote:\n  python -m harness ledger update FILE\n"
     )
     assert (more in text) != printed
-    assert ("Not in any ledger. To accept what is broken, put this into one:" in text) == printed
+    assert ("Not in any ledger. To accept these failures, add this to one:" in text) == printed
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject():

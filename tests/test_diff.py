@@ -79,7 +79,7 @@ def test_verdicts_are_sorted_by_what_became_of_them():
     said = text(difference)
     assert "DECLINED -> HOLDS c (was: cannot): E\nBROKEN -> UNKNOWN c (time): F" in said
     assert "\nc: It stays. (was DECLINED: cannot)\n" in said
-    assert "BROKEN IN BOTH: 2 pairs, 1 of them with another counterexample" in said
+    assert "BROKEN IN BOTH: 2 pairs, 1 with another counterexample" in said
 
 
 def test_what_is_newly_broken_has_its_evidence_and_command():
@@ -118,7 +118,7 @@ def test_pairs_that_differ_alike_are_shown_once():
     assert said == [
         "expected lr [0.05, 0.005] in",
         "got lr [0.025, 0.0025] after",
-        "likewise, each with its own",
+        "these fail in the same",
         "expected lr [0.05, 0.005] in",
         "got raises KeyError: 'x' after",
     ]
@@ -134,11 +134,11 @@ def test_what_the_other_file_was_not_checked_with_is_told_apart():
     assert "NEWLY BROKEN: 1 pair. To replay, on NEW:\nc: It stays.\n" in broken
     assert [line.split()[4] for line in broken.splitlines() if "replay " in line[:30]] == ["B", "A"]
     assert (
-        "NEWLY BROKEN, or seen only with options that OLD was not checked with: 1 pair. "
-        "A replay on OLD tells which: c: It stays. python"
+        "PERHAPS NEWLY BROKEN, with options that OLD was not checked with: 1 pair. "
+        "Replay on OLD to find out: c: It stays. python"
     ) in " ".join(broken.split())
     assert f"NEWLY FIXED: 1 pair, with the counterexample on OLD:\nc:\n  B  {STEP}\n" in fixed
-    assert f"which:\nc:\n  A  {STEP}\n" in fixed
+    assert f"to find out:\nc:\n  A  {STEP}\n" in fixed
     assert compare(old, new).worse
 
 
@@ -211,8 +211,8 @@ def test_trajectories_are_shown_by_the_subjects_own_options():
         f"A: 2 of 3, such as {PLAIN}\n"
         "  at epoch 1 OLD has lr [0.5], NEW has lr [0.25]"
     ) in said
-    assert "Compared: 3 plain runs without any resume (1 more in OLD alone, 0 in NEW alone" in said
-    assert "No plain run in both of: B" in said
+    assert "Compared: 3 plain runs without any resume (1 more only in OLD, 0 only in NEW" in said
+    assert "No plain run in common for: B" in said
     assert "ROUNDING" not in said
     assert difference.worse
 
@@ -220,8 +220,9 @@ def test_trajectories_are_shown_by_the_subjects_own_options():
 def test_rounding_is_said_and_is_no_change():
     difference = rates([[0.3]], [[0.30000000000000004]])
     assert not difference.worse
-    assert "CHANGED WITHOUT ANY RESUME: none\n\nEQUAL BUT FOR ROUNDING: 1 plain run\nA: 1 of 1" in (
-        text(difference)
+    assert (
+        "CHANGED WITHOUT ANY RESUME: none\n\nCHANGED ONLY BY ROUNDING: 1 plain run\nA: 1 of 1"
+        in (text(difference))
     )
     assert "OLD has lr [1], NEW has ended" in text(rates([[1]], []))
 
@@ -233,15 +234,14 @@ def test_what_one_file_alone_has_is_named():
     said = text(compare(old, new))
     assert "Compared: 1 pair (1 subject, 1 check)\n" in said
     assert (
-        "\nIn OLD alone, subjects: B\nIn OLD alone, checks: d\n  1 of these pairs is BROKEN\n"
-        in said
+        "\nOnly in OLD, subjects: B\nOnly in OLD, checks: d\n  1 of these pairs is BROKEN\n" in said
     )
-    assert "\nIn NEW alone, checks: e, f\n  1 of these pairs is BROKEN\n" in said
-    assert "NEW is not complete, its run was stopped" in said
-    assert "The seed was 0 in OLD, 7 in NEW" in said
+    assert "\nOnly in NEW, checks: e, f\n  1 of these pairs is BROKEN\n" in said
+    assert "NEW is from a run that was stopped" in said
+    assert "The seed was 0 in OLD and 7 in NEW" in said
     assert not compare(old, new).worse
     third = results(row("A", "c", "HOLDS"), row("B", "d", "HOLDS"))
-    assert "\nIn OLD alone, pairs: A d, B c\n" in text(compare(old, third))
+    assert "\nOnly in OLD, pairs: A d, B c\n" in text(compare(old, third))
 
 
 def test_nothing_in_common_cannot_be_compared():
@@ -254,9 +254,7 @@ def test_nothing_in_common_cannot_be_compared():
 def test_what_no_plain_run_was_compared_for_is_said():
     old, new = results(row("A", "c", "HOLDS"), runs={}), results(row("A", "c", "HOLDS"))
     said = text(compare(old, new))
-    assert (
-        "Compared: 0 plain runs without any resume (0 more in OLD alone, 1 in NEW alone"
-    ) in said
+    assert ("Compared: 0 plain runs without any resume (0 more only in OLD, 1 only in NEW") in said
     assert not compare(old, new).drifts
 
 
@@ -270,18 +268,18 @@ BAD = {**GOOD["results"][0], "verdict": "HOLDS"}
         (b"no json", "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "has no results of check"),
-        (b"{}", "has no results of check"),
-        (b'{"schema": 2}', "has no results of check"),
-        (b'{"schema": 1, "results": []}', f"has schema 1, and this harness reads {SCHEMA}: write"),
-        (b'{"schema": 2, "results": []}', "is not as check --json wrote it ('torch' is missing"),
+        (b"[]", "has no results in it"),
+        (b"{}", "has no results in it"),
+        (b'{"schema": 2}', "has no results in it"),
+        (b'{"schema": 1, "results": []}', f"has schema 1, but this version reads {SCHEMA}: write"),
+        (b'{"schema": 2, "results": []}', "is not what check --json writes ('torch' is missing"),
         ({**GOOD, "results": {}}, "a dict is not of type list @ $.results)"),
-        ({**GOOD, "results": [1]}, "is not as check --json wrote it"),
+        ({**GOOD, "results": [1]}, "is not what check --json writes"),
         ({**GOOD, "results": [{"subject": "A", "check": "c"}]}, "('verdict' is missing"),
         ({**GOOD, "results": [{**BAD, "verdict": "FINE"}]}, "'FINE' is not a valid Verdict"),
-        ({**GOOD, "runs": {"A": 1}}, "is not as check --json wrote it"),
+        ({**GOOD, "runs": {"A": 1}}, "is not what check --json writes"),
         ({**GOOD, "runs": {"A": {"t": "abc"}}}, "'abc' is not of type list @ $.runs['A']['t'])"),
-        ({**GOOD, "runs": {"A": {"t": 1}}}, "is not as check --json wrote it"),
+        ({**GOOD, "runs": {"A": {"t": 1}}}, "is not what check --json writes"),
         (None, "No such file"),
     ],
 )

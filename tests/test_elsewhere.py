@@ -324,7 +324,7 @@ def test_a_script_starts_itself_in_another_process(run_script):
     text = write_script(Subject("x", leaves_behind.InTheClass, standalone=True), THERE, trace)
     done = run_script(text)
     assert (done.returncode, done.stderr) == (1, "")
-    assert "must be [0.025, 0.0025], and is [0.05, 0.0025]" in done.stdout
+    assert "expected lr [0.025, 0.0025], got [0.05, 0.0025]" in done.stdout
     fixed = text.replace("if self.epoch >= len(self.table)", "while self.epoch >= len(self.table)")
     done = run_script(fixed)
     assert (done.returncode, done.stderr) == (0, "")

@@ -104,7 +104,7 @@ def test_more_than_github_shows_is_counted():
     assert all("title=BROKEN" in line for line in lines)
     lines = annotated([broken(subject=f"s{number}") for number in range(25)])
     assert len(lines) == 10
-    assert lines[-1] == "::error::16 more are in the job's summary, and in its log"
+    assert lines[-1] == "::error::16 more are in the job's summary and log"
 
 
 def properties(place):
@@ -249,7 +249,7 @@ def test_a_run_that_passes_has_a_short_summary():
 
 def test_a_stopped_run_says_so():
     text = job_summary([Result("a", PICKLE, Verdict.HOLDS)], complete=False)
-    assert "\nThe run was stopped: this is what was found so far.\n" in text
+    assert "\nThe run was stopped: these are the results so far.\n" in text
 
 
 def test_many_broken_pairs_are_folded():
@@ -273,7 +273,7 @@ def test_a_summary_keeps_to_its_room():
     shown = text.count("<summary>BROKEN")
     assert 0 < shown < 100
     assert len(text.encode()) <= 20_000
-    assert text.endswith(f"\n{100 - shown} more would not fit in here: see the log.\n\n")
+    assert text.endswith(f"\n{100 - shown} more did not fit here: see the log.\n\n")
     assert len(job_summary(results).encode()) > 20_000
 
 

@@ -382,7 +382,7 @@ def test_a_stale_entry_fails_the_run(ledger):
     assert status == 1
     assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: its trace holds" in printed
     status, printed = run("ledger", "verify", "--ledger", path)
-    assert (status, "0 of 1 entries for it are true" in printed) == (1, True)
+    assert (status, "0 of 1 entries for this version are true" in printed) == (1, True)
 
 
 def test_without_a_ledger_nothing_is_known():
@@ -519,14 +519,16 @@ def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
     assert '">=1.13,<2.6.0"' in printed
     assert run("ledger", "update", *results, "--ledger", path, "--write")[1] == f"wrote {path}\n"
     assert path.read_text() == printed
-    assert "is true of these" in run("ledger", "update", *results, "--ledger", path, "--write")[1]
+    assert (
+        "already agrees with" in run("ledger", "update", *results, "--ledger", path, "--write")[1]
+    )
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([], "has no results of check in it"),
-        (replace(rows("2.4.1"), schema=99), "has schema 99, and this harness reads 2"),
+        ([], "has no results in it"),
+        (replace(rows("2.4.1"), schema=99), "has schema 99, but this version reads 2"),
         (replace(rows("2.4.1"), complete=False), "is from a run that was stopped"),
         (rows("2.0.1"), "is the second file for torch 2.0.1"),
     ],
@@ -888,10 +890,10 @@ def test_verify_passes_for_what_update_has_written(tmp_path, command, name):
     count = 4 if name.endswith("SUBJECTS") else 2
     status, text, _ = command("ledger", "verify", "--ledger", "new.toml")
     assert status == 0
-    assert f"{count} of {count} entries for it are true" in text
+    assert f"{count} of {count} entries for this version are true" in text
     command("check", name, *checks, "--json", "again.json")
     status, text, _ = command("ledger", "update", "again.json", "--ledger", "new.toml", "--write")
-    assert (status, text) == (0, "new.toml is true of these results already\n")
+    assert (status, text) == (0, "new.toml already agrees with these results\n")
 
 
 def test_update_never_writes_to_an_installed_package(tmp_path):

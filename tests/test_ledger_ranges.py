@@ -77,7 +77,7 @@ def test_overlaps_are_refused_and_what_no_run_tells_is_counted(run):
     status, lines = run({"2.1.0": True, "2.2.0": True, "2.3.0": True}, "<2.2.0", ">=2.2.0")
     assert (status, lines) == (
         0,
-        ["2 entries, 3 releases, 4 moves: 2 refused: it overlaps another one, "
+        ["2 entries, 3 releases, 4 moves: 2 refused: it overlaps another range, "
          "1 refused: it covers no version, 1 BROKEN"],
     )  # fmt: skip
     status, lines = run(broken, ">=2.2.0", check="resume_by_pickle")
@@ -85,5 +85,5 @@ def test_overlaps_are_refused_and_what_no_run_tells_is_counted(run):
 
 
 def test_a_release_where_a_range_ends_must_be_there(run):
-    with pytest.raises(LedgerError, match=r"torch 2\.0, 2\.2\.0, and no RESULT is from there"):
+    with pytest.raises(LedgerError, match=r"torch 2\.0, 2\.2\.0, but there is no RESULT for it"):
         run({"2.1.0": True}, "<2.2.0,>=2.0")

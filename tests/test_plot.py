@@ -69,8 +69,8 @@ def test_both_runs_of_every_group_are_drawn_with_save_and_resume():
         assert drawn[f"first {group}"] == ([3], pytest.approx([0.025 * factor]))
     assert [axes.get_ylabel() for axes in figure.axes] == ["lr, group 0", "lr, group 1"]
     assert "save:a resume:a" in texts(figure)
-    assert "epoch 3: 0.025, must be 0.05" in texts(figure)
-    assert "epoch 3: 0.0025, must be 0.005" in texts(figure)
+    assert "epoch 3: expected 0.05, got 0.025" in texts(figure)
+    assert "epoch 3: expected 0.005, got 0.0025" in texts(figure)
     marked = [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert [list(xs) for xs in marked] == [[3, 3]]
     assert STEP_BUG in figure.get_suptitle()
@@ -113,7 +113,7 @@ def test_a_difference_that_nobody_would_see_has_a_panel_of_its_own():
     assert xs[0] == 3
     assert gaps[0] == view.wrong[0] - view.right[0]
     assert 0 < abs(gaps[0]) < 1e-7
-    assert "epoch 3: 0.049999998, must be 0.05" in texts(figure)
+    assert "epoch 3: expected 0.05, got 0.049999998" in texts(figure)
 
 
 def test_what_is_broken_beside_the_lr_is_what_is_drawn():
@@ -138,7 +138,7 @@ def test_a_check_of_the_state_has_a_picture_where_an_lr_shows_it():
     published = subject_called("PublishedLinearAnnealingLR")
     trace = "num_annealing_steps=4 num_total_steps=9 train:9"
     view = shown(published, "lr_is_never_negative", trace)
-    assert view.said[0] == "epoch 9: -0.02, must be 0"
+    assert view.said[0] == "epoch 9: expected 0, got -0.02"
     assert lines(figure_of(view))["first 0"] == ([9], pytest.approx([-0.02]))
     assert shown(EmptiesTheDict, "loading_leaves_its_argument_alone", "save:a") is None
 
@@ -164,7 +164,7 @@ def test_a_picture_is_text_and_the_same_each_time():
     assert content == picture_of(result)
     root = ElementTree.fromstring(content)
     said = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
-    assert "epoch 3: 0.025, must be 0.05" in said
+    assert "epoch 3: expected 0.05, got 0.025" in said
     assert "uninterrupted" in said
     assert picture_of(result, "png").startswith(b"\x89PNG")
     with pytest.raises(HarnessError, match="must end with"):
@@ -278,7 +278,7 @@ def test_a_long_schedule_is_resumed_everywhere_and_followed_as_far_as_there_is_r
 def test_what_a_subject_does_not_promise_is_said(command, tmp_path):
     status, printed, _ = command("plot", "LambdaLR-stateful")
     assert status == 0
-    assert "resume_by_last_epoch is not done: its callable changes" in printed
+    assert "resume_by_last_epoch was not tried: its callable changes" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["LambdaLR-stateful.svg"]
 
 
@@ -286,9 +286,9 @@ def test_a_plot_says_what_it_shows(command, tmp_path):
     assert command("plot", "StepLR", "-o", "s.png") == (
         0,
         "wrote s.png\n"
-        "resume_optimizer_then_scheduler goes on right at each of 13 epochs\n"
-        "resume_by_last_epoch goes on right at 8 of 12 epochs. "
-        "resume_by_last_epoch goes wrong at 4 of 12 epochs: 3, 6, 9, 12\n",
+        "resume_optimizer_then_scheduler is right at all 13 epochs\n"
+        "resume_by_last_epoch is right at 8 of 12 epochs. "
+        "resume_by_last_epoch is wrong at 4 of 12 epochs: 3, 6, 9, 12\n",
         "",
     )
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")

@@ -182,13 +182,13 @@ def test_merged_shards_are_the_run_as_a_whole(command, tmp_path):
 def test_a_shard_that_is_none_is_said(command, shard):
     status, printed, errors = command("check", "StepLR", f"--shard={shard}")
     assert (status, printed) == (2, "")
-    assert f"must be as 2/5, the second of five (got '{shard}')" in errors
+    assert f"must look like 2/5 for the second of five (got '{shard}')" in errors
 
 
 def test_more_shards_than_pairs_are_said(command):
     status, _, errors = command("check", "StepLR", "--check", LAST_EPOCH, "--shard", "2/2")
     assert status == 2
-    assert "fewer pairs than parts" in errors
+    assert "more parts than pairs" in errors
 
 
 def shard(part, *pairs, **changes):
@@ -210,14 +210,14 @@ def test_merged_pairs_come_in_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([FIRST], "not all shards are there: 2/2 would complete them"),
+        ([FIRST], "some shards are missing: also give 2/2"),
         ([FIRST, FIRST], "are both shard 1/2: give one of them"),
-        ([FIRST, replace(SECOND, torch="2.4.1")], "has torch '2.4.1' and .*0 '2.13.0'"),
-        ([FIRST, replace(SECOND, seed=1)], "has seed 1 and .*0 0: give the shards of one run"),
-        ([FIRST, replace(SECOND, shard="2/3")], "is shard 2/3 and .* is one of 2"),
+        ([FIRST, replace(SECOND, torch="2.4.1")], "has torch '2.4.1', but .*0 has '2.13.0'"),
+        ([FIRST, replace(SECOND, seed=1)], "has seed 1, but .*0 has 0: give the shards of one run"),
+        ([FIRST, replace(SECOND, shard="2/3")], "is shard 2/3, but .* is one of 2"),
         ([FIRST, replace(SECOND, complete=False)], "is from a run that was stopped"),
         ([FIRST, replace(SECOND, shard="")], "does not say which shard it is"),
-        ([FIRST, shard("2/2", ("a", "x"))], "a pair is in two of the files"),
+        ([FIRST, shard("2/2", ("a", "x"))], "two of the files contain the same pair"),
     ],
 )
 def test_what_is_no_whole_run_is_refused(tmp_path, files, said):

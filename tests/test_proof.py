@@ -90,7 +90,7 @@ def assert_tells_the_truth(status, printed, result):
         if key == "raises":
             continue
         if key in expected:
-            assert bare(f"{key} must be {expected[key]}") in bare(printed)
+            assert bare(f"expected {key} {expected[key]}") in bare(printed)
         else:  # which of two contracts it follows, and it is neither
             assert all(bare(other) in bare(printed) for other in expected.values())
 

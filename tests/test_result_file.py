@@ -235,7 +235,7 @@ SHOWN = (*RESULT, "counterexample")
 )  # fmt: skip
 def test_a_key_that_is_missing_is_named(place, tmp_path):
     message = refusal(changed(*place, to=...), tmp_path)
-    assert message.startswith("is not as check --json wrote it (")
+    assert message.startswith("is not what check --json writes (")
     assert f"'{place[-1]}' is missing" in message
     assert message.endswith("): write it again")
 
@@ -276,7 +276,7 @@ def test_a_key_that_is_missing_is_named(place, tmp_path):
 )  # fmt: skip
 def test_a_value_of_another_type_or_that_cannot_be_is_refused(place, wrong, tmp_path):
     message = refusal(changed(*place, to=wrong), tmp_path)
-    assert message.startswith("is not as check --json wrote it (")
+    assert message.startswith("is not what check --json writes (")
     assert message.endswith("): write it again")
 
 
@@ -297,8 +297,8 @@ def test_the_place_of_what_is_wrong_is_told(tmp_path):
 )  # fmt: skip
 def test_another_schema_is_refused_with_its_version(schema, said, tmp_path):
     assert refusal(changed("schema", to=schema), tmp_path) == (
-        f"has schema {said}, and this harness reads {SCHEMA}: "
-        "write it again with this version's check --json"
+        f"has schema {said}, but this version reads {SCHEMA}: "
+        "write it again with this version of check --json"
     )
 
 
@@ -311,7 +311,7 @@ def test_a_schema_that_only_looks_the_same_is_refused(schema, tmp_path):
     "text", ["[]", "null", "3", '"results"', "{}", '{"schema": 2}', '{"results": []}']
 )
 def test_json_without_results_is_refused(text, tmp_path):
-    assert refusal(text, tmp_path) == "has no results of check in it: give a file of check --json"
+    assert refusal(text, tmp_path) == "has no results in it: give a file that check --json wrote"
 
 
 @pytest.mark.parametrize(

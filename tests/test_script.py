@@ -69,14 +69,14 @@ def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
             assert status == 1
             printed = "\n".join(lines)
         assert f"torch {result.torch}" in printed
-        assert "Needs torch alone" in text
+        assert "Needs only torch" in text
         expected, actual = result.counterexample.expected, result.counterexample.actual
         for name, value in actual.items():
             assert str(value) in printed
             if name == "raises":
                 continue
             if name in expected:
-                assert f"{name} must be {expected[name]}" in printed
+                assert f"expected {name} {expected[name]}" in printed
             else:  # which of two contracts it follows, and it is neither
                 assert all(str(other) in printed for other in expected.values())
 

@@ -160,7 +160,7 @@ def test_a_script_whose_own_part_is_broken_exits_125(old, run_script):
 
 
 def test_what_concerns_the_bug_is_in_the_first_40_lines():
-    head, _, rest = STEP_SCRIPT.partition("\n\n# What it uses.\n")
+    head, _, rest = STEP_SCRIPT.partition("\n\n# Helpers.\n")
     assert len(head.splitlines()) <= 40
     assert len(rest.splitlines()) <= 145
     for line in ("scheduler = build(optimizer, last_epoch=checkpoint[\"epoch\"] - 1)",
@@ -188,16 +188,16 @@ def test_the_three_kinds_of_script(module, run_script, tmp_path, monkeypatch):
         return text, text.splitlines()[1]
 
     alone, line = head("torch")
-    assert line == "Needs torch alone: everything else is in this file."
+    assert line == "Needs only torch: everything else is in this file."
     assert "class Decays(StepLR):" in alone
     done = run_script(alone)
     assert (done.returncode, done.stderr) == (1, "")
     library, line = head("library")
-    assert line == "Needs torch, and a_library as installed; pasted into this file: users_glue."
+    assert line == "Needs torch and an installed a_library; pasted into this file: users_glue."
     assert "from a_library import Decays" in library
     assert "users_glue import" not in library
     everything, line = head("all")
-    assert line == "Needs torch, and users_glue, imported: installed, or beside this file."
+    assert line == "Needs torch and users_glue, either installed or in the folder of this file."
     assert "from users_glue import build" in everything
     assert write_script(subject, BY_LAST_EPOCH, trace) == everything  # not said to be standalone
     files = [site / "a_library.py", tmp_path / "users_glue.py"]
@@ -215,7 +215,7 @@ def test_the_command_writes_each_kind(command):
             "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", imports
         )
         assert status == 0
-        assert "Needs torch alone" in printed
+        assert "Needs only torch" in printed
     assert (
         command(
             "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", "none"

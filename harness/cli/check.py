@@ -44,7 +44,7 @@ def _shard(
         return 1, 1
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value)
     if not found or int(found[1]) > int(found[2]):
-        raise click.BadParameter(f"must be as 2/5, the second of five (got {value!r})")
+        raise click.BadParameter(f"must look like 2/5 for the second of five (got {value!r})")
     return int(found[1]), int(found[2])
 
 
@@ -56,16 +56,16 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 
 @click.command()
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
-@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+@click.option("--installed", is_flag=True, help="Check the subjects that installed packages ship.")
 @click.option(
-    "--check", "checks", metavar="NAME", multiple=True, help="Only this check; repeatable."
+    "--check", "checks", metavar="NAME", multiple=True, help="Run only this check; repeatable."
 )
-@click.option("--all-checks", is_flag=True, help="The opt-in checks too.")
+@click.option("--all-checks", is_flag=True, help="Run the opt-in checks too.")
 @click.option(
     "--kwargs",
     metavar="OPTIONS",
     default="",
-    help="Options for the SUBJECTs, such as 'step_size=3 gamma=0.5'.",
+    help="Options for every SUBJECT, such as 'step_size=3 gamma=0.5'.",
 )
 @click.option(
     "--max-examples",
@@ -73,7 +73,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=click.IntRange(min=0),
     default=25,
     show_default=True,
-    help="Traces of the search for each pair, after the sweep; 0 for the sweep alone.",
+    help="Random traces to try for each pair, after the sweep; 0 runs only the sweep.",
 )
 @click.option("--seed", metavar="N", type=int,
               help="Seed of the search.  [default: 0; a random one with explore]")  # fmt: skip
@@ -83,22 +83,24 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     type=SECONDS,
     default=30.0,
     show_default=True,
-    help="For each pair of subject and check.",
+    help="Time limit for each pair of subject and check.",
 )
 @click.option("--time-budget", metavar="SECONDS", type=SECONDS,
-              help="For all pairs together: all are swept before any is searched, and what was "
-              "not got to is said.")  # fmt: skip
+              help="Time limit for all pairs together. Every pair is swept before any is "
+              "searched; the report lists what was not searched.")  # fmt: skip
 @click.option("--profile", type=click.Choice(["gate", "explore"]), default="gate",
-              show_default=True, help="explore: draw anew until it is stopped, and keep what is "
-              "found for the next time.")  # fmt: skip
+              show_default=True, help="gate: check every pair once. explore: keep searching with "
+              "fresh seeds until stopped, and save the counterexamples for the next "
+              "run.")  # fmt: skip
 @click.option("--shard", metavar="K/N", callback=_shard,
-              help="The K-th of N parts of the pairs, for N jobs; see `merge`.")  # fmt: skip
+              help="Check only the K-th of N parts of the pairs, to split a run over N jobs; see "
+              "`merge`.")  # fmt: skip
 @click.option(
     "--json",
     "json_file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write the results as data.",
+    help="Write the results as JSON.",
 )
 @click.option(
     "--scripts",
@@ -110,14 +112,15 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     "--plots",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Draw every counterexample; needs matplotlib.",
+    help="Draw a picture of every counterexample; needs matplotlib.",
 )
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the report as one page, with pictures and scripts.")  # fmt: skip
+              help="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip
 @LEDGER
-@click.option("--no-ledger", is_flag=True, help="Take nothing for known.")
+@click.option("--no-ledger", is_flag=True, help="Ignore all ledgers.")
 @click.option("--search-known", is_flag=True,
-              help="Search known failures, too, for what the ledger does not tell.")  # fmt: skip
+              help="Also search known failures for defects that are not in the "
+              "ledger.")  # fmt: skip
 @CI
 @RESUME_PYTHON
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
@@ -144,13 +147,13 @@ def check(
     ci: str,
     resume_python: str,
 ) -> int:
-    """Check SUBJECTs; by default every scheduler of PyTorch, and ours.
+    """Check each SUBJECT. The default is every scheduler of PyTorch and of this project.
 
-    A package or module stands for all schedulers that it defines; with one that can't
-    be built, or can't be loaded, the exit status is not 0.
+    Name a package or module to check every scheduler that it defines. If one of them
+    can't be loaded or built, the exit status is not 0.
 
-    Exit status: 0 nothing is broken, 1 something is, 2 something is unknown or an
-    argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit status: 0 nothing is broken, 1 something is broken, 2 something is unknown or
+    an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.checks.registry import select_checks
     from harness.cli.outputs import Outputs
@@ -170,7 +173,7 @@ def check(
     from harness.subjects.registered import choose_subjects, known_failures
 
     if kwargs and not subjects:
-        raise click.UsageError("--kwargs needs a SUBJECT to give them to")
+        raise click.UsageError("--kwargs needs a SUBJECT")
     found = choose_subjects(subjects, options_of(kwargs), installed=installed)
     chosen = found.subjects
     selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
@@ -192,13 +195,13 @@ def check(
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit)
     if no_ledger and (ledgers or search_known):
-        raise click.UsageError("--no-ledger leaves nothing for --ledger or --search-known")
+        raise click.UsageError("--no-ledger can't be combined with --ledger or --search-known")
     known = NOTHING_KNOWN
     if not no_ledger:
         known = known_failures(ledgers, chosen, selected)
     pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
     if not pairs and shard[1] > 1:
-        raise click.UsageError("--shard: there are fewer pairs than parts, and none for this one")
+        raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
 
     def make(subject: Subject, budget: Budget, examples: Examples | None = None) -> SubjectSession:
         names = {check.name for check in selected}
@@ -249,11 +252,11 @@ def check(
 def _explored(
     pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None
 ) -> Iterator[tuple[int, Result]]:
-    """The results of `explore`, until `seconds` are over if given."""
+    """The results of `explore`, until it is stopped or `seconds` are over."""
     from harness.engine.ordering import explore
     from harness.engine.saved_examples import Examples
 
-    click.echo(f"seed {budget.seed}; Ctrl-C ends it, and what is found is kept", err=True)
+    click.echo(f"seed {budget.seed}; Ctrl-C to stop; counterexamples are saved", err=True)
     end = time.monotonic() + seconds if seconds is not None else math.inf
     for found in explore(pairs, make, budget, Examples.here()):
         yield found
@@ -264,7 +267,7 @@ def _explored(
 def _run(
     pairs: Sequence[Pair], checked: Iterator[tuple[int, Result]], *, explores: bool
 ) -> tuple[dict[int, Result], bool]:
-    """The last result of every pair, by its index, and whether all came."""
+    """The last result of each pair, by its index, and whether the run reached its end."""
     from harness.report.text import tried_text
 
     results: dict[int, Result] = {}
@@ -282,7 +285,7 @@ def _run(
     except KeyboardInterrupt:
         heard()
         if not explores:
-            click.echo("interrupted: this is what was found so far", err=True)
+            click.echo("interrupted: here are the results so far", err=True)
         return results, explores
     return results, True
 
@@ -299,9 +302,9 @@ def _check_lines() -> list[str]:
 
 @click.command("list")
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
-@click.option("--installed", is_flag=True, help="Those that installed packages ship.")
+@click.option("--installed", is_flag=True, help="List the subjects that installed packages ship.")
 def list_(subjects: tuple[str, ...], installed: bool) -> int:
-    """Show the subjects and the checks, a line each; of a package what it defines."""
+    """List the subjects and the checks. For a package, list the schedulers it defines."""
     from harness.cli.show import show_missed
     from harness.subjects.registered import choose_subjects
 
@@ -319,10 +322,10 @@ def list_(subjects: tuple[str, ...], installed: bool) -> int:
 def _built_by(subject: Subject) -> str:
     from harness.core.literals import format_value
 
-    said = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
+    words = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
     for name, value in subject.options.items():
         try:
-            said.append(f"{name}={format_value(value)}")
+            words.append(f"{name}={format_value(value)}")
         except TraceError:
-            said.append(f"{name}=...")
-    return " ".join(said)
+            words.append(f"{name}=...")
+    return " ".join(words)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both end a run in the same way, and neither is lost."""
+"""Ctrl-C and SIGTERM: both end a run in the same way, and no signal is lost."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from harness.core.errors import TimeLimit
 
 AGAIN = 2.0
-"""After how many seconds an interrupt that nobody heard is raised again."""
+"""Seconds after which an interrupt that nobody handled is raised again."""
 SOON = 0.01
-"""The same where Python says that it ignored the exception."""
+"""The same, if Python reports that it ignored the exception."""
 _timers: list[threading.Timer] = []
 
 
 def heard() -> None:
-    """An interrupt has arrived where it is taken care of."""
+    """Stop raising the interrupt again: the caller handles it now."""
     while _timers:
         _timers.pop().cancel()
 
@@ -35,12 +35,13 @@ def _raise_again(number: int, seconds: float) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, again and again until it is `heard`.
+    """Make SIGTERM and Ctrl-C raise KeyboardInterrupt again and again until one is `heard`.
 
-    For what is raised in some places is swallowed, be it by Python, which ignores it in what
-    Hypothesis does at a garbage collection, or by the code of a scheduler. While torch is
-    imported, which swallows it or aborts, a signal ends the program at once: nothing is being
-    written then. The list will hold the exit status after SIGTERM.
+    Once is not enough, because some code swallows the exception: Python ignores it in the
+    callback that Hypothesis runs at a garbage collection, and a scheduler may catch it. While
+    torch is being imported, a signal ends the program at once: the import swallows the exception
+    or aborts, and nothing is being written yet. After SIGTERM, the yielded list holds the exit
+    status.
     """
     status: list[int] = []
 

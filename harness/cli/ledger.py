@@ -18,7 +18,7 @@ FILES = click.option(
     metavar="FILE",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="A ledger of your own, in place of the installed ones; repeatable.",
+    help="Use your own ledger instead of the installed ones; repeatable.",
 )
 RESULTS = click.argument(
     "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
@@ -27,15 +27,16 @@ RESULTS = click.argument(
 
 @click.group()
 def ledger() -> None:
-    """See whether a ledger of known failures is true, and update it."""
+    """Verify and update a ledger of known failures."""
 
 
 @ledger.command()
 @FILES
 def verify(files: tuple[Path, ...]) -> int:
-    """Run the trace of every entry, and say whether its range is right for the installed torch.
+    """Run the trace of every entry, to see if its range is right for the installed torch.
 
-    Exit status: 0 every range is right, 1 one is not, 2 one can't be judged.
+    Exit status: 0 every range is right, 1 at least one is wrong, 2 at least one can't be
+    decided.
     """
     import torch
 
@@ -67,9 +68,9 @@ def verify(files: tuple[Path, ...]) -> int:
     more = verdicts.count(Verdict.BROKEN)
     true = verdicts.count(Verdict.KNOWN)
     click.echo(
-        f"torch {version}: {true} of {len(about)} entries for it are true; of "
-        f"{len(entries) - len(about)} entries for other versions, {more or 'none'} "
-        f"{'is' if more < 2 else 'are'} true here as well"
+        f"torch {version}: {true} of {len(about)} entries for this version are true; "
+        f"{more or 'none'} of {len(entries) - len(about)} entries for other versions "
+        f"{'is' if more < 2 else 'are'} also true here"
     )
     if Verdict.UNKNOWN in verdicts:
         return FAILED
@@ -79,13 +80,14 @@ def verify(files: tuple[Path, ...]) -> int:
 @ledger.command()
 @RESULTS
 @FILES
-@click.option("--write", is_flag=True, help="Write the file of --ledger; else print it.")
+@click.option("--write", is_flag=True, help="Write to the --ledger FILE instead of printing.")
 def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> int:
-    """Print the ledger that RESULTs show, each written by `check --json` on another torch.
+    """Print the ledger, updated to agree with the RESULTs.
 
-    Ranges become true of all RESULTs, a failure without an entry gets one, and an entry that is
-    true nowhere is deleted. Comments stay, and so do ranges of versions without a RESULT.
-    Without --ledger the installed ledger is printed; an installed package is never written to.
+    Each RESULT is a file that `check --json` wrote, one for each torch version. Ranges change
+    to fit all RESULTs, a failure without an entry gets one, and an entry that is true on no
+    version is deleted. Comments stay, and so do ranges for versions without a RESULT. Without
+    --ledger, the installed ledger is updated and printed; installed packages are never changed.
     """
     from harness.core.files import check_writable, write_text
     from harness.core.ledger import read_ledger, read_text
@@ -95,7 +97,7 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
         raise click.UsageError("--ledger: only one file can be updated at a time")
     if write and not files:
         raise click.UsageError(
-            "--write needs --ledger FILE: an installed ledger is not changed. To keep a copy, "
+            "--write needs --ledger FILE: an installed ledger is never changed. To keep a copy, "
             "redirect the output: ledger update RESULT... > known.toml"
         )
     path = files[0] if files else _installed()
@@ -108,7 +110,7 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
         click.echo(new, nl=False)
         return OK
     if new == text:
-        click.echo(f"{path} is true of these results already")
+        click.echo(f"{path} already agrees with these results")
         return OK
     check_writable(path)
     write_text(path, new)
@@ -120,12 +122,12 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
 @RESULTS
 @FILES
 def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
-    """Say which ranges could begin or end one release away without a run turning red.
+    """List the ranges that could begin or end one release away without a run turning red.
 
-    Each RESULT is what `check --json` wrote on one release; every release where a range begins
-    or ends must be among them. Nothing is run.
+    Each RESULT is a file that `check --json` wrote on one release. There must be one for every
+    release where a range begins or ends. Nothing is run.
 
-    Exit status: 0 every range is tight, 1 one is not, 2 the files can't be compared.
+    Exit status: 0 every range is tight, 1 at least one is not, 2 the files can't be compared.
     """
     from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
     from harness.report.result_file import read_results
@@ -151,7 +153,7 @@ def _installed() -> Path:
     if len(found) != 1:
         several = ", ".join(f"{one.path} ({one.package})" for one in found)
         raise click.UsageError(
-            f"several packages ship a ledger: copy one, and name it with --ledger: {several}"
+            f"several packages ship a ledger: copy one and name the copy with --ledger: {several}"
             if found
             else "no installed package ships a ledger: name yours with --ledger FILE"
         )

@@ -35,12 +35,12 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the end)
-    if os.getcwd() not in sys.path:  # as `python -m` has it, for module:attribute
+    if os.getcwd() not in sys.path:  # `python -m` adds it too; module:attribute needs it
         sys.path.insert(0, os.getcwd())
     with interruptible() as interrupted, stdout_kept():
         status = _status()
-    # Python dies of SIGINT, whatever the status, if a KeyboardInterrupt ever passed through an
-    # exec of text (dataclasses does that at import) and nothing was executed so since
+    # If a KeyboardInterrupt ever passed through an exec of text (dataclasses does that at
+    # import), Python ends with SIGINT, whatever the status. Another exec of text prevents that.
     exec("")
     sys.exit(*interrupted or (status,))
 
@@ -51,7 +51,7 @@ def _status() -> int:
         status = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit:  # not Click's, which returns a status
-        click.echo("error: a subject or a check ended the program by sys.exit", err=True)
+        click.echo("error: a subject or a check called sys.exit", err=True)
         status = FAILED
     except HarnessError as error:
         tell(f"error: {error}")
@@ -61,7 +61,7 @@ def _status() -> int:
     except click.ClickException as error:
         error.show()
         status = FAILED
-    except (BrokenPipeError, _ReaderIsGone):  # who reads the pipe has seen enough
+    except (BrokenPipeError, _ReaderIsGone):  # whoever reads the pipe has seen enough
         no_more_output()
         status = FAILED
     except OSError as error:
@@ -72,7 +72,7 @@ def _status() -> int:
 
 
 class _ReaderIsGone(Exception):
-    """A BrokenPipeError, at which Click would end the program by sys.exit, as a subject may."""
+    """A BrokenPipeError. Click would answer one with sys.exit, which a subject may also call."""
 
 
 class _Commands(click.Group):
@@ -88,10 +88,10 @@ class _Commands(click.Group):
 def cli() -> None:
     """Check that a PyTorch learning-rate schedule survives a checkpoint.
 
-    A SUBJECT is a listed name, or module:attribute: a harness.Subject, or a
-    scheduler class or function build(optimizer, last_epoch=-1). It may also be
-    written as package.module.attribute or path/to/file.py:attribute. A CHECK is
-    a listed name, or module:attribute. To see both: python -m harness list
+    A SUBJECT is a listed name or module:attribute, which is a harness.Subject, a
+    scheduler class or a function build(optimizer, last_epoch=-1). You can also
+    write package.module.attribute or path/to/file.py:attribute. A CHECK is a
+    listed name or module:attribute. To list the names: python -m harness list
     """
 
 
@@ -101,7 +101,7 @@ def cli() -> None:
 @click.argument("trace")
 @RESUME_PYTHON
 def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
-    """Run exactly TRACE, and say: still broken, holds, or cannot tell.
+    """Run TRACE once more, and print: still broken, holds, or cannot tell.
 
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
     """
@@ -135,11 +135,11 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
 @click.argument("check_name", metavar="CHECK")
 @click.argument("trace")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write to FILE rather than to standard output.")  # fmt: skip
+              help="Write to FILE instead of standard output.")  # fmt: skip
 @click.option("--imports", type=click.Choice(["torch", "library", "all"]),
-              help="What the script imports; everything else is pasted into it. torch: torch "
-              "alone. library: installed packages too, so that a fix in one can be tested. all: "
-              "your own modules too.  [default: torch if the subject is standalone, else "
+              help="What the script imports; everything else is pasted into it. torch: only "
+              "torch. library: also installed packages, so that a fix in one can be tested. all: "
+              "also your own modules.  [default: torch if the subject is standalone, else "
               "all]")  # fmt: skip
 @RESUME_PYTHON
 def script(
@@ -150,10 +150,10 @@ def script(
     imports: str | None,
     resume_python: str,
 ) -> int:
-    """Write a script that shows TRACE in plain torch code.
+    """Write a script that reproduces TRACE in plain torch code.
 
-    The script exits with 1 while the bug is there, 0 when it is gone, and 125 when that
-    can't be told, as `git bisect run` expects.
+    The script exits with 1 if the bug is there, 0 if it is gone, and 125 if it can't
+    tell, so that `git bisect run` can use it.
     """
     from harness.checks.registry import as_check
     from harness.core.files import check_writable, write_text
@@ -182,16 +182,17 @@ def script(
 
 @cli.command()
 @click.option("--quick", is_flag=True,
-              help="Each fault by one of its checks, the controls by the sweep alone.")  # fmt: skip
+              help="Try each fault with only one of its checks, and the controls with only the "
+              "sweep.")  # fmt: skip
 @click.option(
     "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
 )
 @click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Repeat it with so many seeds: a fault must be caught by 19 of 20.")  # fmt: skip
+              help="Repeat with this many seeds; 19 of 20 must catch each fault.")  # fmt: skip
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=os.cpu_count() or 1,
-              show_default="all cores", help="Processes.")  # fmt: skip
+              show_default="all cores", help="Number of processes.")  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the trials as data.")  # fmt: skip
+              help="Write the trials as JSON.")  # fmt: skip
 @click.option("--faults", metavar="MODULE:NAME", multiple=True,
               help="A list of planted faults; repeatable.")  # fmt: skip
 @click.option("--controls", metavar="MODULE:NAME", multiple=True,
@@ -205,14 +206,14 @@ def selftest(
     faults: tuple[str, ...],
     controls: tuple[str, ...],
 ) -> int:
-    """Prove the harness on this machine and this PyTorch.
+    """Test the harness itself on this machine and this PyTorch.
 
-    Planted faults, schedulers with one known defect, must each be caught by exactly
-    the checks of its record; controls, correct schedulers, by none. Without --faults
-    and --controls, those that installed packages ship are tried.
+    A planted fault is a scheduler with one known defect: exactly the checks in its
+    record must catch it. A control is a correct scheduler: no check may fail on it.
+    Without --faults and --controls, the ones that installed packages ship are tried.
 
-    Exit status: 0 all is as it must be, 1 it is not, 2 something is unknown,
-    130 after Ctrl-C, 143 after SIGTERM.
+    Exit status: 0 everything is as expected, 1 something is not, 2 something is
+    unknown, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.core.files import check_writable, write_text
     from harness.core.result import Budget
@@ -234,7 +235,7 @@ def selftest(
                 show(len(trials), trial.name, selftest_report.line(trial))
     except KeyboardInterrupt:
         heard()
-        click.echo("interrupted: nothing is proven", err=True)
+        click.echo("interrupted: the selftest has no result", err=True)
         return INTERRUPTED
     outputs = Outputs()
     if json_file is not None:
@@ -253,12 +254,12 @@ for command in (check, list_, ledger, plot):
 @click.argument("results", metavar="RESULT...", nargs=-1, required=True,
                 type=click.Path(path_type=Path))  # fmt: skip
 @click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the results as one file.")  # fmt: skip
+              help="Write the results to one JSON file.")  # fmt: skip
 @CI
 def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
-    """Put the RESULTs of all shards of one run together, and report as `check` does.
+    """Merge the RESULTs of all shards of one run, and print the report of `check`.
 
-    Exit status: that of `check`; 2 where the files are not all the parts of one run.
+    Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
     from harness.cli.show import show_results, status_of
     from harness.core.files import check_writable, write_text
@@ -287,14 +288,14 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def diff(old: Path, new: Path) -> int:
-    """Say what changed from OLD to NEW, two files that check --json wrote.
+    """Show what changed from OLD to NEW, two files that `check --json` wrote.
 
-    What only one of them has is named, and not compared; so it is with what a
-    stopped run lacks. Drawn options differ between versions: what is broken with
-    options that OLD was not checked with is told apart, and counts as newly broken.
+    Pairs that only one file has are listed but not compared; a run that was stopped
+    lacks some. Random options differ between versions: a failure with options that OLD
+    was not checked with is listed separately, and counts as newly broken.
 
-    Exit status: 0 nothing is newly broken and no LR changed without a resume by more
-    than rounding, 1 otherwise, 2 the files can't be compared.
+    Exit status: 0 nothing is newly broken, and without a resume no LR changed by more
+    than rounding; 1 otherwise; 2 the files can't be compared.
     """
     from harness.report.diff import compare, text
     from harness.report.result_file import read_results
@@ -308,18 +309,18 @@ def diff(old: Path, new: Path) -> int:
 @click.argument("results", metavar="RESULT...", nargs=-1, required=True,
                 type=click.Path(path_type=Path))  # fmt: skip
 @click.option("--markdown", "markdown_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the table for a README.")  # fmt: skip
+              help="Write the table as Markdown, for a README.")  # fmt: skip
 @click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write a page with the counterexample behind each cell.")  # fmt: skip
+              help="Write an HTML page with the counterexample behind each cell.")  # fmt: skip
 def matrix(
     results: tuple[Path, ...],
     markdown_file: Path | None,
     html_file: Path | None,
 ) -> int:
-    """Merge RESULTs of several torch versions: what is broken on which.
+    """Show what is broken on which torch version, as one table.
 
-    Each RESULT is what `check --json` wrote, one for each version. Without an option
-    the table goes to standard output, as Markdown.
+    Each RESULT is a file that `check --json` wrote, one for each version. Without
+    options, the table is printed as Markdown.
     """
     from harness.core.files import check_writable, write_text
     from harness.report.html import matrix_page

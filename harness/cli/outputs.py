@@ -1,4 +1,4 @@
-"""The outputs of a command: one that fails stops no other, and changes no verdict."""
+"""The outputs of a command. If one fails, the others are still written; verdicts do not change."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Outputs", "no_more_output", "say", "tell"]
 
 
 class Outputs:
-    """Whether an output of this command has `failed` so far."""
+    """Remembers whether an output of this command has `failed`."""
 
     def __init__(self) -> None:
         self.failed = False
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """Write one output inside; why it can't be written goes to standard error."""
+        """Write one output inside the block; an error is printed to standard error."""
         try:
             yield
         except HarnessError as error:
@@ -33,7 +33,7 @@ class Outputs:
 
     @contextlib.contextmanager
     def printed(self) -> Iterator[None]:
-        """Print inside; where standard output fails, the rest of it is dropped."""
+        """Print inside the block; if standard output fails, the rest is dropped."""
         try:
             yield
             sys.stdout.flush()
@@ -43,18 +43,18 @@ class Outputs:
             tell(f"error: cannot write the output: {error.strerror}")
 
     def status(self, status: int) -> int:
-        """The exit status where the verdicts alone would make it `status`."""
+        """The exit status, given the `status` that the verdicts alone would make."""
         return status or (FAILED if self.failed else 0)
 
 
 def say(text: str = "") -> None:
-    """Print a line, or several, whose every character can be printed."""
+    """Print text, with every character that can't be printed escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def tell(text: str) -> None:
-    """Print to standard error as `say` does; where that fails, there is nobody to tell it to."""
+    """Like `say`, but to standard error. If that fails too, the text is dropped."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     try:
         click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), err=True)
@@ -63,5 +63,5 @@ def tell(text: str) -> None:
 
 
 def no_more_output() -> None:
-    """Give what is still buffered for standard output nowhere to fail."""
+    """Send what is still buffered for standard output to the null device, so it can't fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

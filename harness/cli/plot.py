@@ -9,25 +9,27 @@ import click
 from harness.cli.options import OK, options_of
 
 MOST_CURVES = 5
-"""So many can be told apart."""
+"""With more curves than this, a reader can't tell which is which."""
 
 
 @click.command()
 @click.argument("subject")
 @click.option("--kwargs", metavar="OPTIONS", multiple=True,
-              help="Options for the SUBJECT; repeated, several curves.")  # fmt: skip
+              help="Options for the SUBJECT; repeat it to draw several curves.")  # fmt: skip
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
-              help="Epochs to draw; repeated, a panel each.  [default: its length]")  # fmt: skip
+              help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
+              "length of the schedule]")  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
-              help="A name that ends with .svg or .png.  [default: SUBJECT.svg]")  # fmt: skip
+              help="Write the picture to FILE, an .svg or .png.  [default: "
+              "SUBJECT.svg]")  # fmt: skip
 def plot(
     subject: str, kwargs: tuple[str, ...], epochs: tuple[int, ...], output: Path | None
 ) -> int:
-    """Draw the schedule of SUBJECT, and what a resume at each epoch would do.
+    """Draw the schedule of SUBJECT, and what a resume at each epoch does.
 
-    Marked on the curve are the epochs where a resume, in the documented order or by last_epoch,
-    goes on as if nothing had happened; where it does not, the wrong LR, with a thin line along
-    which it goes on. Needs matplotlib.
+    At each epoch, training is resumed in the documented order and by last_epoch. A marker on
+    the curve means that training goes on as if nothing had happened. A marker off the curve
+    shows the wrong LR, and a thin line shows how training goes on. Needs matplotlib.
     """
     from harness.core.files import check_writable, file_name, write_bytes
     from harness.engine.every_epoch import schedule_of
@@ -36,11 +38,11 @@ def plot(
     from harness.subjects.registered import choose_subjects
 
     if len(kwargs) > MOST_CURVES:
-        raise click.UsageError(f"--kwargs: more than {MOST_CURVES} curves can't be told apart")
-    chosen = [choose_subjects((subject,), options_of(said)).subjects for said in kwargs or ("",)]
+        raise click.UsageError(f"--kwargs: at most {MOST_CURVES} curves fit in one picture")
+    chosen = [choose_subjects((subject,), options_of(text)).subjects for text in kwargs or ("",)]
     if len(chosen[0]) > 1:
         names = ", ".join(found.reference for found in chosen[0])
-        raise click.UsageError(f"{subject} holds several subjects: name one of {names}")
+        raise click.UsageError(f"{subject} contains several subjects: choose one of {names}")
     subjects = [found for (found,) in chosen]
     path = output or Path(f"{file_name(subjects[0].name)}.svg")
     check_drawable(path.suffix, "plot")

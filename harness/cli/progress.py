@@ -1,4 +1,4 @@
-"""What is shown while one waits: a bar on a terminal, lines elsewhere."""
+"""Shows progress: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from harness.core.result import Result
 
 SHOWN = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
-"""Verdicts that are counted while the run goes on."""
+"""The verdicts that the bar counts."""
 
 
 @contextlib.contextmanager
 def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
-    """What to call with how many of `total` are done, what was done last, and a line or ``""``.
+    """A function that shows progress out of `total`.
 
-    On a terminal a bar shows the first two, with the time left; elsewhere the lines go to
-    standard error.
+    Call it with the number done, what was done last, and a line or ``""``. On a terminal, a bar
+    shows the first two with the time left; elsewhere, the lines go to standard error.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -54,16 +54,16 @@ def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[Callable[[Sequence[Result], Result, str], None]]:
-    """What to call with all results so far, the newest one, and a line to print or ``""``."""
+    """A function that shows progress; call it with all results so far, the newest, and a line."""
     started = time.monotonic()
     with bar(total) as show:
 
         def shown(results: Sequence[Result], last: Result, line: str) -> None:
             counts = collections.Counter(result.verdict for result in results)
-            said = [f"{counts[verdict]} {verdict}" for verdict in SHOWN if counts[verdict]]
+            counted = [f"{counts[verdict]} {verdict}" for verdict in SHOWN if counts[verdict]]
             traces = sum(result.tally.traces for result in results)
             rate = traces / max(0.001, time.monotonic() - started)
             what = f"{last.subject} {last.check}"
-            show(len(results), ", ".join([*said, f"{rate:.0f} traces/s", what]), line)
+            show(len(results), ", ".join([*counted, f"{rate:.0f} traces/s", what]), line)
 
         yield shown

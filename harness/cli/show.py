@@ -23,7 +23,7 @@ from harness.subjects.discover import Found
 from harness.subjects.subject import Subject
 
 FEW = 3
-"""How many entries for a ledger are printed with a report."""
+"""The most ledger entries that are printed with a report."""
 
 
 def show_results(
@@ -32,10 +32,10 @@ def show_results(
     files: Mapping[int, Sequence[str]] = MappingProxyType({}),
     ledger: bool = False,
 ) -> None:
-    """Print everything that was found.
+    """Print the whole report.
 
-    `files` are lines about the files of a counterexample, by the id() of its result. With a
-    `ledger` what is broken is printed as its entries, too.
+    `files` holds lines about the files of a counterexample, by the id() of its result. With
+    `ledger`, failures are also printed as ledger entries.
     """
     if not results:
         return
@@ -58,12 +58,12 @@ def show_results(
             say(text + "\n")
     if ledger and (entries := report.entries(results)):
         if len(entries) <= FEW:
-            say("Not in any ledger. To accept what is broken, put this into one:\n")
+            say("Not in any ledger. To accept these failures, add this to one:\n")
             say("\n\n".join(entries) + "\n")
         else:
             say(
-                f"{len(entries)} failures are not in any ledger. To print entries for them, with "
-                "the file of check --json:"
+                f"{len(entries)} failures are not in any ledger. To print entries for them from a "
+                "file that check --json wrote:"
             )
             say("  python -m harness ledger update FILE\n")
     if any(result.verdict != Verdict.HOLDS for result in results):
@@ -76,7 +76,7 @@ def show_results(
 
 
 def status_of(results: Sequence[Result]) -> int:
-    """The exit status that the verdicts make."""
+    """The exit status for these results."""
     if not results or _only_reason(results):
         return FAILED
     verdicts = {result.verdict for result in results}
@@ -93,7 +93,7 @@ def _only_reason(results: Sequence[Result]) -> str:
 
 
 def show_missed(found: Found) -> None:
-    """Print what was found and can't be checked."""
+    """Print what was found but can't be checked."""
     for line in found.unread:
         tell(f"note: {line}")
     for missed in found.missed:
@@ -103,10 +103,10 @@ def show_missed(found: Found) -> None:
 def scripts_of(
     results: Sequence[Result], pairs: Sequence[tuple[Subject, Check]]
 ) -> dict[tuple[str, str], str | HarnessError]:
-    """The scripts of what is broken by one cause or stale, by the names of subject and check.
+    """A script for each failure and each stale entry, by the names of subject and check.
 
-    `pairs` are those of the results, one each. Instead of a script that can't be written there is
-    the reason.
+    `pairs` holds the subject and check of each result. If a script can't be written, its place
+    holds the error.
     """
     made: dict[tuple[str, str], str | HarnessError] = {}
     shown = {id(failure.result) for failure in failures(results)}
@@ -118,7 +118,7 @@ def scripts_of(
             script: str | HarnessError = script_of(subject, check, result, found.trace)
         except HarnessError as error:
             script = error
-        except Exception as error:  # of the harness: the other outputs are written all the same
+        except Exception as error:  # the harness's own: the other outputs are still written
             script = ScriptError(f"error of the harness itself, please report it: {error!r}")
         made[result.subject, result.check] = script
     return made
@@ -134,19 +134,19 @@ def write_files(
 ) -> dict[int, list[str]]:
     """Write the scripts that were `made`, and pictures, to these folders.
 
-    Returns lines about the files of a failure, by the id() of its result.
+    Returns lines about the files of each failure, by the id() of its result.
     """
     broken = failures(results)
     stems = file_names(_stem(failure.result) for failure in broken)
     lines: dict[int, list[str]] = {}
     for failure in broken:
         result, stem = failure.result, stems[_stem(failure.result)]
-        said = lines[id(result)] = []
+        about = lines[id(result)] = []
         if scripts is not None:
             script = made[result.subject, result.check]
-            said.append(_script_file(scripts / f"{stem}.py", script, outputs))
+            about.append(_script_file(scripts / f"{stem}.py", script, outputs))
         if plots is not None:
-            said.append(_picture_file(plots / f"{stem}.svg", result, outputs))
+            about.append(_picture_file(plots / f"{stem}.svg", result, outputs))
     return lines
 
 
@@ -155,7 +155,7 @@ def _stem(result: Result) -> str:
 
 
 def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> str:
-    """Write a script, and say where it is."""
+    """Write a script; returns a line that says where it is."""
     if isinstance(script, HarnessError):
         return f"No script: {script}"
     with outputs.one():
@@ -165,7 +165,7 @@ def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> st
 
 
 def _picture_file(path: Path, result: Result, outputs: Outputs) -> str:
-    """Write the picture of one counterexample, and say where it is."""
+    """Write the picture of one counterexample; returns a line that says where it is."""
     from harness.report.picture import picture_of
 
     try:
@@ -173,7 +173,7 @@ def _picture_file(path: Path, result: Result, outputs: Outputs) -> str:
     except HarnessError as error:
         return f"No picture: {error}"
     if content is None:
-        return "No picture: this check is about the state, which no LR shows"
+        return "No picture: this check is about the saved state, not about LRs"
     with outputs.one():
         write_bytes(path, content)
         return f"Picture: {path}"

@@ -1,1 +1,1 @@
-"""What was found, as text, pages, pictures and scripts."""
+"""Reports of results: text, HTML pages, pictures and scripts."""

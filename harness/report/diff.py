@@ -1,8 +1,9 @@
-"""What changed between two results of ``check --json``: an upgrade report.
+"""Compares two files of ``check --json``, for example before and after an upgrade of torch.
 
-It says what is newly broken, with counterexample and replay command; what is newly fixed; other
-verdicts; and plain runs whose LR changed without any resume. Options are drawn otherwise on
-another version, so what only they show is told apart; a replay on the other version decides.
+The report lists newly broken pairs, with counterexample and replay command; newly fixed pairs;
+other changes of verdict; and plain runs whose LR changed without any resume. Another version draws
+other random options. A change that shows only with such options is listed separately: a replay on
+the other version decides whether it is new.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from harness.report.result_file import ResultFile
 from harness.report.text import evidence, replay_command
 
 ROUNDING = 1e-12
-"""The relative comparison below which two LRs are equal but for rounding."""
+"""The relative difference up to which two LRs differ only by rounding."""
 ROUNDING_32 = 1e-6
 """The same for tensors of type float32."""
 WIDTH = 100
@@ -57,10 +58,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
-    """A plain run, without any resume, that has other LRs in the two files.
+    """A plain run, without any resume, whose LRs differ between the two files.
 
-    `epoch` is the first where they part, `old` and `new` every group's LR there: None
-    where that run had ended. `rounding` says that all of them are equal but for rounding.
+    `epoch` is the first epoch where they differ; `old` and `new` are the LRs of every group there,
+    or None if that run had already ended. `rounding` is true if all differences are rounding.
     """
 
     subject: str
@@ -87,17 +88,17 @@ class Comparison:
 
     @property
     def broken(self) -> list[Change]:
-        """The pairs that are BROKEN now and were not, whatever they were."""
+        """The pairs that are BROKEN now and had any other verdict before."""
         return [p for p in self.pairs if p.verdicts[1] == Verdict.BROKEN != p.verdicts[0]]
 
     @property
     def fixed(self) -> list[Change]:
-        """The pairs that were BROKEN, and hold now."""
+        """The pairs that were BROKEN and hold now."""
         return [p for p in self.pairs if p.verdicts == (Verdict.BROKEN, Verdict.HOLDS)]
 
     @property
     def other(self) -> list[Change]:
-        """The pairs with another verdict that are neither newly broken nor fixed."""
+        """The pairs whose verdict changed in any other way."""
         return [
             p
             for p in self.pairs
@@ -112,7 +113,7 @@ class Comparison:
 
     @property
     def otherwise(self) -> list[Change]:
-        """Those of `still` whose counterexample is another, or shows other values."""
+        """The pairs in `still` whose counterexample or its values changed."""
         return [p for p in self.still if p.old.counterexample != p.new.counterexample]
 
     @property
@@ -124,7 +125,7 @@ class Comparison:
 def compare(old: ResultFile, new: ResultFile) -> Comparison:
     """Compare two files of results.
 
-    Raises `ResultsError` if no pair and no plain run is in both.
+    Raises `ResultsError` if they have no pair and no plain run in common.
     """
     olds, news = _by_pair(old), _by_pair(new)
     pairs = tuple(Change(result, news[pair]) for pair, result in olds.items() if pair in news)
@@ -149,7 +150,7 @@ def _by_pair(file: ResultFile) -> dict[tuple[str, str], Result]:
 
 
 def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> Drift | None:
-    """Where two plain runs part, if they do."""
+    """Where two plain runs first differ; None if they are equal."""
     if same(list(old), list(new)):
         return None
     both = list(zip(old, new, strict=False))
@@ -160,7 +161,7 @@ def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> 
 
 
 def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
-    """Whether two LRs, or all of two lists of them, are equal but for rounding."""
+    """Whether two LRs, or two lists of LRs, differ at most by rounding."""
     if isinstance(old, list) and isinstance(new, list):
         pairs = zip(old, new, strict=False)
         return len(old) == len(new) and all(_close(a, b, tolerance) for a, b in pairs)
@@ -174,7 +175,7 @@ def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
 
 
 def text(comparison: Comparison) -> str:
-    """The report: what was compared, and what is otherwise in the new file."""
+    """The report: what was compared, and what changed."""
     blocks = [
         _compared(comparison),
         _broken(comparison),
@@ -187,7 +188,7 @@ def text(comparison: Comparison) -> str:
 
 
 def _names(comparison: Comparison) -> tuple[str, str]:
-    """What the two sides are called: their torch, or OLD and NEW where it is the same."""
+    """Names for the two sides: their torch versions, or OLD and NEW if these are the same."""
     old, new = (f"torch {file.torch or '(none)'}" for file in _sides(comparison))
     return (old, new) if old != new else ("OLD", "NEW")
 
@@ -197,7 +198,7 @@ def _sides(comparison: Comparison) -> tuple[ResultFile, ResultFile]:
 
 
 def _compared(comparison: Comparison) -> list[str]:
-    """The versions, how much is in both files, and what is in one alone."""
+    """The versions, how much is in both files, and what is in only one."""
     sides = dict(zip(("OLD", "NEW"), _sides(comparison), strict=True))
     torches = [file.torch or "(none)" for file in sides.values()]
     subjects = {pair.subject for pair in comparison.pairs}
@@ -211,14 +212,14 @@ def _compared(comparison: Comparison) -> list[str]:
     for name, file in sides.items():
         if not file.complete:
             lines.append(
-                f"{name} is not complete, its run was stopped: what it lacks is not compared"
+                f"{name} is from a run that was stopped: the pairs it lacks are not compared"
             )
-    for key, what in (("seed", "seed"), ("max_examples", "number of traces of the search")):
+    for key, what in (("seed", "seed"), ("max_examples", "number of random traces for each pair")):
         values = [getattr(file, key) for file in sides.values()]
         if values[0] != values[1]:
             lines.append(
-                f"The {what} was {values[0]} in OLD, {values[1]} in NEW: "
-                "a verdict can differ for that alone"
+                f"The {what} was {values[0]} in OLD and {values[1]} in NEW: "
+                "this alone can change a verdict"
             )
     pairs = {name: _by_pair(file) for name, file in sides.items()}
     for name, other in (("OLD", "NEW"), ("NEW", "OLD")):
@@ -232,23 +233,23 @@ def _runs_compared(comparison: Comparison) -> list[str]:
     some, others = (sum(map(len, file.runs.values())) - both for file in _sides(comparison))
     lines = [f"Compared: {_count(both, 'plain run')} without any resume"]
     if some or others:
-        lines[0] += f" ({some} more in OLD alone, {others} in NEW alone: with other options)"
+        lines[0] += f" ({some} more only in OLD, {others} only in NEW, with other options)"
     none = [subject for subject, number in comparison.runs.items() if not number]
-    return lines + (_wrapped("No plain run in both of: ", ", ".join(none)) if none else [])
+    return lines + (_wrapped("No plain run in common for: ", ", ".join(none)) if none else [])
 
 
 def _alone(name: str, mine: Results, others: Results) -> list[str]:
-    """What only the file `name` has: whole subjects, whole checks, and then single pairs."""
+    """What only the file `name` has: whole subjects, whole checks, then single pairs."""
     left = [pair for pair in mine if pair not in others]
     lines: list[str] = []
     for index, what in enumerate(("subjects", "checks")):
         known = {pair[index] for pair in others}
         alone = dict.fromkeys(pair[index] for pair in left if pair[index] not in known)
         if alone:
-            lines += _wrapped(f"In {name} alone, {what}: ", ", ".join(alone))
+            lines += _wrapped(f"Only in {name}, {what}: ", ", ".join(alone))
         left = [pair for pair in left if pair[index] not in alone]
     if left:
-        lines += _wrapped(f"In {name} alone, pairs: ", ", ".join(map(" ".join, left)))
+        lines += _wrapped(f"Only in {name}, pairs: ", ", ".join(map(" ".join, left)))
     broken = sum(
         result.verdict == Verdict.BROKEN for pair, result in mine.items() if pair not in others
     )
@@ -264,7 +265,7 @@ def _broken(comparison: Comparison) -> list[str]:
     lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
     lines += _broken_lines(known)
     if unlike:
-        lines += ["", *_unlike_title("NEWLY BROKEN", unlike, "OLD", f"on {old} tells")]
+        lines += ["", *_unlike_title("NEWLY BROKEN", unlike, "OLD", old)]
         lines += _broken_lines(unlike)
     return lines
 
@@ -277,9 +278,9 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
             rows = _evidence(alike[0].new)
             width = max(len(label) for label, _ in rows)
             lines.append(f"  {_command(alike[0].new)}")
-            lines += [f"    {label:{width}}  {said}" for label, said in rows]
+            lines += [f"    {label:{width}}  {text}" for label, text in rows]
             if len(alike) > 1:
-                lines.append("    likewise, each with its own values:")
+                lines.append("    these fail in the same way, with other values:")
                 lines += [f"  {_command(pair.new)}" for pair in alike[1:]]
     return lines
 
@@ -288,17 +289,17 @@ def _title(title: str, pairs: Sequence[Change], more: str) -> list[str]:
     return [f"{title}: " + (_count(len(pairs), "pair") + more if pairs else "none")]
 
 
-def _unlike_title(title: str, pairs: Sequence[Change], other: str, tells: str) -> list[str]:
+def _unlike_title(title: str, pairs: Sequence[Change], other: str, version: str) -> list[str]:
     return _wrapped(
-        f"{title}, or seen only with options that {other} was not checked with: ",
-        f"{_count(len(pairs), 'pair')}. A replay {tells} which:",
+        f"PERHAPS {title}, with options that {other} was not checked with: ",
+        f"{_count(len(pairs), 'pair')}. Replay on {version} to find out:",
     )
 
 
 def _known(
     pairs: Sequence[Change], side: str, other: ResultFile
 ) -> tuple[list[Change], list[Change]]:
-    """The pairs whose counterexample has options of a plain run of the other file; the rest."""
+    """The pairs whose options are also in a plain run of the other file, then the rest."""
     groups: tuple[list[Change], list[Change]] = ([], [])
     for pair in pairs:
         runs = other.runs.get(pair.subject, {})
@@ -313,7 +314,7 @@ def _options(trace: str) -> str:
 
 
 def _kind(pair: Change) -> tuple[str, ...]:
-    """In what a newly broken pair differs: the names of the values, or the exception."""
+    """How a newly broken pair differs: the names of the values, or the exception."""
     found = pair.new.counterexample
     actual = found.actual if found else {}
     raised = str(actual.get("raises", "")).partition(":")[0]
@@ -321,7 +322,7 @@ def _kind(pair: Change) -> tuple[str, ...]:
 
 
 def _was(pair: Change) -> str:
-    """What a newly broken pair was, where it did not hold."""
+    """The old verdict of a newly broken pair, if it did not hold."""
     verdict, reason = pair.verdicts[0], pair.old.reason
     return "" if verdict == Verdict.HOLDS else f" (was {verdict}: {reason})"
 
@@ -331,7 +332,7 @@ def _trace(result: Result) -> str:
 
 
 def _evidence(result: Result) -> list[tuple[str, str]]:
-    """What was expected of a broken pair and got, as in a report."""
+    """What a broken pair was expected to do and what it did, as in a report."""
     found = result.counterexample
     return evidence(found, result.promise, result.check)[1:] if found else []
 
@@ -342,13 +343,13 @@ def _command(result: Result) -> str:
 
 
 def _fixed(comparison: Comparison) -> list[str]:
-    """The newly fixed pairs, by check, each with the counterexample that it had."""
+    """The newly fixed pairs, by check, each with its old counterexample."""
     old, new = _names(comparison)
     known, unlike = _known(comparison.fixed, "old", comparison.new)
     lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
     lines += _fixed_lines(known)
     if unlike:
-        lines += ["", *_unlike_title("NEWLY FIXED", unlike, "NEW", f"on {new} tells")]
+        lines += ["", *_unlike_title("NEWLY FIXED", unlike, "NEW", new)]
         lines += _fixed_lines(unlike)
     return lines
 
@@ -362,21 +363,21 @@ def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
 
 
 def _other(comparison: Comparison) -> list[str]:
-    """The other changes of verdict, those with one reason together."""
+    """The other changes of verdict, grouped by reason."""
     if not comparison.other:
         return []
     lines = [f"OTHER VERDICTS: {_count(len(comparison.other), 'pair')}"]
     for (check, verdicts, reason), group in _groups(
         comparison.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
     ):
-        said = ", ".join(pair.subject for pair in group)
+        names = ", ".join(pair.subject for pair in group)
         why = f" ({reason})" if reason else ""
-        lines += _wrapped(f"{' -> '.join(verdicts)} {check}{why}: ", said)
+        lines += _wrapped(f"{' -> '.join(verdicts)} {check}{why}: ", names)
     return lines
 
 
 def _reason(pair: Change) -> str:
-    """Why a verdict is not one on the promise, on the side where it is not."""
+    """The reason of a verdict other than HOLDS and BROKEN, from the new side if it has one."""
     for result, when in ((pair.new, ""), (pair.old, "was: ")):
         if result.verdict not in (Verdict.HOLDS, Verdict.BROKEN):
             return when + result.reason
@@ -389,20 +390,20 @@ def _still(comparison: Comparison) -> list[str]:
     others = comparison.otherwise
     lines = [f"BROKEN IN BOTH: {_count(len(comparison.still), 'pair')}"]
     if others:
-        lines[0] += f", {len(others)} of them with another counterexample or other values"
+        lines[0] += f", {len(others)} with another counterexample or other values"
     for check, group in _groups(others, lambda pair: pair.check):
         lines += _wrapped(f"{check}: ", ", ".join(pair.subject for pair in group))
     return lines
 
 
 def _drifts(comparison: Comparison) -> list[str]:
-    """The trajectories that changed without any resume, and those that did but for rounding."""
+    """The plain runs that changed without any resume, then those that differ only by rounding."""
     lines: list[str] = []
     for rounding in (False, True):
         drifts = [drift for drift in comparison.drifts if drift.rounding == rounding]
         if rounding and not drifts:
             continue
-        title = "EQUAL BUT FOR ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
+        title = "CHANGED ONLY BY ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
         lines += ["", f"{title}: {_count(len(drifts), 'plain run') if drifts else 'none'}"]
         for subject, group in _groups(drifts, lambda drift: drift.subject):
             own = (drift for drift in group if "optimizer=" not in drift.trace)
@@ -412,15 +413,15 @@ def _drifts(comparison: Comparison) -> list[str]:
 
 def _drift_text(comparison: Comparison, subject: str, number: int, drift: Drift) -> Iterator[str]:
     yield f"{subject}: {number} of {comparison.runs[subject]}, such as {drift.trace}"
-    said = [
+    sides = [
         f"{name} {'has ended' if lr is None else f'has lr {shorten(lr)}'}"
         for name, lr in zip(_names(comparison), (drift.old, drift.new), strict=True)
     ]
-    yield f"  at epoch {drift.epoch} {said[0]}, {said[1]}"
+    yield f"  at epoch {drift.epoch} {sides[0]}, {sides[1]}"
 
 
 def _groups(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterable[tuple[Any, list[Item]]]:
-    """The items with one key together, in the order in which the keys come first."""
+    """The items grouped by key, in the order in which the keys first appear."""
     groups: dict[Any, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -431,7 +432,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
-def _wrapped(label: str, said: str) -> list[str]:
+def _wrapped(label: str, text: str) -> list[str]:
     return textwrap.wrap(
-        label + said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        label + text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )

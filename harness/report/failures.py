@@ -1,7 +1,7 @@
-"""Failures: what breaks by one cause in one subject, as one block of a report.
+"""Failures: the broken checks of one subject that have the same cause, as one block of a report.
 
-Results of a subject have one cause if the same attribute is missing from its ``state_dict``, or if
-the same trace, but for the way of resuming, shows the same values.
+Two results of a subject have the same cause if the same attribute is missing from its
+``state_dict``, or if they show the same values in the same trace, apart from the way of resuming.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Key: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Failure:
-    """What breaks by one cause in one subject; `results` are BROKEN, the simplest first."""
+    """The broken checks of a subject that have one cause; `results` are simplest first."""
 
     results: tuple[Result, ...]
 
     @property
     def result(self) -> Result:
-        """The result with the simplest counterexample: fewest operations, steps and letters."""
+        """The result with the simplest counterexample: fewest operations, steps, characters."""
         return self.results[0]
 
     @property
@@ -40,17 +40,17 @@ class Failure:
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """The names of the checks that fail by it."""
+        """The names of the checks that fail for this cause."""
         return tuple(result.check for result in self.results)
 
     @property
     def lost(self) -> LostAttribute | None:
-        """The attribute that is missing from the ``state_dict``, if that is known."""
+        """The attribute that is missing from the ``state_dict``; None if no such is known."""
         return _missing(self.counterexample)
 
     @property
     def relations(self) -> tuple[str, ...]:
-        """What is exactly true of the wrong value in every result, in words."""
+        """How the wrong value relates to the right one in every result, in words."""
         every = [relations(r.counterexample) for r in self.results if r.counterexample]
         return tuple(sorted(frozenset.intersection(*every)))
 
@@ -65,7 +65,7 @@ class Failure:
 def failures(results: Iterable[Result]) -> list[Failure]:
     """The failures in `results`, in the order of their first result.
 
-    Every BROKEN result is in exactly one.
+    Every BROKEN result is in exactly one failure.
 
     >>> from harness import check_subject, Subject
     >>> from harness.checks.registry import select_checks
@@ -88,7 +88,7 @@ def _missing(found: Counterexample) -> LostAttribute | None:
 
 
 def _key(result: Result, found: Counterexample) -> Key:
-    """What results with one cause have in common."""
+    """A key that is equal for results with the same cause."""
     lost = _missing(found)
     if lost is not None:
         return result.subject, "lost", lost.name
@@ -98,7 +98,7 @@ def _key(result: Result, found: Counterexample) -> Key:
 
 
 def _without_routes(result: Result, found: Counterexample) -> Sequence[str]:
-    """The operations without the way of resuming; a check at every save resumes there."""
+    """The operations without the way of resuming. A check at every save resumes at each save."""
     words = []
     for operation in found.trace.operations:
         if operation.kind in BACK:

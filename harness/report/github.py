@@ -1,4 +1,4 @@
-"""Says on GitHub what was found: annotations at the source, and a summary of the job."""
+"""Results on GitHub: annotations at the lines of the source, and a summary of the job."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.report.failures import failures
 from harness.report.matrix import escaped
 
 WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
-"""The verdicts that a run does not pass with, the worst first."""
+"""The verdicts that make a run fail, worst first."""
 MOST = 10
-"""GitHub shows so many errors of a step, and no more."""
+"""The most errors that GitHub shows for a step."""
 ROOM = 2**20
-"""So many bytes a step's summary may have, or GitHub drops all of it."""
+"""The most bytes of a step's summary. GitHub drops a longer one completely."""
 FEW = 3
-"""So many broken pairs are shown unfolded."""
+"""The most broken pairs that are shown unfolded."""
 
 
 def annotate(
@@ -37,9 +37,9 @@ def annotate(
     *,
     not_checked: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Print annotations, where `ci`, the option ``--ci``, asks for them.
+    """Print annotations, if `ci` (the option ``--ci``) asks for them.
 
-    `not_checked` are schedulers that can't be built, each with the reason.
+    `not_checked` maps schedulers that can't be built to the reason.
     """
     if not _on_github(ci):
         return
@@ -50,7 +50,7 @@ def annotate(
 
 
 def write_summary(ci: str, results: Sequence[Result], *, complete: bool = True) -> None:
-    """Append to the job's summary, where `ci`, the option ``--ci``, asks for it.
+    """Append to the job's summary, if `ci` (the option ``--ci``) asks for it.
 
     Raises `OutputError`.
     """
@@ -69,20 +69,20 @@ def _on_github(ci: str) -> bool:
 
 
 def annotated(results: Sequence[Result]) -> list[str]:
-    """A workflow command for everything that is broken, stale or unknown.
+    """A workflow command for each pair that is broken, stale or unknown.
 
-    Pairs of a subject that are stale or unknown for the same reason have one, and where there
-    are more than GitHub shows, the last one says so.
+    Pairs of a subject that are stale or unknown for the same reason share one. If there are more
+    than GitHub shows, the last one counts the rest.
     """
     groups: dict[tuple[str, ...], list[Result]] = collections.defaultdict(list)
     for result in sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict)):
         check = result.check if result.verdict == Verdict.BROKEN else ""
         groups[result.verdict, result.subject, check, result.reason, result.place].append(result)
-    said = [_annotation(group) for group in groups.values()]
-    if len(said) > MOST:
-        left = len(said) - MOST + 1
-        said[MOST - 1 :] = [f"::error::{left} more are in the job's summary, and in its log"]
-    return said
+    commands = [_annotation(group) for group in groups.values()]
+    if len(commands) > MOST:
+        left = len(commands) - MOST + 1
+        commands[MOST - 1 :] = [f"::error::{left} more are in the job's summary and log"]
+    return commands
 
 
 def _wrong(results: Sequence[Result]) -> list[Result]:
@@ -107,15 +107,15 @@ def _annotation(group: Sequence[Result]) -> str:
 
 
 def _sentence(found: Counterexample, result: Result) -> str:
-    """What was expected and got, and where."""
-    said = dict(report.evidence(found, result.promise, result.check))
-    return f"expected {said['expected']}; got {said['got']}; at {said['at']}"
+    """What was expected, what was found instead, and where."""
+    rows = dict(report.evidence(found, result.promise, result.check))
+    return f"expected {rows['expected']}; got {rows['got']}; at {rows['at']}"
 
 
 def _in_repository(place: str) -> dict[str, str]:
-    """File and line of a ``path:line``, if it is in the repository, as GitHub calls them.
+    """``path:line`` as GitHub's ``file`` and ``line``; empty if it is not in the repository.
 
-    A file of an installed package stands for the same file of the repository.
+    For a file of an installed package, the same file in the repository is used.
     """
     path, _, line = place.rpartition(":")
     if not line.isdecimal():
@@ -155,28 +155,26 @@ def job_summary(
     complete: bool = True,
     room: int = ROOM,
 ) -> str:
-    """The run as Markdown, of at most `room` bytes: verdicts by subject, then what is wrong.
+    """The run as Markdown of at most `room` bytes: verdicts by subject, then what is wrong.
 
-    What finds no room is counted.
+    Parts that do not fit are left out and counted.
     """
     counts = collections.Counter(result.verdict for result in _wrong(results))
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict])
+    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict])
     parts = [
-        f"## lr-resume-harness, torch {results[0].torch}: {said or 'nothing is broken'}\n",
+        f"## lr-resume-harness, torch {results[0].torch}: {counted or 'nothing is broken'}\n",
         f"{escaped(report.summary(results))}\n",
-        "" if complete else "The run was stopped: this is what was found so far.\n",
+        "" if complete else "The run was stopped: these are the results so far.\n",
         _table(results),
         *_blocks(results),
     ]
     text, left = "", 0
     for part in filter(None, parts):
-        # The room that is kept free is for the sentence below.
+        # The 100 bytes are kept free for the sentence below.
         fits = len(printable(f"{text}{part}\n").encode()) <= room - 100
         text += f"{part}\n" if fits else ""
         left += not fits
-    return printable(text) + (
-        f"{left} more would not fit in here: see the log.\n\n" if left else ""
-    )
+    return printable(text) + (f"{left} more did not fit here: see the log.\n\n" if left else "")
 
 
 def _table(results: Sequence[Result]) -> str:
@@ -190,7 +188,7 @@ def _table(results: Sequence[Result]) -> str:
 
 
 def _blocks(results: Sequence[Result]) -> Iterator[str]:
-    """What is broken, pair by pair, then what else there is to say."""
+    """A block for each failure, then one for each other verdict."""
     broken = failures(results)
     for failure in broken:
         sentence = _sentence(failure.counterexample, failure.result)
@@ -210,7 +208,7 @@ def _blocks(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _block(title: str, text: str, *, unfolded: bool) -> str:
-    """A text as it is, below a title that unfolds it."""
+    """A text in a fence, folded under a title."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     shown = " open" if unfolded else ""
     head = f"<details{shown}><summary>{html.escape(' '.join(title.split()), quote=False)}</summary>"

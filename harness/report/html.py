@@ -1,6 +1,6 @@
-"""Pages of HTML, each one file that needs no network: of one run, and of the matrix.
+"""HTML pages, one for a run and one for the matrix. Each is a single file that needs no network.
 
-What a page shows is made here as values. The templates beside it say how it looks, and escape
+This module computes what a page shows, as values. The templates define how it looks, and escape
 all text.
 """
 
@@ -31,7 +31,7 @@ from harness.report.text import broken_rows, evidence, replay_command, tally_tex
 __all__ = ["Scripts", "matrix_page", "run_page"]
 
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
-"""The script of a counterexample, or why there is none, by the names of subject and check."""
+"""The script of a counterexample, or why there is not one, by the names of subject and check."""
 HEADINGS = {
     Verdict.BROKEN: "Broken",
     Verdict.STALE: "Stale: a ledger entry is not true here",
@@ -40,12 +40,12 @@ HEADINGS = {
     Verdict.DECLINED: "Declined",
     Verdict.HOLDS: "Holds: nothing was found",
 }
-"""In the order of the page."""
+"""The verdicts in the order of the page, each with its heading."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of the legend; without a letter, what an empty cell means."""
+    """An entry of the legend. Without a letter, it explains an empty cell."""
 
     letter: str
     shown: str
@@ -54,7 +54,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Fact:
-    """A text with its label; with an `id` it has a button that copies it."""
+    """A text with its label. If it has an `id`, a button copies it."""
 
     label: str
     text: str
@@ -64,7 +64,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Cell:
-    """A verdict in a table: `id` is the part that it leads to, `facts` are behind it."""
+    """A verdict in a table: `id` is the section it links to, `facts` unfold from it."""
 
     letter: str
     shown: str
@@ -75,7 +75,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A subject and its cells, None where it was not run."""
+    """A subject and its cells; None if it was not run."""
 
     name: str
     cells: tuple[Cell | None, ...]
@@ -91,7 +91,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Script:
-    """A script and the `id` of its text."""
+    """A script, with the `id` of the element that holds its text."""
 
     id: str
     text: str
@@ -99,9 +99,9 @@ class Script:
 
 @dataclass(frozen=True)
 class Section:
-    """A cause, or a pair with a counterexample.
+    """A failure, or a pair with a counterexample.
 
-    `missing` says why there is no picture or no script.
+    `missing` holds the reasons for a missing picture or script.
     """
 
     id: str
@@ -117,7 +117,7 @@ class Section:
 
 @dataclass(frozen=True)
 class NamedCheck:
-    """A check in a list; `tried` is what was tried of it, in numbers."""
+    """A check in a list; `tried` says how much was tried."""
 
     id: str
     name: str
@@ -144,7 +144,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Untried:
-    """An operation that was not tried with some subjects, and why."""
+    """An operation that was not tried with these subjects, and why."""
 
     operation: str
     subjects: str
@@ -153,7 +153,7 @@ class Untried:
 
 @dataclass(frozen=True)
 class RunPage:
-    """What the page of one run shows."""
+    """The content of the page of one run."""
 
     title: str
     counts: str
@@ -169,7 +169,7 @@ class RunPage:
 
 @dataclass(frozen=True)
 class CheckRows:
-    """The rows of one check, with what it promises."""
+    """The rows of one check, with its promise."""
 
     check: str
     promise: str
@@ -178,7 +178,7 @@ class CheckRows:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """The pairs with one verdict on every version: checks, each with its subjects."""
+    """Pairs with the same verdict on every version: each check with its subjects."""
 
     heading: str
     rows: tuple[tuple[str, str], ...]
@@ -186,7 +186,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class MatrixPage:
-    """What the page of the matrix shows."""
+    """The content of the page of the matrix."""
 
     title: str
     legend: tuple[Key, ...]
@@ -205,9 +205,9 @@ def run_page(
     complete: bool,
     shard: str = "1/1",
 ) -> str:
-    """The page of one run, with a section for each cause.
+    """The page of one run, with a section for each failure.
 
-    The same results and scripts make the same page. Nothing is run for it.
+    Nothing is run: the same results and scripts always give the same page.
     """
     groups = failures(results)
     counts = collections.Counter(result.verdict for result in results)
@@ -215,7 +215,7 @@ def run_page(
     version = results[0].torch if results else ""
     about = [f"torch {version}"] if version else []
     about += [f"Python {platform.python_version()}", f"lr-resume-harness {harness.__version__}"]
-    about += [f"seed {budget.seed}", f"{budget.max_examples} traces of the search for each pair"]
+    about += [f"seed {budget.seed}", f"{budget.max_examples} random traces for each pair"]
     if shard != "1/1":
         about.append(f"part {shard} of the pairs")
     checks = tuple(dict.fromkeys(result.check for result in results))
@@ -235,7 +235,7 @@ def run_page(
 
 
 def matrix_page(matrix: Matrix) -> str:
-    """The page of a matrix: a row for each pair, and behind each cell what is known of it."""
+    """The page of a matrix: a row for each pair; a click on a cell shows its details."""
     versions = tuple(matrix.versions)
     named = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
     parts = []
@@ -257,7 +257,7 @@ def matrix_page(matrix: Matrix) -> str:
         left_out=_left_out(matrix),
         sources=tuple(
             f"torch {source.torch}, Python {source.python}, seed {source.seed}, "
-            f"{source.max_examples} traces of the search for each pair: {source.result}"
+            f"{source.max_examples} random traces for each pair: {source.result}"
             for source in matrix.sources
         ),
     )
@@ -268,7 +268,7 @@ def matrix_page(matrix: Matrix) -> str:
 
 
 def _render(name: str, page: RunPage | MatrixPage, script: str = "") -> str:
-    """The page as text: a browser runs this script alone, and loads nothing."""
+    """The page as text. Its policy lets a browser run only this script, and load nothing."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
         autoescape=True,
@@ -286,7 +286,7 @@ def _render(name: str, page: RunPage | MatrixPage, script: str = "") -> str:
     colours = "".join(
         f".{letter} {{ background: {colour}; color: {ink}; }}\n"
         for letter, (colour, ink) in COLOURS.items()
-        if letter != "H"  # most cells hold: they are as the page is, light or dark
+        if letter != "H"  # most cells hold: they have the colours of the page, light or dark
     )
     style = source("page.css") + colours + source(f"{name}.css")
     code = source(script) if script else ""
@@ -300,7 +300,7 @@ def _render(name: str, page: RunPage | MatrixPage, script: str = "") -> str:
 
 
 def _printable(value: object) -> object:
-    """What a template shows: text that is not known to be HTML in printable characters."""
+    """A value for a template: text in printable characters, unless it is marked as HTML."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -310,14 +310,14 @@ def _hash(text: str) -> str:
 
 
 def _legend(letters: Collection[str]) -> tuple[Key, ...]:
-    """What the letters that are there mean."""
+    """The meanings of the letters that are in the table."""
     keys = [
         Key(letter, SHOWN.get(letter, letter), meaning)
         for letter, meaning in LETTERS.items()
         if letter in letters
     ]
     if "" in letters:
-        keys.append(Key("", "", "An empty cell was not run."))
+        keys.append(Key("", "", "empty: not run"))
     return tuple(keys)
 
 
@@ -325,7 +325,7 @@ def _legend(letters: Collection[str]) -> tuple[Key, ...]:
 
 
 def _letters(results: Sequence[Result], checks: Sequence[str]) -> set[str]:
-    """The letters in the table; an empty one if some cells are empty."""
+    """The letters in the table, with ``""`` if some cells are empty."""
     letters = {result.verdict[0] for result in results}
     subjects = {result.subject for result in results}
     pairs = {(result.subject, result.check) for result in results}
@@ -335,7 +335,7 @@ def _letters(results: Sequence[Result], checks: Sequence[str]) -> set[str]:
 def _rows(
     results: Sequence[Result], checks: Sequence[str], groups: Sequence[Failure]
 ) -> tuple[Row, ...]:
-    """The verdicts, subject by check; each cell leads to the part that is about it."""
+    """The table: a row for each subject, where each cell links to the section about it."""
     place = {id(result): index for index, result in enumerate(results)}
     leads = {id(each): place[id(group.result)] for group in groups for each in group.results}
     cells = {
@@ -365,9 +365,9 @@ def _parts(results: Sequence[Result], groups: Sequence[Failure], scripts: Script
             shown = list(groups)
         counted = f"{heading} ({len(chosen)})"
         if len(shown) < len(chosen) and verdict == Verdict.BROKEN:
-            counted = f"{heading} ({len(chosen)}, by {len(shown)} causes)"
+            counted = f"{heading} ({len(chosen)} from {len(shown)} causes)"
             if len(shown) == 1:
-                counted = f"{heading} ({len(chosen)}, by one cause)"
+                counted = f"{heading} ({len(chosen)} from one cause)"
         sections = [_section(place[id(failure.result)], failure, scripts) for failure in shown]
         rest = [result for result in chosen if result.counterexample is None]
         parts.append(Part(counted, tuple(sections), _grouped(rest, place)))
@@ -400,7 +400,7 @@ def _section(index: int, failure: Failure, scripts: Scripts) -> Section:
 
 
 def _picture(result: Result) -> tuple[Picture | None, tuple[str, ...]]:
-    """The picture of what is broken or stale, or why there is none."""
+    """The picture of a broken or stale result, or the reason for not having one."""
     if result.verdict not in (Verdict.BROKEN, Verdict.STALE):
         return None, ()
     try:
@@ -408,7 +408,7 @@ def _picture(result: Result) -> tuple[Picture | None, tuple[str, ...]]:
     except HarnessError as error:
         return None, (f"No picture: {error}",)
     if content is None:
-        return None, ("No picture: this check is about the state, which no LR shows",)
+        return None, ("No picture: this check is about the saved state, not about LRs",)
     assert result.counterexample is not None
     rows = evidence(result.counterexample, result.promise, result.check)
     facts = "; ".join(f"{label}: {text}" for label, text in rows)
@@ -417,7 +417,7 @@ def _picture(result: Result) -> tuple[Picture | None, tuple[str, ...]]:
 
 
 def _grouped(results: Sequence[Result], place: Mapping[int, int]) -> tuple[Group, ...]:
-    """Pairs by subject and reason, each reason once; `place` is that of each by its id()."""
+    """Pairs grouped by subject and reason; `place` maps the id() of a result to its index."""
     groups: dict[tuple[str, str], list[NamedCheck]] = collections.defaultdict(list)
     for result in results:
         tried = tally_text([result]) if result.verdict == Verdict.HOLDS else ""
@@ -455,7 +455,7 @@ def _matrix_cell(pair: Pair, index: int, versions: Sequence[str]) -> Cell | None
 
 
 def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, ...]:
-    """What is behind a verdict."""
+    """The details of a verdict."""
     facts = []
     found = result.counterexample
     if found is not None:
@@ -471,7 +471,7 @@ def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, .
             Fact("got", values_text(found.actual)),
             Fact("found by", found.found.by if found.found else ""),
             Fact("reproduce with", replay_command(result, trace), code=True),
-            Fact("the same on", ", ".join(alike)),
+            Fact("also on", ", ".join(alike)),
         ]
     if result.verdict != Verdict.HOLDS:
         facts.append(Fact("note" if found else "reason", result.reason))
@@ -483,7 +483,7 @@ def _evidence(result: Result) -> tuple[Verdict, Counterexample | None]:
 
 
 def _left_out(matrix: Matrix) -> tuple[LeftOut, ...]:
-    """The pairs that are not in the table."""
+    """The pairs that the table leaves out."""
     parts = []
     for letter, what in (("H", "hold"), ("D", "are declined")):
         pairs = matrix.everywhere(letter)
@@ -492,6 +492,6 @@ def _left_out(matrix: Matrix) -> tuple[LeftOut, ...]:
             for check, chosen in itertools.groupby(pairs, lambda pair: pair.check)
         )
         if rows:
-            heading = f"Left out: pairs that {what} on every version ({len(pairs)})"
+            heading = f"Not shown: pairs that {what} on every version ({len(pairs)})"
             parts.append(LeftOut(heading, rows))
     return tuple(parts)

@@ -1,12 +1,12 @@
-"""Says whether the ranges of a ledger could be others without any run turning red.
+"""Finds ranges in a ledger that could change without any run turning red.
 
 Each bound of each range is moved by one release, down and up. A release that the moved range no
-longer covers turns BROKEN if the entry's trace breaks there, and a newly covered release turns
-STALE if it does not. A moved range can also be refused when the ledger is read, because it covers
-no version or overlaps another range. A bound that can move although no run turns red is not tight.
+longer covers turns BROKEN if the entry's trace breaks there. A newly covered release turns STALE
+if the trace does not break there. The ledger's reader can also refuse a moved range, because it
+covers no version or overlaps another range. A bound that can move without any of this is not tight.
 
-The results of ``check --json`` hold which traces of the ledger break on which release, so nothing
-is run.
+Nothing is run: the results of ``check --json`` say which traces of the ledger break on which
+release.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Outcome(enum.Enum):
     BROKEN = "BROKEN"
     STALE = "STALE"
     NO_VERSION = "refused: it covers no version"
-    OVERLAP = "refused: it overlaps another one"
+    OVERLAP = "refused: it overlaps another range"
     NO_RESULT = "no result"
     UNSEEN = "NOT RED"
 
 
 @dataclass(frozen=True)
 class Release:
-    """The pairs that were checked on a release, each with the traces and what they show."""
+    """The pairs that were checked on a release, each with its broken traces and their values."""
 
     pairs: Mapping[Pair, frozenset[tuple[str, str]]] = field(default_factory=dict)
 
     def breaks(self, entry: Entry) -> bool | None:
-        """Whether the entry's trace breaks here in the entry's way; None without a result."""
+        """Whether the entry's trace breaks here as the entry says; None without a result."""
         found = [known for pair, known in self.pairs.items() if pair.named_by(entry)]
         if not found:
             return None
@@ -52,7 +52,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Moves:
-    """What all moves give: how many of each outcome, and the moves that no run would see."""
+    """The outcomes of all moves: how many of each, and the moves that no run would notice."""
 
     releases: int
     counts: Mapping[Outcome, int]
@@ -60,7 +60,7 @@ class Moves:
 
 
 def releases_in(files: Iterable[ResultFile]) -> dict[Version, Release]:
-    """What these results of ``check --json`` show of the ledger's traces, by release."""
+    """What results of ``check --json`` say about the ledger's traces, by release."""
     pairs: dict[Version, dict[Pair, frozenset[tuple[str, str]]]] = collections.defaultdict(dict)
     for file in files:
         here = pairs[version_of(file.torch)]
@@ -73,14 +73,14 @@ def releases_in(files: Iterable[ResultFile]) -> dict[Version, Release]:
 def move_ranges(entries: Sequence[Entry], seen: Mapping[Version, Release]) -> Moves:
     """Move every bound of every range by one of the releases `seen`.
 
-    Raises `LedgerError` where a range begins or ends at a release without results.
+    Raises `LedgerError` if a range begins or ends at a release without results.
     """
     releases = sorted(seen)
     missing = sorted({bound for entry in entries for bound in _bounds(entry)} - seen.keys())
     if missing:
         raise LedgerError(
-            f"ranges of the ledger begin or end at torch {', '.join(map(str, missing))}, and no "
-            "RESULT is from there: give one for each"
+            f"ranges of the ledger begin or end at torch {', '.join(map(str, missing))}, but there "
+            "is no RESULT for it: give one for each of these versions"
         )
     moves = [(entry, new) for entry in entries for new in _moved(entry, releases)]
     outcomes = [_outcome(entry, new, entries, seen) for entry, new in moves]
@@ -107,7 +107,7 @@ def _moved(entry: Entry, releases: Sequence[Version]) -> Iterator[SpecifierSet]:
 def _outcome(
     entry: Entry, new: SpecifierSet, entries: Sequence[Entry], seen: Mapping[Version, Release]
 ) -> Outcome:
-    """What a run says about the entry with the range `new`."""
+    """What a run would say about the entry if its range was `new`."""
     if not any(new.contains(str(release)) for release in seen):
         return Outcome.NO_VERSION
     pair = entry.subject, entry.check
@@ -134,7 +134,7 @@ def _outcome(
 
 
 def moves_text(entries: Sequence[Entry], moves: Moves) -> str:
-    """The moves that no run would see, a line each, and the counts."""
+    """The moves that no run would notice, one on each line, and the counts."""
     lines = [
         f"{entry.subject} {entry.check}: no run shows whether {entry.torch} should be {new}"
         for entry, new in moves.unseen

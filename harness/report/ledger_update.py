@@ -1,4 +1,4 @@
-"""Updates a ledger from results of one or several versions of torch; its comments stay."""
+"""Updates a ledger from results on one or more versions of torch, and keeps its comments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.report.text import reason_of
 
 @dataclass(frozen=True)
 class Pair:
-    """A subject and a check, by name, and by the reference that an entry names them with."""
+    """A subject and a check, each by its name and by the reference that an entry may use."""
 
     subject: str
     check: str
@@ -38,14 +38,14 @@ class Pair:
 
 
 def pair_of(result: Result) -> Pair:
-    """The pair that a result is about."""
+    """The pair of a result."""
     subject, check = result.references
     return Pair(result.subject, result.check, subject or result.subject, check or result.check)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How a pair breaks on one version: a trace, what differs, and how."""
+    """How a pair breaks on one version: the trace, what differs, and the reason in words."""
 
     trace: str
     shows: str
@@ -53,15 +53,15 @@ class Shown:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What an entry in the ledger says about it."""
+        """The part that must agree with an entry of the ledger."""
         return self.trace, self.shows
 
 
 def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
-    """The files that ``check --json`` wrote, by the version of torch.
+    """Read files that ``check --json`` wrote, sorted by the version of torch.
 
-    Raises `ResultsError` for other files, `LedgerError` for a run that was stopped, and for two
-    files of one version.
+    Raises `ResultsError` for other files; `LedgerError` for a run that was stopped, or for two
+    files with the same version.
     """
     found: dict[Version, ResultFile] = {}
     for path in paths:
@@ -76,7 +76,7 @@ def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
 
 
 def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, list[Shown]]]:
-    """What breaks each pair on each version where it was checked; empty where it is not broken.
+    """How each pair breaks on each version where it was checked; empty if it does not break.
 
     The pair's own counterexample comes first, then the other traces in the ledger that break it.
     Raises `LedgerError` for an UNKNOWN pair.
@@ -102,10 +102,10 @@ def _shown(found: Counterexample) -> Shown:
 
 
 def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) -> str:
-    """The `text` of a ledger, with ranges that are true of all results, and the missing entries.
+    """The `text` of a ledger with its ranges corrected to fit all results, and new entries added.
 
-    `entries` are those in the text. What the text says about versions without results stays, and
-    so do comments. Raises `LedgerError` for an UNKNOWN pair.
+    `entries` are the entries in the text. Comments stay, and so do ranges for versions without
+    results. Raises `LedgerError` for an UNKNOWN pair.
     """
     added: list[str] = []
     ranges: dict[int, str] = {}
@@ -129,7 +129,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
 
 
 def _with_ranges(text: str, entries: Sequence[Entry], ranges: Mapping[int, str]) -> str:
-    """The text with other ranges, by the number of the entry; without it where that is empty.
+    """The text with new `ranges`, by the number of the entry. An empty range deletes its entry.
 
     Comments after a deleted entry stay.
     """
@@ -180,8 +180,8 @@ def _stretches(
 ) -> list[tuple[list[Version], Version | None, Shown]]:
     """Neighbouring versions that one trace breaks, the next version after them, and the trace.
 
-    An entry that is true of a version stays. Otherwise the trace that breaks the most of the
-    following versions is chosen; of two such traces, the shorter one.
+    If an entry is true on a version, its trace is kept. Otherwise the trace that breaks most of
+    the following versions is chosen, and the shorter one if two break equally many.
     """
     ordered = sorted(by_version)
     kept = [

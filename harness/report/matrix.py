@@ -1,9 +1,9 @@
-"""The results of several versions of torch as one table: on which each defect appears.
+"""The results of several versions of torch as one table, which shows where each defect appears.
 
-The map of twelve releases, ``torch_versions.md``, is what ``python -m harness matrix``
-prints of the results that ``scripts/run_matrix.py`` leaves. The ledger holds the trace behind each
-letter, which was run there, and where it is tracked. What is not in the ledger is searched for
-with drawn options, so that a dot says that none was found.
+``scripts/run_matrix.py`` writes the results of twelve releases, and ``python -m harness matrix``
+prints them as ``torch_versions.md``. The ledger holds the trace behind each letter, which was run
+on that release, and a link to its report. For defects that are not in the ledger, a search with
+random options ran, so a dot means that it found none.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from harness.report.result_file import read_results
 
 LETTERS = {
     "B": "broken",
-    "S": "stale: no longer as the ledger has it",
+    "S": "stale: no longer what the ledger says",
     "K": "known: in the ledger",
     "U": "unknown",
     "D": "declined",
     "H": "holds",
 }
-"""What the first letter of a verdict stands for."""
+"""What the first letter of a verdict means."""
 COLOURS = {
     "B": ("#b3261e", "#ffffff"),
     "S": ("#4a148c", "#ffffff"),
@@ -38,16 +38,16 @@ COLOURS = {
     "D": ("#cccccc", "#000000"),
     "H": ("#eef1ee", "#000000"),
 }
-"""Of each letter the colour of its cell and its own; those of cells differ in lightness too."""
+"""The background and text colour for each letter; backgrounds also differ in lightness."""
 SHOWN = {"H": ".", "": ""}
-"""What stands in a cell where it is not the letter itself, so that the others are seen."""
+"""What a cell shows instead of these letters, so that the other letters stand out."""
 FEW = 5
-"""So many subjects are named in a line, whatever it says."""
+"""A line names up to this many subjects; more may become "the others"."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one file says of itself; `result` is its path as it was given."""
+    """The content of one file; `result` is its path as it was given."""
 
     result: str
     torch: Version
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Pair:
-    """A subject and a check, with a result for each version, None if it was not run there."""
+    """A subject and a check, with a result for each version; None if it was not run there."""
 
     subject: str
     check: str
@@ -67,18 +67,18 @@ class Pair:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The first letter of each verdict, one a version; empty where it was not run."""
+        """The first letter of the verdict on each version; empty if it was not run there."""
         return tuple(result.verdict[0] if result else "" for result in self.results)
 
     @property
     def says(self) -> set[str]:
-        """The letters of the versions that it was run on."""
+        """The letters on the versions where the pair was run."""
         return {*self.letters} - {""}
 
 
 @dataclass(frozen=True)
 class Line:
-    """Subjects that have the very same letters under a check, or under several."""
+    """Subjects that have the same letters under one check, or under several."""
 
     checks: str
     subjects: str
@@ -94,7 +94,7 @@ class Matrix:
 
     @property
     def versions(self) -> list[str]:
-        """The versions, without what follows a ``+`` where they differ without it."""
+        """The versions, without the part after a ``+`` if they still differ without it."""
         short = [source.torch.public for source in self.sources]
         return [
             public if short.count(public) == 1 else str(source.torch)
@@ -103,20 +103,20 @@ class Matrix:
 
     @property
     def shown(self) -> list[Pair]:
-        """The pairs with a cell to look at: one that is neither held nor declined everywhere."""
+        """The pairs with a row: all except those that hold, or are declined, on every version."""
         return [pair for pair in self.pairs if pair.says not in ({"H"}, {"D"})]
 
     def everywhere(self, letter: str) -> list[Pair]:
-        """The pairs with the same letter on every version that they were run on."""
+        """The pairs that have this letter on every version where they were run."""
         return [pair for pair in self.pairs if pair.says == {letter}]
 
     @property
     def lines(self) -> list[Line]:
-        """The pairs that are shown, those of one check with the same letters in one line.
+        """The pairs that are shown, grouped: one line for the same letters under the same check.
 
-        Of each check what is broken on the newest version comes first, and checks that would
-        have the same lines share them. Where no subject of a check is left out, the most that
-        hold or are declined are "the others".
+        In each check, what is broken on the newest version comes first. Checks with the same
+        lines share them. If a check leaves no subject out, its largest group of subjects that
+        hold or are declined is called "the others".
         """
         alike: dict[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...], list[str]] = {}
         for check, pairs in itertools.groupby(self.shown, lambda pair: pair.check):
@@ -134,40 +134,40 @@ class Matrix:
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        """What stands in the cells that are shown, and what it means."""
+        """The marks in the cells that are shown, each with its meaning."""
         seen = {letter for pair in self.shown for letter in pair.letters}
-        said = [(SHOWN.get(key, key), text) for key, text in LETTERS.items() if key in seen]
-        return [*said, ("empty", "not run")] if "" in seen else said
+        marks = [(SHOWN.get(key, key), text) for key, text in LETTERS.items() if key in seen]
+        return [*marks, ("empty", "not run")] if "" in seen else marks
 
     @property
     def left_out(self) -> str:
-        """What is not shown, in one sentence; empty if nothing."""
+        """A sentence about the pairs that are not shown; empty if all are."""
         held, declined = len(self.everywhere("H")), len(self.everywhere("D"))
-        said = [f"hold on every version ({held})"] if held else []
-        said += [f"are declined on every version ({declined})"] if declined else []
-        return f"Left out are the pairs that {' or '.join(said)}." if said else ""
+        kinds = [f"hold on every version ({held})"] if held else []
+        kinds += [f"are declined on every version ({declined})"] if declined else []
+        return f"Not shown: pairs that {' or '.join(kinds)}." if kinds else ""
 
     @property
     def uneven(self) -> str:
-        """That some versions were searched with more than others, if so, in one sentence."""
+        """A warning if some versions were searched with more traces than others; else empty."""
         searched: dict[tuple[int, int], list[str]] = {}
         for source, version in zip(self.sources, self.versions, strict=True):
             key = source.max_examples, source.seed
             searched.setdefault(key, []).append(version)
         if len(searched) == 1:
             return ""
-        said = [
+        groups = [
             f"{examples} (seed {seed}) on {', '.join(versions)}"
             for (examples, seed), versions in searched.items()
         ]
         return (
-            "The versions were not searched alike, with this many traces for each pair: "
-            f"{'; '.join(said)}. Where it was less, a defect can be missing."
+            "The search was not the same on all versions. Random traces for each pair: "
+            f"{'; '.join(groups)}. On versions with fewer, a defect can be missing."
         )
 
 
 def _newest_first(row: tuple[tuple[str, ...], tuple[str, ...]]) -> list[int]:
-    """A key that puts what is worst on the newest versions first."""
+    """A sort key: the worst verdicts on the newest versions come first."""
     order = [*LETTERS, ""]
     return [order.index(letter) for letter in reversed(row[0])]
 
@@ -175,7 +175,7 @@ def _newest_first(row: tuple[tuple[str, ...], tuple[str, ...]]) -> list[int]:
 def _named(
     rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], totals: set[int]
 ) -> list[tuple[tuple[str, ...], str]]:
-    """Each row of letters with its subjects, in words; `totals` are how many there are in all."""
+    """Each row of letters with its subjects, in words; `totals` counts all subjects of a check."""
     named = [(letters, ", ".join(subjects)) for letters, subjects in rows]
     letters, most = max(rows, key=lambda row: len(row[1]))
     if (
@@ -189,10 +189,10 @@ def _named(
 
 
 def read(path: Path) -> Source:
-    """What ``check --json`` wrote to `path`; raises `HarnessError` if it did not, or not all."""
+    """Read a file that ``check --json`` wrote; raises `HarnessError` if it is not complete."""
     file = read_results(path)
     if not file.complete:
-        raise HarnessError(f"{path} is from a run that was stopped: let it run to its end")
+        raise HarnessError(f"{path} is from a run that was stopped: run it again to the end")
     try:
         version = Version(file.torch)
     except ValueError:
@@ -201,18 +201,18 @@ def read(path: Path) -> Source:
     for result in file.results:
         pair = result.subject, result.check
         if pair in seen:
-            raise HarnessError(f"{path} has two verdicts on {pair[0]}: {pair[1]}")
+            raise HarnessError(f"{path} has two verdicts for {pair[0]}: {pair[1]}")
         seen.add(pair)
     return Source(str(path), version, file.python, file.seed, file.max_examples, file.results)
 
 
 def merge(sources: Iterable[Source]) -> Matrix:
-    """One matrix of all; raises `HarnessError` where two are of one version of torch."""
+    """One matrix of all sources; raises `HarnessError` if two have the same version of torch."""
     ordered = sorted(sources, key=lambda source: source.torch)
     for left, right in itertools.pairwise(ordered):
         if left.torch == right.torch:
             raise HarnessError(
-                f"{left.result} and {right.result} are both of torch {left.torch}: "
+                f"{left.result} and {right.result} are both from torch {left.torch}: "
                 "give one file for each version"
             )
     found = [
@@ -231,7 +231,7 @@ def merge(sources: Iterable[Source]) -> Matrix:
 
 
 def markdown(matrix: Matrix) -> str:
-    """The table, for a README: a line for each row of cells, under its check."""
+    """The table as Markdown, with a legend below it."""
     lines = []
     if matrix.shown:
         lines += [_row(["check", "subject", *matrix.versions])]
@@ -244,8 +244,8 @@ def markdown(matrix: Matrix) -> str:
         last = line.checks
     legend = ", ".join(f"`{mark}` {text}" for mark, text in matrix.legend)
     legend = legend.replace("`empty`", "empty")
-    said = [f"{legend}." if legend else "", matrix.left_out, escaped(matrix.uneven)]
-    below = " ".join(filter(None, said))
+    sentences = [f"{legend}." if legend else "", matrix.left_out, escaped(matrix.uneven)]
+    below = " ".join(filter(None, sentences))
     return "\n".join([*lines, *([""] if lines else []), below]) + "\n"
 
 
@@ -254,5 +254,5 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` as Markdown prints it as it is."""
+    """`text` with every character escaped that Markdown would interpret."""
     return re.sub(r"([\\`*|<>\[\]&~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Puts the results of all shards of one run together."""
+"""Merges the results of all shards of one run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.core.errors import ResultsError
 from harness.report.result_file import ResultFile
 
 ONE_RUN = ("torch", "python", "seed", "max_examples")
-"""What must be the same in all files."""
+"""The fields that must be the same in all files."""
 
 
 def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
-    """What a run without shards would have written; `files` are paths with their content.
+    """The results that a run without shards would have written, in its order.
 
-    The pairs come back in the order of that run. Raises `ResultsError` if these are not all
-    the shards of one run.
+    `files` are paths with their content. Raises `ResultsError` if these are not all the shards of
+    one run.
     """
     parts: dict[int, tuple[Path, ResultFile]] = {}
     first_path, first = files[0]
@@ -28,12 +28,12 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
             here, there = getattr(file, key), getattr(first, key)
             if here != there:
                 raise ResultsError(
-                    f"{path} has {key} {here!r} and {first_path} {there!r}: "
+                    f"{path} has {key} {here!r}, but {first_path} has {there!r}: "
                     "give the shards of one run"
                 )
         if of != count:
             raise ResultsError(
-                f"{path} is shard {number}/{of} and {first_path} is one of {count}: "
+                f"{path} is shard {number}/{of}, but {first_path} is one of {count}: "
                 "give the shards of one run"
             )
         if number in parts:
@@ -45,7 +45,7 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
         parts[number] = path, file
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in parts]
     if missing:
-        raise ResultsError(f"not all shards are there: {', '.join(missing)} would complete them")
+        raise ResultsError(f"some shards are missing: also give {', '.join(missing)}")
     ordered = [parts[number][1] for number in range(1, count + 1)]
     results = tuple(
         file.results[index]
@@ -55,7 +55,7 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
     )
     pairs = {(result.subject, result.check) for result in results}
     if len(pairs) < len(results):
-        raise ResultsError("a pair is in two of the files: give the shards of one run")
+        raise ResultsError("two of the files contain the same pair: give the shards of one run")
     runs = {name: run for file in ordered for name, run in file.runs.items()}
     return replace(first, shard="1/1", results=results, runs=runs)
 

@@ -15,7 +15,7 @@ from harness.core.run import Role
 from harness.report.trajectory import Line, Trajectory, trajectory
 
 BLACK, BLUE, VERMILLION, GREEN, PURPLE = "#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-"""Those of Okabe and Ito that have a contrast of 3 to 1 on white."""
+"""The colours of Okabe and Ito that have a contrast of at least 3 to 1 on white."""
 GREY = "#666666"
 STYLES: dict[Role, dict[str, Any]] = {
     Role.UNINTERRUPTED: {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
@@ -26,26 +26,26 @@ STYLES: dict[Role, dict[str, Any]] = {
     Role.RESUMED: {"color": VERMILLION, "linestyle": "--", "linewidth": 1.8, "marker": "x",
                 "markersize": 6, "markeredgewidth": 1.8},
 }  # fmt: skip
-"""How each role of a line is drawn: they differ in width, dashes and markers, too."""
+"""How each role of a line is drawn. Width, dashes and markers differ too, not only colours."""
 WIDTH, PANEL, SMALL, TEXT = 7.0, 1.9, 1.1, 0.17
-"""Inches: the width, the height of a group's panel, of its difference, and of a line of text."""
+"""Inches: the width, the height of a group's panel, of its difference panel, of a line of text."""
 MOST_GROUPS = 6
-"""Panels at most."""
+"""The most param groups that are drawn."""
 MOST_MARKERS = 60
-"""Points up to which each has its marker."""
+"""A line with more points than this has no markers."""
 SEEN = 0.02
-"""The part of the height of a panel from which on a difference can be seen."""
+"""The smallest difference that can be seen, as a part of the height of a panel."""
 LETTER, GAP = 0.07, 0.14
-"""Inches: about the width of a letter, and between the middles of two labels."""
+"""Inches: about the width of a letter, and the distance between the middles of two labels."""
 LONGEST = 100
-"""Characters to a line over the panels."""
+"""The most characters in a line above the panels."""
 
 
 def picture_of(result: Result, suffix: str = "svg") -> bytes | None:
-    """The picture of a broken pair's counterexample, ``png`` or ``svg``.
+    """The picture of a counterexample, as the bytes of a ``png`` or ``svg`` file.
 
-    None for a state check, if no LR shows what it is about. Raises `HarnessError` for another
-    suffix, and without matplotlib.
+    None for a check of the saved state, which has no LRs to draw. Raises `HarnessError` for
+    another suffix, or if matplotlib is not installed.
     """
     shown = trajectory(result)
     if shown is None:
@@ -54,9 +54,9 @@ def picture_of(result: Result, suffix: str = "svg") -> bytes | None:
 
 
 def figure_of(shown: Trajectory) -> Any:
-    """The matplotlib figure: a panel for each param group, and one where a difference is small.
+    """The matplotlib figure: a panel for each param group, and one more for a small difference.
 
-    Lines have a name as their label, and a gid ``ROLE GROUP``.
+    Each line has its name as label, and the gid ``ROLE GROUP``.
     """
     count = max((len(values) for line in shown.lines for _, values in line.points), default=0)
     count = count or 1
@@ -95,9 +95,9 @@ def figure_of(shown: Trajectory) -> Any:
 
 
 def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Any, list[Any]]:
-    """A figure with panels of these heights under each other, and room for inches of text.
+    """A figure with panels of these heights below each other, and `text` inches for text.
 
-    They `share` the epochs.
+    If `share`, all panels have the same epochs.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -116,7 +116,7 @@ def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[
 
 
 def _levels(shown: Trajectory) -> dict[int, int]:
-    """For the text of each mark, how high it stands so that none is on another."""
+    """How high to write the text of each mark, so that no two overlap."""
     epochs = [epoch for line in shown.lines for epoch, _ in line.points]
     inch = (max(epochs, default=1) - min(epochs, default=0) or 1) / (0.75 * WIDTH)  # in epochs
     ends: list[float] = []
@@ -148,7 +148,7 @@ def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
         if not xs:
             continue
         axes.plot(xs, ys, label=line.name, gid=f"{line.role} {group}", **style)
-        if line.role == Role.RESUMED and last and last[0] > xs[0]:  # it goes back in time
+        if line.role == Role.RESUMED and last and last[0] > xs[0]:  # it resumes from earlier
             axes.annotate("", (xs[0], ys[0]), last, arrowprops={
                 "arrowstyle": "->", "color": GREY, "linestyle": ":",
                 "connectionstyle": "arc3,rad=0.3"})  # fmt: skip
@@ -157,13 +157,13 @@ def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
 
 
 def _present(shown: Trajectory, group: int) -> tuple[int, float] | None:
-    """Where the uninterrupted run is at the first difference; None where it does not get there."""
+    """Where the uninterrupted run is at the first difference; None if it ends before that."""
     whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
     return (shown.epoch, whole[shown.epoch]) if shown.epoch in whole else None
 
 
 def _too_small(shown: Trajectory, group: int) -> bool:
-    """Whether the lines part in this group, and nobody would see it."""
+    """Whether the lines differ in this group by too little to see."""
     if group not in shown.right or shown.lines[-1].role != Role.RESUMED:
         return False
     values = [value for line in shown.lines for value in _xy(line, group)[1]]
@@ -173,7 +173,7 @@ def _too_small(shown: Trajectory, group: int) -> bool:
 
 
 def _gaps(shown: Trajectory, group: int) -> dict[int, float]:
-    """By epoch, what the last resumed run has more than the uninterrupted one."""
+    """By epoch, the last resumed run minus the uninterrupted run."""
     whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
     gaps = {
         epoch: value - whole[epoch]
@@ -188,7 +188,7 @@ def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
     axes.axhline(0, color=BLUE, linewidth=1.5)
     axes.plot(list(gaps), list(gaps.values()), gid=f"difference {group}",
               **STYLES[Role.RESUMED])  # fmt: skip
-    axes.set_ylabel("resumed less\nuninterrupted")
+    axes.set_ylabel("resumed minus\nuninterrupted")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useOffset=False)
 
 
@@ -209,7 +209,7 @@ def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
 
 
 def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
-    """Write `text` in a strip that is made free over the lines, with an arrow to a point."""
+    """Write `text` in a free strip above the lines, with an arrow to a point."""
     lines = textwrap.wrap(text, 64)
     strip = (len(lines) * GAP + 0.12) / PANEL
     bottom, top = axes.get_ylim()
@@ -224,11 +224,11 @@ def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
 
 
 def _name_lines(axes: Any) -> None:
-    """Write the name of each line at its end, none on another."""
+    """Write the name of each line at its end, so that no two overlap."""
     ends = {}
     for line in axes.lines:
         if line.get_label() and not line.get_label().startswith("_") and len(line.get_xdata()):
-            ends[line.get_label()] = line  # of several with one name the last
+            ends[line.get_label()] = line  # the last one, if several have this name
     bottom, top = axes.get_ylim()
     gap = GAP / PANEL * (top - bottom)
     below = -math.inf
@@ -246,13 +246,14 @@ def _name_lines(axes: Any) -> None:
 
 
 SALT = "lr-resume-harness"
-"""What makes the names inside an SVG the same each time."""
+"""Keeps the ids inside an SVG the same each time."""
 
 
 def check_drawable(suffix: str, what: str) -> str:
-    """``png`` or ``svg``, by the suffix of a name; `what` asks for the picture.
+    """``png`` or ``svg``, from the suffix of a name.
 
-    Raises `HarnessError` for another suffix, and where matplotlib is not installed.
+    `what` names the feature that needs matplotlib, for a message. Raises `HarnessError` for
+    another suffix, or if matplotlib is not installed.
     """
     kind = suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
@@ -265,9 +266,9 @@ def check_drawable(suffix: str, what: str) -> str:
 
 
 def drawn(figure: Callable[[], Any], suffix: str, what: str, **settings: Any) -> bytes:
-    """The figure that a function makes; the same one gives the same SVG.
+    """The bytes of the figure that a function makes. The same figure gives the same SVG.
 
-    `settings` are matplotlib's, beside ours; the errors are those of `check_drawable`.
+    `settings` are matplotlib's, in addition to ours. Raises the same errors as `check_drawable`.
     """
     kind = check_drawable(suffix, what)
     import matplotlib
@@ -276,6 +277,6 @@ def drawn(figure: Callable[[], Any], suffix: str, what: str, **settings: Any) ->
     into = io.BytesIO()
     ours: Any = {"svg.hashsalt": SALT, "font.size": 8, "text.parse_math": False, **settings}
     with matplotlib.rc_context(ours), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
+        warnings.simplefilter("ignore")  # about letters that the font lacks
         figure().savefig(into, format=kind, dpi=160, metadata=metadata)
     return into.getvalue()

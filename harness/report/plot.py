@@ -1,4 +1,4 @@
-"""Schedules as a picture, with what a resume at each of their epochs would do."""
+"""Schedules as a picture, with what a resume at each epoch does."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ CURVES: tuple[dict[str, Any], ...] = (
     {"color": PURPLE, "linestyle": (0, (1.5, 1))},
     {"color": BLACK, "linestyle": (0, (8, 2, 1, 2, 1, 2))},
 )  # fmt: skip
-"""They differ in dashes, too, and each is named beside it."""
+"""The curves differ in dashes too, and each has its name next to it."""
 RIGHT = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
          {"marker": "+", "markersize": 6})  # fmt: skip
 WRONG = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
-"""The markers of resumes, by their way."""
+"""The markers of right and wrong resumes, one for each way of resuming."""
 PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
-"""Inches: the height and about the width of a panel, and the width of a bold letter."""
+"""Inches: the height and approximate width of a panel, and the width of a bold letter."""
 LONGEST = 112
-"""Characters to a line of text."""
+"""The most characters in a line of text."""
 MOST_LINES = 12
-"""So many wrong runs are drawn on from where they are wrong; the others are markers alone."""
+"""The most wrong runs that are drawn as lines; the others have only a marker."""
 MOST_MARKERS = 60
-"""So many epochs are marked each; of more about 15 of them."""
+"""Up to this many epochs, each has a marker; with more epochs, about 15 of them have one."""
 ALIKE = 1e-9
-"""Relative: groups whose LR is a multiple of the first one's are not drawn again."""
+"""The relative tolerance for a group whose LR is a multiple of the first group's LR. Such a group
+is not drawn."""
 
 
 def names_of(subjects: Sequence[Subject]) -> tuple[str, list[str]]:
-    """A title, and what to call each curve: its options, or their values if the title has them."""
+    """A title and a label for each curve: its options, or only values if the title names them."""
     options = [_said_options(subject) for subject in subjects]
     name, names = subjects[0].name, list(options[0])
     if len(subjects) > 1 and len(names) > 1 and all(list(said) == names for said in options):
@@ -60,7 +61,7 @@ def _said_options(subject: Subject) -> dict[str, str]:
 
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
-    """What the resumes of all schedules do, a sentence for each way."""
+    """What the resumes of all schedules do, one sentence for each way of resuming."""
     return [". ".join(text for _, text in _said(ways)) for ways in _by_way(schedules)]
 
 
@@ -69,23 +70,23 @@ def _by_way(schedules: Sequence[Schedule]) -> list[tuple[Way, ...]]:
 
 
 def _said(ways: Sequence[Way]) -> list[tuple[str, str]]:
-    """What the resumes by one check do in all schedules, right, wrong or neither, and how."""
+    """Texts on the resumes of one check in all schedules, with ``right``, ``wrong`` or ``""``."""
     name = ways[0].check.name
     tried = [resume for way in ways for resume in way.resumes]
     wrong = [resume.epoch for way in ways for resume in way.wrong]
     if not tried:
-        return [("", f"{name} is not done: {ways[0].declined or 'there is no epoch to resume at'}")]
+        return [("", f"{name} was not tried: {ways[0].declined or 'no epoch to resume at'}")]
     followed = min((way.followed for way in ways if way.followed), default=0)
-    behind = f" (each is followed for {followed} epochs)" if followed else ""
+    behind = f" (each compared for {followed} epochs)" if followed else ""
     where = f"of {len(tried)} epochs" if len(ways) == 1 else f"of {len(tried)} epochs of all curves"
     if not wrong:
-        return [("right", f"{name} goes on right at each {where}{behind}")]
+        return [("right", f"{name} is right at all {where.removeprefix('of ')}{behind}")]
     first = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
-    said = f"{name} goes wrong at {len(wrong)} {where}" + (f": {first}" if len(ways) == 1 else "")
+    text = f"{name} is wrong at {len(wrong)} {where}" + (f": {first}" if len(ways) == 1 else "")
     if len(wrong) == len(tried):
-        return [("wrong", said + behind)]
-    return [("right", f"{name} goes on right at {len(tried) - len(wrong)} {where}{behind}"),
-            ("wrong", said)]  # fmt: skip
+        return [("wrong", text + behind)]
+    return [("right", f"{name} is right at {len(tried) - len(wrong)} {where}{behind}"),
+            ("wrong", text)]  # fmt: skip
 
 
 def figure_of(
@@ -93,10 +94,10 @@ def figure_of(
 ) -> Any:
     """The matplotlib figure of labelled schedules: a panel for each group and range of epochs.
 
-    Groups that are multiples of the first one are left out; a range is as many epochs from the
-    start, without any all of them. Lines have a gid: ``plain CURVE GROUP RANGE``,
-    ``right CURVE GROUP RANGE WAY`` and ``wrong ...`` with points where the LR is wrong, and ``on
-    ... EPOCH`` for how a run goes on wrong.
+    A range is a number of epochs from the start; without ranges, all epochs are drawn. Groups
+    whose LR is a multiple of the first group's are left out. Lines have a gid:
+    ``plain CURVE GROUP RANGE`` for a schedule; ``right CURVE GROUP RANGE WAY`` and ``wrong ...``
+    for the markers of resumes; ``on ... EPOCH`` for a run that goes on wrong.
     """
     schedules = [schedule for _, schedule in curves]
     groups = _groups(schedules)
@@ -105,7 +106,7 @@ def figure_of(
     count = len(schedules[0].points[0][1])
     if count > len(groups):
         left_out = ", ".join(str(group) for group in range(count) if group not in groups)
-        title += f"; the LR of group {left_out} is a multiple of that of group 0"
+        title += f"; the LR of group {left_out} is a multiple of group 0's"
     heading = textwrap.wrap(title, LONGEST, break_on_hyphens=False)
     handles = _curve_handles([label for label, _ in curves]) if len(curves) > 1 else []
     handles += [handle for index, ways in enumerate(_by_way(schedules))
@@ -151,7 +152,7 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
 
 
 def _groups(schedules: Sequence[Schedule]) -> list[int]:
-    """The first group, and those whose LR is no multiple of it."""
+    """The first group, and every group whose LR is not a multiple of its LR."""
     count = len(schedules[0].points[0][1])
     alike = [all(_multiple(one.points, group) for one in schedules) for group in range(count)]
     return [group for group in range(count) if group == 0 or not alike[group]]
@@ -201,9 +202,9 @@ def _draw(axes: Any, number: int, group: int, span: int, label: str, schedule: S
 
 
 def _name(axes: Any, lines: list[Any]) -> None:
-    """Write the label of each line beside it, where it is farthest from the others.
+    """Write the label of each line next to it, where it is farthest from the other lines.
 
-    None where it would stand on a line: the legend says it, too.
+    If it would cover a line everywhere, leave it out: the legend shows it too.
     """
     import numpy
 
@@ -211,7 +212,7 @@ def _name(axes: Any, lines: list[Any]) -> None:
     runs = [
         ((line.get_xdata() - left) / (right - left), (line.get_ydata() - bottom) / (top - bottom))
         for line in lines
-    ]  # in parts of the panel
+    ]  # as fractions of the panel
     for line, (xs, ys) in zip(lines, runs, strict=True):
         wide = len(line.get_label()) * LETTER / PANEL_WIDTH
         best, at = 0.0, None

@@ -1,9 +1,10 @@
-"""The file that ``check --json`` writes: what is in it, written and read by one converter.
+"""The file that ``check --json`` writes: its content, and how to write and read it.
 
-A file is a `ResultFile` as JSON: an object with its fields, whose ``results`` are objects with the
-fields of `harness.core.result.Result`, and so on down. A trace is its text. Numbers that JSON lacks
-are ``{"$float": "nan"}``, bytes ``{"$bytes": "..."}`` (Latin-1), and dicts with other keys than
-strings ``{"$items": [[key, value], ...]}``.
+The file is a `ResultFile` as JSON: an object with the fields of that class. Each item of
+``results`` is an object with the fields of `harness.core.result.Result`, and so on. A trace is
+written as its text. JSON can't hold some values: a number such as NaN is ``{"$float": "nan"}``,
+bytes are ``{"$bytes": "..."}`` (Latin-1), and a dict whose keys are not strings is
+``{"$items": [[key, value], ...]}``.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from harness.core.trace import Trace
 __all__ = ["SCHEMA", "ResultFile", "dump_results", "read_results", "results_of_run"]
 
 SCHEMA = 2
-"""The version of the format; it goes up when a key changes its sense or goes."""
+"""The version of the format. It goes up when a key changes its meaning or is removed."""
 TAGS = frozenset({"$float", "$bytes", "$items"})
-"""The keys that stand for what JSON lacks; a dict with one of them alone is kept as items."""
+"""The keys that mark values JSON can't hold. A dict that has only such a key is kept as items."""
 CONTAINERS: tuple[Any, ...] = (list, tuple, dict)
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """What one run found.
+    """The results of one run.
 
-    `shard` is ``2/5`` for every fifth pair from the second on; `complete` is false if the run was
-    stopped. `runs` holds the LRs of the uninterrupted runs by subject and trace: the LR of every
-    param group at the start and after each epoch. `not_checked` are schedulers that could not be
-    built, each with the reason.
+    `shard` is ``2/5`` for every fifth pair, starting with the second. `complete` is false if the
+    run was stopped. `runs` holds the uninterrupted runs by subject and trace: the LR of every
+    param group at the start and after each epoch. `not_checked` maps schedulers that could not be
+    built to the reason.
     """
 
     schema: int
@@ -69,7 +70,7 @@ def results_of_run(
     runs: Mapping[str, dict[str, list[Any]]] = MappingProxyType({}),
     shard: str = "1/1",
 ) -> ResultFile:
-    """The results of this process as they are kept."""
+    """The results of a run of this process, as a `ResultFile`."""
     version = results[0].torch if results else ""
     return ResultFile(
         SCHEMA, version, platform.python_version(), budget.seed, budget.max_examples, complete,
@@ -78,12 +79,12 @@ def results_of_run(
 
 
 def dump_results(file: ResultFile) -> str:
-    """A file as JSON text."""
+    """The JSON text of a file."""
     return json.dumps(_encode(_CONVERTER.unstructure(file)), indent=1, allow_nan=False) + "\n"
 
 
 def read_results(path: Path) -> ResultFile:
-    """What ``check --json`` wrote to `path`; raises `ResultsError` if it is something else."""
+    """Read a file that ``check --json`` wrote; raises `ResultsError` for any other file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,11 +95,11 @@ def read_results(path: Path) -> ResultFile:
             f"{path} is not JSON ({why}): give a file that check --json wrote"
         ) from None
     if not isinstance(data, dict) or "schema" not in data or "results" not in data:
-        raise ResultsError(f"{path} has no results of check in it: give a file of check --json")
+        raise ResultsError(f"{path} has no results in it: give a file that check --json wrote")
     if data["schema"] != SCHEMA:
         raise ResultsError(
-            f"{path} has schema {_shown(data['schema'])}, and this harness reads {SCHEMA}: "
-            "write it again with this version's check --json"
+            f"{path} has schema {_shown(data['schema'])}, but this version reads {SCHEMA}: "
+            "write it again with this version of check --json"
         )
     try:
         file = _CONVERTER.structure(_decode(data), ResultFile)
@@ -107,13 +108,13 @@ def read_results(path: Path) -> ResultFile:
         BaseValidationError, HarnessError, OverflowError, RecursionError, TypeError, ValueError,
     ) as error:  # fmt: skip
         raise ResultsError(
-            f"{path} is not as check --json wrote it ({_first(error)}): write it again"
+            f"{path} is not what check --json writes ({_first(error)}): write it again"
         ) from None
     return file
 
 
 def _require_places(file: ResultFile) -> None:
-    """Raise `ValueError` for a counterexample that shows where its trace has no place."""
+    """Raise `ValueError` if a counterexample refers to a step that its trace does not have."""
     for result in file.results:
         for found in (result.counterexample, *result.replays):
             if found is None:
@@ -125,7 +126,7 @@ def _require_places(file: ResultFile) -> None:
 
 
 def _first(error: BaseException) -> str:
-    """The first thing that is wrong, with its place in the file."""
+    """The first error, with its place in the file."""
     if isinstance(error, BaseValidationError):
         return cattrs.transform_error(error, format_exception=_message)[0]
     return str(error).partition("\n")[0][:200] or type(error).__name__
@@ -138,7 +139,7 @@ def _message(error: BaseException, kind: type | None) -> str:
 
 
 def _encode(value: Any) -> Any:
-    """`value` as JSON can hold it."""
+    """`value` in a form that JSON can hold."""
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and not _is_tagged(value):
             return {key: _encode(item) for key, item in value.items()}
@@ -151,12 +152,12 @@ def _encode(value: Any) -> Any:
 
 
 def _is_tagged(value: dict[Any, Any]) -> bool:
-    """Whether a dict looks like one that stands for something else."""
+    """Whether a dict could be mistaken for a marked value."""
     return len(value) == 1 and not TAGS.isdisjoint(value)
 
 
 def _decode(value: Any) -> Any:
-    """What `_encode` made JSON of."""
+    """The inverse of `_encode`."""
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if not isinstance(value, dict):
@@ -173,7 +174,7 @@ def _decode(value: Any) -> Any:
 
 
 def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
-    """A hook that takes a value of one of these types only, and no bool for a number."""
+    """A hook that takes only a value of one of these types, and refuses a bool as a number."""
 
     def take(value: Any, _: Any) -> Any:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
@@ -184,7 +185,7 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
 
 
 def _container(asked: Any, converter: cattrs.Converter) -> Any:
-    """A hook for a list, tuple or dict: it takes no other type, and names the first wrong item."""
+    """A hook for a list, tuple or dict: refuses other types, and names the first wrong item."""
     origin, kinds = get_origin(asked), get_args(asked)
 
     def item(value: Any, kind: Any, place: Any) -> Any:
@@ -201,14 +202,14 @@ def _container(asked: Any, converter: cattrs.Converter) -> Any:
         value = _instance(value, list)
         every = kinds[:1] * len(value) if origin is list or kinds[-1] is Ellipsis else kinds
         if len(every) != len(value):
-            raise ValueError(f"{len(value)} items, and there must be {len(every)}")
+            raise ValueError(f"expected {len(every)} items, got {len(value)}")
         return origin(map(item, value, every, range(len(value))))
 
     return take
 
 
 def _object(asked: Any, converter: cattrs.Converter) -> Any:
-    """A hook for a dataclass: it takes a dict only."""
+    """A hook for a dataclass: takes only a dict."""
     build = make_dict_structure_fn(asked, converter)
     return lambda value, kind: build(_instance(value, dict), kind)
 
@@ -242,7 +243,7 @@ def _text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; of what holds others the type alone."""
+    """A value for a message; for a container, only its type."""
     if isinstance(value, (dict, list, bytes)):
         return f"a {type(value).__name__}"
     return f"{value!r:.40}"

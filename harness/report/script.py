@@ -1,15 +1,14 @@
 """Writes a reproduction script: a counterexample as a program of plain torch code.
 
-First comes what concerns the bug: the scheduler, how it is built, and the run, with what is saved
-and how it is resumed written out. Then comes what compares the interrupted run with the
-uninterrupted one, from the source of the very functions that the search ran. What a script
-imports, and what is pasted into it, `Imports` says.
+The script begins with what concerns the bug: the scheduler, how it is built, and the run, which
+spells out what is saved and how it is resumed. Then it compares the interrupted run with the
+uninterrupted one, using the source of the functions that the search itself ran. `Imports` explains
+what a script imports and what is pasted into it.
 
-It exits with 1 while the bug is there, 0 when it is gone, and 125 when that can't be told,
-whatever the reason, so that ``git bisect run`` can use it, and so does
-``scripts/bisect_torch.py``. Only what Python can't parse at all ends with 1. A script of a check
-that needs ``torch.load(weights_only=True)`` exits with 125 on torch 1.13, whose ``weights_only``
-loads no float.
+A script exits with 1 if the bug is there, 0 if it is gone, and 125 if it can't tell, for any
+reason, so that ``git bisect run`` and ``scripts/bisect_torch.py`` can use it. Only a script that
+Python can't parse exits with 1 by mistake. If the check needs ``torch.load(weights_only=True)``,
+the script exits with 125 on torch 1.13, where ``weights_only`` can't load a float.
 """
 
 from __future__ import annotations
@@ -56,12 +55,13 @@ WIDTH = 100
 def write_script(
     subject: Any, check: Any, trace: Any, *, resume_python: str = "", imports: str = ""
 ) -> str:
-    """The text of a script that runs one trace with plain torch, and says what it shows.
+    """The text of a script that runs one trace with plain torch, and prints what happens.
 
-    The first arguments are those of `harness.replay`. `imports` says what the script imports:
-    ``torch`` (torch alone, all else is pasted), ``library`` (installed packages too) or ``all``;
-    by default torch alone where the subject is ``standalone``, else all. Raises `ScriptError`
-    where the source of a function can't be had, and what `harness.replay` raises.
+    The first arguments are the same as for `harness.replay`. `imports` says what the script
+    imports: ``torch`` (only torch; everything else is pasted), ``library`` (also installed
+    packages) or ``all``. The default is ``torch`` if the subject is ``standalone``, else ``all``.
+    Raises `ScriptError` if the source of a function is not available, and the same errors as
+    `harness.replay`.
     """
     chosen = Imports(imports) if imports else None
     result = replay(subject, check, trace, resume_python=resume_python)
@@ -71,7 +71,7 @@ def write_script(
 def script_of(
     subject: Subject, check: Check, result: Result, trace: Any, imports: Imports | None = None
 ) -> str:
-    """The same, where `result` says what a replay of the trace showed."""
+    """The same script, when the `result` of replaying the trace is already there."""
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
     trace = _cut(subject, check, result, trace)
     if imports is None:
@@ -84,9 +84,9 @@ def script_of(
     source.section = source.last
     end = []
     if any("weights_only" in way.needs for way in (check, *routes(check, trace))):
-        end.append(f"{source.name(load_a_float)}()  # or this torch can't run it")
+        end.append(f"{source.name(load_a_float)}()  # fails if this torch can't run the check")
     warnings = source.module("warnings")
-    end.append(f'{warnings}.simplefilter("ignore")  # of the order of steps, which the trace sets')
+    end.append(f'{warnings}.simplefilter("ignore")  # about the order of steps: the trace sets it')
     end.append("atexit.register(sys.stdout.flush)")
     if not check.elsewhere:
         end.append(f'print("torch", {source.module("torch")}.__version__)')
@@ -96,7 +96,7 @@ def script_of(
             + "\n".join([START, *_imports(source, source.first)]),
             *_groups(source.first.values()),
             "\n".join(body),
-            "\n".join(["# What it uses.", *_imports(source, source.last)]),
+            "\n".join(["# Helpers.", *_imports(source, source.last)]),
             *_groups(source.last.values()),
             "\n".join([*end, f"exit_status = {call}", ""]),
         ]
@@ -111,7 +111,7 @@ def _imports(source: Source, section: dict[str, str]) -> list[str]:
 
 
 def _groups(definitions: Any) -> list[str]:
-    """Definitions, with what is one line put together."""
+    """Definitions, with neighbouring one-line definitions joined."""
     groups: list[str] = []
     for text in definitions:
         if groups and "\n" not in text and "\n" not in groups[-1].rpartition("\n\n")[2]:
@@ -132,10 +132,10 @@ def _cut(subject: Subject, check: Check, result: Result, trace: Trace) -> Trace:
         shorter != trace
         and replay(subject, check, shorter, resume_python=again).verdict != Verdict.BROKEN
     ):
-        # In a mixed trace a save makes what later resumes need, so it may do less now.
+        # In a mixed trace a save stores what later resumes need, so a shorter trace may save less.
         raise ScriptError(
-            f"the trace breaks at '{trace.operations[broken.operation]}', and not where it is "
-            "cut off there, so saving itself changes the run: see saving_changes_nothing"
+            f"the trace breaks at '{trace.operations[broken.operation]}', but not if it is cut "
+            "off there, so saving itself changes the run: see saving_changes_nothing"
         )
     return shorter
 
@@ -146,12 +146,15 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, source: 
     if result.counterexample is not None:
         expected, actual = result.counterexample.expected, result.counterexample.actual
         shown = [
-            f"{name} must be {shorten(value)}"
-            + (f", and is {shorten(actual[name])}" if name in actual and name != "raises" else "")
+            f"expected it to raise {value}"
+            if name == "raises"
+            else f"expected {name} {shorten(value)}, got {shorten(actual[name])}"
+            if name in actual
+            else f"{name}: expected {shorten(value)}"
             for name, value in expected.items()
         ]
         shown += [
-            f"it raises {value}" if name == "raises" else f"{name} is {shorten(value)}"
+            f"it raises {value}" if name == "raises" else f"got {name} {shorten(value)}"
             for name, value in actual.items()
             if name not in expected or name == "raises"
         ]
@@ -161,28 +164,28 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, source: 
     if check.elsewhere:
         lines += [*([result.note] if result.note else []), *HOW_TO_RUN]
     lines.append(
-        "Exit status, as for `git bisect run`: 1 the bug is there, 0 it is gone, 125 can't tell."
+        "Exit status, for `git bisect run`: 1 the bug is there, 0 it is gone, 125 can't tell."
     )
     return "\n".join(lines).replace("\\", r"\\").replace('"""', r"\"\"\"")
 
 
 def _needs(source: Source) -> str:
-    """What a script needs: which of the three kinds it is."""
+    """What a script needs to run, which depends on what it imports."""
     if not source.modules:
-        return "Needs torch alone: everything else is in this file."
+        return "Needs only torch: everything else is in this file."
     named = " and ".join(source.modules)
     match source.imports_from:
         case Imports.TORCH:
-            return f"Needs torch, and {named}, which the functions in this file import."
+            return f"Needs torch and {named}, which the functions in this file import."
         case Imports.LIBRARY:
             pasted = " and ".join(source.pasted_modules) or "nothing"
-            return f"Needs torch, and {named} as installed; pasted into this file: {pasted}."
+            return f"Needs torch and an installed {named}; pasted into this file: {pasted}."
         case Imports.ALL:
-            return f"Needs torch, and {named}, imported: installed, or beside this file."
+            return f"Needs torch and {named}, either installed or in the folder of this file."
 
 
 class _Writer:
-    """The part of a script that is the trace."""
+    """Writes the part of a script that performs the trace."""
 
     def __init__(
         self, source: Source, bound: Bound, check: Check, trace: Trace, result: Result
@@ -198,7 +201,7 @@ class _Writer:
         source.section = source.last
 
     def write(self) -> tuple[list[str], str]:
-        """The statements of the trace, and the call that gives the exit status."""
+        """The statements of the trace, and the expression for the exit status."""
         if self.check.changes_options:
             return self._contract()
         if self.check.compares == "values":
@@ -248,7 +251,7 @@ class _Writer:
         ]
 
     def _loop(self, operation: Operation, path: str, *, seen: bool = False) -> list[str]:
-        """A loop over the steps of one operation, without what follows each step."""
+        """A loop over the steps of one operation; if `seen`, it yields after each step."""
         kind = BY_WORD[operation.kind]
         index, epoch = gradients(path), epochs(path)
         begin = index if kind.gradients or not kind.epochs else epoch
@@ -272,7 +275,7 @@ class _Writer:
         ]
 
     def _statements(self, operations: Sequence[Operation], *, guarded: bool = False) -> list[str]:
-        """The statements of a run; where `guarded`, saves and resumes are made on demand only."""
+        """The statements of a run; if `guarded`, it saves and resumes only ``if interrupted``."""
         lines = [*self._start(), "    yield 0, optimizer, scheduler"]
         stopped: list[Operation] = []
         pending: list[str] = []
@@ -280,7 +283,7 @@ class _Writer:
         whole = branches(operations)[-1] if operations else ""
         for number, (operation, before, after) in enumerate(steps):
             if operation.kind in STEPS:
-                seen = whole.startswith(after)  # else it is of a branch that the run leaves again
+                seen = whole.startswith(after)  # else it is on a branch that the run leaves again
                 lines += [f"    {line}" for line in self._loop(operation, before, seen=seen)]
                 continue
             if operation.kind == "save":
@@ -300,14 +303,14 @@ class _Writer:
                 continue
             if whole.startswith(after):
                 pending.append(f"yield {len(after)}, optimizer, scheduler")
-            said = f"# {', '.join(map(str, stopped))}, at epoch {epochs(after)}"
-            lines.append(f"    if interrupted:  {said}" if guarded else f"    {said}")
+            comment = f"# {', '.join(map(str, stopped))}, at epoch {epochs(after)}"
+            lines.append(f"    if interrupted:  {comment}" if guarded else f"    {comment}")
             lines += [f"    {'    ' if guarded else ''}{line}" for line in pending]
             stopped, pending = [], []
         return lines
 
     def _save(self, number: int, path: str) -> list[str]:
-        """What makes the checkpoint of each check that goes back to this save."""
+        """Statements that make a checkpoint for each check that goes back to this save."""
         given = {"optimizer": "optimizer", "scheduler": "scheduler", "epoch": str(epochs(path))}
         lines = []
         for variable, way in self._saved(number).items():
@@ -315,7 +318,7 @@ class _Writer:
         return lines
 
     def _saved(self, number: int) -> dict[str, Check]:
-        """The variables that a save operation fills, each with the check that goes back to it."""
+        """The variables that a save operation sets, each with the check that uses it later."""
         slot = self.trace.operations[number].slot
         if not self.check.mixes:
             return {self._slot(slot, self.check): self.check}
@@ -339,7 +342,7 @@ class _Writer:
         return f"{name}_{way.save.__name__.removeprefix('save_')}{shared}"
 
     def _pair(self, check: Check, saved: str, path: str) -> list[str]:
-        """What resumes from what was saved, an expression."""
+        """Statements that resume from `saved`, an expression."""
         lines = [f"checkpoint = {saved}"] if "checkpoint" in check.parameters else []
         restores = bool(lines) and check.kind == "resume"
         lines += self._do(check.function, self._given(path), "optimizer, scheduler")
@@ -348,7 +351,7 @@ class _Writer:
         return lines
 
     def _given(self, path: str) -> dict[str, str]:
-        """The arguments that a check can take, after a path."""
+        """The arguments that a check can take after a path, as expressions."""
         new_optimizer = self.names.new_optimizer
         if groups := groups_added(path):
             partial = f"{self.source.module('functools')}.partial"
@@ -358,7 +361,7 @@ class _Writer:
         return {"new_optimizer": new_optimizer, "build": self.names.build, **same}
 
     def _do(self, function: Callable[..., Any], given: Mapping[str, str], target: str) -> list[str]:
-        """The statements of a save or a resume: written out, where that is done once, or called."""
+        """The statements of a save or a resume: written out if it happens once, else a call."""
         if self.functions.count(function) == 1:
             lines = self.source.inline(function, given, target)
             if lines is not None:
@@ -370,7 +373,7 @@ class _Writer:
         return f"{self._paste(function)}({', '.join(arguments)})"
 
     def _paste(self, function: Callable[..., Any]) -> str:
-        """The name of a function that concerns the bug, so its source stands before the run."""
+        """The name of a function that concerns the bug. Its source is placed before the run."""
         self.source.section = self.source.first
         name = self.source.paste(function)
         self.source.section = self.source.last
@@ -378,7 +381,7 @@ class _Writer:
 
     @functools.cached_property
     def functions(self) -> list[Callable[..., Any]]:
-        """What saves and resumes, as often as the trace does so."""
+        """The functions that save and resume, each as often as the trace calls it."""
         done: list[Callable[..., Any]] = []
         for number, operation in enumerate(self.trace.operations):
             if operation.kind == "save":
@@ -458,7 +461,7 @@ class _Writer:
 
 
 def _plus(variable: str, number: int) -> str:
-    """A variable with a number added, as one writes it."""
+    """A variable plus a number, as code."""
     if number == 0:
         return variable
     return f"{variable} + {number}" if number > 0 else f"{variable} - {-number}"

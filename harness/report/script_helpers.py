@@ -1,6 +1,6 @@
-"""How a reproduction script compares and shows; pasted into it as it stands.
+"""Functions with which a reproduction script compares runs and prints them; pasted into it.
 
-Each entry returns the exit status: 1 the bug is there, 0 it is gone, 125 nothing can be told.
+An exit status is 1 if the bug is there, 0 if it is gone, and 125 if the script can't tell.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from harness.checks.changed_options import DESCRIPTIONS, contrast, judge, resume
 from harness.core.training_loop import describe, differences, observe, plain
 
 Ended = tuple[list[dict[str, Any]], str]
-"""What was seen after each step of a run, and the exception that ended it or nothing."""
+"""What was seen after each step of a run, and the exception that ended it or ``""``."""
 
 
 def observed(run: Iterable[tuple[int, Any, Any]]) -> Ended:
-    """What a run shows after each step, and the exception that ends it or nothing."""
+    """Do a run: what is seen after each step, and the exception that ends it or ``""``."""
     seen: dict[int, dict[str, Any]] = {}
     step, error = 0, ""
     try:
@@ -31,7 +31,7 @@ def compare(
     uninterrupted: Ended, interrupted: Ended, ignored: Collection[str] = (),
     may_raise: bool = False,
 ) -> int:  # fmt: skip
-    """Print both runs up to where they differ: 1 if they do, 0 if not, 125 if that can't be."""
+    """Print both runs up to where they differ. Returns the exit status."""
     (expected, end), (seen, error) = uninterrupted, interrupted
     if end and not may_raise:
         print("The uninterrupted run raises", end)
@@ -54,7 +54,7 @@ def compare(
         print(f"{step:4}  {before:{width}}  {after}{mark}")
     print()
     for name in left:
-        print(f"{name} must be {left[name]}, and is {right[name]}")
+        print(f"expected {name} {left[name]}, got {right[name]}")
     ends_otherwise = error != end or (bool(error) and len(seen) != len(expected))
     if ends_otherwise and not left:
         print(f"The uninterrupted run raises {end or 'nothing'} at its end")
@@ -68,9 +68,9 @@ def show_contract(
     builders: Any, step: Any, save: Any, resume: Any, changed: dict[str, Any],
     operations: list[Any], allowed: list[str],
 ) -> int:  # fmt: skip
-    """Print a resumed run beside both uninterrupted ones; 1 where it follows no contract, else 0.
+    """Print a resumed run next to both uninterrupted ones. Returns the exit status.
 
-    125 where nothing can be told.
+    The bug is there if the resumed run follows none of the allowed contracts.
     """
     try:
         builders[2](builders[0]())
@@ -82,12 +82,11 @@ def show_contract(
     if runs:
         verdict = judge(builders, step, changed, runs, allowed)
     if verdict["follows"] == "":
-        print("The change makes no difference after a resume, so it tells nothing.")
+        print("The change makes no difference after a resume, so this script can't tell.")
         return 125
     if verdict["follows"]:
-        print(
-            f"A contract is followed exactly: {DESCRIPTIONS[verdict['follows']]}. The bug is gone."
-        )
+        contract = DESCRIPTIONS[verdict["follows"]]
+        print(f"The resumed run follows a contract: {contract}. The bug is gone.")
         return 0
     run = verdict["run"]
     expected, actual = contrast(verdict, allowed)
@@ -97,8 +96,8 @@ def show_contract(
     for index, seen in enumerate(run["seen"][: verdict["index"] + 1]):
         place = run["first"] + index
         cells = [(verdict[name] + [{}] * (place + 1))[place] for name in ("saved", "start")]
-        said = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
-        rows.append((said[0], said[1], said[2]))
+        shown = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
+        rows.append((shown[0], shown[1], shown[2]))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for index, row in enumerate(rows):
         number = f"{run['first'] + index - 1:4}" if index else "step"
@@ -106,20 +105,20 @@ def show_contract(
         print(f"{number}  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}{mark}")
     print()
     for name, value in expected.items():
-        print(f"{name} must be {value}")
+        print(f"{name}: expected {value}")
     for name, value in actual.items():
-        verb = {"raises": "it raises", "until then": "until then"}.get(name, f"{name} is")
+        verb = {"raises": "it raises", "until then": "until then"}.get(name, f"got {name}")
         print(f"{verb} {value}")
     print("The bug is there.")
     return 1
 
 
 class BugIsThere(BaseException):
-    """Ends a run where something is not as it must be."""
+    """Ends a run at the first value that differs from what was expected."""
 
 
 def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what must not raise; if it does, that is the bug."""
+    """Call a function; if it raises, that is the bug."""
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
@@ -127,20 +126,18 @@ def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def examine(where: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a check, which returns what must be and what is."""
+    """Call a check, which returns what it expects and what it got, and compare the two."""
     expected, actual = map(plain, attempt(where, function, *arguments))
     left, right = differences(expected, actual)
     if left:
         raise BugIsThere(
-            "\n".join(
-                f"{where}: {name} must be {left[name]}, and is {right[name]}" for name in left
-            )
+            "\n".join(f"{where}: expected {name} {left[name]}, got {right[name]}" for name in left)
         )
-    print(f"{where}: as it must be")
+    print(f"{where}: as expected")
 
 
 def examined(run: Callable[[], None]) -> int:
-    """Make a run that examines itself: 1 if the bug is there, 0 if not, 125 if it raises."""
+    """Do a run that examines itself. Returns the exit status: 125 if the run itself raises."""
     try:
         run()
     except BugIsThere as bug:
@@ -149,5 +146,5 @@ def examined(run: Callable[[], None]) -> int:
     except (Exception, SystemExit) as raised:
         print("The run itself raises", describe(raised))
         return 125
-    print("Everything is as it must be: the bug is gone.")
+    print("Everything is as expected: the bug is gone.")
     return 0

@@ -1,4 +1,4 @@
-"""The part of a reproduction script that goes through another process: itself, started again."""
+"""The part of a reproduction script that uses another process: the script starts itself again."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.subjects.source_code import Source
 from harness.subjects.subject import Bound
 
 HOW_TO_RUN = (
-    "Run it by one Python, with the path of another one as its argument where their torch",
-    "must differ; it starts itself again there.",
+    "It starts itself again in another process. To use another torch there, give the path of",
+    "another Python as its argument.",
 )
 
 
 def elsewhere_lines(
     source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
 ) -> tuple[list[str], str]:
-    """The script of a check of which a part is done in another process, and its last call."""
+    """The script of a check that does a part in another process, and its last call."""
     paste_operations(source, "".join(branches(trace.operations)))
     there, lines = segment_lines(source, bound, check)
     source.section = source.last
@@ -44,8 +44,8 @@ def elsewhere_lines(
         *lines,
         "",
         "",
-        "# where, the slot that it goes back to, the next step of the optimizer and the scheduler,",
-        "# the groups added, what to do (w: save; others: see BY_LETTER), the slots saved to",
+        "# in which process, the slot to resume from, the next step of the optimizer and of the",
+        "# scheduler, the groups added, what to do (w: save; else: see BY_LETTER), slots saved to",
         f"{parts} = [",
         *(f"    {part!r}," for part in _parts(check, trace)),
         "]",
@@ -65,7 +65,7 @@ def elsewhere_lines(
         f"        other = {ask}(python, __file__, whole)",
         '        rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
         f'        if other["raised"] or not {same}(*rates):',
-        '            print("The schedule itself differs there, without any resume.")',
+        '            print("Even without a resume, the schedule differs on the other Python.")',
         "            return 125",
         "    seen = []",
         f"    error = {run_parts}(",
@@ -77,7 +77,7 @@ def elsewhere_lines(
 
 
 def _parts(check: Check, trace: Trace) -> list[tuple[Any, ...]]:
-    """The parts of a trace, as `harness.engine.other_process_main.run_parts` takes them."""
+    """The parts of a trace, as arguments of `harness.engine.other_process_main.run_parts`."""
     steps = list(walk(trace.operations))
     parts = []
     for indices in segments(trace.operations):

@@ -1,4 +1,4 @@
-"""Says what the selftest found."""
+"""The report of the selftest."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEGEND = (
-    "traces, s: tried, and CPU seconds spent on all checks, until the first counterexample\n"
+    "traces, s: traces tried and CPU seconds used, for all checks, until the first counterexample\n"
     "size: operations / steps of the counterexample"
 )
 LETTERS = dict(zip((check.name for check in CHECKS), string.ascii_letters, strict=False))
 
 
 def line(trial: Trial) -> str:
-    """One trial in a line."""
+    """A trial as one line; its complaints if it has any."""
     if not trial.exact:
         return "\n".join(trial.complaints())
     if not trial.expected:
-        return f"{trial.name}: " + ("its checks are set aside" if trial.is_fault else "no alarm")
-    return f"{trial.name}: caught, by {len(trial.caught_by)} of {len(trial.results)} checks tried"
+        return f"{trial.name}: " + ("its checks are left out" if trial.is_fault else "no alarm")
+    return f"{trial.name}: caught by {len(trial.caught_by)} of {len(trial.results)} checks tried"
 
 
 def show(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> None:
-    """Print the table, what is not as it must be, and the totals."""
+    """Print the table, the complaints, and the totals."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -42,7 +42,7 @@ def show(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> N
     click.echo(f"\n{LEGEND}\n" + "\n".join(f"{letter} {name}" for name, letter in LETTERS.items()))
     click.echo()
     for name, reason in aside.items():
-        click.echo(f"set aside, as this torch itself can't do it: {name}: {reason}")
+        click.echo(f"left out, because this torch can't run it: {name}: {reason}")
     for trial in trials:
         for what in trial.complaints():
             click.echo(what)
@@ -50,14 +50,14 @@ def show(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> N
         exact = sum(trial.exact for trial in several)
         if len(several) > 1 and not enough(several):
             click.echo(
-                f"Expected {name} to be as it must be with at least {REQUIRED:.0%} of "
-                f"{len(several)} seeds, without a false alarm, but it was with {exact}"
+                f"Expected {name} to pass without a false alarm with at least {REQUIRED:.0%} of "
+                f"{len(several)} seeds, but it did so with {exact}"
             )
     click.echo(summary(trials, quick=quick))
 
 
 def table(trials: Sequence[Trial]) -> Table:
-    """The faults: by which checks each was caught, how, when, and how small."""
+    """The faults as a table: which checks caught each, how, when, and with how small a trace."""
     from rich.table import Table
 
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
@@ -76,7 +76,7 @@ def table(trials: Sequence[Trial]) -> Table:
 
 
 def _found(trial: Trial) -> tuple[str, str, str, str]:
-    """By what, after how many traces and seconds a fault was first caught, and the size."""
+    """What caught a fault first, after how many traces and seconds, and the size of the trace."""
     found, first = trial.found, trial.first
     if not isinstance(found, Found) or first is None or first.counterexample is None:
         return "not caught", "", "", ""
@@ -94,9 +94,9 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     searched = sum(bool(t[0].found) and not t[0].swept for t in faults.values())
     silent = sum(map(enough, controls.values()))
     results = [result for trial in trials if not trial.is_fault for result in trial.results]
-    alone = "" if quick else " alone"  # of one check it can't be said
+    alone = "" if quick else " alone"  # one check does not show that
     seeds = len({trial.seed for trial in trials})
-    how = "the first of their checks" if quick else "exactly their checks"
+    how = "the first of their checks" if quick else "exactly the checks in their records"
     often = f" with {REQUIRED:.0%} of {seeds} seeds" if seeds > 1 else ""
     lines = [
         f"torch {torch.__version__}: {caught} of {len(faults)} faults caught by {how}{often}, "
@@ -108,14 +108,14 @@ def summary(trials: Sequence[Trial], *, quick: bool) -> str:
     ]
     without = {trial.name for trial in trials if trial.is_fault} - set(faults)
     if without:
-        lines.append(f"not tried, as their checks are set aside: {', '.join(sorted(without))}")
+        lines.append(f"not tried, because their checks are left out: {', '.join(sorted(without))}")
     if quick:
-        lines.append("quick: that no other check alarms is not tried")
+        lines.append("quick: other checks were not tried, so they may raise a false alarm")
     return "\n".join(lines)
 
 
 def status(trials: Sequence[Trial]) -> int:
-    """The exit status: 0, 1 where a trial is not as it must be, 2 where one decides nothing."""
+    """The exit status: 0; 1 if a trial is not as expected; 2 if one could not decide."""
     named = by_name(trials).values()
     if any(trial.missed or trial.alarms or trial.problems for trial in trials):
         return 0 if all(map(enough, named)) else 1

@@ -1,4 +1,4 @@
-"""Says what was found, as text and as a table."""
+"""Results as text and as a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAM = "python -m harness"
 
 
 def broken_text(failure: Failure) -> str:
-    """What fails by one cause: what was promised, a counterexample, and how to reproduce it."""
+    """A failure as text: what was promised, a counterexample, and how to reproduce it."""
     result, found = failure.result, failure.counterexample
     lines = [
         f"BROKEN {result.subject}: {failure.headline} (torch {result.torch})",
@@ -37,7 +37,7 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
     several = len(failure.checks) > 1
     promise = result.promise.text
     rows = [
-        ("promise", f"of {result.check}: {promise}" if several else promise),
+        ("promise", f"{result.check}: {promise}" if several else promise),
         ("about", result.promise.about),
         ("counterexample", str(found.trace)),
         *evidence(found, result.promise, result.check),
@@ -54,10 +54,10 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
 
 
 def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[str, str]]:
-    """Where a counterexample of `check` shows, with what was expected and what was got there."""
+    """Where a counterexample of `check` differs, what was expected there, and what it got."""
     where, path = _where(found)
     expected, got = values_text(found.expected), values_text(found.actual)
-    if expected == got:  # the two differ in what is left out of a long value
+    if expected == got:  # they differ only in a part that was cut from a long value
         expected, got = (
             values_text(side, shortest=False) for side in (found.expected, found.actual)
         )
@@ -82,7 +82,7 @@ def _lined_up(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _where(found: Counterexample) -> tuple[str, str]:
-    """The operation at which a counterexample shows, and the uninterrupted path to there."""
+    """The operation at which a counterexample differs, and the uninterrupted path to it."""
     operations = found.trace.operations
     operation = operations[found.operation]
     path = path_to(operations, found.operation, found.step)
@@ -95,7 +95,7 @@ def _where(found: Counterexample) -> tuple[str, str]:
 
 
 def values_text(values: Mapping[str, Any], *, shortest: bool = True) -> str:
-    """What was observed, or what was raised; in full unless `shortest`."""
+    """What was observed or raised, as text; long values are cut if `shortest`."""
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"
     return ", ".join(
@@ -122,23 +122,23 @@ def _commands(result: Result, trace: str) -> list[str]:
 
 
 def command(*words: str) -> str:
-    """A command of the harness, as it is typed into a shell."""
+    """A command of the harness, quoted for a shell."""
     return " ".join([PROGRAM, *map(_quote, words)])
 
 
 def replay_command(result: Result, trace: str) -> str:
-    """The command that replays `trace`; a line of Python where no command can name the pair."""
+    """The command that replays `trace`; a line of Python if no command can name the pair."""
     return _commands(result, trace)[0].strip()
 
 
 def _quote(word: str) -> str:
-    """A word for a shell, in double quotes where these do."""
+    """A word quoted for a shell, in double quotes if they are enough."""
     quoted = shlex.quote(word)
     return quoted if quoted == word or set('"$`\\!') & set(word) else f'"{word}"'
 
 
 def _grouped(results: Iterable[Result], chosen: Iterable[Result], title: str) -> list[str]:
-    """Lines that say each reason of the `chosen` results once, with their pairs."""
+    """Lines that show each reason of the `chosen` results once, with its subject and checks."""
     reasons: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     totals = collections.Counter(result.subject for result in results)
     for result in chosen:
@@ -156,32 +156,32 @@ def _of(results: Sequence[Result], verdict: Verdict) -> list[str]:
 
 
 def declined_text(results: Sequence[Result]) -> str:
-    """What was declined, and why."""
+    """The declined pairs, and why."""
     return "\n".join(_of(results, Verdict.DECLINED))
 
 
 def note_text(results: Sequence[Result]) -> str:
-    """What the verdicts on a promise leave out."""
+    """What the verdicts do not cover."""
     return "\n".join(_grouped(results, [result for result in results if result.note], "NOTE"))
 
 
 def unknown_text(results: Sequence[Result]) -> str:
-    """What could not be decided, and why."""
+    """The pairs that could not be decided, and why."""
     return "\n".join(_of(results, Verdict.UNKNOWN))
 
 
 def known_text(results: Sequence[Result]) -> str:
-    """What is broken as the ledger says, and what is not."""
+    """The pairs that fail as the ledger says, and the ledger entries that are not true here."""
     return "\n".join([*_of(results, Verdict.KNOWN), *_of(results, Verdict.STALE)])
 
 
 def stale_text(results: Sequence[Result]) -> str:
-    """What the ledger tells and is not true here."""
+    """The ledger entries that are not true here."""
     return "\n".join(_of(results, Verdict.STALE))
 
 
 def entries(results: Sequence[Result]) -> list[str]:
-    """Entries for a ledger: what is broken, and in none as it is."""
+    """Ledger entries for the failures that no ledger describes as they are."""
     entries = []
     for result in results:
         found = result.counterexample
@@ -205,14 +205,14 @@ def entries(results: Sequence[Result]) -> list[str]:
 
 
 def reason_of(found: Counterexample) -> str:
-    """What a ledger entry says of a counterexample until somebody knows more."""
+    """The reason in a ledger entry for a counterexample, until somebody knows more."""
     if "raises" in found.actual:
         return f"It raises {found.actual['raises']}."
-    return f"It has {values_text(found.actual)} there, and must have {values_text(found.expected)}."
+    return f"Expected {values_text(found.expected)}, got {values_text(found.actual)}."
 
 
 def untried_text(results: Sequence[Result]) -> str:
-    """The operations that no trace had, with whom, and why."""
+    """The operations that no trace contained, for which subjects, and why."""
     subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
     for result in results:
         for pair in result.untried:
@@ -224,7 +224,7 @@ def untried_text(results: Sequence[Result]) -> str:
 
 
 def tried_text(results: Sequence[Result]) -> str:
-    """The verdicts on one subject in one line, with what was tried for them."""
+    """The verdicts on one subject in one line, with how much was tried."""
     counts = collections.Counter(result.verdict for result in results)
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     return f"{verdicts} ({_totals(results)})"
@@ -236,7 +236,7 @@ def _totals(results: Sequence[Result]) -> str:
 
 
 def tally_text(results: Sequence[Result]) -> str:
-    """What was tried, in numbers."""
+    """How much was tried: traces, steps, resumes, comparisons."""
     tallies = [result.tally for result in results]
     parts = [
         (sum(tally.traces for tally in tallies), "trace"),
@@ -252,14 +252,14 @@ def _count(number: int, what: str) -> str:
 
 
 def _columns(results: Sequence[Result]) -> dict[str, str]:
-    """A letter for every check, in the order of the results."""
+    """A letter for each check, in the order of the results."""
     checks = list(dict.fromkeys(result.check for result in results))
     letters = string.ascii_lowercase + string.ascii_uppercase
     return {check: letters[i] if i < len(letters) else str(i) for i, check in enumerate(checks)}
 
 
 def table(results: Sequence[Result]) -> Table:
-    """The verdicts, subject by check, each by its first letter."""
+    """The verdicts as a table, a row for each subject and a letter for each verdict."""
     from rich.table import Table
 
     columns = _columns(results)
@@ -284,7 +284,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def legend(results: Sequence[Result]) -> str:
-    """What the letters of the table stand for."""
+    """What the letters in the table mean."""
     of_a_ledger = {result.verdict for result in results} & {Verdict.KNOWN, Verdict.STALE}
     more = ", K known, S stale" if of_a_ledger else ""
     lines = [f"H holds, B broken, D declined, U unknown{more}"]
@@ -305,5 +305,5 @@ def summary(results: Sequence[Result]) -> str:
     short = sum(
         result.why == Reason.OUT_OF_TIME and result.verdict != Verdict.UNKNOWN for result in results
     )
-    without = f", {short} not searched for want of time" if short else ""
+    without = f", {short} not searched (out of time)" if short else ""
     return f"torch {version}: {tried}: {verdicts}{without} ({_totals(results)})"

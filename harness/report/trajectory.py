@@ -1,4 +1,4 @@
-"""What a picture of a counterexample shows: both runs, epoch by epoch, and where they part."""
+"""What a picture of a counterexample shows: both runs by epoch, and where they first differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.core.run import Role
 from harness.core.trace import Trace
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
-"""What can be drawn of an observation."""
+"""The parts of an observation that can be drawn."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One run: its name, its role (which says how it is drawn), its points, what ended it."""
+    """One run: its name, its role (how it is drawn), its points, the exception that ended it."""
 
     name: str
     role: Role
@@ -32,8 +32,8 @@ class Trajectory:
     """The runs of a counterexample.
 
     `quantity` is what is drawn, ``lr`` unless something else differs. `marks` are the saves and
-    resumes, by epoch. The first difference is at `epoch`; `said` is what to say of it, by
-    group, or by None where it is of no single group; `wrong` and `right` are the numbers there.
+    resumes, by epoch. The first difference is at `epoch`. `said` describes it for each group; the
+    key is None if it does not belong to one group. `wrong` and `right` are the numbers there.
     """
 
     title: str
@@ -48,10 +48,7 @@ class Trajectory:
 
 
 def trajectory(result: Result) -> Trajectory | None:
-    """The runs of the counterexample of a result; None if no LR shows it.
-
-    A check of the state itself is shown by none.
-    """
+    """The runs of a result's counterexample; None for a check of the saved state."""
     found = result.counterexample
     if found is None:
         raise ValueError(f"{result.subject} {result.check} has no counterexample")
@@ -77,7 +74,7 @@ def trajectory(result: Result) -> Trajectory | None:
 
 
 def _marks(trace: Trace) -> dict[int, str]:
-    """The saves and resumes by epoch, in their order."""
+    """The saves and resumes by epoch, in order."""
     marks: dict[int, list[str]] = {}
     for operation, _, path in walk(trace.operations):
         if operation.kind in (*BACK, "save"):
@@ -86,7 +83,7 @@ def _marks(trace: Trace) -> dict[int, str]:
 
 
 def _counted(words: list[str]) -> Iterator[str]:
-    """Words, with a number in place of those that are there again and again."""
+    """Words, with repeated ones replaced by a count."""
     for word, again in itertools.groupby(words):
         count = len(list(again))
         yield word if count == 1 else f"{word} ({count} times)"
@@ -95,7 +92,7 @@ def _counted(words: list[str]) -> Iterator[str]:
 def _differences(
     promise: Promise, found: Counterexample, quantity: str, epoch: int
 ) -> tuple[dict[int | None, str], dict[int, float], dict[int, float]]:
-    """What to say of the first difference, and the numbers, by group."""
+    """A description of the first difference, and the wrong and right numbers, by group."""
     said: dict[int | None, str] = {}
     wrong: dict[int, float] = {}
     right: dict[int, float] = {}
@@ -105,7 +102,7 @@ def _differences(
     actual = found.actual.get(quantity)
     expected = found.expected.get(quantity)
     if promise.changes_options and isinstance(actual, list):
-        return {g: f"{at}{number(v):.6g}, as in neither" for g, v in enumerate(actual)}, {
+        return {g: f"{at}got {number(v):.6g}, follows neither" for g, v in enumerate(actual)}, {
             g: number(v) for g, v in enumerate(actual)
         }, right  # fmt: skip
     if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
@@ -113,25 +110,25 @@ def _differences(
             if same(is_, must):
                 continue
             one, other = _apart(is_, must)
-            said[group] = f"{at}{one}, must be {other}"
+            said[group] = f"{at}expected {other}, got {one}"
             wrong[group], right[group] = number(is_), number(must)
     if not said:
         name = next(iter(found.actual))
         is_, must = (shorten(side.get(name), 60) for side in (found.actual, found.expected))
-        said[None] = f"{at}{name} is {is_}, must be {must}"
+        said[None] = f"{at}expected {name} {must}, got {is_}"
         if "raises" in found.expected:
-            said[None] = f"{at}must raise {shorten(found.expected['raises'], 60)}"
+            said[None] = f"{at}expected it to raise {shorten(found.expected['raises'], 60)}"
         elif name == "weights":
             said[None] = f"{at}the weights differ"
     return said, wrong, right
 
 
 def _apart(one: Any, other: Any) -> tuple[str, str]:
-    """Two values as text, with as many digits as tell them apart, and dtypes where none does."""
+    """Two values as text, with enough digits to differ, or with dtypes if no digits differ."""
     for digits in range(6, 18):
-        said = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
-        if said[0] != said[1]:
-            return said
+        texts = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
+        if texts[0] != texts[1]:
+            return texts
     return _with_dtype(one), _with_dtype(other)
 
 

@@ -7,6 +7,6 @@ for (const button of document.querySelectorAll("button")) {
     if (!copied) {
       try { await navigator.clipboard.writeText(code.textContent); copied = true; } catch {}
     }
-    button.textContent = copied ? "copied" : "selected: copy it by key";
+    button.textContent = copied ? "copied" : "selected: press Ctrl+C or Cmd+C";
   });
 }
