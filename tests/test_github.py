@@ -73,7 +73,7 @@ def test_what_would_end_a_property_or_a_line_is_escaped(tmp_path, monkeypatch):
     assert annotated([result]) == [
         "::error file=a%2Cb%25.py,line=7,"
         "title=UNKNOWN a%2Cb%3Ac%3A resume_by_pickle (torch 2.13.0)::"
-        "100%25, or not:%0D%0Awho knows"
+        "100%25, or not:%0Awho knows"
     ]
 
 

@@ -237,7 +237,7 @@ def check(
             page = run_page(last, made, budget, complete=complete, shard=part)
             write_text(html_file, page)
     files = write_files(last, made, outputs, scripts=scripts, plots=plots)
-    with outputs.one():
+    with outputs.optional():
         write_summary(ci, last, complete=complete)
     with outputs.printed():
         show_missed(found)

@@ -275,7 +275,7 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     if json_file is not None:
         with outputs.one():
             write_text(json_file, dump_results(file))
-    with outputs.one():
+    with outputs.optional():
         write_summary(ci, file.results)
     known = any(result.verdict == Verdict.KNOWN for result in file.results)
     with outputs.printed():

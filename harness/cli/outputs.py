@@ -32,6 +32,14 @@ class Outputs:
             tell(f"error: {error}")
 
     @contextlib.contextmanager
+    def optional(self) -> Iterator[None]:
+        """Write inside what is a copy of other outputs: if it fails, that is a warning."""
+        try:
+            yield
+        except HarnessError as error:
+            tell(f"warning: {error}")
+
+    @contextlib.contextmanager
     def printed(self) -> Iterator[None]:
         """Print inside the block; if standard output fails, the rest is dropped."""
         try:
