@@ -169,7 +169,7 @@ def test_a_check_elsewhere_has_nothing_live():
     def roll_back(optimizer, scheduler, checkpoint):
         """Roll back."""
 
-    with pytest.raises(CheckError, match="no live one"):
+    with pytest.raises(CheckError, match="no live optimizer or scheduler"):
         resume_check(elsewhere="resume")(roll_back)
     with pytest.raises(CheckError, match="'elsewhere' must be"):
         resume_check(elsewhere="moon")
