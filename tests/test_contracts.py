@@ -459,7 +459,7 @@ def test_the_script_cannot_tell_where_nothing_differs(run_script):
         write_script(BY_NAME["StepLR"], NAME, "changed={'gamma':0.1} save:a resume:a")
     )
     assert done.returncode == 125
-    assert "tells nothing" in done.stdout
+    assert "makes no difference" in done.stdout
 
 
 def test_replay_says_which_contract(capsys):
