@@ -299,7 +299,10 @@ def test_a_plot_says_what_it_shows(command, tmp_path):
     [
         (["StepLR", "-o", "s.gif"], "error: a picture's name must end with .png or .svg"),
         (["StepLR", "-o", "no/s.svg"], "error: cannot write to the folder no: "),
-        (["StepLr"], "error: no subject is called 'StepLr', and no package or module here "),
+        (
+            ["StepLr"],
+            "error: no subject, package or module is called 'StepLr': did you mean StepLR?",
+        ),
         (["StepLR", "--kwargs", "gama=1"], "error: subject StepLR: build cannot be called"),
         (["StepLR", "--kwargs", "step_size"], "error: 'step_size' is not an option"),
         (
