@@ -139,5 +139,5 @@ def test_a_name_that_would_not_print_is_refused(name):
 
 @pytest.mark.parametrize("reason", ["", "  ", None, True])
 def test_what_is_declined_without_a_reason_is_refused(reason):
-    with pytest.raises(SubjectError, match="'declines' must give a reason for 'x', a text that"):
+    with pytest.raises(SubjectError, match="'declines' must give a reason for 'x', a string that"):
         Subject("mine", StepLR, declines={"x": reason})
