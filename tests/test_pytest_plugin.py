@@ -475,7 +475,9 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
 
 
 def test_without_the_plugin_the_tests_say_the_same(user, pytester):
-    result = user(FIVE + PAIRS, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
+    # in a process of its own: without our hooks pytest-xdist would end this worker
+    run = pytester.runpytest_subprocess
+    result = user(FIVE + PAIRS, run=run, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
     assert outcomes(result) == {"failed": 2, "passed": 1, "skipped": 1, "xfailed": 1}
 
 
