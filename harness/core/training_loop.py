@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from harness.core.observation import MISSING, same
+from harness.core.safe_text import one_line
 
 
 class StateRefused(Exception):
@@ -119,7 +120,7 @@ def describe(error: BaseException) -> str:
         text = f"{advice.partition('.')[0]}: {refused}"
     if len(text) > 400:
         text = f"{text[:200]} ... {text[-200:]}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
