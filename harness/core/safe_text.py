@@ -17,7 +17,7 @@ def printable(text: str) -> str:
     >>> print(printable("a\x00b \x1b[31mred \ud800"))
     a\x00b \x1b[31mred \ud800
     """
-    return _UNUSUAL.sub(lambda found: _escape(found[0]), text)
+    return _UNUSUAL.sub(lambda found: one_line(found[0]), text)
 
 
 def one_line(text: str) -> str:
@@ -26,8 +26,4 @@ def one_line(text: str) -> str:
     >>> print(one_line("a\x00b\n"))
     a\x00b\n
     """
-    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
-
-
-def _escape(letter: str) -> str:
-    return letter if letter.isprintable() else ascii(letter)[1:-1]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
