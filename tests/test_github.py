@@ -339,7 +339,7 @@ def test_without_a_file_for_the_summary_there_are_annotations(command, on_github
 def test_a_summary_that_cant_be_written_changes_no_verdict(command, on_github, tmp_path):
     on_github.unlink()
     on_github.mkdir()
-    said = f"error: cannot write the job's summary to {on_github}: Is a directory\n"
+    said = f"warning: cannot write the job's summary to {on_github}: Is a directory\n"
     status, printed, errors = command(*ONE_CHECK, LAST_EPOCH)
     assert (status, "\n::error " in printed, said in errors) == (1, True, True)
     status, _, errors = command(*ONE_CHECK, PICKLE)

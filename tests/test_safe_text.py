@@ -37,7 +37,7 @@ class Raises(StepLR):
 
 
 SUBJECT = Subject("Raises", Raises, options={"step_size": 3}, reference="test_safe_text:Raises")
-CHECK = as_check("resume_from_file")
+CHECK = as_check("resume_scheduler_alone")
 
 
 @pytest.fixture(scope="module")
