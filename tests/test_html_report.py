@@ -1,21 +1,25 @@
 import base64
 import hashlib
 import re
+import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
-from harness.report.html_report import html_report
-from harness.report.matrix_page import page
+from conftest import ROOT
 from packaging.version import Version
 from pages import Browser, Page, chromium
 
 from harness import __version__
 from harness.checks.registry import as_check
+from harness.cli.show import scripts_of
+from harness.core.errors import ScriptError
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
+from harness.report.failures import failures
+from harness.report.html import matrix_page, run_page
 from harness.report.matrix import COLOURS, Source, merge
 from harness.report.picture import picture_of
 from harness.report.script import script_of
@@ -28,9 +32,8 @@ EVIL = """<script>alert("&amp;'")</script>\x00\ud800"""
 
 
 def report(results, **more):
-    checks = {result.check: as_check(result.check) for result in results if result.counterexample}
-    given = {"complete": True, **more}
-    return html_report(results, SUBJECTS, checks, Budget(), **given)
+    scripts = scripts_of(results, [(SUBJECTS.get(r.subject), BY_LAST_EPOCH) for r in results])
+    return run_page(results, scripts, Budget(), **{"complete": True, **more})
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +113,32 @@ def test_every_reason_is_there_and_what_was_not_tried(results, text):
         assert result.reason in everything
     for said in ("it takes no epoch", "seed 0", f"lr-resume-harness {__version__}", "1 BROKEN",
                  f"torch {results[0].torch}", "Broken (1)", "Declined (1)",
-                 "An empty cell"):  # fmt: skip
+                 "empty: not run"):  # fmt: skip
         assert said in everything
     assert "was stopped" not in everything
+
+
+def test_what_fails_by_one_cause_is_one_section_that_all_its_cells_lead_to(results):
+    again = replace(results[0], check="resume_from_file")
+    assert len(failures([results[0], again])) == 1
+    text = run_page([results[0], again, results[3]], {}, Budget(), complete=True)
+    parsed = Page(text)
+    assert [link["href"] for link in parsed.all("a")] == ["#p0", "#p0", "#p2"]
+    assert [section["id"] for section in parsed.all("section")] == ["p0"]
+    assert "resume_by_last_epoch, resume_from_file" in parsed.inside["p0"]
+    assert "Broken (2 from one cause)" in parsed.texts
+
+
+def test_the_reason_stands_where_the_script_is_missing(results):
+    made = {("StepLR", "resume_by_last_epoch"): ScriptError("it is a <lambda>")}
+    parsed = Page(run_page(results[:1], made, Budget(), complete=True))
+    assert "No script: it is a <lambda>" in parsed.inside["p0"]
+    assert not any(name.startswith("s") for name in parsed.ids)
+
+
+def test_pages_are_made_without_torch():
+    code = "import harness.report.html, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_it_needs_nothing_else(text):
@@ -152,8 +178,7 @@ def test_it_shows_hostile_text_as_text(results):
     parsed = Page(text)
     assert len(parsed.all("script")) == len(parsed.all("style")) == 1
     assert not parsed.all("b")[1:]
-    shown = EVIL.replace("\x00\ud800", "\ufffd\ufffd")
-    assert parsed.texts.count(shown) >= 5
+    assert parsed.texts.count(EVIL.replace("\x00\ud800", r"\x00\ud800")) >= 5
     assert "\x00" not in text
 
 
@@ -194,7 +219,7 @@ def test_where_it_is_stopped_no_part_of_it_is_written(command, tmp_path, monkeyp
     def stopped(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.report.html_report.script_of", stopped)
+    monkeypatch.setattr("harness.cli.show.script_of", stopped)
     (tmp_path / "report.html").write_text("the last one")
     status, _, _ = command(*CHECK, "--html", "report.html")
     assert status == 130
@@ -222,7 +247,7 @@ def many(results):
         Source(f"r{minor}.json", Version(f"2.{minor}.0"), "3.11.2", 0, 25, tuple(found))
         for minor in range(14)
     ]
-    return report([results[0], *found[1:]]), page(merge(sources))
+    return report([results[0], *found[1:]]), matrix_page(merge(sources))
 
 
 @pytest.mark.slow

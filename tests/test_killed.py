@@ -197,7 +197,7 @@ def read(path):
     elif path.suffix == ".svg":
         ElementTree.fromstring(text)
     elif path.suffix == ".toml":
-        read_ledger(path)
+        read_ledger([path])
     else:
         assert text.rstrip().endswith("</html>")
 

@@ -2,10 +2,12 @@ import copy
 import itertools
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
 from pages import Page
+from torch.optim.lr_scheduler import StepLR
 
 from harness.checks.registry import as_check
 from harness.core.result import Counterexample, Found, FoundBy, Promise, Result
@@ -295,6 +297,32 @@ def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
     texts = [text for text in parsed.texts if text.strip()]
     after = [then for said, then in itertools.pairwise(texts) if said == "also on"]
     assert after == ["2.2.0, 2.3.0", "2.0.0, 2.3.0", "2.0.0, 2.2.0"]
+
+
+class Own(StepLR):
+    """A subject that a command names as module:attribute."""
+
+
+@pytest.mark.parametrize("subject", ["StepLR", "test_matrix:Own"])
+def test_the_command_on_the_page_replays_the_counterexample(command, tmp_path, subject):
+    check = ("--check", "resume_by_last_epoch", "--max-examples", "0")
+    options = () if subject == "StepLR" else ("--kwargs", "step_size=3 gamma=0.5")
+    assert command("check", subject, *options, *check, "--json", "r.json")[0] == 1
+    assert command("matrix", "r.json", "--html", "m.html")[0] == 0
+    texts = Page((tmp_path / "m.html").read_text()).texts
+    (said,) = (text for text in texts if text.startswith("python -m harness replay"))
+    words = shlex.split(said)
+    assert words[3:5] == ["replay", subject]
+    status, printed, _ = command(*words[3:])
+    assert status == 1
+    assert printed.startswith("still broken\nBROKEN ")
+
+
+def test_the_command_on_the_page_names_the_python_that_resumed(write):
+    rows = [row("one", "First", "B", resume_python="/opt/old python/bin/python")]
+    texts = Page(page(merge(map(read, write(a=result("2.0.1", rows)))))).texts
+    (said,) = (text for text in texts if text.startswith("python -m harness replay"))
+    assert shlex.split(said)[-2:] == ["--resume-python", "/opt/old python/bin/python"]
 
 
 def test_the_page_shows_hostile_text_as_text(write):

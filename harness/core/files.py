@@ -77,8 +77,11 @@ def _try_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all; raises `OutputError`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` to `path` whole or not at all; raises `OutputError`.
+
+    A lone surrogate, which UTF-8 lacks, is written as its escape.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from harness.core.errors import TimeLimit
+from harness.core.safe_text import one_line
 
 _PID = struct.Struct("i")
 _said: set[str] = set()
@@ -59,7 +60,7 @@ class Guard:
                 _restore(get, set_, value)
             if heard.first.strip() and self.name not in _said:
                 _said.add(self.name)
-                line = heard.first.strip().splitlines()[0]
+                line = one_line(heard.first.strip().splitlines()[0])
                 print(f"{self.name} prints, which is not shown: {line}", file=sys.stderr)
 
 

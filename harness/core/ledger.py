@@ -59,6 +59,7 @@ from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.run import Difference
+from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 
 KINDS = ("bug", "by-design")
@@ -116,21 +117,12 @@ def version_of(torch: str) -> Version:
     return Version(Version(torch).public)
 
 
-def printable(text: str) -> str:
-    """`text` in one line, with escapes for every character that does not print.
-
-    >>> printable("a\\x00b\\n")
-    'a\\\\x00b\\\\n'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def shows_of(broken: Difference) -> str:
     """What differs in a break: the names of the values, or the exception's name."""
     raised = broken.actual.get("raises")
     if raised is not None:
-        return printable(f"raises {str(raised).partition(':')[0]}")
-    names = (printable(str(name)) for name in {*broken.expected, *broken.actual})
+        return one_line(f"raises {str(raised).partition(':')[0]}")
+    names = (one_line(str(name)) for name in {*broken.expected, *broken.actual})
     return ", ".join(sorted(name if name.strip() else repr(name) for name in names))
 
 
@@ -191,7 +183,7 @@ def _read(path: Path, package: str) -> Iterator[Entry]:
     except ValueError as error:  # TOMLDecodeError; or int() refuses 5,000 digits
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
-        why = printable(str(error).partition(";")[0])
+        why = one_line(str(error).partition(";")[0])
         raise LedgerError(f"{path}:{line}: this is not valid TOML: {why}") from None
     lines = text.split("\n")
     starts = [i for i, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*failure\s*\]\]", line)]
@@ -391,7 +383,7 @@ def without(versions: SpecifierSet, version: Version) -> str:
 
 def entry_text(values: Mapping[str, str]) -> str:
     """An entry as TOML to paste; `read_ledger` accepts it."""
-    lines = [f"{key} = {_quoted(printable(values[key]))}" for key in KEYS]
+    lines = [f"{key} = {_quoted(one_line(values[key]))}" for key in KEYS]
     return "\n".join(["[[failure]]", *lines])
 
 

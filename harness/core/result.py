@@ -30,6 +30,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.core.run import Difference, Run, Tally
+from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 
@@ -186,5 +187,5 @@ class BrokenSchedule(AssertionError):
 
 def shorten(value: Any, longest: int = 200) -> str:
     """A value as text of at most about `longest` characters."""
-    text = str(value)
+    text = one_line(str(value))
     return text if len(text) <= longest else text[:longest] + " ..."

@@ -117,9 +117,9 @@ def describe(error: BaseException) -> str:
     advice, _, refused = text.partition("WeightsUnpickler error: ")
     if refused:
         text = f"{advice.partition('.')[0]}: {refused}"
-    if len(text) > 400:
-        text = f"{text[:200]} ... {text[-200:]}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # as `one_line` does
 
 
 def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:

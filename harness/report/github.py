@@ -121,7 +121,11 @@ def _in_repository(place: str) -> dict[str, str]:
     if not line.isdecimal():
         path, line = place, ""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
-    for file in _same_files(Path(path).resolve(), root):
+    try:
+        resolved = Path(path).resolve()
+    except ValueError:  # no file has this name: a NUL or a lone surrogate is in it
+        return {}
+    for file in _same_files(resolved, root):
         if file.is_file() and file.is_relative_to(root):
             where = {"file": file.relative_to(root).as_posix()}
             return where | ({"line": line} if line else {})

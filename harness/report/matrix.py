@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from harness.core.errors import HarnessError
 from harness.core.result import Result
+from harness.core.safe_text import printable
 from harness.report.result_file import read_results
 
 LETTERS = {
@@ -255,4 +256,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def escaped(text: str) -> str:
     """`text` with every character escaped that Markdown would interpret."""
-    return re.sub(r"([\\`*|<>\[\]&~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*|<>\[\]&~]|(?<!\w)_|_(?!\w))", r"\\\1", printable(" ".join(text.split())))

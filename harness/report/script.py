@@ -36,6 +36,7 @@ from harness.core.operations import (
     with_groups,
 )
 from harness.core.result import Result, Verdict, shorten
+from harness.core.safe_text import printable
 from harness.core.trace import Trace
 from harness.engine.option_changes import allowed_by, plain_operations
 from harness.engine.requirements import load_a_float
@@ -166,7 +167,7 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, source: 
     lines.append(
         "Exit status, for `git bisect run`: 1 the bug is there, 0 it is gone, 125 can't tell."
     )
-    return "\n".join(lines).replace("\\", r"\\").replace('"""', r"\"\"\"")
+    return printable("\n".join(lines)).replace("\\", r"\\").replace('"""', r"\"\"\"")
 
 
 def _needs(source: Source) -> str:

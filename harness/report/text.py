@@ -12,6 +12,7 @@ from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
 from harness.core.operations import BACK, STEPS, epochs, path_to, unpath
 from harness.core.relations import relations
 from harness.core.result import Counterexample, Promise, Result, shorten
+from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Reason, Verdict
 from harness.report.failures import Failure
 
@@ -99,7 +100,8 @@ def values_text(values: Mapping[str, Any], *, shortest: bool = True) -> str:
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"
     return ", ".join(
-        f"{name} {shorten(value) if shortest else value}" for name, value in values.items()
+        f"{name} {shorten(value) if shortest else one_line(str(value))}"
+        for name, value in values.items()
     )
 
 
@@ -260,6 +262,7 @@ def _columns(results: Sequence[Result]) -> dict[str, str]:
 
 def table(results: Sequence[Result]) -> Table:
     """The verdicts as a table, a row for each subject and a letter for each verdict."""
+    from rich.markup import escape
     from rich.table import Table
 
     columns = _columns(results)
@@ -279,7 +282,7 @@ def table(results: Sequence[Result]) -> Table:
     for subject, verdicts in rows.items():
         cells = [verdicts.get(check, " ") for check in columns]
         marked = [f"[{styles[cell]}]{cell[0]}[/]" if cell in styles else cell[0] for cell in cells]
-        grid.add_row(subject, between.join(marked))
+        grid.add_row(escape(printable(subject)), between.join(marked))
     return grid
 
 

@@ -11,6 +11,7 @@ from harness.core.observation import Points, number, numbers_of, same
 from harness.core.operations import BACK, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Role
+from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
@@ -59,17 +60,19 @@ def trajectory(result: Result) -> Trajectory | None:
     epoch = epochs(path_to(found.trace.operations, found.operation, found.step))
     lines = [
         Line(
-            run.name,
+            one_line(run.name),
             run.role,
             [(seen.epoch, numbers_of(seen.values, quantity)) for seen in run.seen],
-            run.raises,
+            one_line(run.raises),
         )
         for run in found.runs
     ]
     said, wrong, right = _differences(result.promise, found, quantity, epoch)
+    title = one_line(f"{result.subject}: {result.check} (torch {result.torch})")
+    said = {group: one_line(text) for group, text in said.items()}
     return Trajectory(
-        f"{result.subject}: {result.check} (torch {result.torch})", str(found.trace), quantity,
-        lines, _marks(found.trace), epoch, said, wrong, right,
+        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, said,
+        wrong, right,
     )  # fmt: skip
 
 

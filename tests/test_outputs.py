@@ -1,0 +1,167 @@
+"""An output that fails is told, stops no other output, and changes no verdict."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from torch.optim.lr_scheduler import StepLR
+
+from harness.core.errors import ScriptError
+
+BROKEN = ("check", "StepLR", "--check", "resume_by_last_epoch", "--max-examples", "0",
+          "--no-ledger")  # fmt: skip
+HOLDS = ("check", "StepLR", "--check", "resume_from_file", "--max-examples", "0", "--no-ledger")
+VERDICT = {BROKEN: 1, HOLDS: 2}
+"""The exit status of each where an output fails."""
+FULL = "No space left on device"
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+both = pytest.mark.parametrize("arguments", [BROKEN, HOLDS], ids=["broken", "holds"])
+
+
+class Leaves(StepLR):
+    """Removes the folder ``gone`` of the run, if it is there, when it is built."""
+
+    def __init__(self, optimizer, step_size=3, gamma=0.5, last_epoch=-1):
+        super().__init__(optimizer, step_size, gamma, last_epoch)
+        folder = Path("gone")
+        if folder.is_dir():
+            folder.rmdir()
+
+
+def started(arguments, folder, stdout):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], cwd=folder, env=environment,
+        stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def assert_written(folder, status):
+    """That the data, the page and the summary of a run are whole."""
+    verdict = {1: "BROKEN", 2: "HOLDS"}[status]
+    data = json.loads((folder / "r.json").read_text())
+    assert [result["verdict"] for result in data["results"]] == [verdict]
+    assert (folder / "r.html").read_text().rstrip().endswith("</html>")
+
+
+FILES = ("--json", "r.json", "--html", "r.html", "--scripts", "d", "--plots", "d")
+
+
+@full
+@both
+def test_standard_output_on_a_full_disk(arguments, tmp_path):
+    with open("/dev/full", "w") as stdout:
+        done = started([*arguments, *FILES], tmp_path, stdout)
+    assert done.returncode == VERDICT[arguments]
+    assert f"error: cannot write the output: {FULL}" in done.stderr
+    assert_written(tmp_path, done.returncode)
+    names = {path.suffix for path in (tmp_path / "d").iterdir()}
+    assert names == ({".py", ".svg"} if arguments is BROKEN else set())
+
+
+@both
+def test_a_closed_pipe(arguments, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = started([*arguments, *FILES], tmp_path, writer)
+    os.close(writer)
+    assert done.returncode == VERDICT[arguments]
+    assert "error: cannot write the output: Broken pipe" in done.stderr
+    assert_written(tmp_path, done.returncode)
+
+
+@both
+def test_nobody_reads_standard_error(arguments, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments, "--json", "r.json"], cwd=tmp_path,
+        env=environment, stdout=subprocess.PIPE, stderr=writer, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == (1 if arguments is BROKEN else 0)
+    assert re.search(r"1 (BROKEN|HOLDS)", done.stdout)
+    assert (tmp_path / "r.json").exists()
+
+
+@full
+@both
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_file_on_a_full_disk(command, tmp_path, arguments, option):
+    others = {"--json": ("--html", "r.html"), "--html": ("--json", "r.json")}[option]
+    status, printed, errors = command(*arguments, option, "/dev/full", *others, "--scripts", "d")
+    assert status == VERDICT[arguments]
+    assert errors.count("error: ") == 1
+    assert f"error: cannot write /dev/full: {FULL}" in errors
+    assert re.search(r"torch \S+ 1 subject, 1 check: \d HOLDS", printed)
+    assert (tmp_path / others[1]).stat().st_size
+    assert len(list((tmp_path / "d").iterdir())) == (arguments is BROKEN)
+
+
+@both
+def test_the_summary_of_the_job_is_a_copy(command, tmp_path, arguments, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "summary"))
+    status, printed, errors = command(*arguments, "--ci", "github", "--json", "r.json")
+    assert status == (1 if arguments is BROKEN else 0)
+    assert "warning: cannot write the job's summary to " in errors
+    assert printed.count("::error ") == (arguments is BROKEN)
+    assert (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--scripts", "--plots"])
+def test_a_folder_that_is_removed_in_the_run(command, tmp_path, option):
+    if option == "--plots":
+        pytest.importorskip("matplotlib.backends.backend_svg")
+    what = {"--scripts": "script", "--plots": "picture"}[option]
+    other = {"--scripts": "--plots", "--plots": "--scripts"}[option]
+    status, printed, errors = command(
+        "check", "test_outputs:Leaves", *BROKEN[2:6], option, "gone", other, "kept",
+        "--html", "r.html",
+    )  # fmt: skip
+    assert status == 1
+    assert f"No {what}: it can't be written" in printed
+    assert "error: cannot write gone/" in errors
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert (tmp_path / "r.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ScriptError("it is a lambda"), "No script: it is a lambda"),
+        (RecursionError("too deep"), "No script: error of the harness itself, please report it: "
+                                     "RecursionError('too deep')"),
+    ],
+)  # fmt: skip
+def test_a_script_that_cannot_be_made(command, tmp_path, monkeypatch, error, said):
+    def fails(*arguments):
+        raise error
+
+    monkeypatch.setattr("harness.cli.show.script_of", fails)
+    status, printed, _ = command(*BROKEN, *FILES)
+    assert status == 1
+    assert said in printed
+    assert "No script: " in (tmp_path / "r.html").read_text()
+    assert [path.suffix for path in (tmp_path / "d").iterdir()] == [".svg"]
+
+
+@full
+def test_merge_and_matrix_go_on(command, tmp_path):
+    assert command(*BROKEN, "--shard", "1/1", "--json", "r.json")[0] == 1
+    status, printed, errors = command("merge", "r.json", "--json", "/dev/full")
+    assert (status, errors) == (1, f"error: cannot write /dev/full: {FULL}\n")
+    assert "BROKEN StepLR" in printed
+    status, printed, errors = command(
+        "matrix", "r.json", "--markdown", "/dev/full", "--html", "m.html"
+    )
+    assert (status, printed) == (2, "wrote m.html\n")
+    assert errors == f"error: cannot write /dev/full: {FULL}\n"
+    assert (tmp_path / "m.html").exists()
