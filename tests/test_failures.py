@@ -44,7 +44,7 @@ def checked(subject, *checks, **budget):
 
 def test_an_attribute_that_is_not_saved_is_one_failure_of_all_its_checks():
     """Their traces, and what these show, differ: the attribute is the cause."""
-    checks = (PLAIN, OTHER_ORDER, AT_SAVES, IN_PLACE, "resume_from_file")
+    checks = served((PLAIN, OTHER_ORDER, AT_SAVES, IN_PLACE, "resume_from_file"))
     results = checked(Subject("OwnCounter", OwnCounter), *checks, max_examples=0)
     assert {result.verdict for result in results} == {Verdict.BROKEN}
     shown = {result.check: result.counterexample for result in results}
@@ -71,11 +71,11 @@ def test_the_report_has_one_block_for_it():
 
 def test_an_attribute_that_is_saved_is_no_headline():
     """That a load forgets it is one way of many to have it wrong."""
-    results = checked(Subject("x", ForgetsOnLoad), PLAIN, "resume_from_file", max_examples=0)
+    results = checked(Subject("x", ForgetsOnLoad), PLAIN, OTHER_ORDER, max_examples=0)
     [failure] = failures(results)
     assert failure.lost is None
     assert failure.counterexample.lost[0].name == "count"
-    assert failure.headline == ", ".join(failure.checks) == f"{PLAIN}, resume_from_file"
+    assert failure.headline == ", ".join(failure.checks) == f"{PLAIN}, {OTHER_ORDER}"
 
 
 def lost(*names):

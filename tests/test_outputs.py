@@ -15,7 +15,7 @@ from harness.core.errors import ScriptError
 
 BROKEN = ("check", "StepLR", "--check", "resume_by_last_epoch", "--max-examples", "0",
           "--no-ledger")  # fmt: skip
-HOLDS = ("check", "StepLR", "--check", "resume_from_file", "--max-examples", "0", "--no-ledger")
+HOLDS = ("check", "StepLR", "--check", "resume_by_pickle", "--max-examples", "0", "--no-ledger")
 VERDICT = {BROKEN: 1, HOLDS: 2}
 """The exit status of each where an output fails."""
 FULL = "No space left on device"
