@@ -272,7 +272,7 @@ def test_the_real_script_is_run(fakes, run):
     ("arguments", "variables", "said"),
     [
         (["--versions", "2.4.1"], {}, "a bisection needs two releases of torch, and there are 1 "),
-        (["--versions", "2.4.1,new"], {}, "--versions: Invalid version: 'new'; write it as"),
+        (["--versions", "2.4.1,new"], {}, "--versions: Invalid version: 'new'; write it like"),
         (["--oldest", "2.5,2.6"], {}, "--oldest must be one version (got '2.5,2.6')"),
         (["--oldest", "2.6.0"], {}, "a bisection needs two releases of torch, and there are 1 "),
         (["--oldest", "2", "--versions", "2.4.1,2.5.0"], {}, "give either --versions, or"),
