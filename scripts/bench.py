@@ -1,15 +1,16 @@
-"""Measures what the harness costs, as ratios within one run.
+"""Measures the cost of the harness, as ratios within one run.
 
     python scripts/bench.py
 
-(a) CPU time of a check of one subject, divided by that of a bare torch loop that
-    makes the same torch calls: the same optimizers and schedulers built, the same
-    gradients, steps, saves and resumes, with nothing observed, copied or compared;
-(b) time to the first counterexample of StepLR's bug, from the import of the
-    harness on, that of torch apart;
-(c) how (a) grows with the length of the traces and the number of param groups.
+(a) CPU time to check one subject, divided by the CPU time of a bare torch loop.
+    The loop makes the same torch calls: it builds the same optimizers and schedulers
+    and makes the same gradients, steps, saves and resumes. It does not observe, copy
+    or compare anything.
+(b) Time to the first counterexample of StepLR's bug. It includes the import of the
+    harness, but not the import of torch.
+(c) How (a) grows with the length of the traces and the number of param groups.
 
-Each ratio is the median of paired runs, the bare loop right after the check.
+Each ratio is the median of paired runs: the bare loop runs right after the check.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ except BrokenSchedule as found:
 
 
 class Recorder:
-    """Notes every run that a check makes, to be made again without the harness."""
+    """Records every run of a check, to repeat them without the harness."""
 
     def __init__(self) -> None:
         self.runs: list[tuple[Check | None, Trace]] = []
@@ -92,7 +93,7 @@ class Recorder:
 
 
 def bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
-    """The torch calls of these runs, and nothing else: checkpoints are not copied either."""
+    """Make only the torch calls of these runs; checkpoints are not copied either."""
     with mock.patch.object(loop, "snapshot", lambda state: state):
         _bare(runs, subject)
 
@@ -145,7 +146,7 @@ def cpu(function: Callable[[], object]) -> float:
 
 
 def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
-    """The sweep of checks, or their search."""
+    """Run the sweep of these checks, or their search; `phase` says which."""
     sweeps = phase == "sweep"
     budget = Budget(max_examples=0 if sweeps else 25, time_limit=600, sweep=sweeps)
     draw_operations.cache_clear()
@@ -160,7 +161,7 @@ def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
 
 
 def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -> tuple[float, int]:
-    """CPU time of a phase of checks to that of the bare loop; and the steps made."""
+    """CPU time of a phase divided by the CPU time of the bare loop; and the number of steps."""
     with Recorder() as recorder:
         work(subject, checks, phase)
     ratios = []
@@ -171,7 +172,7 @@ def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -
 
 
 def groups_of(count: int) -> Callable[[], torch.optim.Optimizer]:
-    """An optimizer with `count` param groups."""
+    """A function that makes an optimizer with `count` param groups."""
 
     def optimizer() -> torch.optim.Optimizer:
         made = new_sgd()
@@ -198,7 +199,7 @@ def main(repeats: int) -> None:
         name = checks[0].name if len(checks) == 1 else "all of these, one after the other"
         print(f"{name:34} {sweep:5.2f}  {search:6.2f}")
 
-    print("\n(b) time to the first counterexample, import of torch apart")
+    print("\n(b) time to the first counterexample, without the import of torch")
     for _ in range(repeats):
         command = [sys.executable, "-W", "ignore", "-c", FIRST_COUNTEREXAMPLE]
         print(

@@ -1,21 +1,20 @@
-"""Finds the release of torch where a bug began, or is gone, by bisection.
+"""Finds the release of torch where a bug appears or disappears, by bisection.
 
     python scripts/bisect_torch.py SUBJECT CHECK "TRACE"
 
-The reproduction script of the trace is written once, with the installed torch, and run by
-each release that is tried: the script that ``git bisect run`` takes, which exits with 1
-while the bug is there, 0 when it is gone and 125 when a torch can't run it. A release is
-installed into a throw-away environment, by uv where it is on the PATH and by pip otherwise;
-there is never more than one. All that is written stands in one temporary folder (TMPDIR
-moves it), which is removed at the end, at an error, at Ctrl-C and at SIGTERM. With CUDA a release
-takes 8 GB while it is tried (it starts with 10 free, ``--min-free``); UV_TORCH_BACKEND=cpu makes
-it small.
+The reproduction script of the trace is written once, with the installed torch. Then every release
+that is tried runs it. It is a script for ``git bisect run``: it exits with 1 if the bug is there,
+0 if it is gone and 125 if this torch can't run it. Each release is installed into a temporary
+environment, with uv if it is on the PATH and with pip otherwise; only one exists at a time. All
+files are in one temporary folder (set TMPDIR to move it), which is removed at the end, and also
+after an error, Ctrl-C or SIGTERM. A release with CUDA takes 8 GB while it is tried, so 10 GB must
+be free (``--min-free``); UV_TORCH_BACKEND=cpu makes it small.
 
-Of ``ExponentialLR resume_by_last_epoch "gamma=0.8 train:1 save:a resume:a"`` it says ``first
+For ``ExponentialLR resume_by_last_epoch "gamma=0.8 train:1 save:a resume:a"`` it prints ``first
 torch where it is gone: 2.8.0 (2.7.1 still has it)``, with both outputs.
 
-Exit status: 0 a change was found, 1 the oldest and the newest agree, 2 an argument is wrong
-or torch could not be installed, 130 after Ctrl-C, 143 after SIGTERM.
+Exit status: 0 a change was found, 1 the oldest and the newest release agree, 2 an argument is
+wrong or torch could not be installed, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from packaging.version import InvalidVersion, Version
 from harness.core.errors import HarnessError
 
 GOOD, BAD, SKIP = "gone", "there", "cannot run"
-"""What is known of a release: the bug is gone, it is there, or that can't be told."""
+"""What is known about a release: the bug is gone, it is there, or the script can't be run."""
 
 FOUND, NO_CHANGE, FAILED = 0, 1, 2
 
@@ -47,10 +46,10 @@ OLDEST = "1.13.1"
 """The oldest release that the harness supports."""
 
 MIN_FREE = 10.0
-"""GB for one environment, with what its installer keeps: 8.4 were seen, with CUDA and uv."""
+"""GB for one environment and its installer's cache: we measured 8.4 with CUDA and uv."""
 
 TIME_LIMIT = 600.0
-"""Seconds for a script, which takes one or two of them."""
+"""Time limit in seconds for a script, which normally takes one or two."""
 
 FULL = ("No space left on device", "os error 28", "Errno 28", "Disk quota exceeded")
 
@@ -59,21 +58,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Change(Generic[T]):
-    """Where a verdict changes: `before` has `was`, `after` has another."""
+    """Where the verdict changes: `before` has the verdict `was`, `after` has another."""
 
     before: T
     after: T
     was: str
     between: tuple[T, ...] = ()
-    """What can't be run and may have changed it instead of `after`."""
+    """Releases that can't be run; the verdict may have changed with one of these already."""
 
 
 def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[T, T, str]:
-    """Where the verdict changes, or both ends that can be run, with the verdict they share.
+    """Where the verdict changes; if it does not, the first and last release and their verdict.
 
-    `ask` tells of a release whether it is `GOOD`, `BAD`, or to `SKIP`, and is asked once of
-    each at most. One that is skipped is replaced by a neighbour. Raises `HarnessError` where
-    fewer than two can be run.
+    `ask` says whether a release is `GOOD`, `BAD` or to `SKIP`; it is called at most once for
+    each. A skipped release is replaced by a neighbour. Raises `HarnessError` if fewer than two
+    releases can be run.
 
     >>> bisect([1, 2, 3, 4, 5], lambda number: BAD if number < 4 else GOOD)
     Change(before=3, after=4, was='there', between=())
@@ -88,7 +87,7 @@ def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[
         running = [str(releases[index]) for index in verdicts if verdicts[index] != SKIP]
         raise HarnessError(
             f"a bisection needs two releases that can run it, and {''.join(running) or 'none'} "
-            "can: see why above, or try others by --versions"
+            "can: see why above, or try others with --versions"
         )
 
     low = first_that_runs(range(len(releases)))
@@ -107,18 +106,18 @@ def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[
 
 
 class Stopped(BaseException):
-    """A signal asks to end; its number."""
+    """A signal asked this script to end; holds the signal's number."""
 
 
 @dataclass
 class Signals:
-    """Raises `Stopped` at the first signal that asks to end, but not while `held`."""
+    """Raises `Stopped` at the first signal that asks to end; while `held`, only notes it."""
 
     held: bool = True
     pending: int = 0
 
     def listen(self) -> None:
-        """Take the signals over, but those that whoever started this has ignored."""
+        """Handle the signals, except those that the parent process ignores."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._arrived)
@@ -127,15 +126,15 @@ class Signals:
         if self.held:
             self.pending = number
         else:
-            self.held = True  # so that nothing interrupts what is done about it
+            self.held = True  # so that nothing interrupts the clean-up
             raise Stopped(number)
 
     def hold(self) -> None:
-        """Only note what arrives."""
+        """From now on, only note signals."""
         self.held = True
 
     def release(self) -> None:
-        """Raise `Stopped` from now on, and for what arrived meanwhile."""
+        """Raise `Stopped` from now on, and at once if a signal arrived meanwhile."""
         self.held = False
         if self.pending:
             self._arrived(self.pending, None)
@@ -143,7 +142,7 @@ class Signals:
 
 @contextlib.contextmanager
 def own_folder(signals: Signals) -> Iterator[Path]:
-    """A new folder that is removed at the end, whatever ends it."""
+    """A new folder that is removed at the end, even after an error or a signal."""
     signals.hold()
     folder = Path(tempfile.mkdtemp(prefix="bisect_torch."))
     try:
@@ -157,7 +156,7 @@ def own_folder(signals: Signals) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder; a process that was just ended may write one file more."""
+    """Remove a folder; try again if a process that just ended still wrote a file."""
     for _ in range(3):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -176,19 +175,19 @@ class Done:
 
     @property
     def reason(self) -> str:
-        """The last line of what it said, on standard error first, without uv's drawing."""
-        said = self.errors.strip() or self.output.strip()
+        """The last line of standard error, else of standard output, without uv's line drawing."""
+        text = self.errors.strip() or self.output.strip()
         if self.status < 0:
             return f"ended by signal {-self.status}"
         return (
-            said.splitlines()[-1].strip(" \u00d7\u2570\u2500\u25b6")
-            if said
+            text.splitlines()[-1].strip(" \u00d7\u2570\u2500\u25b6")
+            if text
             else f"exit status {self.status}"
         )
 
 
 class InstallError(Exception):
-    """A release can't be installed; another may."""
+    """This release can't be installed; others may be."""
 
 
 @dataclass
@@ -206,20 +205,20 @@ class Releases:
         return self.folder / "environment"
 
     def available(self) -> list[Version]:
-        """The final releases that the index has for this Python, in order."""
+        """The final releases in the index for this Python, in order."""
         with self._new_environment("--seed") as python:
             done = self.execute([python, "-m", "pip", "index", "versions", "torch"], installs=True)
         _, found, rest = done.output.partition("Available versions:")
         if done.status or not found:
             raise HarnessError(
-                f"the releases of torch cannot be listed ({done.reason}): give them by --versions"
+                f"the releases of torch cannot be listed ({done.reason}): name them with --versions"
             )
         numbers = rest.strip().splitlines()[0]
         versions = {Version(number.strip()).public for number in numbers.split(",")}
         return sorted(v for v in map(Version, versions) if not v.is_prerelease)
 
     def run(self, version: Version, script: Path) -> Done:
-        """Run a script with this torch; raises `InstallError` where there is no such one."""
+        """Run a script with this torch; raises `InstallError` if it can't be installed."""
         numpy = "numpy<2" if version < Version("2.3") else "numpy"
         with self._new_environment() as python:
             install = [python, "-m", "pip", "install", "--no-cache-dir", "--no-compile"]
@@ -229,8 +228,8 @@ class Releases:
             done = self.execute([*install, f"torch=={version}", numpy], installs=True)
             if any(sign in done.errors + done.output for sign in FULL):
                 raise HarnessError(
-                    f"the disk of {self.folder.parent} is full: free some, or set TMPDIR to a "
-                    "folder of another"
+                    f"the disk of {self.folder.parent} is full: free some space, or set TMPDIR to "
+                    "a folder on another disk"
                 )
             if done.status:
                 raise InstallError(done.reason)
@@ -242,9 +241,9 @@ class Releases:
         free = shutil.disk_usage(self.folder).free / 1e9
         if free < self.min_free:
             raise HarnessError(
-                f"{free:.1f} GB are free in {self.folder.parent}, and a torch may take "
-                f"{self.min_free:g}: free some, set TMPDIR to a folder of another disk, or lower "
-                "--min-free"
+                f"{free:.1f} GB are free in {self.folder.parent}, but a release of torch may take "
+                f"{self.min_free:g}: free some space, set TMPDIR to a folder on another disk, or "
+                "lower --min-free"
             )
         command = [self.python, "-m", "venv"]
         if self.uv:
@@ -253,7 +252,7 @@ class Releases:
             done = self.execute([*command, str(self._environment)], installs=True)
             if done.status:
                 raise HarnessError(
-                    f"no environment can be made with {self.python} ({done.reason}): give "
+                    f"cannot make an environment with {self.python} ({done.reason}): give "
                     "another --python"
                 )
             yield str(self._environment / "bin" / "python")
@@ -267,11 +266,11 @@ class Releases:
     def execute(
         self, command: Sequence[str], *, installs: bool = False, time_limit: float | None = None
     ) -> Done:
-        """Run a command to its end; it and all that it started end where this is interrupted."""
+        """Run a command; if this is interrupted, kill it and all processes it started."""
         scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
         environment = child_environment(os.environ, scratch, installs=installs)
-        self.signals.hold()  # from here until the process is known
+        self.signals.hold()  # until the process is known
         try:
             process = subprocess.Popen(
                 command, env=environment, text=True, errors="replace", start_new_session=True,
@@ -297,10 +296,10 @@ class Releases:
 
 
 def child_environment(given: Mapping[str, str], scratch: Path, *, installs: bool) -> dict[str, str]:
-    """The environment of an installer, or of a script, which leaves nothing but in `scratch`.
+    """The environment variables for an installer or a script; it only writes to `scratch`.
 
-    What is said to pip of where wheels are is said to uv as well, unless uv is told itself.
-    A script finds a module of the user in the current folder, as ``python -m`` does.
+    pip's settings for the places of wheels also apply to uv, unless uv has its own. A script can
+    import the user's modules from the current folder, like ``python -m``.
     """
     drop = ("PYTHONDONTWRITEBYTECODE", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER")
     environment = {name: value for name, value in given.items() if name not in drop}
@@ -314,23 +313,25 @@ def child_environment(given: Mapping[str, str], scratch: Path, *, installs: bool
         environment.setdefault("UV_DEFAULT_INDEX", index)
     if indexes := environment.get("PIP_EXTRA_INDEX_URL"):
         environment.setdefault("UV_INDEX", indexes)
-        environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # as pip does
-    path = environment.pop("PYTHONPATH", "")  # what stands there is not what is installed
+        environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # like pip
+    path = environment.pop("PYTHONPATH", "")  # it would hide what is installed
     if not installs:
         environment["PYTHONPATH"] = os.pathsep.join([os.getcwd(), *([path] if path else [])])
     return environment
 
 
 def verdict_of(done: Done, version: Version) -> str:
-    """What a script says. It says so where it exits with 1, as Python does at any error.
+    """The verdict of a script on a release.
 
-    Raises `HarnessError` where it was run by another torch than `version`.
+    Exit status 1 is not enough for `BAD`, because Python exits with 1 after any error: the script
+    must also print that the bug is there. Raises `HarnessError` if another torch than `version`
+    ran the script.
     """
     first, _, rest = done.output.partition("\n")[0].partition(" ")
     if first == "torch" and Version(rest).public != version.public:
         raise HarnessError(
-            f"the script is run by torch {rest}, and not by {version}: take it off PYTHONPATH and "
-            "out of the current folder"
+            f"the script is run by torch {rest} instead of {version}: remove that torch from "
+            "PYTHONPATH and from the current folder"
         )
     if done.status == 1 and "The bug is there." in done.output.splitlines():
         return BAD
@@ -340,7 +341,7 @@ def verdict_of(done: Done, version: Version) -> str:
 def choose(
     available: Sequence[Version], oldest: Version | None, newest: Version | None
 ) -> list[Version]:
-    """Those from `oldest` to `newest`; raises `HarnessError` for fewer than two."""
+    """The releases from `oldest` to `newest`; raises `HarnessError` for fewer than two."""
     chosen = [
         version
         for version in available
@@ -349,15 +350,16 @@ def choose(
     if len(chosen) < 2:
         raise HarnessError(
             f"a bisection needs two releases of torch, and there are {len(chosen)} to choose "
-            f"from: {', '.join(map(str, available)) or 'none'} can be had"
+            f"from (available: {', '.join(map(str, available)) or 'none'})"
         )
     return chosen
 
 
 def write_script(releases: Releases, subject: str, check: str, trace: str) -> Path:
-    """The script of a trace, a file that ``python -m harness script`` wrote, in another process.
+    """The reproduction script of a trace, written by ``python -m harness script``.
 
-    There what torch and the scheduler leave behind is removed with the rest.
+    That runs in another process, so that files which torch and the scheduler leave behind are
+    removed with the temporary folder.
     """
     file = releases.folder / "script.py"
     command = [sys.executable, "-m", "harness", "script", "-o", str(file)]
@@ -375,8 +377,8 @@ def report(found: Change[Version] | tuple[Version, Version, str]) -> str:
         state = "is there" if verdict == BAD else "is gone"
         return (
             f"the bug {state} with torch {oldest} and with {newest}, the oldest and the newest "
-            "that can run it: if it changed in between, it changed back; look closer by --oldest "
-            "and --newest"
+            "that can run it: if it changed in between, it changed back; look closer with "
+            "--oldest and --newest"
         )
     still = f"{found.before} {'still has it' if found.was == BAD else 'does not have it'}"
     what = "gone" if found.was == BAD else "there"
@@ -390,7 +392,7 @@ def report(found: Change[Version] | tuple[Version, Version, str]) -> str:
 
 
 def search(releases: Releases, versions: Sequence[Version], script: Path) -> int:
-    """Bisect, and print a line for each release, what was found, and what the script printed."""
+    """Bisect; print a line for each release, the result, and the outputs of the script."""
     outputs: dict[Version, str] = {}
 
     def ask(version: Version) -> str:
@@ -398,13 +400,13 @@ def search(releases: Releases, versions: Sequence[Version], script: Path) -> int
         try:
             done = releases.run(version, script)
             verdict = verdict_of(done, version)
-            said = f"the bug is {verdict}"
+            message = f"the bug is {verdict}"
             if verdict == SKIP:
-                said = f"cannot run it ({done.reason})"
+                message = f"cannot run it ({done.reason})"
             outputs[version] = done.output.rstrip()
         except InstallError as error:
-            verdict, said = SKIP, f"cannot be installed ({error})"
-        click.echo(f"{version}: {said} ({time.monotonic() - started:.0f} s)")
+            verdict, message = SKIP, f"cannot be installed ({error})"
+        click.echo(f"{version}: {message} ({time.monotonic() - started:.0f} s)")
         return verdict
 
     found = bisect(versions, ask)
@@ -421,7 +423,7 @@ def _versions(context: click.Context, parameter: click.Parameter, value: str | N
     try:
         return sorted({Version(number.strip()) for number in value.split(",") if number.strip()})
     except InvalidVersion as error:
-        raise HarnessError(f"{parameter.opts[0]}: {error}; write it as 2.4.1") from None
+        raise HarnessError(f"{parameter.opts[0]}: {error}; write it like 2.4.1") from None
 
 
 def _version(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
@@ -444,7 +446,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--versions", metavar="A,B,...", callback=_versions,
               help="Only these releases.  [default: all final ones]")  # fmt: skip
 @click.option("--python", metavar="PATH", default=sys.executable,
-              help="The Python to install them for; they need wheels for it.  "
+              help="The Python to install the releases for; there must be wheels for it.  "
               "[default: this one]")  # fmt: skip
 @click.option("--min-free", metavar="GB", type=click.FloatRange(min=0), default=MIN_FREE,
               show_default=True, help="Refuse to install with less disk space.")  # fmt: skip

@@ -1,11 +1,10 @@
-"""Breaks the harness, one small edit at a time, and sees that a test turns red.
+"""Breaks the harness, one small edit at a time, and checks that a test fails each time.
 
     python scripts/break_harness.py
 
-Each edit is made in a copy of the working tree, and the one test that it names is
-run there. An edit that survives fails the run, and so does one that no longer
-applies, or whose test is red without it: exit status 1. The first time, seven of the first
-fifty survived.
+Each edit is made in a copy of the working tree, and the test that it names is run there. The
+exit status is 1 if an edit survives, if it no longer applies, or if its test fails without the
+edit. When this script was new, seven of the first fifty edits survived.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ PARTS = ("harness", "lr_schedules", "tests", "scripts", "pyproject.toml", "READM
 
 @dataclass(frozen=True)
 class Edit:
-    """One way to break the harness: in `file` (of ``harness/``), `old` becomes `new`.
+    """One way to break the harness: in `file` (in ``harness/``), `old` becomes `new`.
 
-    `test` is the test that must turn red.
+    `test` is the test that must fail.
     """
 
     what: str
@@ -42,7 +41,11 @@ class Edit:
     def problem(self) -> str:
         """Why the edit can't be made, or nothing."""
         count = (ROOT / "harness" / self.file).read_text().count(self.old)
-        return "" if count == 1 else f"its text is {count} times in harness/{self.file}"
+        return (
+            ""
+            if count == 1
+            else f"its text occurs {count} times in harness/{self.file} instead of once"
+        )
 
 
 RUN, CHECK = "tests/test_run.py::", "tests/test_check.py::"
@@ -65,7 +68,7 @@ EDITS = (
     Edit("leave out weight decay", "core/training_loop.py",
          '("lr", "momentum", "betas", "weight_decay")', '("lr", "momentum", "betas")',
          f"{RECORD}[DecayNotSaved]"),
-    Edit("take a tensor for a float", "core/training_loop.py",
+    Edit("treat a tensor like a float", "core/training_loop.py",
          'return {"tensor": value.tolist(), "dtype": str(value.dtype)}', "return value.tolist()",
          "tests/test_loop.py::test_an_observation_holds_what_the_optimizer_will_use"),
     Edit("leave out get_last_lr", "core/training_loop.py",
@@ -77,22 +80,22 @@ EDITS = (
     Edit("compare no values", "engine/one_run.py",
          "        if not same(expected, actual):\n", "        if not same(expected, expected):\n",
          SHOWS),
-    Edit("look nowhere but after steps", "engine/one_run.py",
+    Edit("look only after steps", "engine/one_run.py",
          "        self._look(self._expected())\n", "",
          f"{RECORD}[FirstGroupForAll]"),
-    # What it is compared with.
-    Edit("let the oracle share its scheduler with the interrupted run", "engine/runner.py",
+    # The uninterrupted run.
+    Edit("let the two runs share their scheduler", "engine/runner.py",
          'scheduler = self._make("build", self.bound.build, optimizer)',
          'scheduler = self.made = getattr(self, "made", None) or '
          'self._make("build", self.bound.build, optimizer)',
          CHECK + "test_correct_schedulers_raise_no_alarm"),
-    Edit("take any uninterrupted run for that of the branch", "engine/runner.py",
+    Edit("take any uninterrupted run for the branch", "engine/runner.py",
          "if known.path.startswith(path):", "if len(known.path) >= len(path):",
          RUN + "test_references_are_reused_where_one_begins_with_another"),
     Edit("forget that going back cuts the branch", "core/operations.py",
          "            path = slots[operation.slot]\n", "            pass\n",
          CHECK + "test_correct_schedulers_raise_no_alarm"),
-    Edit("go on with the gradients of the run that was left", "engine/one_run.py",
+    Edit("go on with the gradients of the interrupted run", "engine/one_run.py",
          '        self.index = gradients(self.path)\n', "",
          CHECK + "test_correct_schedulers_raise_no_alarm"),
     Edit("do not restore the weights", "engine/one_run.py",
@@ -102,20 +105,20 @@ EDITS = (
     Edit("drop the deep copy", "core/training_loop.py",
          "        return copy.deepcopy(value)\n", "        return value\n",
          RUN + "test_each_resume_gets_its_own_copy_of_the_checkpoint"),
-    Edit("give each run a dict of its own where one is shared", "engine/one_run.py",
+    Edit("copy the dict for each run that should share it", "engine/one_run.py",
          "if route.same_dict:", "if False:",
          SHOWS),
-    # What happens now and then.
-    Edit("sweep none of what happens now and then", "engine/search.py",
+    # Rare events.
+    Edit("sweep no rare events", "engine/search.py",
          "in sweep_events(check, case.events):", "in ():",
          "tests/test_events.py::test_each_fault_of_an_event_is_found_through_that_event_alone"),
     Edit("resume without the groups that were added", "engine/one_run.py",
          "if groups := groups_added(self.path):", "if groups := 0:",
          "tests/test_events.py::test_each_fault_of_an_event_is_found_through_that_event_alone"),
-    Edit("let a resumed run go on where the schedule ends", "engine/one_run.py",
+    Edit("let a resumed run go on after the schedule ends", "engine/one_run.py",
          "            if beyond:\n", "            if beyond and False:\n",
          "tests/test_events.py::test_a_resumed_run_ends_where_the_uninterrupted_one_does"),
-    Edit("take a scheduler step alone for no epoch", "core/operations.py",
+    Edit("do not count a lone scheduler step as an epoch", "core/operations.py",
          "scheduler_alone, epochs=True", "scheduler_alone",
          "tests/core/test_operations.py::test_a_row_says_what_its_function_does"),
     Edit("write every gradient of a loop like the first", "report/script.py",
@@ -128,7 +131,7 @@ EDITS = (
     Edit("shrink no options", "engine/search.py",
          "return trace if values is None else with_options(values)", "return trace",
          "tests/test_drawn_options.py::test_options_are_shrunk"),
-    Edit("charge a scheduler with what a drawn optimizer does", "engine/trials.py",
+    Edit("blame the scheduler for the faults of a drawn optimizer", "engine/trials.py",
          "        if control is None or not excuses(control, broken, self.check):\n"
          "            return True\n", "        return True\n",
          "tests/test_drawn_options.py::test_what_a_drawn_optimizer_does_itself_is_excused"),
@@ -149,7 +152,7 @@ EDITS = (
     Edit("search nothing", "engine/search.py",
          'if check.kind == "resume" and check.search and budget.max_examples:', "if False:",
          CHECK + "test_the_search_finds_what_the_sweep_cannot"),
-    Edit("mix ways with themselves alone", "engine/sweep.py",
+    Edit("mix each way only with itself", "engine/sweep.py",
          "        for second in ways:\n", "        for second in [first]:\n",
          "tests/test_sweep.py::test_every_way_follows_every_other"),
     Edit("let minimise return its input", "engine/minimise.py",
@@ -169,18 +172,18 @@ EDITS = (
          "        decision = undecided(error, trials.limit.so_far())\n    return result_of",
          "        decision = Decision(Verdict.HOLDS)\n    return result_of",
          CHECK + "test_an_error_of_the_harness_is_unknown_and_says_where"),
-    Edit("take a schedule of the clock for a schedule", "engine/option_sets.py",
+    Edit("accept a schedule that depends on the clock", "engine/option_sets.py",
          "if first.error != again.error or not same(first.observations, again.observations):",
          "if False:",
          CHECK + "test_what_does_not_depend_on_the_steps_alone_is_unknown"),
-    Edit("charge the optimizer's faults to the scheduler", "engine/trials.py",
+    Edit("blame the scheduler for the optimizer's faults", "engine/trials.py",
          "        if control is None:\n            return False\n", "        return False\n",
          CHECK + "test_what_the_optimizer_raises_is_not_charged_to_the_scheduler"),
-    Edit("excuse all that differs where a scheduler that does nothing does", "engine/trials.py",
+    Edit("excuse any failure if a scheduler that does nothing also fails", "engine/trials.py",
          "        if broken is not None and not excuses(control, broken, self.check):\n"
          "            return False\n", "",
          CHECK + "test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks"),
-    Edit("let the clock run out unseen", "engine/runner.py",
+    Edit("ignore the deadline", "engine/runner.py",
          "        if time.monotonic() > self.deadline:\n", "        if False:\n",
          RUN + "test_a_run_stops_at_the_deadline"),
     Edit("decline nothing", "engine/verdict.py",
@@ -193,25 +196,25 @@ EDITS = (
     Edit("believe the ranges of a ledger", "engine/verdict.py",
          "    told = max((r for r in replays if r.found),", "    told = max((r for r in ()),",
          "tests/test_ledger.py::test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range"),
-    Edit("replay events that can't be", "engine/ledger_replay.py",
+    Edit("replay events that the scheduler can't handle", "engine/ledger_replay.py",
          "        for kind, reason in find_untried(bound, trials.runner(bound), kinds).items():\n",
          "        for kind, reason in ():\n",
          "tests/test_ledger.py::test_an_event_that_cannot_be_with_these_options_breaks_nothing"),
-    Edit("take entries of overlapping ranges", "core/ledger.py",
+    Edit("accept entries with overlapping ranges", "core/ledger.py",
          "if other != index and overlap(", "if False and overlap(",
          "tests/test_ledger.py::test_ranges_of_one_pair_must_not_overlap"),
-    Edit("explain everything by a known failure", "engine/trials.py",
+    Edit("take every failure for the known one", "engine/trials.py",
          "        if known and alike(self.check.promise, known, evidence(self, trace, broken)):\n",
          "        if known:\n",
          "tests/test_ledger.py::test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched"),
     Edit("pass a run with a stale entry", "cli/show.py",
          "verdicts & {Verdict.BROKEN, Verdict.STALE}:", "Verdict.BROKEN in verdicts:",
          "tests/test_ledger.py::test_a_stale_entry_fails_the_run"),
-    # What it says.
-    Edit("exit with 0 though something is broken", "cli/show.py",
+    # What is reported.
+    Edit("exit with 0 although something is broken", "cli/show.py",
          "        return BROKEN_FOUND\n", "        return OK\n",
          "tests/test_cli.py::test_a_broken_check_exits_1_with_all_that_is_needed"),
-    Edit("exit with 0 though something is unknown", "cli/show.py",
+    Edit("exit with 0 although something is unknown", "cli/show.py",
          "    return FAILED if Verdict.UNKNOWN in verdicts else OK\n", "    return OK\n",
          "tests/test_cli.py::test_unknown_exits_2_and_broken_comes_first"),
     Edit("write scripts that always exit with 0", "report/script_helpers.py",
@@ -225,51 +228,51 @@ EDITS = (
          "return tuple(name for name in self.expected if name not in self.caught_by)",
          "return ()",
          "tests/test_selftest.py::test_a_fault_that_is_missed_is_said"),
-    Edit("count as a failure in pytest what was not decided", "pytest_plugin.py",
+    Edit("report an undecided check as a failure in pytest", "pytest_plugin.py",
          "report.lr_resume_undecided = undecided", "report.lr_resume_undecided = False",
          "tests/test_pytest_plugin.py::test_each_verdict_has_its_outcome"),
-    Edit("pass in pytest what is broken", "parametrize.py",
+    Edit("pass a broken check in pytest", "parametrize.py",
          "if result.counterexample is not None:\n            text",
          "if result.replays:\n            text",
          "tests/test_pytest_plugin.py::test_each_verdict_has_its_outcome"),
     Edit("prepare a subject for each of its tests", "parametrize.py",
          "key = (id(subject), self.said, self.names)", "key = (id(self), self.said, self.names)",
          "tests/test_pytest_plugin.py::test_a_subject_is_prepared_once"),
-    Edit("take a name of PyTorch's for PyTorch's class", "subjects/registered.py",
+    Edit("mistake a user's class for PyTorch's class of the same name", "subjects/registered.py",
          "return one.name == other.name and _built(one) is _built(other)",
          "return one.name == other.name",
          "tests/test_pytest_plugin.py::test_a_name_of_pytorchs_is_no_entry_of_pytorchs"),
-    # The gate's other parts.
+    # Other parts of the gate.
     Edit("write a file in place", "core/files.py",
          "if path.exists() and not path.is_file():", "if path.exists():",
          "tests/test_killed.py::test_half_a_file_takes_no_name"),
-    Edit("pass over what the time budget did not get to", "engine/ordering.py",
+    Edit("report HOLDS for a pair that the time budget did not reach", "engine/ordering.py",
          "subject.name, check.name, Verdict.UNKNOWN, reason, torch",
          "subject.name, check.name, Verdict.HOLDS, reason, torch",
          "tests/test_profiles.py::test_what_was_not_got_to_is_said"),
-    Edit("leave a pair to no shard", "engine/ordering.py",
+    Edit("leave one pair out of all shards", "engine/ordering.py",
          "return list(pairs[number - 1 :: count])", "return list(pairs[number::count])",
          "tests/test_profiles.py::test_shards_part_the_pairs"),
-    Edit("merge without a shard", "report/merge.py",
+    Edit("merge although a shard is missing", "report/merge.py",
          "    if missing:\n", "    if missing and not parts:\n",
          "tests/test_profiles.py::test_what_is_no_whole_run_is_refused"),
-    Edit("keep nothing of what an explorer finds", "engine/saved_examples.py",
+    Edit("do not save what the explorer finds", "engine/saved_examples.py",
          "self.database.save(_key(subject, check), str(trace).encode())", "pass",
          "tests/test_profiles.py::test_an_explorer_that_is_killed_has_kept_what_it_found"),
-    Edit("leave the default dtype as a subject set it", "core/guard.py",
+    Edit("do not restore the default dtype that a subject changed", "core/guard.py",
          "(torch.get_default_dtype, torch.set_default_dtype),",
          "(torch.get_default_dtype, lambda dtype: None),",
          "tests/test_hostile.py::test_what_a_subject_changes_is_as_before"),
-    Edit("let what a subject prints through", "core/guard.py",
+    Edit("let a subject's output through", "core/guard.py",
          "contextlib.redirect_stdout(heard)", "contextlib.redirect_stdout(sys.stdout)",
          "tests/test_hostile.py::test_what_is_printed_is_said_once_a_subject"),
-    Edit("annotate what holds", "report/github.py",
+    Edit("annotate checks that hold", "report/github.py",
          "if result.verdict in WRONG]", "if result.verdict]",
          "tests/test_github.py::test_what_is_as_it_must_be_has_no_annotation"),
     Edit("pass a package whose schedulers could not be built", "cli/check.py",
          "        status = status or FAILED\n", "        pass\n",
          "tests/test_discover.py::test_what_cannot_be_built_is_no_pass"),
-    Edit("interrupt once", "cli/interrupts.py",
+    Edit("interrupt only once", "cli/interrupts.py",
          "    timer.start()\n", "",
          "tests/test_killed.py::test_an_interrupt_is_not_lost"),
     Edit("interrupt the import of torch", "cli/interrupts.py",
@@ -278,14 +281,14 @@ EDITS = (
     Edit("draw nothing from type hints", "subjects/type_hints.py",
          "return simple[hint]", "return None",
          "tests/test_discover.py::test_every_scheduler_of_a_package_is_found"),
-    Edit("compare what the methods do not read", "engine/lost_attributes.py",
+    Edit("compare attributes that the methods do not read", "engine/lost_attributes.py",
          "sorted(_read(type(uninterrupted)) & must.keys())", "sorted(must.keys())",
          "tests/test_attributes.py::test_what_the_methods_of_the_class_do_not_read_is_no_evidence"),
 )  # fmt: skip
 
 
 def copy_of_the_tree(folder: Path) -> None:
-    """What the tests need, in an empty folder."""
+    """Copy what the tests need into an empty folder."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for part in PARTS:
         source = ROOT / part
@@ -296,7 +299,7 @@ def copy_of_the_tree(folder: Path) -> None:
 
 
 def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """pytest's exit status, and the end of its output."""
+    """The exit status of pytest and the end of its output."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
@@ -306,7 +309,7 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
 
 
 def survives(edit: Edit) -> str:
-    """What is wrong if no test turns red, or nothing."""
+    """What is wrong if the edit's test does not fail; empty if it fails."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_of_the_tree(folder)
@@ -315,22 +318,22 @@ def survives(edit: Edit) -> str:
         status, output = run_tests(folder, [edit.test])
     if status == 0:
         return f"it survives {edit.test}"
-    if status != 1:  # no test was red, but pytest could not run it
+    if status != 1:  # no test failed, but pytest could not run it
         return f"{edit.test} could not be run:\n{output}"
     return ""
 
 
 @click.command()
 @click.option("--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1,
-              show_default="all cores", help="Edits tried at a time.")  # fmt: skip
+              show_default="all cores", help="How many edits to try at a time.")  # fmt: skip
 def main(jobs: int) -> None:
-    """Break the harness in every way of `EDITS`, and see that each is noticed."""
+    """Break the harness with each of `EDITS`, and check that a test notices."""
     problems = [f"{edit.what}: {edit.problem()}" for edit in EDITS if edit.problem()]
     with tempfile.TemporaryDirectory() as name:
         copy_of_the_tree(Path(name))
         status, output = run_tests(Path(name), list(dict.fromkeys(edit.test for edit in EDITS)))
     if status:
-        problems.append(f"the tests are red, or can't be run, without any edit:\n{output}")
+        problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
     if not problems:
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             for edit, problem in zip(EDITS, pool.map(survives, EDITS), strict=True):

@@ -1,11 +1,12 @@
-"""Compares the harness with the ways that projects test a scheduler's checkpoint today.
+"""Compares the harness with the ways other projects test a scheduler's checkpoint today.
 
     python scripts/compare_peers.py
 
-Each pattern is written again in a few lines, from the source that it names, and
-run on all planted faults and controls. It prints a Markdown table: faults caught,
-false alarms on the controls, and CPU time on all of them together. A pattern
-that can't be used for a scheduler, as one that needs ``last_epoch``, passes it.
+Each pattern is a few lines of code after the source that its docstring names. It is
+run on all planted faults and controls. The script prints a Markdown table: faults
+caught, false alarms on the controls, and the CPU time for all of them together. If a
+pattern can't be used for a scheduler, for instance because it needs ``last_epoch``,
+it counts as passed.
 
 On torch 2.13.0:
 
@@ -24,10 +25,10 @@ On torch 2.13.0:
 | this harness | 68 | 0 | 56.43 |
 | this harness, `--all-checks` | 84 | 0 | 77.37 |
 
-The faults were planted to be found by some check, so the counts say which kinds a pattern sees,
-not how good its project is; most take no more than milliseconds. Sixteen faults concern opt-in
-checks. timm's and pytest-torch's alarm is about a scheduler that takes over the dict it is given,
-ignite's about one that multiplies the LR it finds.
+Every fault was planted for some check of this harness. So the counts show which kinds of faults a
+pattern finds, not how good its project is. Most patterns take only milliseconds. Sixteen faults
+concern opt-in checks. timm's and pytest-torch's false alarm is about a scheduler that keeps the
+dict it is given; ignite's is about one that multiplies the current LR.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from harness.subjects.subject import Bound
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 
-TABLE = {"table": (1.0, 0.5, 0.75, 0.25)}  # for the control whose table is drawn elsewhere
+TABLE = {"table": (1.0, 0.5, 0.75, 0.25)}  # for the control whose table is otherwise drawn
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
         self.epoch = 0
 
     def train(self, epochs: int) -> list[list[Any]]:
-        """So many epochs; the groups' LR after each."""
+        """Train for that many epochs; the LR of each group after each epoch."""
         rates = []
         for _ in range(epochs):
             optimizer_step(self.optimizer, self.epoch)
@@ -74,15 +75,15 @@ class Run:
         return rates
 
     def rates(self) -> list[Any]:
-        """The groups' LR."""
+        """The LR of each group."""
         return [plain(group["lr"]) for group in self.optimizer.param_groups]
 
     def save(self) -> Any:
-        """The states of both, and the weights."""
+        """A checkpoint: the states of optimizer and scheduler, and the weights."""
         return save_checkpoint(self.optimizer, self.scheduler, self.epoch)
 
     def resume(self, checkpoint: Any) -> Run:
-        """A new run that goes on from a checkpoint: the optimizer is loaded, then the scheduler."""
+        """A new run resumed from a checkpoint: load the optimizer, then the scheduler."""
         run = Run(self.bound)
         run.optimizer.load_state_dict(checkpoint["optimizer"])
         run.scheduler.load_state_dict(checkpoint["scheduler"])
@@ -94,8 +95,8 @@ class Run:
 def of_pytorch(bound: Bound) -> bool:
     """PyTorch: ``__dict__`` is equal after a load.
 
-    test/optim/test_lrscheduler.py, _check_scheduler_state_dict. Values are compared deeply;
-    PyTorch leaves out by name what its assertEqual can't compare.
+    test/optim/test_lrscheduler.py, _check_scheduler_state_dict. Here values are compared deeply;
+    PyTorch skips, by name, values that its assertEqual can't compare.
     """
     run = Run(bound)
     run.train(10)
@@ -152,10 +153,10 @@ def of_timm(bound: Bound) -> bool:
 
 
 def of_ignite(bound: Bound) -> bool:
-    """ignite: rewound to its start, it runs again as it ran.
+    """ignite: after a rewind to its start, it repeats the same run.
 
-    tests/ignite/handlers/test_param_scheduler.py, test_linear_scheduler. ignite's sets the LR at
-    the start of a step and torch's at its end, so the first LR is not compared.
+    tests/ignite/handlers/test_param_scheduler.py, test_linear_scheduler. ignite sets the LR at
+    the start of a step and torch at its end, so the first LR is not compared.
     """
     run = Run(bound)
     state = run.scheduler.state_dict()
@@ -221,7 +222,7 @@ def of_bionemo(bound: Bound) -> bool:
 def plain_sweep(bound: Bound) -> bool:
     """A plain sweep: every LR of every group, resumed once at every epoch.
 
-    No project was found that does it; it is what one would write next.
+    We found no project that does this; it is the obvious next test to write.
     """
     expected = Run(bound).train(12)
     for stop in range(13):
@@ -235,7 +236,7 @@ def plain_sweep(bound: Bound) -> bool:
 def _harness(subject: Subject, names: list[str], examples: int) -> bool:
     checks = [check for check in CHECKS if check.name in names]
     results = check_subject(subject, checks, Budget(max_examples=examples))
-    # Like a test, it is red at the first that is broken.
+    # Like a test, it fails at the first broken check.
     return all(result.verdict in ("HOLDS", "DECLINED") for result in results)
 
 
@@ -258,7 +259,7 @@ PEERS: dict[str, Callable[[Bound], bool]] = {
 
 
 def passes(peer: Callable[[Bound], bool], subject: Subject) -> bool:
-    """Whether a peer's test is green; what raises is red."""
+    """Whether a peer's test passes; an exception is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -269,7 +270,7 @@ def passes(peer: Callable[[Bound], bool], subject: Subject) -> bool:
 
 @click.command()
 def main() -> None:
-    """Print how many planted faults and controls each way of testing turns red."""
+    """Print how many planted faults and controls fail each way of testing."""
     subjects = [fault.subject for fault in FAULTS]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     optimizer.step()  # the first one imports the rest of torch

@@ -1,15 +1,15 @@
-"""Runs tox on many releases of torch, keeping one environment at a time.
+"""Runs tox on many releases of torch, with only one environment on disk at a time.
 
     python scripts/run_matrix.py [ENV ...]
 
-An ENV is one of tox, as torch2.4.1; without any it is all those of the label `full`. Each is
-made, run and removed, with all that was downloaded for it: uv's cache stands in a temporary
-folder (TMPDIR moves it) until then. What tox prints goes to a log beside the results of the
-main job, in `.tox/results`, where they stay: `python -m harness matrix .tox/results/*.json`
-merges them. tox must be installed.
+An ENV is a tox environment, for example torch2.4.1. Without one, all environments with the label
+`full` are run. Each is made, run and removed again, with everything that was downloaded for it:
+uv's cache is in a temporary folder (set TMPDIR to move it). The output of tox goes to a log in
+`.tox/results`, next to the results of the main job. Both are kept, and
+`python -m harness matrix .tox/results/*.json` merges the results. tox must be installed.
 
-Exit status: 0 all are green, 1 one is not, 2 tox can't be run or an ENV is none, 130 after
-Ctrl-C, 143 after SIGTERM.
+Exit status: 0 all environments are green, 1 one is not, 2 tox can't be run or an ENV is unknown,
+130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ GREEN, RED, FAILED = 0, 1, 2
 
 @dataclass(frozen=True)
 class Ran:
-    """One environment: whether it is green, what was said in it, and what it took.
+    """The outcome of one environment.
 
-    `main_job` are its counts of verdicts, `tests` is pytest's last line, `gigabytes` what stood
-    on the disk at its end.
+    `main_job` counts its verdicts, `tests` is pytest's last line, and `gigabytes` is the disk
+    space it used at its end.
     """
 
     env: str
@@ -58,11 +58,11 @@ class Ran:
 
 
 def envs_of(label: str) -> list[str]:
-    """The environments of a label of tox.ini."""
+    """The environments with this label in tox.ini."""
     words = [*TOX, "list", "-m", label, "--no-desc", "-q"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        reason = (done.stderr or done.stdout).strip() or "it says nothing"
+        reason = (done.stderr or done.stdout).strip() or "it printed nothing"
         raise click.UsageError(f"tox can't be run, is it installed? {reason.splitlines()[-1]}")
     return re.findall(r"^torch\S+", done.stdout, re.MULTILINE)
 
@@ -86,7 +86,7 @@ def run(env: str) -> Ran:
 
 
 def _tox(env: str, environ: dict[str, str], log: TextIO) -> int:
-    """The exit status of tox, which is ended with all that it started where this is."""
+    """The exit status of tox; if this script is interrupted, tox and its children are ended."""
     words = [*TOX, "run", "-e", env]
     tox = subprocess.Popen(
         words, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -100,7 +100,7 @@ def _tox(env: str, environ: dict[str, str], log: TextIO) -> int:
 
 
 def main_job(report: Path) -> str:
-    """How many pairs have each verdict in what the main job wrote."""
+    """How many pairs have each verdict in the main job's results."""
     try:
         rows = json.loads(report.read_text(encoding="utf-8"))["results"]
     except OSError:
@@ -109,7 +109,7 @@ def main_job(report: Path) -> str:
 
 
 def tests(text: str) -> str:
-    """What pytest said last, without the time that it took.
+    """The last line of pytest's output, without the time.
 
     >>> tests("=== 1 failed, 12 passed in 3.21s ===")
     '1 failed, 12 passed'
@@ -119,7 +119,7 @@ def tests(text: str) -> str:
 
 
 def _size(*folders: Path) -> int:
-    """What the folders take, in bytes; a file that stands in two of them once."""
+    """The size of the folders in bytes; a file with hard links in several counts once."""
     seen = {}
     for folder in folders:
         for path in folder.rglob("*"):
@@ -129,7 +129,7 @@ def _size(*folders: Path) -> int:
 
 
 def table(all_ran: Sequence[Ran]) -> Table:
-    """What came of each environment."""
+    """A table with a row for each environment."""
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     for name in ("env", "", "main job", "tests", "min", "GB"):
         grid.add_column(name, justify="right" if name in ("min", "GB") else "left")
@@ -143,11 +143,11 @@ def table(all_ran: Sequence[Ran]) -> Table:
 @click.command(help=__doc__)
 @click.argument("envs", metavar="[ENV]...", nargs=-1)
 def command(envs: Sequence[str]) -> int:
-    """See the module."""
+    """Run the environments and print a table; the help text is the module's docstring."""
     full = envs_of("full")
     for env in envs:
         if env not in full:
-            raise click.UsageError(f"{env!r} is none of {', '.join(full)}")
+            raise click.UsageError(f"{env!r} is not one of {', '.join(full)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     all_ran = []
@@ -162,7 +162,7 @@ def command(envs: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Run the command; SIGTERM removes what was made, as Ctrl-C does."""
+    """Run the command; SIGTERM cleans up like Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(command.main(standalone_mode=False))

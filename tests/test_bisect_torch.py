@@ -272,12 +272,12 @@ def test_the_real_script_is_run(fakes, run):
     ("arguments", "variables", "said"),
     [
         (["--versions", "2.4.1"], {}, "a bisection needs two releases of torch, and there are 1 "),
-        (["--versions", "2.4.1,new"], {}, "--versions: Invalid version: 'new'; write it as"),
+        (["--versions", "2.4.1,new"], {}, "--versions: Invalid version: 'new'; write it like"),
         (["--oldest", "2.5,2.6"], {}, "--oldest must be one version (got '2.5,2.6')"),
         (["--oldest", "2.6.0"], {}, "a bisection needs two releases of torch, and there are 1 "),
         (["--oldest", "2", "--versions", "2.4.1,2.5.0"], {}, "give either --versions, or"),
         (["--min-free", "1e9"], {}, "GB are free in "),
-        ([], {"DISK_FULL": "1"}, "is full: free some, or set TMPDIR to a folder of another"),
+        ([], {"DISK_FULL": "1"}, "is full: free some space, or set TMPDIR to a folder on another"),
         ([], {"CANNOT_MAKE": "1"}, "(error: no interpreter found): give another --python"),
         (
             ["--versions", "2.4.1,2.5.0,2.6.0"],

@@ -34,7 +34,9 @@ def test_an_edit_that_is_not_noticed_is_a_problem():
         "",
         "tests/test_sweep.py",
     )
-    assert edit.problem().endswith("times in harness/core/training_loop.py")
+    assert (
+        edit.problem() == "its text occurs 0 times in harness/core/training_loop.py instead of once"
+    )
     harmless = break_harness.Edit(
         "change a message", "core/operations.py", "LR is halved by hand.", "LR is halved.",
         "tests/test_sweep.py::test_every_way_follows_every_other",

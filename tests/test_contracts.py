@@ -366,7 +366,7 @@ def test_a_fault_of_the_optimizer_is_not_charged_to_the_scheduler():
     subject = Subject("x", StepLR, options={"step_size": 3}, optimizer=lossy)
     result = replay(subject, NAME, "changed={'step_size':4} train:3 save:a resume:a train:1")
     assert result.verdict == "UNKNOWN"
-    assert "it fails with a scheduler that does nothing, too" in result.reason
+    assert "it also fails with a scheduler that does nothing" in result.reason
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,10 @@ def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(le
     found = result(path)
     assert found.verdict == "BROKEN"
     assert str(found.counterexample.trace) == trace  # and not the simpler one that is searched
-    assert found.note == f"{path}:2 has it, but of torch '{versions}': let an entry cover {HERE}"
+    assert (
+        found.note
+        == f"{path}:2 has this failure, but only for torch '{versions}': let an entry cover {HERE}"
+    )
     assert found.tally.traces < 20
 
 
@@ -328,7 +331,7 @@ def test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched(ledger
     found = result(path, subject=subject, search_known=True)
     assert found.verdict == "BROKEN"
     assert found.counterexample.actual == {"raises": "ValueError: too late"}
-    assert f"beside what is known at {path}:2" in found.note
+    assert f"not the failure known at {path}:2" in found.note
 
 
 def test_what_the_entry_tells_is_all_there_is_to_find(ledger):

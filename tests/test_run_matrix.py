@@ -107,7 +107,7 @@ def test_those_that_are_named_alone(started, tmp_path):
 @pytest.mark.parametrize(
     ("envs", "tox", "said"),
     [
-        (["torch9"], None, "error: 'torch9' is none of torch1.13.1, torch2.0.1, torch2.2.2\n"),
+        (["torch9"], None, "error: 'torch9' is not one of torch1.13.1, torch2.0.1, torch2.2.2\n"),
         ([], ("-c", "import sys; sys.exit('No module named tox')"),
          "error: tox can't be run, is it installed? No module named tox\n"),
     ],

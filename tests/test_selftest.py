@@ -151,7 +151,7 @@ def test_a_fault_that_is_missed_is_said(run):
 def test_a_false_alarm_is_said(run):
     status, text, _ = run("ALARMS")
     assert status == 1
-    assert "Alarms (seed 0): caught, beside its record, by lr_is_never_negative: " in text
+    assert "Alarms (seed 0): not in its record, but caught by lr_is_never_negative: " in text
     assert re.search("^Alarms .* 0/1$", text, re.MULTILINE)
     status, text, _ = run("RIGHT", "WRONG_CONTROLS", "--quick")
     assert status == 1

@@ -1,15 +1,14 @@
-"""The selftest: does every check catch the faults planted for it, and alarm at nothing else?
+"""The selftest: does every check catch the faults planted for it, without false alarms?
 
-A *trial* is a planted fault, or a control, through all checks with one seed. It is
-exact where the broken checks are those of the fault's record and no others; of a
-control none must be.
+A *trial* runs all checks on one planted fault, or one control, with one seed. It is exact if the
+broken checks are exactly the checks of the fault's record. For a control, none may be broken.
 
 Planted faults (`harness.engine.planted_faults`) and controls, which are correct schedulers, come
 from the packages that ship them (`harness.subjects.installed`). This project ships 79 and 21; one
 control reads a table that Hypothesis draws. ``python -m harness selftest`` prints which checks
 caught each fault, by sweep or search, after how many traces and how much CPU time, and exits with
 0 only if every fault was caught by exactly the checks of its record, and no control by any.
-``--quick`` tries one check of each fault, in half a minute;
+``--quick`` tries one check per fault and takes half a minute;
 ``--seeds 20`` measures how often each fault is caught. On torch 2.13.0::
 
     fault                  caught by     found by  traces    s  size  exact
@@ -24,31 +23,32 @@ caught each fault, by sweep or search, after how many traces and how much CPU ti
     median until caught: 0.19 s of CPU
     21 of 21 controls without an alarm (22539 traces, 77062 resumes)
 
-The letters are the checks, listed below the table. The sweep finds most; what the search alone
-finds needs steps that are not one to one, a way back to an older save, or a dict shared by two
-runs.
+The letters are the checks, listed below the table. The sweep finds most faults. Those that only
+the search finds need optimizer and scheduler steps that do not alternate, a way back to an older
+save, or a dict shared by two runs.
 
-What takes longer is ``python -m tox run -e proof``, tests/test_proof.py:
+The longer tests are in tests/test_proof.py; run them with ``python -m tox run -e proof``:
 
-* *Power.* At the default budget each of the 68 faults there were before options were drawn was
-  caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats it for all with
-  two seeds (PROOF_SEEDS). Checks that go through another process are tried where a fault's
-  record names them.
-* *Ablation.* Without any one default check some fault goes uncaught by the other 16, and without
-  an opt-in one by all others (`resume_from_another_process` apart: it is there for other torch
-  versions). So it does, with each of 20 seeds, without optimizer steps alone, scheduler steps
-  alone, going back in time, loading in place, the second slot, or the sweep.
+* *Power.* At the default budget, each of the 68 faults that existed before options were drawn was
+  caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats this for all
+  faults with two seeds (PROOF_SEEDS). Checks that go through another process are only tried if a
+  fault's record names them.
+* *Ablation.* Every check is needed. If a default check is removed, the other 16 miss some fault;
+  if an opt-in check is removed, all others miss some fault (except for
+  `resume_from_another_process`, which is there for other torch versions). With each of 20 seeds,
+  some fault is also missed without lone optimizer steps, lone scheduler steps, going back in time,
+  loading in place, the second slot, or the sweep.
 * *Minima.* Brute force over the neighbours of every counterexample of every fault finds nothing
-  smaller that breaks the same check; and they are the same in another process.
+  smaller that breaks the same check. Another process finds the same counterexamples.
 * *Scripts.* The script of every counterexample of every fault exits with 1 and prints the numbers
   of the report; with the fault repaired, it exits with 0. For the first check of each fault, and
-  for what is broken in the installed PyTorch, by ``python -I`` in an empty folder; else in one
-  process, for time.
+  for failures of the installed PyTorch, ``python -I`` runs the script in an empty folder; to save
+  time, the others run in one process.
 
 ``python -m tox run -e break`` runs scripts/break_harness.py, which breaks the harness itself.
 Weights that an optimizer loses are excused, so a harness that lost them itself would pass its
-own controls: the tests ask for weights compared. How other projects' tests fare on the same
-faults is in scripts/compare_peers.py.
+own controls. That is why the tests require that weights are compared. scripts/compare_peers.py
+shows how other projects' tests do on the same faults.
 """
 
 from __future__ import annotations
@@ -79,18 +79,18 @@ from harness.subjects.references import find_subjects
 from harness.subjects.subject import Subject
 
 FOR_CONTROLS = 2
-"""How many times the traces of a fault's search a control gets: it must hold for longer."""
+"""A control is searched with so many times the traces of a fault, because it must hold longer."""
 REQUIRED = 0.95
-"""Of several seeds, the share whose trials must be exact for a fault: 19 of 20."""
+"""The share of seeds with which the trials of a fault must be exact: 19 of 20."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the checks said of one fault or control with one seed.
+    """The results of the checks on one fault or control with one seed.
 
-    `expected` are the checks that must be broken: none of a control, nor of a fault
-    whose checks are all set aside. `problems` says what else is
-    wrong: with the fault's record, for instance.
+    `expected` are the checks that must be broken: none for a control, and none for a fault
+    whose checks are all set aside. `problems` says what else is wrong, for instance with the
+    fault's record.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Trial:
 
     @property
     def exact(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether exactly the expected checks are broken and nothing else is wrong."""
         return not (self.missed or self.alarms or self.unknown or self.problems)
 
     @property
@@ -132,7 +132,7 @@ class Trial:
 
     @property
     def swept(self) -> bool:
-        """Whether any of its counterexamples was found by the sweep."""
+        """Whether the sweep found any of its counterexamples."""
         found = [r.counterexample.found for r in self.results if r.counterexample]
         return any(how is not None and how.by == FoundBy.SWEEP for how in found)
 
@@ -144,12 +144,12 @@ class Trial:
         return self.first.counterexample.found
 
     def complaints(self) -> list[str]:
-        """What is not as it must be, a sentence each."""
-        said = [f"not caught by {name}" for name in self.missed]
-        alarm = "caught, beside its record, by" if self.is_fault else "false alarm of"
-        said += [f"{alarm} {name}: {self._trace(name)}" for name in self.alarms]
-        said += [f"{result.check} is UNKNOWN: {result.reason}" for result in self.unknown]
-        return [f"{self.name} (seed {self.seed}): {what}" for what in (*said, *self.problems)]
+        """What is wrong with this trial, one sentence for each problem."""
+        wrong = [f"not caught by {name}" for name in self.missed]
+        alarm = "not in its record, but caught by" if self.is_fault else "false alarm of"
+        wrong += [f"{alarm} {name}: {self._trace(name)}" for name in self.alarms]
+        wrong += [f"{result.check} is UNKNOWN: {result.reason}" for result in self.unknown]
+        return [f"{self.name} (seed {self.seed}): {what}" for what in (*wrong, *self.problems)]
 
     def _trace(self, check: str) -> str:
         [result] = [result for result in self.results if result.check == check]
@@ -157,9 +157,9 @@ class Trial:
 
 
 def set_aside() -> dict[str, str]:
-    """The checks that this torch itself can't do, each with the reason.
+    """The checks that can't run on this torch, each with the reason.
 
-    They are UNKNOWN with a scheduler that does nothing, or need what this torch lacks.
+    They are UNKNOWN with a scheduler that does nothing, or need something this torch lacks.
     """
     aside = {check.name: why for check in CHECKS for need in check.needs if (why := lacking(need))}
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
@@ -170,7 +170,7 @@ def set_aside() -> dict[str, str]:
 
 
 def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick: bool) -> Trial:
-    """A fault through all checks but those set aside; `quick`: through the first of its own."""
+    """The trial of a fault: all checks that are not set aside; if `quick`, only its first check."""
     expected = tuple(name for name in fault.caught_by if name not in aside)
     if quick:
         expected = expected[:1]
@@ -190,7 +190,7 @@ def _record_problems(fault: Fault) -> list[str]:
         if replay(fault.subject, check, fault.trace).verdict != Verdict.BROKEN:
             return [f"the counterexample of its record does not break {check}: {fault.trace}"]
         if replay(fault.control, check, fault.trace).verdict == Verdict.BROKEN:
-            return [f"its repair breaks {check}, too: {fault.trace}"]
+            return [f"its repair also breaks {check}: {fault.trace}"]
         limit = Limit(fault.subject, Budget().time_limit)
         trials = Trials(Runners(fault.subject), as_check(check), limit)
         with limit.on():
@@ -203,7 +203,7 @@ def _record_problems(fault: Fault) -> list[str]:
 def try_control(
     control: Subject, budget: Budget, aside: Sequence[str] = (), *, quick: bool
 ) -> Trial:
-    """A control through all checks but those set aside; `quick`: with the sweep alone."""
+    """The trial of a control: all checks that are not set aside; if `quick`, only their sweep."""
     examples = 0 if quick else FOR_CONTROLS * budget.max_examples
     more = Budget(examples, budget.seed, budget.time_limit)
     checks = [check for check in HERE if check.name not in aside]
@@ -213,7 +213,7 @@ def try_control(
 def _results(
     subject: Subject, checks: Sequence[Check], budget: Budget, aside: Sequence[str]
 ) -> list[Result]:
-    """The results, without what is UNKNOWN only because checks are set aside."""
+    """The results, without those that are UNKNOWN only because checks are set aside."""
     results = list(check_subject(subject, checks, budget))
     if aside:
         results = [
@@ -224,7 +224,7 @@ def _results(
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to make: the place of a fault or control in its list, and how to try it.
+    """One trial to run: the index of a fault or control in its list, and how to try it.
 
     `reference` names the list, as ``module:attribute``.
     """
@@ -237,7 +237,7 @@ class Job:
     aside: tuple[str, ...]
 
     def run(self) -> Trial:
-        """Make the trial."""
+        """Run the trial."""
         if self.is_fault:
             fault = find_faults(self.reference)[self.index]
             return try_fault(fault, self.budget, self.aside, quick=self.quick)
@@ -253,10 +253,10 @@ def all_jobs(
     faults: Sequence[str] = (),
     controls: Sequence[str] = (),
 ) -> list[Job]:
-    """The controls and the faults, with each budget.
+    """One job for each control and fault with each budget.
 
-    `faults` and `controls` are references of lists; where neither is given, the lists that
-    installed packages ship. Raises `SubjectError` where there are none.
+    `faults` and `controls` are references of lists; without either, these are the lists that
+    installed packages ship. Raises `SubjectError` if there are none.
     """
     if not faults and not controls:
         faults, controls = planted_fault_lists(), control_lists()
@@ -282,7 +282,7 @@ def _begin() -> None:
 
 
 def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Trial]:
-    """The trials in the order of their jobs, made by as many processes."""
+    """The trials in the order of their jobs, run in that many processes."""
     if processes == 1:
         new_sgd()
         yield from (job.run() for job in jobs)
@@ -308,10 +308,10 @@ def by_name(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
 
 
 def enough(trials: Sequence[Trial]) -> bool:
-    """Whether the trials of one fault or control are exact as often as is required.
+    """Whether the trials of one fault or control are exact often enough.
 
-    A control never alarms; a fault is caught exactly by `REQUIRED` of the seeds,
-    and never raises a false alarm.
+    A control must never raise an alarm. A fault must be caught exactly with the share `REQUIRED`
+    of the seeds, and never raise a false alarm.
     """
     if any(trial.alarms or trial.unknown or trial.problems for trial in trials):
         return False
@@ -319,7 +319,7 @@ def enough(trials: Sequence[Trial]) -> bool:
 
 
 def median_seconds(trials: Sequence[Trial]) -> float:
-    """The median CPU time in which a fault was first caught, in seconds; nan if none was."""
+    """The median CPU time until a fault was first caught, in seconds; nan if none was caught."""
     seconds = [trial.found.seconds for trial in trials if trial.found]
     return statistics.median(seconds) if seconds else math.nan
 
@@ -330,7 +330,7 @@ def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:
     ``schema`` (1), ``torch``, ``set_aside`` (checks that this torch can't do, with the
     reasons) and ``trials``: each with ``name``, ``seed``, ``expected`` and
     ``caught_by`` (names of checks), ``complaints`` (sentences), ``counterexamples``
-    (a trace for each check), and ``found``: how the first one was, or null.
+    (a trace for each check), and ``found``: how the first one was found, or null.
     """
     return {
         "schema": 1,

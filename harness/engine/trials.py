@@ -1,4 +1,4 @@
-"""Runs traces of one pair of subject and check, and says what they show."""
+"""Runs traces of one pair of subject and check, and reports what they show."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from harness.subjects.subject import Bound, Subject
 __all__ = ["Limit", "Runners", "Trials"]
 
 OF_THE_OPTIMIZER = (
-    "it fails with a scheduler that does nothing, too, so the optimizer or the check is at fault: "
+    "it also fails with a scheduler that does nothing, so the optimizer or the check is at fault: "
 )
 
 
 class Limit:
-    """A time limit on what a subject does, and a guard that restores what it leaves behind."""
+    """A time limit on a subject's code, and a guard that restores the global state it changes."""
 
     def __init__(self, subject: Subject, seconds: float) -> None:
         self.subject = subject
@@ -49,7 +49,7 @@ class Limit:
     def on(self) -> Iterator[None]:
         """Raise `UndecidedError` when the time is up."""
         # The first optimizer of a process imports the rest of torch. That takes a second, is not
-        # the subject's doing, and can't be repeated if the limit cuts it short.
+        # the subject's fault, and can't be repeated if the limit interrupts it.
         new_sgd()
         self.deadline = time.monotonic() + self.seconds
         self.current = None
@@ -75,7 +75,7 @@ class Runners:
         self._runners: dict[tuple[str, bool], Runner] = {}
 
     def of(self, bound: Bound, deadline: float, tally: Tally, *, weights: bool = True) -> Runner:
-        """The runner of these options; it counts what it does in `tally`."""
+        """The runner for these options; from now on it counts its work in `tally`."""
         key = (repr((bound.fields, bound.options, bound.changed)), weights)
         if key not in self._runners:
             self._runners[key] = self.new(bound, deadline, weights=weights)
@@ -84,12 +84,12 @@ class Runners:
         return runner
 
     def new(self, bound: Bound, deadline: float, *, weights: bool = True) -> Runner:
-        """A runner that knows no run yet."""
+        """A new runner, without any uninterrupted runs yet."""
         return Runner(bound, deadline=deadline, weights=weights, resume_python=self.resume_python)
 
     @property
     def apart(self) -> str:
-        """How the schedule differs in another process without any resume, if it was seen to."""
+        """How the schedule differs in another process without any resume; empty if it does not."""
         return next((runner.apart for runner in self._runners.values() if runner.apart), "")
 
     def forget_apart(self) -> None:
@@ -100,12 +100,12 @@ class Runners:
 
 @dataclass
 class Notes:
-    """What the trials of a pair leave out or excuse."""
+    """What the trials of a pair left out or excused."""
 
     refused: str = ""
     """Why the state could not be saved in some trace."""
     excuse: str = ""
-    """What a scheduler that does nothing shows as well, in a trace with a drawn optimizer."""
+    """What a scheduler that does nothing also shows, in a trace with a drawn optimizer."""
     elsewhere: str = ""
     """How the other process differs from this one."""
 
@@ -113,7 +113,7 @@ class Notes:
 class Trials:
     """The trials of one check on one subject.
 
-    What they count and note is theirs; the caller reads it when they are done.
+    They keep their own counts and notes; the caller reads them when the trials are done.
     """
 
     def __init__(self, runners: Runners, check: Check, limit: Limit) -> None:
@@ -139,9 +139,10 @@ class Trials:
         return self.subject.bind(dict(trace.options))
 
     def start_elsewhere(self, bound: Bound) -> str:
-        """Start what does a part of the check in another process; why it can't, or nothing.
+        """Start the other process, if the check needs one; why it can't be used, or nothing.
 
-        Starting it is outside the time limit. Raises `CheckError` for a Python that can't.
+        The start does not count towards the time limit. Raises `CheckError` for a Python that
+        can't be used.
         """
         if not self.check.elsewhere:
             return ""
@@ -150,7 +151,7 @@ class Trials:
         return reason
 
     def tried(self) -> int:
-        """How often what the check is about was tried."""
+        """How often the check's promise was tested: its resumes, comparisons or changes."""
         if self.check.changes_options:
             return len(self.followed)
         if self.check.compares == "trajectory":
@@ -158,13 +159,13 @@ class Trials:
         return self.tally.comparisons
 
     def note(self, *more: str) -> str:
-        """What a verdict leaves out."""
+        """What a verdict should mention: what was not compared or was left out."""
         if self.followed:
             return say(self.followed)
         notes = (
             []
             if self.weights
-            else ["the weights are not compared: this way the optimizer itself loses its state"]
+            else ["the weights are not compared: the optimizer itself loses its state this way"]
         )
         if self.notes.elsewhere:
             notes.append(self.notes.elsewhere)
@@ -177,9 +178,9 @@ class Trials:
     # ---------------------------------------------------------------------------- one trace
 
     def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
-        """What `trace` shows, from scratch and twice; `UndecidedError` if the two differ.
+        """What `trace` shows in two runs from scratch; raises `UndecidedError` if they differ.
 
-        With `count` the tally becomes that of the second run alone.
+        With `count` the tally then counts only the second run.
         """
         self.limit.current = trace
         bound = self.bound(trace)
@@ -195,11 +196,11 @@ class Trials:
         return outcomes[0]
 
     def breaks(self, trace: Trace, known: Counterexample | None = None) -> bool:
-        """Whether `trace` breaks the check; a trace that the check can't run does not.
+        """Whether `trace` breaks the check.
 
-        Nor does one that breaks it in the same way as the `known` counterexample; nor one with a
-        drawn optimizer, or by a route that can't serve every optimizer, if a scheduler that does
-        nothing breaks in the same way.
+        It does not if the check can't run the trace, or if it breaks the check in the same way
+        as the `known` counterexample. If the optimizer is drawn, or the check is not searched, it
+        does not if a scheduler that does nothing breaks in the same way.
         """
         self.limit.current = trace
         bound = self.bound(trace)
@@ -225,12 +226,12 @@ class Trials:
         return False
 
     def cut(self, trace: Trace) -> Trace:
-        """`trace` without what comes after the step where it breaks."""
+        """`trace`, cut after the step that breaks the check."""
         broken = self.runner(self.bound(trace)).run(self.check, trace).broken
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
-        """Keep which contract the changed options of `trace` followed."""
+        """Note which contract the changed options of `trace` followed."""
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
             name, change = said_change(trace)
             self.followed.setdefault(name, {})[change] = outcome.reading
@@ -238,10 +239,10 @@ class Trials:
     # ------------------------------------------------------------------------ whose fault
 
     def blames_weights(self, trace: Trace) -> bool:
-        """Whether `trace` breaks because the optimizer itself loses what moves the weights.
+        """Whether `trace` breaks because the optimizer itself loses state that moves the weights.
 
-        Weights are not compared from then on. Raises `UndecidedError` if the trace breaks in any
-        other way with a scheduler that does nothing as well.
+        If so, weights are no longer compared. Raises `UndecidedError` if the trace also breaks
+        with a scheduler that does nothing, in another way.
         """
         control = self.control(trace)
         if control is None:
@@ -267,5 +268,5 @@ class Trials:
         return runner.run(way, Trace(trace.operations)).broken
 
     def compare_weights_again(self) -> None:
-        """Compare weights from now on, as at the beginning."""
+        """Compare weights again from now on."""
         self.weights = True

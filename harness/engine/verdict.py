@@ -1,7 +1,7 @@
-"""Reaches a verdict on one pair of subject and check: the only way to one.
+"""Decides the verdict on one pair of subject and check; no other module does.
 
-A check is declined, or judged by a trace that is given, or by the entries that a ledger has for
-it, or else by what the sweep and the search find.
+A check may be declined. Otherwise it is judged by the given trace, or by the ledger entries that
+cover it, or by what the sweep and the search find.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ALSO_OTHERWISE = "; another trace breaks it"
 class Question:
     """What is asked about one pair.
 
-    `holding` are the checks that hold, of those that the check rests on. With a `trace`, that
-    trace alone is run. `entries` are those of a ledger on this pair; `search_known` looks behind
-    a known failure for others; with `replay_alone` the traces of the entries are run and no
-    other. `examples` are what earlier runs found.
+    `holding` are the checks that hold, among those this check depends on. With a `trace`, only
+    that trace is run. `entries` are the ledger entries for this pair. `search_known` searches for
+    other failures than the known one. With `replay_alone` only the traces of the entries are run.
+    `examples` are counterexamples of earlier runs.
     """
 
     check: Check
@@ -58,13 +58,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Spent:
-    """What had been spent on a subject before a pair: traces, and the CPU clock at the start."""
+    """What was spent on a subject before this pair: traces, and the CPU clock at the start."""
 
     traces: int
     started: float
 
     def found(self, by: FoundBy, trials: Trials) -> Found:
-        """How something that is found now was found."""
+        """How a counterexample that was found just now was found."""
         seconds = time.process_time() - self.started
         return Found(by, self.traces + trials.tally.traces, seconds)
 
@@ -82,7 +82,7 @@ class Decision:
 
 
 def judge(prepared: Prepared, trials: Trials, question: Question, spent: Spent) -> Result:
-    """The verdict on one pair, with what was tried for it; an error is the reason of an UNKNOWN."""
+    """The result for one pair, with what was tried for it; an error leads to UNKNOWN."""
     started = time.perf_counter()
     try:
         decision = _decide(prepared, trials, question, spent)
@@ -95,7 +95,7 @@ def judge(prepared: Prepared, trials: Trials, question: Question, spent: Spent) 
 
 
 def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: float) -> Result:
-    """A decision with what was tried for it; `seconds` is the time that it took."""
+    """The result of a decision, with what was tried for it; `seconds` is the time it took."""
     subject, check = trials.subject, trials.check
     place = decision.place if decision.verdict == Verdict.STALE else ""
     if decision.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
@@ -109,7 +109,7 @@ def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: f
 
 
 def undecided(error: BaseException, so_far: str) -> Decision:
-    """The UNKNOWN that an exception leads to."""
+    """The decision UNKNOWN, for an exception."""
     why = Reason.HARNESS_ERROR
     if isinstance(error, HarnessError):
         why = error.why if isinstance(error, UndecidedError) else Reason.NOT_RUNNABLE
@@ -132,7 +132,7 @@ def _decide(prepared: Prepared, trials: Trials, question: Question, spent: Spent
 
 
 def _declined(prepared: Prepared, trials: Trials, question: Question) -> tuple[Reason, str]:
-    """Why the subject need not keep the promise of the check, or nothing."""
+    """Why the check does not apply to the subject; an empty reason if it does."""
     check, given = question.check, question.trace is not None
     declines = trials.subject.declines
     if check.name in declines:
@@ -145,7 +145,7 @@ def _declined(prepared: Prepared, trials: Trials, question: Question) -> tuple[R
     if before and not given and "options" not in prepared.lacks and not question.holding:
         return (
             Reason.NEEDS_ANOTHER_CHECK,
-            f"{before.name} does not hold, where the options stay as they are",
+            f"{before.name} does not hold even with unchanged options",
         )
     ways = [check, *(routes(check, question.trace) if question.trace is not None else ())]
     needs = dict.fromkeys(need for way in ways for need in way.needs)
@@ -159,7 +159,7 @@ def _declined(prepared: Prepared, trials: Trials, question: Question) -> tuple[R
 
 
 def _refusal(prepared: Prepared, trials: Trials) -> str:
-    """Why the state can't be saved in the check's way after some steps, or nothing."""
+    """Why the state can't be saved in the check's format after some steps, or nothing."""
     first = prepared.option_sets[0]
     steps = Operation("train", count=min(first.epochs, 3))
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
@@ -169,7 +169,7 @@ def _refusal(prepared: Prepared, trials: Trials) -> str:
 
 
 def _by_trace(trials: Trials, trace: Trace) -> Decision:
-    """What exactly one trace says."""
+    """The decision from a single trace."""
     outcome = trials.twice(trace, count=True)
     if outcome.broken and trials.blames_weights(trace):
         outcome = trials.twice(trace, count=True)
@@ -189,10 +189,10 @@ def _by_trace(trials: Trials, trace: Trace) -> Decision:
 
 
 def _by_ledger(prepared: Prepared, trials: Trials, question: Question, spent: Spent) -> Decision:
-    """What the entries say whose traces break the check here; else what is found.
+    """The decision from the ledger entries, or from a search if no entry covers this torch.
 
-    All their traces are run: if one breaks the check on a torch that no entry covers, a range is
-    too short.
+    The traces of all entries are run. If one breaks the check on a torch that no entry covers,
+    the range of that entry is too short.
     """
     version = version_of(torch.__version__)
     replays = []
@@ -223,8 +223,8 @@ def _by_ledger(prepared: Prepared, trials: Trials, question: Question, spent: Sp
     if question.search_known:
         decision = _search(prepared, trials, question, spent, known=found)
         if decision.verdict == Verdict.BROKEN:
-            beside = f"beside what is known at {entry.place}"
-            reason = "; ".join(filter(None, [beside, decision.reason]))
+            another = f"not the failure known at {entry.place}"
+            reason = "; ".join(filter(None, [another, decision.reason]))
             return replace(decision, why=Reason.MORE_THAN_LEDGER, reason=reason, replays=minimal)
     reason = f"{entry.kind}, {entry.tracked}: {entry.reason}"
     return Decision(Verdict.KNOWN, Reason.LEDGER_ENTRY, reason, found, minimal, entry.place)
@@ -245,10 +245,13 @@ def _without_entry(
             trace = simplify(trials, trials.cut(told.entry.trace), question.budget.seed)
             found = counterexample(trials, trace, None, spent.found(FoundBy.SWEEP, trials))
         version, entry = version_of(torch.__version__), told.entry
-        reason = f"{entry.place} has it, but of torch '{entry.torch}': let an entry cover {version}"
+        reason = (
+            f"{entry.place} has this failure, but only for torch '{entry.torch}': "
+            f"let an entry cover {version}"
+        )
         return Decision(Verdict.BROKEN, Reason.ENTRY_RANGE_TOO_SHORT, reason, found)
     if question.replay_alone:
-        reason = "no trace in the ledger breaks it, and none but those were run"
+        reason = "no trace in the ledger breaks it, and no others were run"
         return Decision(Verdict.DECLINED, Reason.NOT_IN_LEDGER, reason)
     return _search(prepared, trials, question, spent)
 
@@ -263,7 +266,7 @@ def _search(
     spent: Spent,
     known: Counterexample | None = None,
 ) -> Decision:
-    """The verdict of the sweep and the search."""
+    """The decision from the sweep and the search."""
     budget, examples = question.budget, question.examples
 
     def look() -> Hit | None:
@@ -291,12 +294,12 @@ def _search(
 
 
 def _require_something_tried(trials: Trials) -> None:
-    """Raise `UndecidedError` if no trace says anything about the promise."""
+    """Raise `UndecidedError` if no trace tested the promise."""
     if trials.notes.excuse and not trials.held:
         raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
     if trials.tally.traces and trials.tally.steps and trials.tried():
         return
     text = trials.runners.apart or "nothing was tried: the uninterrupted run is too short"
     if trials.check.changes_options:
-        text = "no change of its options that was tried shows in its run"
+        text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)

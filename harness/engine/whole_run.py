@@ -1,4 +1,4 @@
-"""Runs that no difference stops: what both runs of a counterexample show, to the end."""
+"""Runs traces to the end, past any difference, to show both runs of a counterexample."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from harness.engine.trials import Trials
 
 AFTER = 4
-"""Epochs to run on after the first difference, at least."""
+"""The least number of epochs to run on after the first difference."""
 
 
 def runs_of(trials: Trials, trace: Trace, broken: Difference) -> tuple[Run, ...]:
-    """The runs of a trace, on to the subject's length: the uninterrupted and the resumed ones.
+    """The uninterrupted and the resumed runs of a trace, continued to the subject's length.
 
-    None for a state check that does not compare the LR, and none if they can't be run on.
+    Empty for a state check that does not compare the LR, and if the runs can't be continued.
     """
     check = trials.check
     changed = {name.partition(" if ")[0] for name in broken.actual}
@@ -57,12 +57,12 @@ def runs_of(trials: Trials, trace: Trace, broken: Difference) -> tuple[Run, ...]
         if check.changes_options:
             return _changed(trials, longer)
         return _both(trials, longer)
-    except HarnessError:  # the picture is less than the verdict
+    except HarnessError:  # the verdict does not need these runs
         return ()
 
 
 def _both(trials: Trials, trace: Trace) -> tuple[Run, ...]:
-    """The run of a trace in its stretches, and the uninterrupted runs behind it."""
+    """The run of a trace, split at its resumes, and the uninterrupted runs to compare it with."""
     check = trials.check
     bound = trials.bound(trace)
     runner = trials.runners.new(bound, trials.limit.deadline, weights=trials.weights)
@@ -83,7 +83,7 @@ def _both(trials: Trials, trace: Trace) -> tuple[Run, ...]:
 
 
 def _changed(trials: Trials, trace: Trace) -> tuple[Run, ...]:
-    """The uninterrupted runs with either options, and the resumed ones, which change them."""
+    """The uninterrupted runs with old and with new options, and the runs resumed with new ones."""
     bound = trials.bound(trace)
     builders = bound.new_optimizer, bound.build, bound.new.build
     operations = plain_operations(trace.operations)
@@ -103,7 +103,7 @@ def _changed(trials: Trials, trace: Trace) -> tuple[Run, ...]:
 
 
 def _run(role: Role, name: str, path: str, first: int, observed: Sequence[Observation]) -> Run:
-    """Observations along a path from its `first` step on, as a run to keep."""
+    """Observations along a path, from its step `first` on, as a `Run`."""
     words = ["", *(f"{op.kind}:1" for letter in path for op in unpath(letter))]
     seen = tuple(
         Seen(words[first + index], epochs(path[: first + index]), values)
@@ -117,8 +117,8 @@ def _run(role: Role, name: str, path: str, first: int, observed: Sequence[Observ
 class Stretch:
     """A run from its start, or from a resume, to its end or to the next resume.
 
-    `began` is the operation that it began with, None at the start. `raises` is what ended it, in
-    one line.
+    `began` is the operation that it began with, or None at the start. `raises` is the exception
+    that ended it, in one line.
     """
 
     began: Operation | None
@@ -126,15 +126,15 @@ class Stretch:
     raises: str = ""
 
     def run(self, role: Role, name: str = "") -> Run:
-        """The same as a value to keep."""
+        """The same as a frozen `Run`."""
         return Run(role, tuple(self.seen), self.raises, name)
 
 
 def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
-    """What a run of `trace` shows, whether that is as it must be or not.
+    """The stretches of a run of `trace`, whether they are right or wrong.
 
-    Where it raises it goes on with the next ``resume`` from a slot that was saved. Raises
-    `TraceError` for a trace that the check can't run.
+    If the scheduler raises, the run goes on with the next ``resume`` from a slot that was saved.
+    Raises `TraceError` for a trace that the check can't run.
     """
     if runner.bound.changed:
         raise TraceError("a run whose options change is shown by harness.checks.changed_options")
@@ -142,7 +142,7 @@ def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
 
 
 def scheduler_after(runner: Runner, check: Check, trace: Trace) -> Any:
-    """The scheduler that a run of `trace` ends with, in this process; None where it raises."""
+    """The scheduler at the end of a run of `trace` in this process; None if the run raised."""
     run = _unstopped(runner, check, trace)
     return None if run.ended else run.scheduler
 
@@ -157,7 +157,7 @@ def _unstopped(runner: Runner, check: Check, trace: Trace) -> _Unstopped:
 
 
 class _Unstopped(TraceRun):
-    """One run of one trace, which no difference stops."""
+    """One run of one trace that goes on after a difference."""
 
     stretches: list[Stretch]
     ended: bool
@@ -176,7 +176,7 @@ class _Unstopped(TraceRun):
             self._note(stop.outcome)
 
     def _note(self, outcome: Outcome) -> None:
-        """Keep what ended the run here."""
+        """Note the exception that ended the run here."""
         if outcome.broken is None or "raises" not in outcome.broken.actual:
             return
         if self._begins() and outcome.broken.step == 0:
@@ -184,7 +184,7 @@ class _Unstopped(TraceRun):
         self.stretches[-1].raises = outcome.broken.actual["raises"]
 
     def _begins(self) -> bool:
-        """Whether a new stretch begins with the present operation."""
+        """Whether a new stretch begins with the current operation."""
         kind = self.trace.operations[self.operation].kind
         at_save = self.check.at == "save" and self.check.compares == "trajectory"
         return kind in BACK or (kind == "save" and at_save)
@@ -196,17 +196,17 @@ class _Unstopped(TraceRun):
         point = Seen(str(operation), epochs(self.path), seen)
         last = self.stretches[-1].seen[-1:]
         if not last or (last[0].epoch, last[0].values) != (point.epoch, seen):
-            self.stretches[-1].seen.append(point)  # a save changes nothing, or should not
+            self.stretches[-1].seen.append(point)  # a save should change nothing
 
     def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
-        """Go on."""
+        """Ignore the difference and go on."""
 
     def _values(self) -> None:
-        """Nothing is to be judged."""
+        """Compare no values."""
 
 
 def _unstopped_elsewhere() -> type[_Unstopped]:
-    """The same of a run of which parts are done in another process."""
+    """`_Unstopped` for a check that runs partly in another process."""
 
     class UnstoppedElsewhere(_Unstopped, RunElsewhere):
         def _do_there(self, indices: range) -> None:
