@@ -74,20 +74,20 @@ def check_scheduler(
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
     checks = list(checks)
-    said = settings.current.having(
+    wanted = settings.current.having(
         all_checks=False if checks and all_checks is None else all_checks,
         max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
-    selected = select_checks(checks, all_checks=said.all_checks, elsewhere=bool(resume_python))
-    budget = Budget(said.max_examples, said.seed, said.time_limit)
+    selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python))
+    budget = Budget(wanted.max_examples, wanted.seed, wanted.time_limit)
     chosen.bind(dict.fromkeys(chosen.open))  # raises if build does not take an option
     results = list(
         check_subject(
             chosen, selected, budget, resume_python=resume_python,
-            ledger=read_ledger(said.files), search_known=said.search_known,
+            ledger=read_ledger(wanted.files), search_known=wanted.search_known,
         )
     )  # fmt: skip
     broken = [broken_text(failure) for failure in failures(results)]

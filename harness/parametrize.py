@@ -70,16 +70,18 @@ def parametrize_with_checks(
     for subject in chosen:
         subject.bind(dict.fromkeys(subject.open))
     checks = list(checks)
-    said = settings.current.having(
+    wanted = settings.current.having(
         all_checks=False if checks and all_checks is None else all_checks,
         max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
-    selected = select_checks(checks, all_checks=said.all_checks)
+    selected = select_checks(checks, all_checks=wanted.all_checks)
     names = frozenset(check.name for check in selected)
     return pytest.mark.parametrize(
         ("subject", "check"),
         [
-            pytest.param(subject, PairCheck(check, said, names), id=f"{subject.name}-{check.name}")
+            pytest.param(
+                subject, PairCheck(check, wanted, names), id=f"{subject.name}-{check.name}"
+            )
             for subject in chosen
             for check in selected
         ],
@@ -89,8 +91,8 @@ def parametrize_with_checks(
 class PairCheck:
     """A check that a test calls with a subject; `names` holds all checks of the test."""
 
-    def __init__(self, check: Check, said: Settings, names: frozenset[str]) -> None:
-        self.check, self.said, self.names = check, said, names
+    def __init__(self, check: Check, wanted: Settings, names: frozenset[str]) -> None:
+        self.check, self.wanted, self.names = check, wanted, names
 
     def __repr__(self) -> str:
         return self.check.name
@@ -118,7 +120,7 @@ class PairCheck:
             pytest.xfail(result.reason)  # does nothing with --runxfail
         if result.counterexample is not None:
             text = report.broken_text(Failure((result,)))
-            if self.said.files and result.verdict == Verdict.BROKEN:
+            if self.wanted.files and result.verdict == Verdict.BROKEN:
                 text += f"\n  Not in any ledger:\n\n{report.entries([result])[0]}"
             raise results.BrokenSchedule(text, [result])
 
@@ -128,28 +130,28 @@ class PairCheck:
         from harness.core.result import Budget
         from harness.engine.session import SubjectSession
 
-        key = (id(subject), self.said, self.names)
+        key = (id(subject), self.wanted, self.names)
         if key not in _pairs:
-            said, known = self.said, NOTHING_KNOWN
-            if not said.no_ledger:
-                known = ledger_of(said)
-            budget = Budget(said.max_examples, said.seed, said.time_limit)
+            wanted, known = self.wanted, NOTHING_KNOWN
+            if not wanted.no_ledger:
+                known = ledger_of(wanted)
+            budget = Budget(wanted.max_examples, wanted.seed, wanted.time_limit)
             pairs = SubjectSession(
-                subject, self.names, budget, ledger=known, search_known=said.search_known
+                subject, self.names, budget, ledger=known, search_known=wanted.search_known
             )
             _pairs[key] = subject, pairs  # keep the subject, so that no other gets its id
         return _pairs[key][1]
 
 
-def ledger_of(said: Settings) -> Ledger:
+def ledger_of(wanted: Settings) -> Ledger:
     """The known failures in the ledgers of installed packages and in the user's files."""
     from harness.core.ledger import Ledger, read_ledger
     from harness.subjects.registered import shipped_failures
 
-    if said.files not in _ledgers:
-        entries = (*shipped_failures().entries, *read_ledger(said.files).entries)
-        _ledgers[said.files] = Ledger(entries)
-    return _ledgers[said.files]
+    if wanted.files not in _ledgers:
+        entries = (*shipped_failures().entries, *read_ledger(wanted.files).entries)
+        _ledgers[wanted.files] = Ledger(entries)
+    return _ledgers[wanted.files]
 
 
 def forget() -> None:

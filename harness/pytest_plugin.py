@@ -115,7 +115,7 @@ def pytest_load_initial_conftests(
 def pytest_configure(config: pytest.Config) -> None:
     """Take the settings of this run from options and ini keys."""
     config.stash[_BEFORE] = settings.current
-    settings.current = _said(config)
+    settings.current = _settings_of(config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -124,7 +124,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     forget()
 
 
-def _said(config: pytest.Config) -> Settings:
+def _settings_of(config: pytest.Config) -> Settings:
     """The settings in options and ini keys; raises `pytest.UsageError`."""
     ini: dict[str, Any] = {}
     for name in (*NUMBERS, *FLAGS, "ledger"):
@@ -133,27 +133,27 @@ def _said(config: pytest.Config) -> Settings:
         except (TypeError, ValueError, pytest.UsageError) as error:
             raise pytest.UsageError(f"the ini key lr_resume_{name}: {error}") from None
     given = {name: config.getoption(f"lr_resume_{name}", None) for name in ini}
-    said: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
+    found: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
     for name, (convert, what, _) in NUMBERS.items():
         for text, where in (
             (given[name], f"--{name.replace('_', '-')}"),
             (ini[name], f"the ini key lr_resume_{name}"),
         ):
-            if text not in (None, "") and name not in said:
+            if text not in (None, "") and name not in found:
                 try:
-                    said[name] = convert(text)
-                    Settings(**{name: said[name]})
+                    found[name] = convert(text)
+                    Settings(**{name: found[name]})
                 except (ValueError, CheckError):
                     raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
-    if said["no_ledger"] and (files or said["search_known"]):
+    if found["no_ledger"] and (files or found["search_known"]):
         raise pytest.UsageError("--no-ledger can't be combined with --ledger or --search-known")
     # A worker of pytest-xdist gets each file twice: from its master and from the command line.
-    said["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
-    for file in () if said["no_ledger"] else said["ledgers"]:
+    found["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
+    for file in () if found["no_ledger"] else found["ledgers"]:
         if not file.is_file():
             raise pytest.UsageError(f"cannot read the ledger {file}: no such file")
-    return Settings(**said)
+    return Settings(**found)
 
 
 # ------------------------------------------------------------------------------------ header
@@ -177,7 +177,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Send the header to the master of pytest-xdist, where this is one of its workers."""
+    """In a worker of pytest-xdist, send the header to its master."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         try:
@@ -199,15 +199,15 @@ def _header() -> list[str]:
         return []
     import torch
 
-    said = settings.current
-    first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {said.seed}"
-    if said.no_ledger:
+    current = settings.current
+    first = f"lr-resume-harness: {__version__}, torch {torch.__version__}, seed {current.seed}"
+    if current.no_ledger:
         return [f"{first}, no ledger"]
     from harness.subjects.installed import shipped_ledgers
 
-    places = Counter(entry.place.rpartition(":")[0] for entry in ledger_of(said).entries)
+    places = Counter(entry.place.rpartition(":")[0] for entry in ledger_of(current).entries)
     files = {f"{one.name}'s": one.path for one in shipped_ledgers()}
-    files |= {str(file): file for file in said.files}
+    files |= {str(file): file for file in current.files}
     counts = {name: places[str(file)] for name, file in files.items()}
     ledgers = [f"{name} ({n} {'entry' if n == 1 else 'entries'})" for name, n in counts.items()]
     return [f"{first}, ledger {', '.join(ledgers)}"]
@@ -253,7 +253,7 @@ def _properties(result: Result) -> list[tuple[str, object]]:
     """The properties of a pair in ``--junitxml``."""
     from harness.report.text import replay_command, tried_text
 
-    said = {
+    properties = {
         "subject": result.subject,
         "check": result.check,
         "verdict": result.verdict,
@@ -262,8 +262,8 @@ def _properties(result: Result) -> list[tuple[str, object]]:
     }
     if result.counterexample is not None:
         trace = str(result.counterexample.trace)
-        said |= {"trace": trace, "replay": replay_command(result, trace)}
-    return [(name, text) for name, text in said.items() if text]
+        properties |= {"trace": trace, "replay": replay_command(result, trace)}
+    return [(name, text) for name, text in properties.items() if text]
 
 
 def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Config) -> None:

@@ -304,11 +304,11 @@ marked = parametrize_with_checks([HOLDS], checks=["resume_from_file"], max_examp
 
 @marked
 def test_said(subject, check):
-    assert (check.said.max_examples, check.said.seed, check.said.time_limit) == (3, 4, 9.0)
+    assert (check.wanted.max_examples, check.wanted.seed, check.wanted.time_limit) == (3, 4, 9.0)
 
 @parametrize_with_checks([HOLDS])
 def test_all(subject, check):
-    assert check.said.seed == 8
+    assert check.wanted.seed == 8
 
 def test_of_check_scheduler():
     said = {"checks": ["resume_from_file"], "max_examples": 0}

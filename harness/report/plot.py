@@ -42,22 +42,22 @@ is not drawn."""
 
 def names_of(subjects: Sequence[Subject]) -> tuple[str, list[str]]:
     """A title and a label for each curve: its options, or only values if the title names them."""
-    options = [_said_options(subject) for subject in subjects]
+    options = [_options_shown(subject) for subject in subjects]
     name, names = subjects[0].name, list(options[0])
-    if len(subjects) > 1 and len(names) > 1 and all(list(said) == names for said in options):
+    if len(subjects) > 1 and len(names) > 1 and all(list(shown) == names for shown in options):
         return f"{name} ({', '.join(names)})", [f"({', '.join(s.values())})" for s in options]
-    labels = [" ".join(f"{key}={value}" for key, value in said.items()) for said in options]
+    labels = [" ".join(f"{key}={value}" for key, value in shown.items()) for shown in options]
     return f"{name} {labels[0]}".strip() if len(subjects) == 1 else name, labels
 
 
-def _said_options(subject: Subject) -> dict[str, str]:
-    said = {}
+def _options_shown(subject: Subject) -> dict[str, str]:
+    shown = {}
     for name, value in subject.options.items():
         try:
-            said[name] = format_value(value)
+            shown[name] = format_value(value)
         except TraceError:  # a function of the subject's own
-            said[name] = "..."
-    return said
+            shown[name] = "..."
+    return shown
 
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
