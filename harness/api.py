@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness import settings
 from harness.checks.registry import select_checks
-from harness.core import defaults as settings
 from harness.core.errors import UndecidedError
 from harness.core.ledger import read_ledger
-from harness.core.result import BrokenSchedule, Budget, Result, Verdict
+from harness.core.result import BrokenSchedule, Budget, Result
+from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
 from harness.report.failures import failures
@@ -19,7 +20,7 @@ from harness.report.text import (
     stale_text,
     unknown_text,
 )
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 
 
 def check_scheduler(

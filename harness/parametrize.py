@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core import defaults as settings
-from harness.core.defaults import Settings
+from harness import settings
 from harness.core.errors import SubjectError, UndecidedError
+from harness.settings import Settings
 
 if TYPE_CHECKING:
     import pytest
@@ -53,7 +53,7 @@ def parametrize_with_checks(
     import pytest
 
     from harness.checks.registry import select_checks
-    from harness.subjects.references import as_subject
+    from harness.subjects.lookup import as_subject
     from harness.subjects.subject import Subject
 
     if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
@@ -106,7 +106,7 @@ class PairCheck:
         from harness.core.verdict import Verdict
         from harness.report import text as report
         from harness.report.failures import Failure
-        from harness.subjects.references import as_subject
+        from harness.subjects.lookup import as_subject
 
         result = self.pairs(as_subject(subject)).check(self.check)
         unreported.append(result)

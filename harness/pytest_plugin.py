@@ -46,11 +46,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import __version__
-from harness.core import defaults as settings
-from harness.core.defaults import Settings
+from harness import __version__, settings
 from harness.core.errors import CheckError, HarnessError, LedgerError
 from harness.parametrize import forget, ledger_of, unreported
+from harness.settings import Settings
 
 if TYPE_CHECKING:
     from harness.core.result import Result

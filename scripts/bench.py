@@ -36,8 +36,8 @@ from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
 from harness.core.training_loop import new_sgd
 from harness.engine.machine import draw_operations
-from harness.engine.outcome import Outcome, Reference
-from harness.engine.requirements import lacking
+from harness.engine.one_run import Outcome, Reference
+from harness.engine.option_sets import lacking
 from harness.engine.runner import Runner
 from harness.engine.search import find
 from harness.engine.session import SubjectSession

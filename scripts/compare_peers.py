@@ -45,8 +45,8 @@ import torch
 
 from harness import CHECKS, Budget, Subject, check_subject
 from harness.checks.registry import select_checks
-from harness.core.observation import same
 from harness.core.operations import optimizer_step
+from harness.core.run import same
 from harness.core.training_loop import plain, restore_parameters, save_checkpoint
 from harness.subjects.subject import Bound
 from lr_schedules.controls import CONTROLS

@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli
-from harness.engine.requirements import lacking
+from harness.engine.option_sets import lacking
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(

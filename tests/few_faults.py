@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness import Subject, Trace
-from harness.engine.planted_faults import planted, planted_in
+from harness.engine.selftest import planted, planted_in
 from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS

@@ -26,7 +26,7 @@ from harness import (
 from harness.checks.registry import select_checks
 from harness.core.errors import LedgerError
 from harness.core.ledger import entry_text
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from lr_schedules import LinearAnnealingLR
 
 DEFAULT = [check.name for check in select_checks()]

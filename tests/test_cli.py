@@ -28,7 +28,7 @@ from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.report.result_file import dump_results, read_results
 from harness.report.text import table
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from lr_schedules.subjects import SUBJECTS
 
 HOLDING = "lr_schedules.correct:Halving"  # on every torch

@@ -13,8 +13,7 @@ from harness import CheckError, Subject, check_scheduler, check_subject, replay,
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.check import resume_check
 from harness.core.trace import Trace
-from harness.engine.other_process import Worker, worker_of
-from harness.engine.other_process_run import segments
+from harness.engine.other_process import Worker, segments, worker_of
 from harness.engine.sweep import sweep
 from lr_schedules.controls import Halving
 

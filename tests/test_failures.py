@@ -25,7 +25,7 @@ from harness.checks.registry import HERE, as_check, select_checks
 from harness.core.relations import BEGINS, EARLIER, relations
 from harness.core.result import LostAttribute
 from harness.core.verdict import Verdict
-from harness.engine.outcome import Reference
+from harness.engine.one_run import Reference
 from lr_schedules.faults import SUBJECTS as FAULTS
 from lr_schedules.faults.routes import EVERY_LOAD
 

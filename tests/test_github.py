@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Trace
 from harness.checks.registry import CHECKS, as_check
 from harness.cli import main as cli
+from harness.core.references import place_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.report.github import annotated, job_summary
 from harness.report.result_file import read_results
-from harness.subjects.location import place_of
 
 LAST_EPOCH = "resume_by_last_epoch"
 PICKLE = "resume_by_pickle"

@@ -20,8 +20,8 @@ from torch.optim.lr_scheduler import ExponentialLR
 from harness import Budget, Subject, check_subject
 from harness.checks.registry import select_checks
 from harness.core.guard import Guard
-from harness.core.result import Verdict
 from harness.core.training_loop import new_sgd
+from harness.core.verdict import Verdict
 
 HARMLESS = Subject("harmless", ExponentialLR, options={"gamma": 0.9})
 FEW = select_checks(["resume_optimizer_then_scheduler", "resume_by_pickle"])

@@ -32,11 +32,11 @@ from harness.core.ledger import (
 from harness.core.result import Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.report.ledger_update import updated
+from harness.report.ledger import updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries
 from harness.subjects.installed import shipped_ledgers
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from harness.subjects.registered import known_to, shipped_failures
 from lr_schedules.correct import Halving
 

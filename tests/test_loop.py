@@ -7,8 +7,8 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
-from harness.core.observation import same
 from harness.core.operations import optimizer_step
+from harness.core.run import same
 from harness.core.training_loop import (
     Stateful,
     differences,

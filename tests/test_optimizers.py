@@ -15,12 +15,13 @@ from harness.checks.registry import select_checks
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, parse_value, resolve
 from harness.core.operations import optimizer_step
-from harness.core.result import Budget, Verdict
+from harness.core.result import Budget
 from harness.core.training_loop import observe
-from harness.engine.blame import do_nothing
-from harness.engine.requirements import lacking
+from harness.core.verdict import Verdict
+from harness.engine.option_sets import lacking
 from harness.engine.runner import Runner
 from harness.engine.session import check_subject
+from harness.engine.trials import do_nothing
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
 from lr_schedules.correct import Halving

@@ -11,13 +11,11 @@ from harness import Subject, Trace, replay, resume_check
 from harness.checks.registry import as_check
 from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
-from harness.engine.runner import Runner
-from harness.engine.whole_run import run_to_the_end
-from harness.report.picture import STYLES, figure_of, picture_of
+from harness.engine.runner import Runner, run_to_the_end
+from harness.report.picture import STYLES, figure_of, picture_of, trajectory
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of
-from harness.report.trajectory import trajectory
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from harness.subjects.registered import choose_subjects, subject_called
 from lr_schedules.correct import Halving
 from lr_schedules.faults.position import LoadsADelta

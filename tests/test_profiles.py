@@ -20,10 +20,9 @@ from harness.core.result import Result
 from harness.core.run import Tally
 from harness.core.verdict import Verdict
 from harness.engine.ordering import explore, gate, shard_of
-from harness.engine.saved_examples import Examples
+from harness.engine.search import Examples
 from harness.engine.session import SubjectSession, check_subject
-from harness.report.merge import merged
-from harness.report.result_file import ResultFile
+from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary
 from lr_schedules.correct import Halving
 

@@ -7,11 +7,10 @@ import torch
 from torch.optim.lr_scheduler import StepLR
 
 import harness
-from harness import SubjectError, check_scheduler, parametrize_with_checks
-from harness.core import defaults as settings
-from harness.core.defaults import Settings
+from harness import SubjectError, check_scheduler, parametrize_with_checks, settings
 from harness.core.ledger import entry_text
-from harness.subjects.references import as_subject
+from harness.settings import Settings
+from harness.subjects.lookup import as_subject
 from harness.subjects.registered import known_to, shipped_failures
 
 pytest_plugins = ["pytester"]
@@ -276,7 +275,7 @@ def test_a_name_of_pytorchs_is_no_entry_of_pytorchs(user):
 
 SETTINGS = """
 def test_settings():
-    from harness.core import defaults as settings
+    from harness import settings
 
     said = settings.current
     assert {expected!r} == (said.seed, said.max_examples, said.time_limit, said.all_checks)
@@ -350,7 +349,7 @@ def test_an_option_of_the_users_own_keeps_its_name(user, pytester, default):
     )
     tests = """
 def test_own(request):
-    from harness.core import defaults as settings
+    from harness import settings
 
     assert request.config.getoption("--seed") == 2
     assert (settings.current.seed, settings.current.max_examples) == (9, 1)
@@ -463,8 +462,8 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
         def test_nothing_of_ours_is_there():
             ours = {name for name in sys.modules if name.startswith("harness")}
             assert ours == {
-                "harness", "harness.core", "harness.core.errors", "harness.core.defaults",
-                "harness.core.verdict", "harness.parametrize", "harness.pytest_plugin",
+                "harness", "harness.core", "harness.core.errors", "harness.settings",
+                "harness.core.result", "harness.parametrize", "harness.pytest_plugin",
             }
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """

@@ -21,7 +21,7 @@ from harness.core.relations import (
     operation_of,
     relations,
 )
-from harness.engine.outcome import Reference
+from harness.engine.one_run import Reference
 from lr_schedules.subjects import SUBJECTS
 
 PLAIN = "resume_optimizer_then_scheduler"

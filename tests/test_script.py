@@ -27,7 +27,7 @@ from harness import (
     write_script,
 )
 from harness.checks.registry import HERE
-from harness.engine.requirements import lacking
+from harness.engine.option_sets import lacking
 from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
 

@@ -10,7 +10,7 @@ from harness import CHECKS, CheckError, Subject, SubjectError, TraceError, repla
 from harness.checks.registry import select_checks
 from harness.cli import main as cli
 from harness.engine import selftest
-from harness.engine.planted_faults import find_faults, planted
+from harness.engine.selftest import find_faults, planted
 from lr_schedules.controls import CONTROLS, HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, SUBJECTS

@@ -15,9 +15,9 @@ from harness.checks.registry import CHECKS, as_check
 from harness.checks.transports import raise_the_cause, save_distributed, save_json
 from harness.core.operations import optimizer_step
 from harness.core.training_loop import StateRefused, new_sgd
-from harness.engine.blame import do_nothing
-from harness.engine.requirements import lacking
+from harness.engine.option_sets import lacking
 from harness.engine.sweep import sweep
+from harness.engine.trials import do_nothing
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS

@@ -37,8 +37,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from harness.core.observation import same
 from harness.core.operations import LETTER, epochs, gradients, groups_added, perform, with_groups
+from harness.core.run import same
 from harness.core.training_loop import (
     Stateful,
     describe,

@@ -30,7 +30,7 @@ from harness.core.errors import TraceError
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
     from harness.engine.ordering import Make, Pair
-    from harness.engine.saved_examples import Examples
+    from harness.engine.search import Examples
     from harness.subjects.subject import Subject
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
@@ -254,7 +254,7 @@ def _explored(
 ) -> Iterator[tuple[int, Result]]:
     """The results of `explore`, until it is stopped or `seconds` are over."""
     from harness.engine.ordering import explore
-    from harness.engine.saved_examples import Examples
+    from harness.engine.search import Examples
 
     click.echo(f"seed {budget.seed}; Ctrl-C to stop; counterexamples are saved", err=True)
     end = time.monotonic() + seconds if seconds is not None else math.inf

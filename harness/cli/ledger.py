@@ -42,7 +42,7 @@ def verify(files: tuple[Path, ...]) -> int:
 
     from harness.checks.registry import as_check
     from harness.core.ledger import Ledger, version_of
-    from harness.core.result import Verdict
+    from harness.core.verdict import Verdict
     from harness.engine.session import check_subject
     from harness.subjects.registered import known_to, subject_called
 
@@ -91,7 +91,7 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     """
     from harness.core.files import check_writable, write_text
     from harness.core.ledger import read_ledger, read_text
-    from harness.report.ledger_update import read_versions, updated
+    from harness.report.ledger import read_versions, updated
 
     if len(files) > 1:
         raise click.UsageError("--ledger: only one file can be updated at a time")
@@ -129,7 +129,7 @@ def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
 
     Exit status: 0 every range is tight, 1 at least one is not, 2 the files can't be compared.
     """
-    from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
+    from harness.report.ledger import move_ranges, moves_text, releases_in
     from harness.report.result_file import read_results
 
     seen = releases_in([read_results(path) for path in results])

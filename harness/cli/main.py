@@ -106,7 +106,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     Exit status: 1 still broken, 0 holds, 2 cannot tell.
     """
     from harness.checks.registry import as_check
-    from harness.core.result import Verdict
+    from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report import text as report
     from harness.report.failures import Failure
@@ -157,7 +157,7 @@ def script(
     """
     from harness.checks.registry import as_check
     from harness.core.files import check_writable, write_text
-    from harness.core.result import Verdict
+    from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
     from harness.subjects.registered import subject_called
@@ -263,10 +263,9 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     """
     from harness.cli.show import show_results, status_of
     from harness.core.files import check_writable, write_text
-    from harness.core.result import Verdict
+    from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
-    from harness.report.merge import merged
-    from harness.report.result_file import dump_results, read_results
+    from harness.report.result_file import dump_results, merged, read_results
 
     if json_file is not None:
         check_writable(json_file)

@@ -12,9 +12,9 @@ import re
 import sys
 from typing import Any
 
-from harness.core.observation import MISSING, same
 from harness.core.operations import BACK, STEPS, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise
+from harness.core.run import MISSING, same
 
 __all__ = ["alike", "operation_of", "relations"]
 

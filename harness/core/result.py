@@ -14,7 +14,7 @@ UNKNOWN   undecided: an error of the harness, a time limit, a schedule that diff
 Two runs are compared in every group's lr, momentum or betas and weight decay, in
 ``get_last_lr()``, and in the weights if the check restores the optimizer. The comparison is exact;
 tensors are compared by value and dtype. If a scheduler that does nothing
-(`harness.engine.blame`) differs in the same way, or raises the same exception, the scheduler
+(`harness.engine.trials`) differs in the same way, or raises the same exception, the scheduler
 under test is not blamed. A NOTE in the report says what a verdict leaves out: the weights, or
 what comes after an exception of the uninterrupted run.
 
@@ -42,9 +42,7 @@ __all__ = [
     "FoundBy",
     "LostAttribute",
     "Promise",
-    "Reason",
     "Result",
-    "Verdict",
     "shorten",
 ]
 

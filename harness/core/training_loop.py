@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from harness.core.observation import MISSING, same
+from harness.core.run import MISSING, same
 
 
 class StateRefused(Exception):

@@ -11,13 +11,114 @@ from harness.core.result import Counterexample, Found
 from harness.core.run import Difference
 from harness.core.trace import Trace
 from harness.core.verdict import Reason
-from harness.engine.lost_attributes import attributes_that_differ
-from harness.engine.whole_run import runs_of
+from harness.engine.runner import runs_of
 
 if TYPE_CHECKING:
     from harness.engine.trials import Trials
+import dis
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["counterexample", "evidence"]
+from torch.optim import lr_scheduler
+
+from harness.core.check import Check
+from harness.core.operations import BACK, unpath
+from harness.core.result import LostAttribute, shorten
+from harness.core.run import same
+from harness.core.training_loop import Stateful, plain
+from harness.engine.runner import Runner, scheduler_after
+
+__all__ = ["MOST", "attributes_that_differ", "counterexample", "evidence"]
+
+MOST = 3
+"""How many attributes are reported at most."""
+_BASE = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)  # before torch 2.0
+
+
+def attributes_that_differ(
+    runner: Runner, check: Check, trace: Trace, broken: Difference
+) -> tuple[LostAttribute, ...]:
+    """What the scheduler has after the last resume before the break, and what it should have.
+
+    Empty if no attribute differs that the methods of its class read, or if this can't be found
+    out: in another process, with other options, or after an exception.
+    """
+    kinds = (*BACK, "save") if check.at == "save" else BACK
+    backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
+    if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
+        return ()
+    runner = Runner(runner.bound, deadline=runner.deadline)  # what it does here is not counted
+    operations = trace.operations[: backs[-1] + 1]
+    path = list(walk(operations))[-1][2]
+    resumed = scheduler_after(runner, check, Trace(operations, trace.options))
+    uninterrupted = runner.start()[1]
+    if path:
+        whole = Trace(tuple(unpath(path)), trace.options)
+        uninterrupted = scheduler_after(runner, check, whole)
+    if resumed is None or uninterrupted is None:
+        return ()
+    state = () if "last_epoch" in check.needs else _saved(uninterrupted)
+    return tuple(_differing(resumed, uninterrupted, state)[:MOST])
+
+
+def _saved(scheduler: Any) -> Any:
+    """The names in its state; empty if the state is not a dict: then no name counts as missing."""
+    try:
+        state = scheduler.state_dict()
+    except (Exception, SystemExit):
+        return ()
+    return state.keys() if isinstance(state, dict) else ()
+
+
+def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[LostAttribute]:
+    resumed, uninterrupted = (
+        one.scheduler if isinstance(one, Stateful) else one for one in (resumed, uninterrupted)
+    )
+    has, must = (getattr(one, "__dict__", {}) for one in (resumed, uninterrupted))
+    lost = []
+    for name in sorted(_read(type(uninterrupted)) & must.keys()):
+        one, other = (plain(values.get(name)) for values in (has, must))
+        if name == "optimizer" or not _is_short(other) or same(one, other):
+            continue
+        in_state = not saved or name in saved
+        lost.append(LostAttribute(name, shorten(one), shorten(other), in_state))
+    return lost
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a plain value is readable on one line."""
+    if isinstance(value, dict):
+        return "object" not in value and all(map(_is_short, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_short, value))
+    return True
+
+
+def _read(cls: type) -> set[str]:
+    """The attributes that the methods of a class and its bases read, except torch's base class."""
+    functions = (
+        function
+        for each in cls.__mro__
+        if each not in (_BASE, object)
+        for value in vars(each).values()
+        for function in (value.fget if isinstance(value, property) else inspect.unwrap(value),)
+    )
+    return {
+        instruction.argval
+        for function in functions
+        for code in _codes(getattr(function, "__code__", None))
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
+    }
+
+
+def _codes(code: Any) -> Iterator[types.CodeType]:
+    if isinstance(code, types.CodeType):
+        yield code
+        for inside in code.co_consts:
+            yield from _codes(inside)
 
 
 def counterexample(

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from harness.checks.registry import as_check
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.observation import Points, numbers_of, same
 from harness.core.operations import MAX_STEPS, Operation
+from harness.core.run import Points, numbers_of, same
 from harness.core.trace import Trace
-from harness.engine.requirements import lacks
-from harness.engine.runner import Runner
+from harness.engine.option_sets import lacks
+from harness.engine.runner import Runner, run_to_the_end
 from harness.engine.trials import Limit
-from harness.engine.whole_run import run_to_the_end
 from harness.subjects.subject import Subject
 
 WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")

@@ -10,11 +10,11 @@ How the harness looks for a difference:
    the rare events. Checks of the state go over all sets.
 3. Search: this state machine draws traces of all operations, first for each way of resuming, then
    for all ways that hold alone mixed in one run. Each trace takes the next set of options.
-4. A failing trace is made minimal (`harness.engine.minimise`) and run twice from scratch before it
+4. A failing trace is made minimal (`harness.engine.search`) and run twice from scratch before it
    is reported. It gets the subject's own options if it fails with them, else the drawn options as
    Hypothesis shrinks them.
 5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
-   drawn optimizer (`harness.engine.blame`). The same ``--seed`` gives the same results.
+   drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
 
 These decisions rest on measurements on planted faults, with the sweep switched off:
 
@@ -217,7 +217,7 @@ def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Op
     """The operations of up to `max_examples` different traces.
 
     The same `seed_number` draws the same traces, so they are drawn once for all searches with
-    the same plan. `harness.engine.minimise` makes them smaller, in a tenth of the time that
+    the same plan. `harness.engine.search` makes them smaller, in a tenth of the time that
     Hypothesis would take.
     """
     drawn: dict[Operations, None] = {}

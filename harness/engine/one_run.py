@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.check import Check
 from harness.core.errors import CheckError
-from harness.core.observation import same
 from harness.core.operations import (
     LETTER,
     STEPS,
@@ -19,7 +18,7 @@ from harness.core.operations import (
     perform,
     with_groups,
 )
-from harness.core.run import Difference
+from harness.core.run import Difference, same
 from harness.core.trace import Trace
 from harness.core.training_loop import (
     StateRefused,
@@ -30,10 +29,63 @@ from harness.core.training_loop import (
     restore_parameters,
     snapshot,
 )
-from harness.engine.outcome import Outcome, Reference
 
 if TYPE_CHECKING:
     from harness.engine.runner import Runner
+from collections.abc import Sequence
+
+from harness.core.operations import unpath
+from harness.core.run import Observation, Role, Run, Seen
+
+__all__ = ["Outcome", "Reference", "Slot", "Stop", "TraceRun"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of one trace showed; `ended` says why it stopped before the end, if it did.
+
+    `refused` says whether it stopped because the state can't be saved in the check's format.
+    `reading` is the contract that it followed, if options changed
+    (see `harness.checks.changed_options`).
+    """
+
+    broken: Difference | None = None
+    ended: str = ""
+    refused: bool = False
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The observations of an uninterrupted run along a path, at its start and after every step.
+
+    `raises` is the exception that ended it, in one line.
+    """
+
+    path: str
+    observations: Sequence[Observation]
+    raises: str = ""
+
+    @property
+    def error(self) -> str:
+        """Why it ended early; empty if it did not."""
+        return self.raises and f"the uninterrupted run raises {self.raises}"
+
+    @property
+    def epochs(self) -> int:
+        """The number of scheduler steps it made."""
+        return epochs(self.path[: len(self.observations) - 1])
+
+    def run(self, length: int, role: Role = Role.UNINTERRUPTED, name: str = "") -> Run:
+        """Its first `length` steps as a `Run`."""
+        words = ["", *(f"{op.kind}:1" for letter in self.path[:length] for op in unpath(letter))]
+        seen = tuple(
+            Seen(word, epochs(self.path[:place]), values)
+            for place, (word, values) in enumerate(zip(words, self.observations, strict=False))
+            if "raises" not in values
+        )
+        ended = len(self.observations) <= length
+        return Run(role, seen, self.raises if ended else "", name)
 
 
 @dataclass

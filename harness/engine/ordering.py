@@ -22,11 +22,11 @@ from typing import TypeAlias
 import torch
 
 from harness.core.check import Check
-from harness.core.result import Budget, Result, Verdict
-from harness.core.verdict import Reason
-from harness.engine.saved_examples import Examples
+from harness.core.references import place_of
+from harness.core.result import Budget, Result
+from harness.core.verdict import Reason, Verdict
+from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
-from harness.subjects.location import place_of
 from harness.subjects.subject import Subject
 
 Pair: TypeAlias = tuple[Subject, Check]

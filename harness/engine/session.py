@@ -16,10 +16,10 @@ from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.option_sets import Prepared, prepare, prepare_one
-from harness.engine.saved_examples import Examples
+from harness.engine.search import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from harness.subjects.registered import known_to
 from harness.subjects.subject import Subject
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from harness.core.errors import ResultsError
-from harness.core.observation import same
 from harness.core.result import Result, shorten
+from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
 from harness.report.text import evidence, replay_command

@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.core.errors import TraceError
 from harness.core.literals import format_value
-from harness.core.observation import Points
 from harness.core.result import shorten
+from harness.core.run import Points
 from harness.engine.every_epoch import Schedule, Way
 from harness.report.picture import BLACK, BLUE, GREEN, PURPLE, VERMILLION, new_axes, point_at
 from harness.subjects.subject import Subject

@@ -18,7 +18,7 @@ group                                   value
 ``lr_resume_harness.ledgers``           ``package:file``, a ledger (`harness.core.ledger`) in the
                                         package; its entries apply to the subjects that the same
                                         distribution ships, and to classes in the package
-``lr_resume_harness.planted_faults``    a list of `harness.engine.planted_faults.Fault`, for
+``lr_resume_harness.planted_faults``    a list of `harness.engine.selftest.Fault`, for
                                         ``selftest``
 ``lr_resume_harness.controls``          a list of correct subjects, for ``selftest``
 ======================================  =====================================================
@@ -36,7 +36,7 @@ from harness.core.errors import LedgerError, SubjectError
 from harness.core.guard import Guard
 from harness.core.training_loop import describe
 from harness.subjects.discover import Found, Missed
-from harness.subjects.references import as_subject
+from harness.subjects.lookup import as_subject
 from harness.subjects.subject import Subject
 
 SUBJECTS = "lr_resume_harness.subjects"

@@ -19,7 +19,7 @@ from harness.subjects.installed import (
     shipped_ledgers,
     subjects_of_package,
 )
-from harness.subjects.references import find_subject, select_subjects
+from harness.subjects.lookup import find_subject, select_subjects
 from harness.subjects.subject import Subject
 
 

@@ -1,6 +1,6 @@
 """Planted faults: controls with one defect each, and the checks that must catch it."""
 
-from harness.engine.planted_faults import Fault, planted_in
+from harness.engine.selftest import Fault, planted_in
 from lr_schedules.faults import (
     events,
     optimizer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
 from lr_schedules.correct import ClosedForm, Halving, Multiplies
 from lr_schedules.faults.routes import EVERY_LOAD

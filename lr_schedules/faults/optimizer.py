@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import (
     DECAY,
     HALVING,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import (
     CLOSED_FORM,
     HALVING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import (
     BARE,
     FALL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from harness.engine.planted_faults import planted
+from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
 from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, IN_A_NEW_PROCESS, SWEPT

@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import ExponentialLR
 from harness import Subject, Trace, TraceError, replay, write_script
 from harness.checks.registry import as_check
 from harness.core import operations
-from harness.core.observation import same
 from harness.core.operations import (
     BY_LETTER,
     EVENTS,
@@ -26,13 +25,13 @@ from harness.core.operations import (
     groups_added,
     perform,
 )
+from harness.core.run import same
 from harness.core.training_loop import new_sgd, observe, step_scheduler
 from harness.engine.machine import Plan, draw_operations
-from harness.engine.minimise import minimise
 from harness.engine.option_sets import find_untried
-from harness.engine.runner import Runner
+from harness.engine.runner import Runner, run_to_the_end
+from harness.engine.search import minimise
 from harness.engine.sweep import sweep_events
-from harness.engine.whole_run import run_to_the_end
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")
