@@ -168,7 +168,8 @@ def ended(folder, module, text):
     (folder / module).write_text(text)
     done = subprocess.run(
         [sys.executable, "-m", "harness", "check", "ends:build", "--time-limit", "1000"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [folder, *sys.path]))},
         capture_output=True, text=True, check=False, timeout=60, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert "Traceback" not in done.stderr

@@ -25,6 +25,11 @@ def heard() -> None:
         _timers.pop().cancel()
 
 
+def _torch_is_imported() -> bool:
+    """Whether the checks, and with them torch, are imported to the end."""
+    return hasattr(sys.modules.get("harness.checks.registry"), "CHECKS")
+
+
 def _raise_again(number: int, seconds: float) -> None:
     heard()
     timer = threading.Timer(seconds, _thread.interrupt_main, [number])
@@ -46,7 +51,7 @@ def interruptible() -> Iterator[list[int]]:
     status: list[int] = []
 
     def interrupt(number: int, frame: Any) -> None:
-        if not hasattr(sys.modules.get("harness.checks.registry"), "CHECKS"):
+        if not _torch_is_imported():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if number == signal.SIGTERM:
