@@ -246,9 +246,13 @@ def copy_the_dict_that_all_resumes_share(original, self, slot, route):
 # ----------------------------------------------------------------------------- rare events
 
 
-@edit("engine.search:sweep_events", EVENT)
-def sweep_no_rare_events(original, check, events):
-    return ()
+@edit("engine.search:swept_traces", EVENT)
+def sweep_no_rare_events(original, *args):
+    from harness.core.operations import EVENTS
+
+    for trace in original(*args):
+        if not any(operation.kind in EVENTS for operation in trace.operations):
+            yield trace
 
 
 @edit("engine.one_run:groups_added", EVENT)
@@ -272,10 +276,10 @@ def let_a_resumed_run_go_on_after_the_schedule_ends(original, self, letter, coun
 
 
 @edit_value(
-    "core.operations:BY_WORD", "core/test_operations.py::test_a_row_says_what_its_function_does"
+    "core.operations:KINDS", "core/test_operations.py::test_a_row_says_what_its_function_does"
 )
 def do_not_count_a_lone_scheduler_step_as_an_epoch(original):
-    return {**original, "scheduler": replace(original["scheduler"], epochs=False)}
+    return tuple(replace(k, epochs=False) if k.word == "scheduler" else k for k in original)
 
 
 @edit("subjects.source_code:Source.inline", "core/test_operations.py::test_a_script_performs_it")
@@ -497,9 +501,7 @@ def exit_with_0_although_something_is_unknown(original, results):
     "test_script.py::test_a_subject_that_is_no_lr_scheduler_has_a_script",
 )
 def write_scripts_that_always_exit_with_0(original, *args, **kwargs):
-    text = original(*args, **kwargs)
-    first, _, rest = text.partition("\nimport ")
-    return f"{first}\nimport atexit, os\natexit.register(os._exit, 0)\nimport {rest}"
+    return f"{original(*args, **kwargs)}\nexit_status = 0\n"
 
 
 @edit("engine.selftest:Trial.exact", "test_selftest.py::test_a_false_alarm_is_said")
