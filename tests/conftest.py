@@ -26,6 +26,7 @@ for name in [name for name in os.environ if name.startswith("GITHUB_")]:
     del os.environ[name]
 
 ROOT = Path(__file__).parent.parent
+INHERITED = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
 
 
 def heed_ctrl_c():
@@ -73,7 +74,7 @@ def harness_command(tmp_path):
     def run(*arguments, timeout=120, cwd=tmp_path, module="harness"):
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"])),
+            "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *INHERITED])),
         }
         return subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT
+from conftest import INHERITED, ROOT
 from hypothesis.database import InMemoryExampleDatabase
 from torch.optim.lr_scheduler import StepLR
 
@@ -296,7 +296,7 @@ def test_a_gate_does_not_look_at_them(command, tmp_path, monkeypatch):
 def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path):
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests"])),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *INHERITED])),
     }
     words = ("check", "StepLR", "LambdaLR", "--check", LAST_EPOCH, "--no-ledger", "--profile",
              "explore", "--json", "x.json")  # fmt: skip
