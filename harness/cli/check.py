@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import random
 import re
@@ -18,19 +19,19 @@ from harness.cli.options import (
     CI,
     FAILED,
     INTERRUPTED,
+    JOBS,
     LEDGER,
     OK,
     RESUME_PYTHON,
-    check_python,
+    cores,
     options_of,
 )
 from harness.cli.progress import progress
 from harness.core.errors import TraceError
 
 if TYPE_CHECKING:
-    from harness.core.result import Budget, Result
-    from harness.engine.ordering import Make, Pair
-    from harness.engine.search import Examples
+    from harness.core.result import Budget
+    from harness.engine.ordering import Checked, Checker, Pair
     from harness.subjects.subject import Subject
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
@@ -123,6 +124,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
               "ledger.")  # fmt: skip
 @CI
 @RESUME_PYTHON
+@JOBS
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -146,6 +148,7 @@ def check(
     search_known: bool,
     ci: str,
     resume_python: str,
+    jobs: int | None,
 ) -> int:
     """Check each SUBJECT. The default is every scheduler of PyTorch and of this project.
 
@@ -155,29 +158,21 @@ def check(
     Exit status: 0 nothing is broken, 1 something is broken, 2 something is unknown or
     an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.checks.registry import select_checks
     from harness.cli.outputs import Outputs
-    from harness.cli.show import (
-        scripts_of,
-        show_missed,
-        show_results,
-        status_of,
-        write_files,
-    )
+    from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
     from harness.core.files import check_folder, check_writable, write_text
-    from harness.core.ledger import NOTHING_KNOWN
     from harness.core.result import Budget
-    from harness.engine.ordering import gate, shard_of
-    from harness.engine.session import SubjectSession
+    from harness.engine.ordering import PATIENCE, Checker, Settings, gate, shard_of, warm_up
+    from harness.engine.plan import Request, make_plan, plan_in_worker
     from harness.report.github import annotate, write_summary
-    from harness.subjects.registered import choose_subjects, known_failures
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT")
-    found = choose_subjects(subjects, options_of(kwargs), installed=installed)
-    chosen = found.subjects
-    selected = select_checks(checks, all_checks=all_checks, elsewhere=bool(resume_python))
-    check_python(resume_python)
+    if no_ledger and (ledgers or search_known):
+        raise click.UsageError("--no-ledger can't be combined with --ledger or --search-known")
+    for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
+        if seconds is not None and math.isnan(seconds):
+            raise click.BadParameter("must be a number of seconds", param_hint=name)
     for path in (json_file, html_file):
         if path is not None:
             check_writable(path)
@@ -188,48 +183,49 @@ def check(
 
         check_drawable("svg", "--plots")
         check_folder(plots)
-    for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
-        if seconds is not None and math.isnan(seconds):
-            raise click.BadParameter("must be a number of seconds", param_hint=name)
+    if jobs is None:
+        jobs = cores()
+    request = Request(
+        subjects, options_of(kwargs), installed, checks, all_checks, resume_python,
+        None if no_ledger else ledgers,
+    )  # fmt: skip
+    if jobs:
+        warm_up()
+        plan = plan_in_worker(request, PATIENCE + time_limit)
+    else:
+        plan = make_plan(request)
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit)
-    if no_ledger and (ledgers or search_known):
-        raise click.UsageError("--no-ledger can't be combined with --ledger or --search-known")
-    known = NOTHING_KNOWN
-    if not no_ledger:
-        known = known_failures(ledgers, chosen, selected)
-    pairs = shard_of([(s, c) for s in chosen for c in selected], *shard)
+    pairs = shard_of([(s, c) for s in plan.subjects for c in plan.checks], *shard)
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
-
-    def make(subject: Subject, budget: Budget, examples: Examples | None = None) -> SubjectSession:
-        names = {check.name for check in selected}
-        return SubjectSession(
-            subject, names, budget, resume_python=resume_python, ledger=known,
-            search_known=search_known, examples=examples,
-        )  # fmt: skip
-
+    settings = Settings(
+        tuple(check.name for check in plan.checks), request.options, plan.ledger, search_known,
+        resume_python, script_for if scripts or html_file else None,
+        rates=json_file is not None, examples=profile == "explore",
+    )  # fmt: skip
+    checker = Checker(settings, jobs)
     if profile == "explore":
-        checked = _explored(pairs, make, budget, time_budget)
+        checked = _explored(checker, pairs, budget, time_budget)
     else:
-        checked = gate(pairs, make, budget, time_budget)
+        checked = gate(checker, pairs, budget, time_budget)
     results, complete = _run(pairs, checked, explores=profile == "explore")
-    tried = [pair for index, pair in enumerate(pairs) if index in results]
-    last = [results[index] for index in sorted(results)]
+    last = [results[index].result for index in sorted(results)]
+    made = {
+        (one.result.subject, one.result.check): one.script
+        for one in results.values()
+        if one.script is not None
+    }
     outputs = Outputs()
-    not_checked = {missed.what: missed.why for missed in found.missed}
+    not_checked = {missed.what: missed.why for missed in plan.missed}
     part = "/".join(map(str, shard))
     if json_file is not None:
-        from harness.engine.option_sets import uninterrupted_rates
         from harness.report.result_file import dump_results, results_of_run
 
         with outputs.one():
-            by_name = {subject.name: subject for subject, _ in tried}
-            runs = {name: uninterrupted_rates(s, seed, time_limit) for name, s in by_name.items()}
-            file = results_of_run(last, budget, complete=complete, runs=runs, shard=part)
+            file = results_of_run(last, budget, complete=complete, runs=checker.rates, shard=part)
             write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
-    made = scripts_of(last, tried) if scripts or html_file else {}
     if html_file is not None:
         from harness.report.html import run_page
 
@@ -240,48 +236,49 @@ def check(
     with outputs.optional():
         write_summary(ci, last, complete=complete)
     with outputs.printed():
-        show_missed(found)
+        show_missed(plan.missed, plan.unread)
         show_results(last, files=files, ledger=not no_ledger)
         annotate(ci, last, not_checked=not_checked)
     status = status_of(last)
-    if found.missed:
+    if plan.missed:
         status = status or FAILED
     return outputs.status(status) if complete else INTERRUPTED
 
 
 def _explored(
-    pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None
-) -> Iterator[tuple[int, Result]]:
+    checker: Checker, pairs: Sequence[Pair], budget: Budget, seconds: float | None
+) -> Iterator[Checked]:
     """The results of `explore`, until it is stopped or `seconds` are over."""
     from harness.engine.ordering import explore
-    from harness.engine.search import Examples
 
     click.echo(f"seed {budget.seed}; Ctrl-C to stop; counterexamples are saved", err=True)
     end = time.monotonic() + seconds if seconds is not None else math.inf
-    for found in explore(pairs, make, budget, Examples.here()):
+    for found in explore(checker, pairs, budget):
         yield found
         if time.monotonic() >= end:
             return
 
 
 def _run(
-    pairs: Sequence[Pair], checked: Iterator[tuple[int, Result]], *, explores: bool
-) -> tuple[dict[int, Result], bool]:
+    pairs: Sequence[Pair], checked: Iterator[Checked], *, explores: bool
+) -> tuple[dict[int, Checked], bool]:
     """The last result of each pair, by its index, and whether the run reached its end."""
     from harness.report.text import tried_text
 
-    results: dict[int, Result] = {}
-    last = {subject.name: index for index, (subject, _) in enumerate(pairs)}
+    results: dict[int, Checked] = {}
+    left = collections.Counter(subject.name for subject, _ in pairs)
     try:
         with progress(len(pairs)) as show:
-            for index, result in checked:
-                again = index in results
-                results[index] = result
+            for one in checked:
+                result, again = one.result, one.index in results
+                results[one.index] = one
+                left[result.subject] -= not again
                 line = ""
-                if last[result.subject] == index and not again:
-                    of_it = [r for r in results.values() if r.subject == result.subject]
+                if not left[result.subject] and not again:
+                    everything = (each.result for each in results.values())
+                    of_it = [each for each in everything if each.subject == result.subject]
                     line = f"{result.subject}: {tried_text(of_it)}"
-                show(list(results.values()), result, line)
+                show([each.result for each in results.values()], result, line)
     except KeyboardInterrupt:
         heard()
         if not explores:
@@ -309,7 +306,7 @@ def list_(subjects: tuple[str, ...], installed: bool) -> int:
     from harness.subjects.registered import choose_subjects
 
     found = choose_subjects(subjects, {}, installed=installed)
-    show_missed(found)
+    show_missed(found.missed, found.unread)
     width = max((len(subject.name) for subject in found.subjects), default=0)
     click.echo("Subjects:")
     for subject in found.subjects:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ RESUME_PYTHON = click.option(
     default="",
     help="Another Python, for example with another torch: save with one, resume with the other.",
 )
+JOBS = click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Worker processes; each checks one subject at a time. 0 checks everything in this "
+    "process, for a debugger.  [default: one for each core]",
+)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_python(resume_python: str) -> None:

@@ -19,7 +19,7 @@ from harness.core.verdict import Verdict
 from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.script import script_of
-from harness.subjects.discover import Found
+from harness.subjects.discover import Missed
 from harness.subjects.subject import Subject
 
 FEW = 3
@@ -92,36 +92,25 @@ def _only_reason(results: Sequence[Result]) -> str:
     return reasons.pop() if unknown and len(reasons) == 1 else ""
 
 
-def show_missed(found: Found) -> None:
-    """Print what was found but can't be checked."""
-    for line in found.unread:
+def show_missed(missed: Sequence[Missed], unread: Sequence[str]) -> None:
+    """Print what was found but can't be checked, and which modules can't be imported."""
+    for line in unread:
         tell(f"note: {line}")
-    for missed in found.missed:
-        say(f"{missed}\n")
+    for one in missed:
+        say(f"{one}\n")
 
 
-def scripts_of(
-    results: Sequence[Result], pairs: Sequence[tuple[Subject, Check]]
-) -> dict[tuple[str, str], str | HarnessError]:
-    """A script for each failure and each stale entry, by the names of subject and check.
-
-    `pairs` holds the subject and check of each result. If a script can't be written, its place
-    holds the error.
-    """
-    made: dict[tuple[str, str], str | HarnessError] = {}
-    shown = {id(failure.result) for failure in failures(results)}
-    for result, (subject, check) in zip(results, pairs, strict=True):
-        found = result.counterexample
-        if found is None or (result.verdict != Verdict.STALE and id(result) not in shown):
-            continue
-        try:
-            script: str | HarnessError = script_of(subject, check, result, found.trace)
-        except HarnessError as error:
-            script = error
-        except Exception as error:  # the harness's own: the other outputs are still written
-            script = ScriptError(f"error of the harness itself, please report it: {error!r}")
-        made[result.subject, result.check] = script
-    return made
+def script_for(subject: Subject, check: Check, result: Result) -> str | HarnessError | None:
+    """A script for a failure or a stale entry; the error if it can't be written."""
+    found = result.counterexample
+    if found is None or result.verdict not in (Verdict.BROKEN, Verdict.STALE):
+        return None
+    try:
+        return script_of(subject, check, result, found.trace)
+    except HarnessError as error:
+        return error
+    except Exception as error:  # the harness's own: the other outputs are still written
+        return ScriptError(f"error of the harness itself, please report it: {error!r}")
 
 
 def write_files(

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     MORE_THAN_LEDGER = "it breaks in another way than the ledger entry says"
     TIME_LIMIT = "the time limit of the pair ran out"
     OUT_OF_TIME = "the time budget of the whole run ran out"
+    DIED = "the process that checked it ended"
     NOT_REPEATABLE = "two runs of the same trace differ"
     OPTIMIZER = "a scheduler that does nothing fails in the same way"
     NOTHING_TRIED = "nothing that the check looks at could be tried"

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from harness.core.errors import HarnessError, SubjectError, TimeLimit, UndecidedError
-from harness.core.guard import Guard, time_limit
+from harness.core.errors import HarnessError, SubjectError, UndecidedError
 from harness.core.operations import (
     BY_WORD,
     EVENTS,
@@ -272,36 +271,6 @@ def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
         except (Exception, SystemExit) as error:
             return f"it can't be built with the same options on one more group: {describe(error)}"
     return ""
-
-
-def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> dict[str, list[Any]]:
-    """The LR of every group at the start and after each epoch of the plain run, by its trace.
-
-    This covers all sets of options that the subject is checked with, without any save. A run
-    that ends with an exception has fewer epochs. Empty if the subject can't be run in `seconds`.
-    """
-    runners: dict[str, Runner] = {}
-    plain = Operation("train", count=subject.length)
-
-    def trace_text(bound: Bound) -> str:
-        return str(Trace((plain,), bound.literals))
-
-    def runner(bound: Bound) -> Runner:
-        return runners.setdefault(trace_text(bound), Runner(bound))
-
-    try:
-        with Guard(subject.name).on(), time_limit(seconds):
-            cases, _ = find_option_sets(subject, seed, runner)
-            runs = {trace_text(case.bound): runner(case.bound) for case in cases}
-            path = "t" * subject.length
-            return {
-                trace: [
-                    seen["lr"] for seen in runs[trace].reference(path).observations[: len(path) + 1]
-                ]
-                for trace in runs
-            }
-    except (Exception, SystemExit, TimeLimit):  # the verdicts of its checks report it
-        return {}
 
 
 def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:

@@ -1,4 +1,8 @@
-"""Decides the order in which pairs are checked and the time they get: gate and explorer.
+"""Decides the order in which pairs are checked, the process and the time that they get.
+
+Each subject is checked in a worker process of its own. If that dies, the pair it was at is UNKNOWN
+and another worker goes on with the subject's other pairs. With no workers (``--jobs 0``)
+everything happens in this process, for a debugger. The results do not depend on the number.
 
 The gate checks every pair once and gives the same results every time. With ``--time-budget 60``
 it sweeps all pairs before it searches any. A pair it could not get to is UNKNOWN; a pair it swept
@@ -14,24 +18,91 @@ and the next explorer tries those traces first. A gate ignores them.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import torch
 
 from harness.core.check import Check
-from harness.core.references import place_of
+from harness.core.errors import HarnessError
+from harness.core.ledger import NOTHING_KNOWN, Ledger
 from harness.core.result import Budget, Result
+from harness.core.training_loop import new_sgd, optimizer_step
+from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
+from harness.engine.plan import NamedCheck, NamedSubject
 from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
+from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.subject import Subject
 
-Pair: TypeAlias = tuple[Subject, Check]
-Make: TypeAlias = Callable[[Subject, Budget, Examples | None], SubjectSession]
-"""Makes the session that checks the pairs of a subject."""
+__all__ = ["Checked", "Checker", "Settings", "explore", "gate", "shard_of", "warm_up"]
+
+Pair: TypeAlias = tuple[NamedSubject, NamedCheck]
+Script: TypeAlias = Callable[[Subject, Check, Result], "str | HarnessError | None"]
+PATIENCE = 15.0
+"""Seconds, in addition to twice the time limit, that a worker may take for one pair."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all subjects.
+
+    `names` are those of all checks. `script`, if given, writes a script for a result. `rates`:
+    whether to return the LRs of plain runs. `examples`: whether to use the database of examples.
+    """
+
+    names: tuple[str, ...] = ()
+    options: Options = field(default_factory=dict)
+    ledger: Ledger = NOTHING_KNOWN
+    search_known: bool = False
+    resume_python: str = ""
+    script: Script | None = None
+    rates: bool = False
+    examples: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of a pair, by its index, and its script or the reason why there is none."""
+
+    index: int
+    result: Result
+    script: str | HarnessError | None = None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The LRs of the plain runs of a subject, by trace."""
+
+    subject: str
+    runs: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pairs of one subject, by index, for one worker.
+
+    `end` is a reading of ``time.monotonic()`` after which no pair is begun. `earlier` are results
+    of the same subject, with their budgets.
+    """
+
+    subject: NamedSubject
+    checks: tuple[tuple[int, NamedCheck], ...]
+    budget: Budget
+    settings: Settings
+    end: float = math.inf
+    earlier: tuple[tuple[Budget, Result], ...] = ()
+
+
+def warm_up() -> None:
+    """Load here, once, what every worker would load: torch, and what its first steps import."""
+    torch.set_num_threads(1)
+    optimizer = new_sgd()
+    optimizer_step(optimizer, 0)
 
 
 def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
@@ -43,70 +114,160 @@ def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
     return list(pairs[number - 1 :: count])
 
 
+class Checker:
+    """Checks pairs in up to `jobs` workers, or in this process; keeps the `rates` it was told."""
+
+    def __init__(self, settings: Settings, jobs: int) -> None:
+        self.settings = settings
+        self.jobs = jobs
+        self.rates: dict[str, dict[str, list[Any]]] = {}
+
+    def check(
+        self,
+        pairs: Mapping[int, Pair],
+        budget: Budget,
+        end: float = math.inf,
+        earlier: Iterable[tuple[Budget, Result]] = (),
+    ) -> Iterator[Checked]:
+        """Every pair, as it is checked. Until `end`, a reading of ``time.monotonic()``."""
+        earlier = list(earlier)
+        tasks = []
+        for subject, group in itertools.groupby(pairs.items(), lambda item: item[1][0]):
+            checks = tuple((index, check) for index, (_, check) in group)
+            mine = tuple(each for each in earlier if each[1].subject == subject.name)
+            tasks.append(Task(subject, checks, budget, self.settings, end, mine))
+        for message in self._in_workers(tasks) if self.jobs else _here(tasks):
+            if isinstance(message, Rates):
+                self.rates.setdefault(message.subject, message.runs)
+            else:
+                yield message
+
+    def _in_workers(self, tasks: Sequence[Task]) -> Iterator[Checked | Rates]:
+        patience = PATIENCE + 2 * max((task.budget.time_limit for task in tasks), default=0.0)
+        left = {task.subject.name: task for task in tasks}
+        with Pool(_tell_all, self.jobs, patience) as pool:
+            for task in tasks:
+                pool.add(task)
+            for task, message in pool:
+                rest = left[task.subject.name]
+                if isinstance(message, Checked):
+                    left[task.subject.name] = _without(rest, message)
+                if isinstance(message, (Checked, Rates)):
+                    yield message
+                elif isinstance(message, Died) and rest.checks:
+                    index, check = rest.checks[0]
+                    dead = Checked(index, _died(rest, check, message))
+                    left[task.subject.name] = rest = _without(rest, dead)
+                    if rest.checks:
+                        pool.add(rest, first=True)
+                    yield dead
+
+
+def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
+    for task in tasks:
+        yield from _messages(task, lambda text: None)
+
+
+def _tell_all(task: Task, tell: Tell) -> None:
+    torch.set_num_threads(1)
+    for message in _messages(task, tell.note):
+        tell(message)
+
+
+def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Checked | Rates]:
+    """The result of each pair of a task, and the LRs of the plain runs."""
+    settings, subject = task.settings, task.subject.find(task.settings.options)
+    session = SubjectSession(
+        subject, settings.names, task.budget, resume_python=settings.resume_python,
+        ledger=settings.ledger, search_known=settings.search_known,
+        examples=Examples.here() if settings.examples else None, earlier=task.earlier, note=note,
+    )  # fmt: skip
+    for index, named in task.checks:
+        left = task.end - time.monotonic()
+        if left <= 0:
+            yield Checked(index, _out_of_time(task.subject, named))
+            continue
+        check = named.find()
+        limit = min(task.budget.time_limit, left)
+        result = session.check(check, replace(task.budget, time_limit=limit))
+        script = settings.script(subject, check, result) if settings.script else None
+        yield Checked(index, result, script)
+    if settings.rates:
+        yield Rates(task.subject.name, session.rates())
+
+
+def _without(task: Task, checked: Checked) -> Task:
+    """A task without a pair that has been checked."""
+    checks = tuple(each for each in task.checks if each[0] != checked.index)
+    return replace(task, checks=checks, earlier=(*task.earlier, (task.budget, checked.result)))
+
+
+def _unknown(subject: NamedSubject, check: NamedCheck, reason: str, why: Reason) -> Result:
+    return Result(
+        subject.name, check.name, Verdict.UNKNOWN, reason, torch=str(torch.__version__),
+        references=(subject.reference, check.reference), place=subject.place, why=why,
+        promise=check.promise,
+    )  # fmt: skip
+
+
+def _died(task: Task, check: NamedCheck, died: Died) -> Result:
+    where = f" in the trace {died.note}" if died.note else ""
+    return _unknown(task.subject, check, f"its process is gone: {died.how}{where}", Reason.DIED)
+
+
+def _out_of_time(subject: NamedSubject, check: NamedCheck) -> Result:
+    return _unknown(subject, check, "", Reason.OUT_OF_TIME)
+
+
 def gate(
-    pairs: Sequence[Pair], make: Make, budget: Budget, seconds: float | None = None
-) -> Iterator[tuple[int, Result]]:
-    """The result of each pair, with its index.
+    checker: Checker, pairs: Sequence[Pair], budget: Budget, seconds: float | None = None
+) -> Iterator[Checked]:
+    """The result of each pair.
 
     If `seconds` is given, all pairs together take no longer. Then a pair may have two results:
     one after its sweep, and one after its search that covers both.
     """
+    numbered = dict(enumerate(pairs))
     if seconds is None:
-        for group in _by_subject(dict(enumerate(pairs))):
-            made = make(group[0][1][0], budget, None)
-            for index, (_, check) in group:
-                yield index, made.check(check)
+        yield from checker.check(numbered, budget)
         return
     end = time.monotonic() + seconds
-    sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
-    swept: dict[int, Result] = {}
-    all_made: dict[str, SubjectSession] = {}
     ran_out = f"the time budget of {seconds:g} s ran out"
-
-    def within(budget: Budget) -> Budget:
-        return replace(budget, time_limit=min(budget.time_limit, max(0.01, end - time.monotonic())))
-
-    checks = list(dict.fromkeys(check.name for _, check in pairs))
-    broad = sorted(enumerate(pairs), key=lambda item: checks.index(item[1][1].name))
-    for index, (subject, check) in broad:
-        if time.monotonic() >= end:
-            reason, place = f"{ran_out} before it was tried", place_of(subject.build)
-            result = Result(
-                subject.name, check.name, Verdict.UNKNOWN, reason, torch=str(torch.__version__),
-                references=(subject.reference, check.reference), place=place,
-                why=Reason.OUT_OF_TIME, promise=check.promise,
-            )  # fmt: skip
-        else:
-            if subject.name not in all_made:
-                all_made[subject.name] = make(subject, within(sweeping), None)
-            result = all_made[subject.name].check(check, within(sweeping))
-            if result.verdict == Verdict.UNKNOWN and time.monotonic() >= end:
-                reason = f"{ran_out} in its sweep"
-                result = replace(result, reason=reason, why=Reason.OUT_OF_TIME)
-        swept[index] = result
-        yield index, result
-    for index, (subject, check) in broad:
-        result = swept[index]
-        if not (budget.max_examples and check.kind == "resume" and check.search):
+    sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
+    swept: dict[int, Checked] = {}
+    for checked in checker.check(numbered, sweeping, end):
+        result = checked.result
+        if result.why == Reason.OUT_OF_TIME:
+            result = replace(result, reason=f"{ran_out} before it was tried")
+        elif result.verdict == Verdict.UNKNOWN and time.monotonic() >= end:
+            result = replace(result, reason=f"{ran_out} in its sweep", why=Reason.OUT_OF_TIME)
+        swept[checked.index] = replace(checked, result=result)
+        yield swept[checked.index]
+    to_search = {
+        index: pair
+        for index, pair in numbered.items()
+        if budget.max_examples and pair[1].searched and _goes_on(swept[index].result, checker)
+    }
+    earlier = [(sweeping, checked.result) for checked in swept.values()]
+    for found in checker.check(to_search, searching, end, earlier):
+        first = swept[found.index].result
+        late = found.result.verdict == Verdict.UNKNOWN and time.monotonic() >= end
+        if not late:
+            yield replace(found, result=_both(first, found.result))
             continue
-        known = result.verdict == Verdict.KNOWN and all_made[subject.name].search_known
-        if result.verdict != Verdict.HOLDS and not known:
-            continue
-        when = "before its search"
-        if time.monotonic() < end:
-            found = all_made[subject.name].check(check, within(searching))
-            if found.verdict != Verdict.UNKNOWN or time.monotonic() < end:
-                yield index, _both(result, found)
-                continue
-            when = "in its search"
-        reason = "; ".join(filter(None, [f"{ran_out} {when}", result.reason]))
-        yield index, replace(result, reason=reason, why=Reason.OUT_OF_TIME)
+        when = "before" if found.result.why == Reason.OUT_OF_TIME else "in"
+        reason = "; ".join(filter(None, [f"{ran_out} {when} its search", first.reason]))
+        yield Checked(found.index, replace(first, reason=reason, why=Reason.OUT_OF_TIME))
 
 
-def explore(
-    pairs: Sequence[Pair], make: Make, budget: Budget, examples: Examples
-) -> Iterator[tuple[int, Result]]:
-    """The results of one round after another, each with the index of its pair.
+def _goes_on(swept: Result, checker: Checker) -> bool:
+    """Whether a pair is searched after its sweep."""
+    known = swept.verdict == Verdict.KNOWN and checker.settings.search_known
+    return swept.verdict == Verdict.HOLDS or known
+
+
+def explore(checker: Checker, pairs: Sequence[Pair], budget: Budget) -> Iterator[Checked]:
+    """The results of one round after another.
 
     Each round has the next seed, and a result covers all rounds so far. A broken pair is not
     tried again; the explorer ends when no pair is left that holds or is known.
@@ -114,28 +275,19 @@ def explore(
     so_far: dict[int, Result] = {}
     left = dict(enumerate(pairs))
     for number in itertools.count():
-        drawn = replace(budget, seed=budget.seed + number)
-        for group in _by_subject(left):
-            made = make(group[0][1][0], drawn, examples)
-            for index, (_, check) in group:
-                result = made.check(check)
-                if index in so_far:
-                    result = _both(so_far[index], result)
-                so_far[index] = result
-                yield index, result
+        for checked in checker.check(left, replace(budget, seed=budget.seed + number)):
+            result = checked.result
+            if checked.index in so_far:
+                result = _both(so_far[checked.index], result)
+            so_far[checked.index] = result
+            yield replace(checked, result=result)
         left = {
-            i: pair
-            for i, pair in left.items()
-            if so_far[i].verdict in (Verdict.HOLDS, Verdict.KNOWN)
+            index: pair
+            for index, pair in left.items()
+            if so_far[index].verdict in (Verdict.HOLDS, Verdict.KNOWN)
         }
         if not left:
             return
-
-
-def _by_subject(pairs: Mapping[int, Pair]) -> Iterator[list[tuple[int, Pair]]]:
-    """The pairs of each subject, with their indices."""
-    for _, group in itertools.groupby(pairs.items(), lambda item: item[1][0].name):
-        yield list(group)
 
 
 def _both(first: Result, second: Result) -> Result:

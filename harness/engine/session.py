@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from harness.checks.registry import CHECKS, as_check, routes
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
-from harness.core.operations import BACK
+from harness.core.operations import BACK, Operation
 from harness.core.result import Budget, Result
 from harness.core.run import Tally
 from harness.core.trace import Trace
@@ -31,7 +32,8 @@ class SubjectSession:
 
     The arguments are those of `check_subject`; `names` are the checks that the subject may
     decline in addition to the harness's own. If the subject can't be checked at all, every check
-    is UNKNOWN for that reason.
+    is UNKNOWN for that reason. `earlier` are results of the same subject, with their budgets.
+    `note` is called with each trace before it is run.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class SubjectSession:
         search_known: bool = False,
         replay_alone: bool = False,
         examples: Examples | None = None,
+        earlier: Iterable[tuple[Budget, Result]] = (),
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.subject = subject
         self.budget = budget or Budget()
@@ -55,10 +59,11 @@ class SubjectSession:
         self.runners = Runners(subject, resume_python)
         self.traces = 0
         self.started = time.process_time()
-        self.searched: dict[tuple[str, bool, int], Result] = {}
+        self.searched = {_key(result.check, spent): result for spent, result in earlier}
+        self.note = note
         self.prepared = Prepared()
         self.refusal: BaseException | None = None
-        limit = Limit(subject, self.budget.time_limit)
+        limit = Limit(subject, self.budget.time_limit, note)
         known = {*(check.name for check in CHECKS), *names}
         try:
             with limit.on():
@@ -81,15 +86,32 @@ class SubjectSession:
         elif self.refusal is None and check.prerequisite and "options" not in self.prepared.lacks:
             before = [check.prerequisite]
         for way in before:
-            if _key(way, budget) not in self.searched:
+            if _key(way.name, budget) not in self.searched:
                 self._ask(way, (), budget, replay_alone=False)
         holding = tuple(way for way in before if self._holds(way))
         return self._ask(check, holding, budget, replay_alone=self.replay_alone)
 
+    def rates(self) -> dict[str, list[Any]]:
+        """The LR of every group at the start and after each epoch of the plain run, by its trace.
+
+        This covers all sets of options that the subject is checked with, without any save. A run
+        that ends with an exception has fewer epochs. Empty if the subject can't be run.
+        """
+        limit = Limit(self.subject, self.budget.time_limit)
+        plain = Operation("train", count=self.subject.length)
+        path = "t" * self.subject.length
+        rates = {}
+        with contextlib.suppress(Exception, SystemExit), limit.on():  # its verdicts report it
+            for case in self.prepared.option_sets:
+                run = self.runners.of(case.bound, limit.deadline, Tally()).reference(path)
+                seen = run.observations[: len(path) + 1]
+                rates[str(Trace((plain,), case.bound.literals))] = [each["lr"] for each in seen]
+        return rates
+
     def _ask(
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
-        limit = Limit(self.subject, budget.time_limit)
+        limit = Limit(self.subject, budget.time_limit, self.note)
         trials = Trials(self.runners, check, limit)
         if self.refusal is not None:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
@@ -102,7 +124,7 @@ class SubjectSession:
         result = judge(self.prepared, trials, question, spent)
         self.traces += result.tally.traces
         if not replay_alone:
-            self.searched[_key(check, budget)] = result
+            self.searched[_key(check.name, budget)] = result
         return result
 
     def _holds(self, way: Check) -> bool:
@@ -111,8 +133,8 @@ class SubjectSession:
         return all(result.verdict == Verdict.HOLDS for result in results)
 
 
-def _key(check: Check, budget: Budget) -> tuple[str, bool, int]:
-    return check.name, budget.sweep, budget.max_examples
+def _key(check: str, budget: Budget) -> tuple[str, bool, int]:
+    return check, budget.sweep, budget.max_examples
 
 
 def check_subject(

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -93,9 +93,13 @@ OF_THE_OPTIMIZER = (
 class Limit:
     """A time limit on a subject's code, and a guard that restores the global state it changes."""
 
-    def __init__(self, subject: Subject, seconds: float) -> None:
+    def __init__(
+        self, subject: Subject, seconds: float, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.subject = subject
         self.seconds = seconds
+        self.note = note
+        """Called with the text of each trace before it is run."""
         self.guard = Guard(subject.name)
         self.deadline = math.inf
         """A reading of ``time.monotonic()`` after which runs end."""
@@ -117,6 +121,11 @@ class Limit:
             raise UndecidedError(
                 f"the time limit of {self.seconds:g} s ran out{self.so_far()}", Reason.TIME_LIMIT
             ) from None
+
+    def begin(self, trace: Trace) -> None:
+        """Remember the trace that is run from now on."""
+        self.current = trace
+        self.note(str(trace))
 
     def so_far(self) -> str:
         """The trace that is being run, for a message."""
@@ -239,7 +248,7 @@ class Trials:
 
         With `count` the tally then counts only the second run.
         """
-        self.limit.current = trace
+        self.limit.begin(trace)
         bound = self.bound(trace)
         outcomes = []
         for _ in range(2):
@@ -259,7 +268,7 @@ class Trials:
         as the `known` counterexample. If the optimizer is drawn, or the check is not searched, it
         does not if a scheduler that does nothing breaks in the same way.
         """
-        self.limit.current = trace
+        self.limit.begin(trace)
         bound = self.bound(trace)
         try:
             outcome = self.runner(bound).run(self.check, trace)

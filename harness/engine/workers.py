@@ -165,7 +165,7 @@ class Pool(Generic[Task]):
         left = min(running.heard + self.patience - now for running in self.running)
         with contextlib.ExitStack() as stack:
             ends = [end for running in self.running if (end := _end(running, stack)) is not None]
-            receivers = [running.receiver for running in self.running if not running.receiver.closed]
+            receivers = [each.receiver for each in self.running if not each.receiver.closed]
             seconds = left if len(ends) == len(self.running) else min(left, POLL)
             wait([*receivers, *ends], timeout=max(0.0, seconds))
 

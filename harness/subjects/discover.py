@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import shlex
 import types
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,13 +69,19 @@ class Found:
     unread: list[str] = field(default_factory=list)
 
 
-def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
+def subjects_of(
+    package: str,
+    taken: Collection[str] = (),
+    skip: Mapping[str, str] = types.MappingProxyType({}),
+    trying: Callable[[str], None] = lambda place: None,
+) -> Found:
     """A subject for every scheduler class that a package or module defines.
 
     The options that a constructor needs are drawn if type hints say what they are. A subject
     whose name is in `taken` gets its module's name too. Names that begin with ``_`` and abstract
-    classes are left out; a class without ``get_lr`` and ``step`` is noted. Raises `SubjectError`
-    if the package can't be imported, or defines no scheduler.
+    classes are left out; a class without ``get_lr`` and ``step`` is noted. Classes to `skip` are
+    missed, each with the reason given. Before a class is built, `trying` is called with its
+    reference. Raises `SubjectError` if the package can't be imported, or defines no scheduler.
     """
     found = Found()
     classes: dict[type, None] = {}
@@ -89,11 +95,14 @@ def subjects_of(package: str, taken: Collection[str] = ()) -> Found:
                 found.unread.append(f"{place} is not checked: it has no get_lr and no step")
             continue
         alone = names.count(cls.__name__) == 1 and cls.__name__ not in taken
-        made = _subject(cls, cls.__name__ if alone else place, place)
+        trying(place)
+        name = cls.__name__ if alone else place
+        made = Missed(place, skip[place]) if place in skip else _subject(cls, name, place)
         if isinstance(made, Subject):
             found.subjects.append(made)
         elif not (made.why.startswith("NotImplementedError") and _is_base(cls, classes)):
             found.missed.append(made)
+    trying("")
     if not found.subjects and not found.missed:
         raise SubjectError(
             f"{package!r} defines no scheduler: nothing in it is a subclass of LRScheduler. Name "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.checks.registry import CHECKS
@@ -24,12 +25,17 @@ from harness.subjects.subject import Subject
 
 
 def choose_subjects(
-    names: Sequence[str], options: Mapping[str, Any], *, installed: bool = False
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    installed: bool = False,
+    skip: Mapping[str, str] = MappingProxyType({}),
+    trying: Callable[[str], None] = lambda place: None,
 ) -> Found:
     """The subjects with these names, or all listed ones; each gets the options.
 
-    A name can also be a package or module, for every scheduler that it defines. `installed` adds
-    the subjects that packages ship.
+    A name can also be a package or module, for every scheduler that it defines, except those to
+    `skip` (see `subjects_of`). `installed` adds the subjects that packages ship.
     """
     listed = default_subjects()
     taken = [subject.name for subject in listed]
@@ -44,7 +50,7 @@ def choose_subjects(
                 f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
             )
         else:
-            more = subjects_of(name, taken)
+            more = subjects_of(name, taken, skip, trying)
             found.subjects += more.subjects
             found.missed += more.missed
             found.unread += more.unread
