@@ -29,8 +29,9 @@ import torch
 from harness.core.check import Check
 from harness.core.errors import HarnessError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
+from harness.core.operations import optimizer_step
 from harness.core.result import Budget, Result
-from harness.core.training_loop import new_sgd, optimizer_step
+from harness.core.training_loop import new_sgd
 from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
 from harness.engine.plan import NamedCheck, NamedSubject
