@@ -11,29 +11,34 @@ from dataclasses import replace
 import pytest
 from conftest import INHERITED, ROOT
 from hypothesis.database import InMemoryExampleDatabase
-from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Subject, Trace
 from harness.checks.registry import select_checks
 from harness.core.errors import ResultsError
 from harness.core.result import Result
 from harness.core.run import Tally
-from harness.core.verdict import Verdict
-from harness.engine.ordering import explore, gate, shard_of
+from harness.core.verdict import Reason, Verdict
+from harness.engine.ordering import Checker, Settings, explore, gate, shard_of
+from harness.engine.plan import Request, make_plan
 from harness.engine.search import Examples
 from harness.engine.session import SubjectSession, check_subject
 from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary
+from harness.subjects.lookup import as_subject
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
-STEP = Subject("StepLR", StepLR, options={"step_size": 3, "gamma": 0.5})
+ONE, TWO, STEP = "test_profiles:one", "test_profiles:two", "StepLR"
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing")
 
 
+one, two = Subject("one", Halving), Subject("two", Halving)
+
+
 def all_pairs(*subjects, names=NAMES):
-    return [(subject, check) for subject in subjects for check in select_checks(names)]
+    plan = make_plan(Request(subjects, checks=names, ledgers=None))
+    return [(subject, check) for subject in plan.subjects for check in plan.checks]
 
 
 # -------------------------------------------------------------------------------- the gate
@@ -47,13 +52,12 @@ class Clock:
         self.done = []
         self.verdicts = verdicts
         monkeypatch.setattr("harness.engine.ordering.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("harness.engine.ordering.SubjectSession", self.session)
 
-    def make(self, subject, budget, examples):
+    def session(self, subject, *args, **kwargs):
         clock = self
 
         class Fake:
-            search_known = False
-
             def check(self, check, budget):
                 kind = "sweep" if budget.sweep else "search"
                 clock.done.append((subject.name, check.name, kind, budget.time_limit))
@@ -66,19 +70,18 @@ class Clock:
         return Fake()
 
 
-ONE, TWO = Subject("one", Halving), Subject("two", Halving)
+HERE = Checker(Settings(), jobs=0)
 
 
-def last(results):
-    return dict(results)
+def last(checked):
+    return {one.index: one.result for one in checked}
 
 
 def test_all_pairs_are_swept_before_any_is_searched(monkeypatch):
     clock = Clock(monkeypatch)
     pairs = all_pairs(ONE, TWO)
-    found = last(gate(pairs, clock.make, Budget(), 1000))
-    swept = [("one", NAMES[0]), ("two", NAMES[0]), ("one", NAMES[1]), ("two", NAMES[1]),
-             ("one", NAMES[2]), ("two", NAMES[2])]  # fmt: skip
+    found = last(gate(HERE, pairs, Budget(), 1000))
+    swept = [(subject.name, check.name) for subject, check in pairs]
     assert [(name, check) for name, check, kind, _ in clock.done if kind == "sweep"] == swept
     assert [kind for _, _, kind, _ in clock.done] == ["sweep"] * 6 + ["search"] * 4
     assert [found[i].check for i in sorted(found)] == [check.name for _, check in pairs]
@@ -87,14 +90,15 @@ def test_all_pairs_are_swept_before_any_is_searched(monkeypatch):
 
 def test_what_was_not_got_to_is_said(monkeypatch):
     clock = Clock(monkeypatch)
-    found = last(gate(all_pairs(ONE, TWO), clock.make, Budget(), 35))
+    found = last(gate(HERE, all_pairs(ONE, TWO), Budget(), 35))
     assert len(clock.done) == 4
     verdicts = [(found[i].subject, found[i].verdict) for i in sorted(found)]
-    assert verdicts == [("one", "HOLDS"), ("one", "HOLDS"), ("one", "UNKNOWN"),
-                        ("two", "HOLDS"), ("two", "HOLDS"), ("two", "UNKNOWN")]  # fmt: skip
+    assert verdicts == [("one", "HOLDS"), ("one", "HOLDS"), ("one", "HOLDS"),
+                        ("two", "HOLDS"), ("two", "UNKNOWN"), ("two", "UNKNOWN")]  # fmt: skip
     assert found[5].reason == "the time budget of 35 s ran out before it was tried"
+    assert found[5].why == Reason.OUT_OF_TIME
     assert found[0].reason == "the time budget of 35 s ran out before its search; sweep"
-    assert "4 HOLDS, 0 BROKEN, 0 DECLINED, 2 UNKNOWN, 4 not searched" in summary([*found.values()])
+    assert "4 HOLDS, 0 BROKEN, 0 DECLINED, 2 UNKNOWN, 3 not searched" in summary([*found.values()])
     assert [limit for *_, limit in clock.done] == [30, 25, 15, 5]
 
 
@@ -102,36 +106,33 @@ def test_a_pair_that_is_cut_short_is_said(monkeypatch):
     clock = Clock(monkeypatch)
     [pair] = all_pairs(ONE, names=NAMES[:1])
     clock.verdicts["search"] = "UNKNOWN"
-    [_, (_, found)] = gate([pair], clock.make, Budget(), 15)
-    assert (found.verdict, found.tally.traces) == ("HOLDS", 1)
-    assert found.reason == "the time budget of 15 s ran out in its search; sweep"
+    [_, found] = gate(HERE, [pair], Budget(), 15)
+    assert (found.result.verdict, found.result.tally.traces) == ("HOLDS", 1)
+    assert found.result.reason == "the time budget of 15 s ran out in its search; sweep"
     clock.verdicts["sweep"] = "UNKNOWN"
-    [(_, found)] = gate([pair], clock.make, Budget(), 5)
-    assert (found.verdict, found.reason) == (
+    [found] = gate(HERE, [pair], Budget(), 5)
+    assert (found.result.verdict, found.result.reason) == (
         "UNKNOWN",
         "the time budget of 5 s ran out in its sweep",
     )
 
 
 def test_what_is_broken_is_not_searched(monkeypatch):
-    clock = Clock(monkeypatch, sweep="BROKEN")
-    assert len(list(gate(all_pairs(ONE), clock.make, Budget(), 1000))) == 3
-    clock = Clock(monkeypatch)
-    assert len(list(gate(all_pairs(ONE), clock.make, Budget(max_examples=0), 1000))) == 3
+    Clock(monkeypatch, sweep="BROKEN")
+    assert len(list(gate(HERE, all_pairs(ONE), Budget(), 1000))) == 3
+    Clock(monkeypatch)
+    assert len(list(gate(HERE, all_pairs(ONE), Budget(max_examples=0), 1000))) == 3
 
 
-def test_with_time_enough_it_is_the_same_as_without_a_budget():
+@pytest.mark.parametrize("jobs", [0, 1, 2])
+def test_with_time_enough_it_is_the_same_as_without_a_budget(jobs):
     names = ("resume_optimizer_then_scheduler", "roll_back_in_place", LAST_EPOCH, "resumes_mixed")
-    pairs = all_pairs(STEP, Subject("halving", Halving), names=names)
+    pairs = all_pairs(STEP, ONE, names=names)
     budget = Budget(max_examples=5)
-    plain = last(gate(pairs, session_of, budget))
-    within = last(gate(pairs, session_of, budget, 600))
+    plain = last(gate(HERE, pairs, budget))
+    within = last(gate(Checker(Settings(), jobs), pairs, budget, 600))
     assert [untimed(plain[i]) for i in plain] == [untimed(within[i]) for i in sorted(within)]
     assert {plain[i].verdict for i in plain} == {"HOLDS", "BROKEN"}
-
-
-def session_of(subject, budget, examples):
-    return SubjectSession(subject, (), budget, examples=examples)
 
 
 def untimed(result):
@@ -231,41 +232,52 @@ def some(explorer, count):
     return [next(explorer) for _ in range(count)]
 
 
-def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken():
+@pytest.fixture
+def examples(monkeypatch):
+    """The database of an explorer, in memory."""
+    kept = Examples(InMemoryExampleDatabase())
+    monkeypatch.setattr("harness.engine.ordering.Examples.here", lambda: kept)
+    return kept
+
+
+EXPLORER = Checker(Settings(examples=True), jobs=0)
+
+
+def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken(examples, monkeypatch):
     seeds = []
 
-    def make(subject, budget, examples):
+    def session(subject, names, budget, **settings):
         seeds.append(budget.seed)
-        return SubjectSession(subject, (), budget, examples=examples)
+        return SubjectSession(subject, names, budget, **settings)
 
-    examples = Examples(InMemoryExampleDatabase())
+    monkeypatch.setattr("harness.engine.ordering.SubjectSession", session)
     pairs = all_pairs(STEP, names=(NAMES[0], LAST_EPOCH))
-    explorer = explore(pairs, make, Budget(max_examples=2, seed=40), examples)
-    found = some(explorer, 4)
+    found = some(explore(EXPLORER, pairs, Budget(max_examples=2, seed=40)), 4)
     assert seeds == [40, 41, 42]
-    assert [(index, result.verdict) for index, result in found] == [
+    assert [(one.index, one.result.verdict) for one in found] == [
         (0, "HOLDS"), (1, "BROKEN"), (0, "HOLDS"), (0, "HOLDS"),
     ]  # fmt: skip
-    traces = [result.tally.traces for index, result in found if index == 0]
+    traces = [one.result.tally.traces for one in found if one.index == 0]
     assert traces[0] < traces[1] < traces[2]
-    only_broken = explore(pairs[1:], make, Budget(max_examples=2), examples)
-    assert [result.verdict for _, result in only_broken] == ["BROKEN"]
+    only_broken = explore(EXPLORER, pairs[1:], Budget(max_examples=2))
+    assert [one.result.verdict for one in only_broken] == ["BROKEN"]
 
 
-def test_what_was_found_is_tried_first_the_next_time_and_forgotten_when_it_holds():
-    examples = Examples(InMemoryExampleDatabase())
+def test_what_was_found_is_tried_first_the_next_time_and_forgotten_when_it_holds(examples):
     pairs = all_pairs(STEP, names=(LAST_EPOCH,))
-    [(_, first)] = explore(pairs, session_of, Budget(max_examples=2), examples)
-    assert first.counterexample.found.by == "sweep"
+    [first] = explore(EXPLORER, pairs, Budget(max_examples=2))
+    found = first.result.counterexample
+    assert found.found.by == "sweep"
     assert list(map(str, examples.of("StepLR", LAST_EPOCH))) == [STEP_BUG]
-    [(_, again)] = explore(pairs, session_of, Budget(max_examples=0), examples)
-    assert again.counterexample.found.by == "example"
-    assert again.counterexample == first.counterexample
-    mended = Subject("StepLR", Halving)
-    [(_, result)] = some(explore(all_pairs(mended, names=(LAST_EPOCH,)), session_of,
-                                 Budget(max_examples=0), examples), 1)  # fmt: skip
-    assert result.verdict == "HOLDS"
-    assert examples.of("StepLR", LAST_EPOCH) == []
+    [again] = explore(EXPLORER, pairs, Budget(max_examples=0))
+    assert again.result.counterexample.found.by == "example"
+    assert again.result.counterexample == found
+    examples.save("one", LAST_EPOCH, Trace.parse("train:3 save:a resume:a"))
+    [mended] = some(
+        explore(EXPLORER, all_pairs(ONE, names=(LAST_EPOCH,)), Budget(max_examples=0)), 1
+    )
+    assert mended.result.verdict == "HOLDS"
+    assert examples.of("one", LAST_EPOCH) == []
 
 
 def test_examples_that_are_no_traces_are_forgotten():
@@ -326,8 +338,9 @@ def test_an_explorer_ends_with_its_time_and_reports(tmp_path, harness_command):
 
 
 def test_results_do_not_depend_on_the_order_of_the_pairs():
+    subject = as_subject("torch.optim.lr_scheduler:StepLR", options={"step_size": 3})
     checks = select_checks((*NAMES, "resumes_mixed"))
-    plain = {result.check: untimed(result) for result in check_subject(STEP, checks)}
-    pairs = SubjectSession(STEP)
+    plain = {result.check: untimed(result) for result in check_subject(subject, checks)}
+    pairs = SubjectSession(subject)
     for check in reversed(checks):
         assert untimed(pairs.check(check)) == plain[check.name]

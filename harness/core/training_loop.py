@@ -113,7 +113,11 @@ def describe(error: BaseException) -> str:
 
     ``torch.load(weights_only=True)`` names what it refused late in its message; this is kept.
     """
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    try:
+        text = str(error)
+    except Exception as another:
+        text = f"its text can't be made: {type(another).__name__}"
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
     advice, _, refused = text.partition("WeightsUnpickler error: ")
     if refused:
         text = f"{advice.partition('.')[0]}: {refused}"

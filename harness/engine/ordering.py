@@ -44,7 +44,7 @@ __all__ = ["Checked", "Checker", "Settings", "explore", "gate", "shard_of", "war
 
 Pair: TypeAlias = tuple[NamedSubject, NamedCheck]
 Script: TypeAlias = Callable[[Subject, Check, Result], "str | HarnessError | None"]
-PATIENCE = 15.0
+PATIENCE = 10.0
 """Seconds, in addition to twice the time limit, that a worker may take for one pair."""
 
 
@@ -155,13 +155,15 @@ class Checker:
                     left[task.subject.name] = _without(rest, message)
                 if isinstance(message, (Checked, Rates)):
                     yield message
-                elif isinstance(message, Died) and rest.checks:
-                    index, check = rest.checks[0]
-                    dead = Checked(index, _died(rest, check, message))
-                    left[task.subject.name] = rest = _without(rest, dead)
+                elif isinstance(message, Died):
+                    prepared = message.note or rest.checks != task.checks
+                    lost = rest.checks[:1] if prepared else rest.checks  # all need what killed it
+                    for index, check in lost:
+                        dead = Checked(index, _died(rest, check, message))
+                        left[task.subject.name] = rest = _without(rest, dead)
+                        yield dead
                     if rest.checks:
                         pool.add(rest, first=True)
-                    yield dead
 
 
 def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
@@ -188,6 +190,7 @@ def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Checked | Rat
         if left <= 0:
             yield Checked(index, _out_of_time(task.subject, named))
             continue
+        note("")
         check = named.find()
         limit = min(task.budget.time_limit, left)
         result = session.check(check, replace(task.budget, time_limit=limit))

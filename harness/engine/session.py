@@ -73,7 +73,9 @@ class SubjectSession:
                     lambda bound: self.runners.of(bound, limit.deadline, Tally()),
                     known,
                 )
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a subject may raise anything
             self.refusal = error
 
     def check(self, check: Check, budget: Budget | None = None) -> Result:

@@ -50,6 +50,8 @@ def why_not_decided(error: BaseException, so_far: str) -> str:
     """
     if isinstance(error, HarnessError):
         return str(error)
+    if not isinstance(error, (Exception, SystemExit)):
+        return f"the subject raised {describe(error)}, which ends a program{so_far}"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"error of the harness itself, please report it: {describe(error)} "

@@ -164,7 +164,9 @@ def judge(prepared: Prepared, trials: Trials, question: Question, spent: Spent) 
     started = time.perf_counter()
     try:
         decision = _decide(prepared, trials, question, spent)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a subject may raise anything
         mistaken = isinstance(error, HarnessError) and not isinstance(error, UndecidedError)
         if question.trace is not None and mistaken:
             raise  # the caller gave a trace that can't be run
@@ -191,6 +193,8 @@ def undecided(error: BaseException, so_far: str) -> Decision:
     why = Reason.HARNESS_ERROR
     if isinstance(error, HarnessError):
         why = error.why if isinstance(error, UndecidedError) else Reason.NOT_RUNNABLE
+    elif not isinstance(error, (Exception, SystemExit)):
+        why = Reason.NOT_RUNNABLE
     return Decision(Verdict.UNKNOWN, why, why_not_decided(error, so_far))
 
 

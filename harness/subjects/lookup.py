@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
 from harness.core.errors import SubjectError
 from harness.core.references import full_reference, import_attribute
+from harness.core.training_loop import step_scheduler, step_with_metric
 from harness.subjects.subject import Subject
 from harness.subjects.type_hints import strategies_for
 
@@ -47,7 +50,9 @@ def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None 
     module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
     reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
     options = {**(options or {}), **strategies_for(value, options or ())}
-    return Subject(name.replace(" ", "_"), value, options=options, reference=reference)
+    plateau = isinstance(function, type) and issubclass(function, ReduceLROnPlateau)
+    step = step_with_metric if plateau else step_scheduler
+    return Subject(name.replace(" ", "_"), value, options=options, step=step, reference=reference)
 
 
 def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:

@@ -1,0 +1,134 @@
+"""That nothing a subject does loses a result of another, and that a death is a verdict."""
+
+import json
+import os
+import time
+
+import pytest
+
+from harness.core.verdict import Reason
+from harness.engine.workers import Died, Pool
+
+DIED, STOPPED, LIMIT = Reason.DIED, Reason.NOT_RUNNABLE, Reason.TIME_LIMIT
+ENDS = {
+    "ExitsWith0": (DIED, "it ended its process with status 0"),
+    "ExitsWith7": (DIED, "it ended its process with status 7"),
+    "Segfaults": (DIED, "it was killed by SIGSEGV"),
+    "KillsItself": (DIED, "it was killed by SIGKILL"),
+    "Loops": (DIED, "it did not end in time and was killed"),
+    "DeletesModules": (DIED, ""),
+    "ClosesEverything": (DIED, "it ended its process with status 1"),
+    "Interrupts": (DIED, "it raised KeyboardInterrupt"),
+    "Raises": (STOPPED, "the subject raised BaseException"),
+    "ExitsAGenerator": (STOPPED, "the subject raised GeneratorExit"),
+    "IsCancelled": (STOPPED, "the subject raised CancelledError"),
+    "HangsInC": (LIMIT, "the time limit of 2 s ran out"),
+}
+"""Subjects that can't be checked: the kind of the reason, and a part of it."""
+OTHERS = {
+    "RunsOutOfMemory": {"UNKNOWN"},
+    "RaisesUnprintable": {"HOLDS"},
+    "Recurses": {"BROKEN", "HOLDS"},
+    "Forks": {"HOLDS", "UNKNOWN"},
+    "PatchesTorch": {"BROKEN", "HOLDS"},
+    "LeavesAThread": {"HOLDS"},
+    "ReplacesStdout": {"HOLDS"},
+    "WritesALot": {"HOLDS"},
+}
+"""Subjects that can be checked, or that a limit stops: the verdicts that they may get."""
+CHECKS = ("resume_optimizer_then_scheduler", "resume_by_pickle")
+
+
+def checked(command, tmp_path, *names, jobs=2):
+    """The exit status and the results of a run, by subject and check."""
+    subjects = [f"hostile_subjects:{name}" for name in names]
+    status, *_ = command(
+        "check", *subjects, "--jobs", jobs, "--max-examples", 0, "--time-limit", 2,
+        *(f"--check={name}" for name in CHECKS), "--json", tmp_path / "out.json",
+    )  # fmt: skip
+    data = json.loads((tmp_path / "out.json").read_text())
+    assert data["complete"]
+    assert len(data["results"]) == len(names) * len(CHECKS)
+    for row in data["results"]:
+        row.pop("seconds")
+        if row["counterexample"]:
+            row["counterexample"]["found"].pop("seconds")
+    return status, {(row["subject"], row["check"]): row for row in data["results"]}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {}
+
+
+@pytest.mark.parametrize("bad", [*ENDS, *OTHERS])
+def test_what_a_subject_does_loses_no_result_of_another(command, tmp_path, alone, bad):
+    if not alone:
+        alone.update(checked(command, tmp_path, "Good", "Also")[1])
+        assert {row["verdict"] for row in alone.values()} == {"HOLDS"}
+    status, rows = checked(command, tmp_path, "Good", bad, "Also")
+    for key, row in alone.items():
+        assert rows.pop(key) == row
+    verdicts = {row["verdict"] for row in rows.values()}
+    if bad in ENDS:
+        why, reason = ENDS[bad]
+        assert (status, verdicts) == (2, {"UNKNOWN"})
+        assert {row["why"] for row in rows.values()} == {why}
+        assert all(reason in row["reason"] for row in rows.values())
+    else:
+        assert verdicts <= OTHERS[bad]
+        assert status == (1 if "BROKEN" in verdicts else 2 if "UNKNOWN" in verdicts else 0)
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 4])
+def test_the_results_do_not_depend_on_the_number_of_workers(command, tmp_path, jobs):
+    names = ("Good", "IsCancelled", "Also")
+    assert checked(command, tmp_path, *names, jobs=jobs) == checked(command, tmp_path, *names)
+
+
+def test_after_a_death_the_other_pairs_are_checked(command, tmp_path):
+    """`ExitsAtAPickle` ends the process only when it is pickled."""
+    status, rows = checked(command, tmp_path, "ExitsAtAPickle")
+    assert status == 2
+    found = {check: row["verdict"] for (_, check), row in rows.items()}
+    assert found == {"resume_optimizer_then_scheduler": "HOLDS", "resume_by_pickle": "UNKNOWN"}
+    reason = rows["ExitsAtAPickle", "resume_by_pickle"]["reason"]
+    assert "status 3 in the trace gamma=" in reason or "status 3 in the trace save:a" in reason
+
+
+# ------------------------------------------------------------------------------- the pool
+
+
+def work(task, tell):
+    tell.note(f"at {task}")
+    if task == "exit":
+        os._exit(5)
+    if task == "fork" and not os.fork():
+        tell("from a child")
+    if task == "wait":
+        time.sleep(60)
+    tell(task)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_pool_loses_no_message(method, jobs):
+    with Pool(work, jobs, 2.0, method=method) as pool:
+        for task in ("one", "exit", "fork", "two", "wait", "three"):
+            pool.add(task)
+        told = sorted((task, message) for task, message in pool if message != task)
+    assert told == [
+        ("exit", Died("it ended its process with status 5", "at exit")),
+        ("wait", Died("it did not end in time and was killed", "at wait")),
+    ]
+
+
+def test_leaving_a_pool_kills_its_workers():
+    with Pool(work, 2, 100.0) as pool:
+        for task in ("wait", "one"):
+            pool.add(task)
+        assert next(iter(pool)) == ("one", "one")
+        [pid] = [running.process.pid for running in pool.running if running.task == "wait"]
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
