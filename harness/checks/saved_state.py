@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 
+from harness.checks.transports import save_live
 from harness.core.check import state_check
 from harness.core.operations import BY_HAND
-from harness.core.training_loop import (
-    plain,
-    save_live,
-    snapshot,
-)
+from harness.core.training_loop import plain, snapshot
 
 
 @state_check(at="save", compares="trajectory")

@@ -37,6 +37,7 @@ class Check:
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
+    load: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     own_name: str = ""
     own_doc: str = ""
 
@@ -46,7 +47,7 @@ class Check:
         return self.own_name or self.function.__name__
 
     def variant(self, name: str, doc: str, **changes: Any) -> Check:
-        """A check with the same route at another moment.
+        """A check with the same route at another moment or with another transport.
 
         `doc` is its promise; `changes` are the fields that differ.
         """
@@ -113,6 +114,7 @@ def resume_check(
     *,
     at: str = ...,
     save: Callable[..., dict[str, Any]] = ...,
+    load: Callable[[dict[str, Any]], dict[str, Any]] | None = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
     about: str = ...,
@@ -132,6 +134,7 @@ def resume_check(
     *,
     at: str = "resume",
     save: Callable[..., dict[str, Any]] = save_checkpoint,
+    load: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
@@ -152,6 +155,9 @@ def resume_check(
         the live objects) or ``save`` (right after every save).
     save : callable
         ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict.
+    load : callable, optional
+        ``load(checkpoint)`` turns what `save` returned into what the function resumes from, if
+        that is not the same. An exception of it is a failed resume.
     default : bool
         Whether it runs when no checks are named.
     needs : tuple of str
@@ -205,7 +211,7 @@ def resume_check(
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
                 from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
-                mixes=mixes,
+                mixes=mixes, load=load,
             ),
         )  # fmt: skip
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
-import pickle
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -163,38 +161,6 @@ def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any
         "parameters": snapshot(parameters_of(optimizer)),
         "epoch": epoch,
     }
-
-
-def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy the optimizer's state and the epoch; the scheduler is not saved."""
-    return {
-        "optimizer": snapshot(optimizer.state_dict()),
-        "parameters": snapshot(parameters_of(optimizer)),
-        "epoch": epoch,
-    }
-
-
-def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the states of both with ``torch.save``."""
-    file = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
-    return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
-
-
-def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy optimizer and scheduler together with ``copy.deepcopy``."""
-    return {"pair": copy.deepcopy((optimizer, scheduler))}
-
-
-def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Pickle optimizer and scheduler together."""
-    return {"pickle": pickle.dumps((optimizer, scheduler))}
-
-
-def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
-    state = scheduler.state_dict()
-    return {"kept": state, "then": plain(state)}
 
 
 def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:

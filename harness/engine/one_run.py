@@ -261,6 +261,8 @@ class TraceRun:
 
     def _call_for_pair(self, check: Check, checkpoint: dict[str, Any]) -> None:
         try:
+            if check.load is not None:
+                checkpoint = check.load(checkpoint)
             pair = self._call(check, checkpoint)
         except (Exception, SystemExit) as error:
             self._raised(error, self._expected())

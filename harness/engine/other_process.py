@@ -208,7 +208,8 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
     route = source.paste(check.function)
-    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": "checkpoint"}
+    checkpoint = f"{source.name(check.load)}(checkpoint)" if check.load else "checkpoint"
+    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": checkpoint}
     arguments = ", ".join(given[name] for name in check.parameters)
     step_it, resume, there = map(source.own, ("step_it", "resume", "there"))
     return there, [
