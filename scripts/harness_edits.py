@@ -191,7 +191,7 @@ def look_only_after_steps(original, self, slot, route):
 # -------------------------------------------------------------------- the uninterrupted run
 
 
-@edit("engine.runner:Runner.start", CORRECT)
+@edit("engine.one_run:Runner.start", CORRECT)
 def let_the_two_runs_share_their_scheduler(original, self):
     optimizer, scheduler = original(self)
     self.shared = getattr(self, "shared", scheduler)
@@ -199,7 +199,7 @@ def let_the_two_runs_share_their_scheduler(original, self):
 
 
 @edit(
-    "engine.runner:Runner.reference",
+    "engine.one_run:Runner.reference",
     "test_run.py::test_references_are_reused_where_one_begins_with_another",
 )
 def take_any_uninterrupted_run_that_is_long_enough(original, self, path):
@@ -418,7 +418,7 @@ def excuse_any_failure_if_a_scheduler_that_does_nothing_also_fails(original, *ar
     return True
 
 
-@edit("engine.runner:Runner.check_time", "test_run.py::test_a_run_stops_at_the_deadline")
+@edit("engine.one_run:Runner.check_time", "test_run.py::test_a_run_stops_at_the_deadline")
 def ignore_the_deadline(original, self):
     pass
 

@@ -10,7 +10,7 @@ from harness import Term, Trace, metrics, write_script
 from harness.core.errors import SubjectError
 from harness.core.literals import format_value
 from harness.core.operations import Operation
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.optimizers import group_count
 from lr_schedules.callables import Decay, Fading, Swinging, decay_method

@@ -30,7 +30,7 @@ from harness.core.operations import (
     unpath,
 )
 from harness.engine import option_sets as cases
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, events
 

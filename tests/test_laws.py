@@ -11,7 +11,8 @@ from harness import Trace, TraceError
 from harness.checks.registry import HERE, as_check
 from harness.core.operations import branches
 from harness.core.training_loop import observe
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
+from harness.engine.runs import run_trace
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 
@@ -33,10 +34,9 @@ def observations(monkeypatch, subject, check, trace):
         seen.append(observe(optimizer, scheduler))
         return seen[-1]
 
-    for module in ("runner", "one_run"):
-        monkeypatch.setattr(f"harness.engine.{module}.observe", noting)
+    monkeypatch.setattr("harness.engine.one_run.observe", noting)
     runner = Runner(subject.bind({}))
-    outcome = runner.run(check, trace)
+    outcome = run_trace(runner, check, trace)
     return seen, outcome, vars(runner.tally)
 
 

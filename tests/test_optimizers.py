@@ -18,8 +18,8 @@ from harness.core.operations import optimizer_step
 from harness.core.result import Budget
 from harness.core.training_loop import observe
 from harness.core.verdict import Verdict
+from harness.engine.one_run import Runner
 from harness.engine.option_sets import lacking
-from harness.engine.runner import Runner
 from harness.engine.session import check_subject
 from harness.engine.trials import do_nothing
 from harness.subjects.drawn_options import draw_options

@@ -11,7 +11,8 @@ from harness import Subject, Trace, replay, resume_check
 from harness.checks.registry import as_check
 from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
-from harness.engine.runner import Runner, run_to_the_end
+from harness.engine.one_run import Runner
+from harness.engine.runs import run_to_the_end
 from harness.report.picture import STYLES, figure_of, picture_of, trajectory
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of

@@ -18,7 +18,8 @@ from harness import (
 from harness.checks.registry import CHECKS, as_check
 from harness.core.errors import TimeLimit
 from harness.core.operations import branches, unpath
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
+from harness.engine.runs import run_trace
 
 PLAIN = "resume_optimizer_then_scheduler"
 
@@ -27,7 +28,7 @@ BY_NAME = {check.name: check for check in CHECKS}
 
 def run(subject, check, trace, **options):
     runner = Runner(subject.bind({}), **options)
-    return runner.run(as_check(check), Trace.parse(trace)), runner.tally
+    return run_trace(runner, as_check(check), Trace.parse(trace)), runner.tally
 
 
 @given(traces())
@@ -51,7 +52,7 @@ def test_the_path_to_the_present_has_no_gaps(trace):
 @settings(max_examples=25)
 def test_a_trace_without_resumes_equals_its_uninterrupted_run(trace):
     check = BY_NAME["saving_changes_nothing"]
-    outcome = Runner(faulty.COUNTER.bind({})).run(check, Trace(trace.operations))
+    outcome = run_trace(Runner(faulty.COUNTER.bind({})), check, Trace(trace.operations))
     assert outcome.broken is None
     assert outcome.ended == ""
 

@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler, swa_utils
 from harness import check_subject
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.ledger import Ledger, version_of
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
 from harness.subjects.registered import shipped_failures
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS

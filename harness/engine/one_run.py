@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.checks.registry import routes
 from harness.core.check import Check
-from harness.core.errors import CheckError
+from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.operations import (
     LETTER,
     STEPS,
+    branches,
     epochs,
     gradients,
     groups_added,
     perform,
+    unpath,
     with_groups,
 )
-from harness.core.run import Difference, same
+from harness.core.run import Difference, Observation, Role, Run, Seen, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import (
     StateRefused,
@@ -28,23 +33,19 @@ from harness.core.training_loop import (
     plain,
     restore_parameters,
     snapshot,
+    step_scheduler,
 )
+from harness.subjects.subject import Bound
 
-if TYPE_CHECKING:
-    from harness.engine.runner import Runner
-from collections.abc import Sequence
-
-from harness.core.operations import unpath
-from harness.core.run import Observation, Role, Run, Seen
-
-__all__ = ["Outcome", "Reference", "Slot", "Stop", "TraceRun"]
+__all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run of one trace showed; `ended` says why it stopped before the end, if it did.
 
-    `refused` says whether it stopped because the state can't be saved in the check's format.
+    `refused` says whether it stopped because the state can't be saved in the check's format, and
+    `apart` whether it did because even the uninterrupted run differs in another process.
     `reading` is the contract that it followed, if options changed
     (see `harness.checks.changed_options`).
     """
@@ -52,6 +53,7 @@ class Outcome:
     broken: Difference | None = None
     ended: str = ""
     refused: bool = False
+    apart: bool = False
     reading: str = ""
 
 
@@ -104,24 +106,115 @@ class Stop(Exception):
         self.outcome = outcome
 
 
-class TraceRun:
-    """One run of one trace."""
+MAX_REFERENCES = 200
+
+
+class Runner:
+    """What the runs of one bound subject share: its uninterrupted runs, the count, the time limit.
+
+    `deadline` is a reading of ``time.monotonic()`` after which a run ends with
+    `TimeLimit`. `weights` says whether weights are compared at all. `resume_python` is
+    the interpreter for what runs in another process; empty means this one.
+    """
 
     def __init__(
         self,
-        runner: Runner,
-        check: Check,
-        trace: Trace,
-        routes: list[Check],
-        references: list[Reference],
+        bound: Bound,
+        *,
+        deadline: float = math.inf,
+        weights: bool = True,
+        resume_python: str = "",
     ) -> None:
+        self.bound = bound
+        self.deadline = deadline
+        self.weights = weights
+        self.resume_python = resume_python
+        self.texts: dict[Check, str] = {}
+        """The module that is sent to another process, for each check."""
+        self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
+        """Uninterrupted runs in the other process, by check and path."""
+        self.tally = Tally()
+        self._references: dict[str, Reference] = {}
+
+    def start(self) -> tuple[Any, Any]:
+        """A new optimizer and a new scheduler.
+
+        Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
+        """
+        name = self.bound.subject.name
+        optimizer = self._make("optimizer", self.bound.new_optimizer)
+        if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
+            raise SubjectError(
+                f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
+            )
+        scheduler = self._make("build", self.bound.build, optimizer)
+        if self.bound.subject.step is step_scheduler and not hasattr(scheduler, "step"):
+            raise SubjectError(
+                f"subject {name}: build must return a scheduler, with a step() "
+                f"(got {scheduler!r:.80})"
+            )
+        return optimizer, scheduler
+
+    def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise SubjectError(
+                f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
+            ) from error
+
+    def reference(self, path: str) -> Reference:
+        """The uninterrupted run along `path`; run from scratch unless it was run before."""
+        for known in self._references.values():
+            if known.path.startswith(path):
+                return known
+        if len(self._references) >= MAX_REFERENCES:
+            self._references.clear()
+        reference = self._references[path] = self._uninterrupted(path)
+        return reference
+
+    def _uninterrupted(self, path: str) -> Reference:
+        self.check_time()
+        optimizer, scheduler = self.start()
+        step = self.bound.step
+        seen = [self._make("reading the optimizer", observe, optimizer, scheduler)]
+        index = epoch = 0
+        try:
+            for letter in path:
+                index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
+                seen.append(observe(optimizer, scheduler))
+        except (Exception, SystemExit) as error:
+            return Reference(path, seen, describe(error))
+        return Reference(path, seen)
+
+    def references(self, trace: Trace) -> list[Reference]:
+        """The uninterrupted run to compare each operation of `trace` with."""
+        paths = branches(trace.operations)
+        by_path = {path: self.reference(path) for path in sorted(set(paths), key=len, reverse=True)}
+        return [by_path[path] for path in paths]
+
+    def begin(self, tally: Tally, deadline: float) -> None:
+        """From now on, count in `tally` and end at `deadline`."""
+        self.tally = tally
+        self.deadline = deadline
+
+    def check_time(self) -> None:
+        """Raise `TimeLimit` after the deadline."""
+        if time.monotonic() > self.deadline:
+            raise TimeLimit
+
+
+class TraceRun:
+    """One run of one trace that `check` can run."""
+
+    def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
         self.runner = runner
         self.bound = runner.bound
         self.tally = runner.tally
         self.check = check
         self.trace = trace
-        self.routes = routes
-        self.references = references
+        self.routes = routes(check, trace)
+        self.references = runner.references(trace)
         self.weights = runner.weights
         self.operation = 0
         self.made = 0

@@ -29,8 +29,8 @@ from harness.core.run import same
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason
+from harness.engine.one_run import Runner
 from harness.engine.option_changes import changes
-from harness.engine.runner import Runner
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
 

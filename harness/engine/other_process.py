@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -41,14 +41,11 @@ from harness.core.operations import (
 from harness.core.run import Difference, same
 from harness.core.training_loop import describe, differences
 from harness.engine import other_process_main as elsewhere
-from harness.engine.one_run import Outcome, Slot, Stop, TraceRun
+from harness.engine.one_run import Outcome, Runner, Slot, Stop, TraceRun
 from harness.engine.other_process_main import pack, unpack
 from harness.subjects.pasted_subject import bindings, step_call
 from harness.subjects.source_code import Imports, Source
 from harness.subjects.subject import Bound
-
-if TYPE_CHECKING:
-    from harness.engine.runner import Runner
 
 STARTS_IN = 120.0
 """Seconds for another Python to start, and to import torch."""
@@ -383,8 +380,8 @@ class RunElsewhere(TraceRun):
         other = "in another process"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
-        self.runner.apart = f"the schedule itself differs {other}, without any resume: {how}"
-        raise Stop(Outcome(ended=self.runner.apart))
+        text = f"the schedule itself differs {other}, without any resume: {how}"
+        raise Stop(Outcome(ended=text, apart=True))
 
 
 def letters(operation: Operation) -> str:

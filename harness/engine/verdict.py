@@ -23,7 +23,6 @@ from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
-from harness.engine.counterexample import counterexample
 from harness.engine.option_sets import Prepared, find_untried, lacking
 from harness.engine.search import Examples, Hit, find, neighbours, simplify
 from harness.engine.trials import OF_THE_OPTIMIZER, Trials, why_not_decided
@@ -77,7 +76,7 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     if broken is None or not trials.breaks(trace):
         ended = f" ({outcome.ended})" if outcome.ended else ""
         return Replayed(entry, None, f"its trace holds{ended}")
-    found = counterexample(trials, trace, broken)
+    found = trials.counterexample(trace, broken)
     if trace.until(broken.operation, broken.step) != trace:
         return Replayed(entry, found, "it breaks sooner, its trace is too long")
     smaller = (candidate for candidate in neighbours(trace) if trials.breaks(candidate))
@@ -242,7 +241,7 @@ def _refusal(prepared: Prepared, trials: Trials) -> str:
     steps = Operation("train", count=min(first.epochs, 3))
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
     with trials.limit.on():
-        outcome = trials.runner(first.bound).run(trials.check, trace)
+        outcome = trials.run(trace)
     return outcome.ended if outcome.refused else ""
 
 
@@ -252,7 +251,7 @@ def _by_trace(trials: Trials, trace: Trace) -> Decision:
     if outcome.broken and trials.blames_weights(trace):
         outcome = trials.twice(trace, count=True)
     if outcome.broken is not None:
-        found = counterexample(trials, trace, outcome.broken)
+        found = trials.counterexample(trace, outcome.broken)
         return Decision(Verdict.BROKEN, reason=trials.note(), counterexample=found)
     if outcome.ended:
         raise UndecidedError(outcome.ended)
@@ -321,7 +320,7 @@ def _without_entry(
         found = told.found
         if found is None or not told.minimal:
             trace = simplify(trials, trials.cut(told.entry.trace), question.budget.seed)
-            found = counterexample(trials, trace, None, spent.found(FoundBy.SWEEP, trials))
+            found = trials.counterexample(trace, None, spent.found(FoundBy.SWEEP, trials))
         version, entry = version_of(torch.__version__), told.entry
         reason = (
             f"{entry.place} has this failure, but only for torch '{entry.torch}': "
@@ -364,7 +363,7 @@ def _search(
     if examples is not None:
         examples.save(trials.subject.name, trials.check.name, hit.trace)
     trace = simplify(trials, hit.trace, budget.seed, known)
-    shown = counterexample(trials, trace, None, found)
+    shown = trials.counterexample(trace, None, found)
     if examples is not None and shown.trace != hit.trace:
         examples.save(trials.subject.name, trials.check.name, shown.trace)
         examples.forget(trials.subject.name, trials.check.name, hit.trace)
@@ -377,7 +376,7 @@ def _require_something_tried(trials: Trials) -> None:
         raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
     if trials.tally.traces and trials.tally.steps and trials.tried():
         return
-    text = trials.runners.apart or "nothing was tried: the uninterrupted run is too short"
+    text = trials.notes.apart or "nothing was tried: the uninterrupted run is too short"
     if trials.check.changes_options:
         text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)
