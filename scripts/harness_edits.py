@@ -118,10 +118,10 @@ def install(number: int) -> None:
 
 HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay")
 GROUPS = "test_loop.py::test_an_observation_holds_every_group"
-CORRECT = "test_check.py::test_correct_schedulers_raise_no_alarm"
-SHOWS = "test_run.py::test_a_break_is_found_where_it_shows"
-RECORD = "test_selftest.py::test_the_trace_of_a_record_breaks_its_check_and_not_the_repair"
-EVENT = "test_events.py::test_each_fault_of_an_event_is_found_through_that_event_alone"
+CORRECT = "engine/test_check.py::test_correct_schedulers_raise_no_alarm"
+SHOWS = "engine/test_one_run.py::test_a_break_is_found_where_it_shows"
+RECORD = "engine/test_selftest.py::test_the_trace_of_a_record_breaks_its_check_and_not_the_repair"
+EVENT = "engine/test_events.py::test_each_fault_of_an_event_is_found_through_that_event_alone"
 OUTCOMES = "test_pytest_plugin.py::test_each_verdict_has_its_outcome"
 
 # ------------------------------------------------------------------------ what is compared
@@ -167,7 +167,8 @@ def treat_a_tensor_like_a_float(original, value):
 
 
 @edit(
-    "engine.one_run:TraceRun._differs", "test_run.py::test_every_group_and_the_weights_are_compared"
+    "engine.one_run:TraceRun._differs",
+    "engine/test_one_run.py::test_every_group_and_the_weights_are_compared",
 )
 def leave_out_the_weights(original, self, expected, seen):
     original(self, {**expected, "weights": []}, {**seen, "weights": []})
@@ -200,7 +201,7 @@ def let_the_two_runs_share_their_scheduler(original, self):
 
 @edit(
     "engine.one_run:Runner.reference",
-    "test_run.py::test_references_are_reused_where_one_begins_with_another",
+    "engine/test_one_run.py::test_references_are_reused_where_one_begins_with_another",
 )
 def take_any_uninterrupted_run_that_is_long_enough(original, self, path):
     known = (run for run in self._references.values() if len(run.path) >= len(path))
@@ -232,7 +233,7 @@ def do_not_restore_the_weights(original, optimizer, checkpoint):
 
 @edit(
     "core.training_loop:snapshot",
-    "test_run.py::test_each_resume_gets_its_own_copy_of_the_checkpoint",
+    "engine/test_one_run.py::test_each_resume_gets_its_own_copy_of_the_checkpoint",
 )
 def drop_the_deep_copy(original, value):
     return value
@@ -262,7 +263,7 @@ def resume_without_the_groups_that_were_added(original, path):
 
 @edit(
     "engine.one_run:TraceRun._steps",
-    "test_events.py::test_a_resumed_run_ends_where_the_uninterrupted_one_does",
+    "engine/test_events.py::test_a_resumed_run_ends_where_the_uninterrupted_one_does",
 )
 def let_a_resumed_run_go_on_after_the_schedule_ends(original, self, letter, count):
     from harness.engine.one_run import Stop
@@ -317,7 +318,7 @@ def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
 
 @edit(
     "engine.sweep:sweep",
-    "test_sweep.py::test_every_epoch_is_a_save_point_the_first_and_the_last_too",
+    "engine/test_sweep.py::test_every_epoch_is_a_save_point_the_first_and_the_last_too",
 )
 def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
     return original(replace(check, from_epoch=check.from_epoch + 1), epochs, beyond)
@@ -325,32 +326,38 @@ def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
 
 @edit(
     "engine.sweep:sweep",
-    "test_check.py::test_a_fault_of_the_second_resume_is_found_by_the_sweep",
+    "engine/test_check.py::test_a_fault_of_the_second_resume_is_found_by_the_sweep",
 )
 def resume_once(original, check, epochs, beyond=0):
     for operations in original(check, epochs, beyond):
         yield tuple(operation for operation in operations if operation.slot != "b")
 
 
-@edit("engine.machine:draw_operations", "test_machine.py::test_the_same_seed_draws_the_same_traces")
+@edit(
+    "engine.machine:draw_operations",
+    "engine/test_machine.py::test_the_same_seed_draws_the_same_traces",
+)
 def ignore_the_seed(original, plan, max_examples, seed_number):
     return original(plan, max_examples, 0)
 
 
 @edit(
     "engine.machine:without_local_constants",
-    "test_machine.py::test_the_same_seed_draws_the_same_traces_whatever_is_imported",
+    "engine/test_machine.py::test_the_same_seed_draws_the_same_traces_whatever_is_imported",
 )
 def draw_from_the_numbers_of_local_modules(original):
     return contextlib.nullcontext()
 
 
-@edit("engine.search:drawn_traces", "test_check.py::test_the_search_finds_what_the_sweep_cannot")
+@edit(
+    "engine.search:drawn_traces",
+    "engine/test_check.py::test_the_search_finds_what_the_sweep_cannot",
+)
 def search_nothing(original, *args):
     return ()
 
 
-@edit("engine.sweep:sweep_pairs", "test_sweep.py::test_every_way_follows_every_other")
+@edit("engine.sweep:sweep_pairs", "engine/test_sweep.py::test_every_way_follows_every_other")
 def mix_each_way_only_with_itself(original, ways, epochs):
     for operations in original(ways, epochs):
         if len({operation.check for operation in operations if operation.check}) == 1:
@@ -359,13 +366,13 @@ def mix_each_way_only_with_itself(original, ways, epochs):
 
 @edit(
     "engine.search:minimise",
-    "test_minimise.py::test_what_comes_out_breaks_and_nothing_smaller_does",
+    "engine/test_search.py::test_what_comes_out_breaks_and_nothing_smaller_does",
 )
 def let_minimise_return_its_input(original, trace, breaks):
     return trace
 
 
-@edit("engine.search:_merge", "test_minimise.py::test_neighbours_are_all_there_is")
+@edit("engine.search:_merge", "engine/test_search.py::test_neighbours_are_all_there_is")
 def merge_nothing(original, first, second):
     return None
 
@@ -373,19 +380,24 @@ def merge_nothing(original, first, second):
 # -------------------------------------------------------------------------------- verdicts
 
 
-@edit("engine.one_run:TraceRun._raised", "test_run.py::test_an_exception_of_the_subject_is_shown")
+@edit(
+    "engine.one_run:TraceRun._raised",
+    "engine/test_one_run.py::test_an_exception_of_the_subject_is_shown",
+)
 def swallow_the_subjects_exception(original, self, error, expected):
     pass
 
 
-@edit("engine.verdict:_require_something_tried", "test_check.py::test_nothing_tried_is_no_hold")
+@edit(
+    "engine.verdict:_require_something_tried", "engine/test_check.py::test_nothing_tried_is_no_hold"
+)
 def report_HOLDS_on_an_empty_run(original, trials):
     pass
 
 
 @edit(
     "engine.verdict:undecided",
-    "test_check.py::test_an_error_of_the_harness_is_unknown_and_says_where",
+    "engine/test_check.py::test_an_error_of_the_harness_is_unknown_and_says_where",
 )
 def report_HOLDS_for_an_error_of_the_harness(original, error, so_far):
     from harness.core.verdict import Verdict
@@ -396,7 +408,7 @@ def report_HOLDS_for_an_error_of_the_harness(original, error, so_far):
 
 @edit(
     "engine.option_sets:same",
-    "test_check.py::test_what_does_not_depend_on_the_steps_alone_is_unknown",
+    "engine/test_check.py::test_what_does_not_depend_on_the_steps_alone_is_unknown",
 )
 def accept_a_schedule_that_depends_on_the_clock(original, expected, actual):
     return True
@@ -404,7 +416,7 @@ def accept_a_schedule_that_depends_on_the_clock(original, expected, actual):
 
 @edit(
     "engine.trials:Trials.blames_weights",
-    "test_check.py::test_what_the_optimizer_raises_is_not_charged_to_the_scheduler",
+    "engine/test_check.py::test_what_the_optimizer_raises_is_not_charged_to_the_scheduler",
 )
 def blame_the_scheduler_for_the_faults_of_the_optimizer(original, self, trace):
     return False
@@ -412,18 +424,20 @@ def blame_the_scheduler_for_the_faults_of_the_optimizer(original, self, trace):
 
 @edit(
     "engine.trials:excuses",
-    "test_check.py::test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks",
+    "engine/test_check.py::test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks",
 )
 def excuse_any_failure_if_a_scheduler_that_does_nothing_also_fails(original, *args):
     return True
 
 
-@edit("engine.one_run:Runner.check_time", "test_run.py::test_a_run_stops_at_the_deadline")
+@edit(
+    "engine.one_run:Runner.check_time", "engine/test_one_run.py::test_a_run_stops_at_the_deadline"
+)
 def ignore_the_deadline(original, self):
     pass
 
 
-@edit("engine.verdict:_declined", "test_check.py::test_declined_checks_have_their_reason")
+@edit("engine.verdict:_declined", "engine/test_check.py::test_declined_checks_have_their_reason")
 def decline_nothing(original, *args):
     from harness.core.verdict import Reason
 
@@ -504,12 +518,14 @@ def write_scripts_that_always_exit_with_0(original, *args, **kwargs):
     return f"{original(*args, **kwargs)}\nexit_status = 0\n"
 
 
-@edit("engine.selftest:Trial.exact", "test_selftest.py::test_a_false_alarm_is_said")
+@edit("engine.selftest:Trial.exact", "engine/test_selftest.py::test_a_false_alarm_is_said")
 def take_a_false_alarm_for_exact(original, self):
     return not (self.missed or self.unknown or self.problems)
 
 
-@edit("engine.selftest:Trial.missed", "test_selftest.py::test_a_fault_that_is_missed_is_said")
+@edit(
+    "engine.selftest:Trial.missed", "engine/test_selftest.py::test_a_fault_that_is_missed_is_said"
+)
 def take_a_missed_fault_for_exact(original, self):
     return ()
 
@@ -549,7 +565,7 @@ def write_a_file_in_place(original, path, content):
     path.write_bytes(content)
 
 
-@edit("engine.ordering:gate", "test_profiles.py::test_what_was_not_got_to_is_said")
+@edit("engine.ordering:gate", "engine/test_ordering.py::test_what_was_not_got_to_is_said")
 def report_HOLDS_for_a_pair_that_the_time_budget_did_not_reach(original, *args, **kwargs):
     from harness.core.verdict import Reason, Verdict
 
@@ -558,12 +574,12 @@ def report_HOLDS_for_a_pair_that_the_time_budget_did_not_reach(original, *args, 
         yield index, replace(result, verdict=Verdict.HOLDS) if late else result
 
 
-@edit("engine.ordering:shard_of", "test_profiles.py::test_shards_part_the_pairs")
+@edit("engine.ordering:shard_of", "engine/test_ordering.py::test_shards_part_the_pairs")
 def leave_one_pair_out_of_all_shards(original, pairs, number, count):
     return list(pairs[number::count])
 
 
-@edit("report.result_file:merged", "test_profiles.py::test_what_is_no_whole_run_is_refused")
+@edit("report.result_file:merged", "engine/test_ordering.py::test_what_is_no_whole_run_is_refused")
 def merge_although_a_shard_is_missing(original, files):
     from harness.core.errors import ResultsError
 
@@ -577,20 +593,20 @@ def merge_although_a_shard_is_missing(original, files):
 
 @edit(
     "engine.search:Examples.save",
-    "test_profiles.py::test_an_explorer_that_is_killed_has_kept_what_it_found",
+    "engine/test_ordering.py::test_an_explorer_that_is_killed_has_kept_what_it_found",
 )
 def do_not_save_what_the_explorer_finds(original, self, *args):
     pass
 
 
-@edit("core.guard:_settings", "test_hostile.py::test_what_a_subject_changes_is_as_before")
+@edit("core.guard:_settings", "engine/test_hostile.py::test_what_a_subject_changes_is_as_before")
 def do_not_restore_the_default_dtype_that_a_subject_changed(original):
     import torch
 
     return [setting for setting in original() if setting[0] is not torch.get_default_dtype]
 
 
-@edit("core.guard:Guard.on", "test_hostile.py::test_what_is_printed_is_said_once_a_subject")
+@edit("core.guard:Guard.on", "engine/test_hostile.py::test_what_is_printed_is_said_once_a_subject")
 @contextlib.contextmanager
 def let_a_subjects_output_through(original, self):
     shown = sys.stdout
@@ -631,7 +647,7 @@ def draw_nothing_from_type_hints(original, hint):
 
 @edit(
     "engine.counterexample:_read",
-    "test_attributes.py::test_what_the_methods_of_the_class_do_not_read_is_no_evidence",
+    "engine/test_counterexample.py::test_what_the_methods_of_the_class_do_not_read_is_no_evidence",
 )
 def compare_attributes_that_the_methods_do_not_read(original, kind):
     class Every(set):

@@ -28,7 +28,7 @@ def harmless(original, *args):
 
 
 def test_a_function_that_is_gone_is_a_problem():
-    edit = Edit(harmless, "harness.core.trace:gone", "tests/test_sweep.py")
+    edit = Edit(harmless, "harness.core.trace:gone", "tests/engine/test_sweep.py")
     assert break_harness.problem(edit) == "harness.core.trace:gone is not in the harness"
 
 

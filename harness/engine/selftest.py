@@ -27,7 +27,7 @@ The letters are the checks, listed below the table. The sweep finds most faults.
 the search finds need optimizer and scheduler steps that do not alternate, a way back to an older
 save, or a dict shared by two runs.
 
-The longer tests are in tests/test_proof.py; run them with ``python -m tox run -e proof``:
+The longer tests are in tests/engine/test_proof.py; run them with ``python -m tox run -e proof``:
 
 * *Power.* At the default budget, each of the 68 faults that existed before options were drawn was
   caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats this for all

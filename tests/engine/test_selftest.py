@@ -50,7 +50,7 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     assert replay(fault.control, fault.caught_by[0], fault.trace).verdict != "BROKEN"
 
 
-# What another process saves breaks alone only between two torches: see test_elsewhere.
+# What another process saves breaks alone only between two torches: see test_other_process.
 @pytest.mark.parametrize(
     "check", [check.name for check in CHECKS if check.name != "resume_from_another_process"]
 )

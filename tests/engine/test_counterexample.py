@@ -102,7 +102,7 @@ def test_a_lost_attribute_is_told_in_a_sentence():
 
 def test_it_is_shown_and_written_and_read(command, tmp_path):
     status, printed, _ = command(
-        "check", "test_attributes:OwnCounter", "--check", IN_ORDER, "--json", "x.json"
+        "check", "test_counterexample:OwnCounter", "--check", IN_ORDER, "--json", "x.json"
     )
     assert status == 1
     assert "\n  state           count is 1, and " in printed
