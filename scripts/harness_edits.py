@@ -119,7 +119,7 @@ def install(number: int) -> None:
 HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay")
 GROUPS = "test_loop.py::test_an_observation_holds_every_group"
 CORRECT = "engine/test_check.py::test_correct_schedulers_raise_no_alarm"
-SHOWS = "engine/test_one_run.py::test_a_break_is_found_where_it_shows"
+SHOWS = "test_run.py::test_a_break_is_found_where_it_shows"
 RECORD = "engine/test_selftest.py::test_the_trace_of_a_record_breaks_its_check_and_not_the_repair"
 EVENT = "engine/test_events.py::test_each_fault_of_an_event_is_found_through_that_event_alone"
 OUTCOMES = "test_pytest_plugin.py::test_each_verdict_has_its_outcome"
@@ -168,7 +168,7 @@ def treat_a_tensor_like_a_float(original, value):
 
 @edit(
     "engine.one_run:TraceRun._differs",
-    "engine/test_one_run.py::test_every_group_and_the_weights_are_compared",
+    "test_run.py::test_every_group_and_the_weights_are_compared",
 )
 def leave_out_the_weights(original, self, expected, seen):
     original(self, {**expected, "weights": []}, {**seen, "weights": []})
@@ -201,7 +201,7 @@ def let_the_two_runs_share_their_scheduler(original, self):
 
 @edit(
     "engine.one_run:Runner.reference",
-    "engine/test_one_run.py::test_references_are_reused_where_one_begins_with_another",
+    "test_run.py::test_references_are_reused_where_one_begins_with_another",
 )
 def take_any_uninterrupted_run_that_is_long_enough(original, self, path):
     known = (run for run in self._references.values() if len(run.path) >= len(path))
@@ -233,7 +233,7 @@ def do_not_restore_the_weights(original, optimizer, checkpoint):
 
 @edit(
     "core.training_loop:snapshot",
-    "engine/test_one_run.py::test_each_resume_gets_its_own_copy_of_the_checkpoint",
+    "test_run.py::test_each_resume_gets_its_own_copy_of_the_checkpoint",
 )
 def drop_the_deep_copy(original, value):
     return value
@@ -382,7 +382,7 @@ def merge_nothing(original, first, second):
 
 @edit(
     "engine.one_run:TraceRun._raised",
-    "engine/test_one_run.py::test_an_exception_of_the_subject_is_shown",
+    "test_run.py::test_an_exception_of_the_subject_is_shown",
 )
 def swallow_the_subjects_exception(original, self, error, expected):
     pass
@@ -430,9 +430,7 @@ def excuse_any_failure_if_a_scheduler_that_does_nothing_also_fails(original, *ar
     return True
 
 
-@edit(
-    "engine.one_run:Runner.check_time", "engine/test_one_run.py::test_a_run_stops_at_the_deadline"
-)
+@edit("engine.one_run:Runner.check_time", "test_run.py::test_a_run_stops_at_the_deadline")
 def ignore_the_deadline(original, self):
     pass
 

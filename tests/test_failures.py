@@ -8,7 +8,7 @@ import pytest
 from conftest import served
 from hypothesis import given
 from hypothesis import strategies as st
-from test_counterexample import ForgetsOnLoad, OwnCounter
+from own_counter import ForgetsOnLoad, OwnCounter
 
 from harness import (
     BrokenSchedule,

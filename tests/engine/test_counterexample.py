@@ -1,50 +1,16 @@
 import json
 
 import pytest
+from own_counter import ForgetsOnLoad, OwnCounter, RaisesOnLoad
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, replay
 from harness.core.result import LostAttribute
 from harness.report.result_file import read_results
-from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR
 
 TRACE = "train:2 save:a resume:a train:1"
 IN_ORDER = "resume_optimizer_then_scheduler"
-
-
-class OwnCounter(LRScheduler):
-    """Counts its steps by itself, and saves other things."""
-
-    def __init__(self, optimizer, last_epoch=-1):
-        self.count, self.unread, self.lists = 0, 0, [0]
-        super().__init__(optimizer, last_epoch)
-
-    @property
-    def factor(self):
-        return max(half * 0.5**self.count for half in (1, 0.5))
-
-    def get_lr(self):
-        self.count += 1
-        setattr(self, "unread", self.count)  # noqa: B010 (no method names it)
-        self.lists = [self.count]
-        return [base * self.factor for base in self.base_lrs]
-
-    def state_dict(self):
-        return {"last_epoch": self.last_epoch, "lists": self.lists}
-
-    def load_state_dict(self, state):
-        self.last_epoch = state["last_epoch"]
-
-
-class ForgetsOnLoad(OwnCounter):
-    def state_dict(self):
-        return {**super().state_dict(), "count": self.count}
-
-
-class RaisesOnLoad(OwnCounter):
-    def load_state_dict(self, state):
-        raise ValueError("no")
 
 
 def lost(build, check, trace, **options):
@@ -102,7 +68,7 @@ def test_a_lost_attribute_is_told_in_a_sentence():
 
 def test_it_is_shown_and_written_and_read(command, tmp_path):
     status, printed, _ = command(
-        "check", "test_counterexample:OwnCounter", "--check", IN_ORDER, "--json", "x.json"
+        "check", "own_counter:OwnCounter", "--check", IN_ORDER, "--json", "x.json"
     )
     assert status == 1
     assert "\n  state           count is 1, and " in printed
