@@ -117,10 +117,11 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
             at_save = check is not None and check.at == "save" and operation.kind == "save"
             if way is not None and (operation.kind in BACK or at_save):
                 index, epoch, groups, checkpoints = slots[operation.slot]
+                checkpoint = checkpoints[way.save]
                 has = {
                     "new_optimizer": new_optimizer,
                     "build": build,
-                    "checkpoint": checkpoints[way.save],
+                    "checkpoint": way.load(checkpoint) if way.load else checkpoint,
                     "optimizer": optimizer,
                     "scheduler": scheduler,
                 }
