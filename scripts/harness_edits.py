@@ -317,7 +317,7 @@ def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
 
 
 @edit(
-    "engine.sweep:sweep",
+    "engine.search:sweep",
     "engine/test_sweep.py::test_every_epoch_is_a_save_point_the_first_and_the_last_too",
 )
 def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
@@ -325,7 +325,7 @@ def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
 
 
 @edit(
-    "engine.sweep:sweep",
+    "engine.search:sweep",
     "engine/test_check.py::test_a_fault_of_the_second_resume_is_found_by_the_sweep",
 )
 def resume_once(original, check, epochs, beyond=0):
@@ -357,7 +357,7 @@ def search_nothing(original, *args):
     return ()
 
 
-@edit("engine.sweep:sweep_pairs", "engine/test_sweep.py::test_every_way_follows_every_other")
+@edit("engine.search:sweep_pairs", "engine/test_sweep.py::test_every_way_follows_every_other")
 def mix_each_way_only_with_itself(original, ways, epochs):
     for operations in original(ways, epochs):
         if len({operation.check for operation in operations if operation.check}) == 1:
@@ -460,8 +460,8 @@ def believe_an_entry_that_shows_something_else(original, replay, check):
     "engine.verdict:_without_entry",
     "test_ledger.py::test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range",
 )
-def believe_the_ranges_of_a_ledger(original, prepared, trials, question, spent, replays):
-    return original(prepared, trials, question, spent, ())
+def believe_the_ranges_of_a_ledger(original, trials, question, replays):
+    return original(trials, question, ())
 
 
 @edit(

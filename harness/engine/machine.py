@@ -5,7 +5,7 @@ How the harness looks for a difference:
 1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
    constructor, most of them with an optimizer. Compositions are drawn up to three deep
    (`harness.engine.option_sets`).
-2. Sweep (`harness.engine.sweep`): for three of these sets, every epoch of a plain run is a save
+2. Sweep (`harness.engine.search`): for three of these sets, every epoch of a plain run is a save
    point. Resume there, save and resume again, run on, go back and run on. The sweep also tries
    the rare events. Checks of the state go over all sets.
 3. Search: this state machine draws traces of all operations, first for each way of resuming, then

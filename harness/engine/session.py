@@ -94,12 +94,11 @@ class SubjectSession:
         if self.refusal is not None:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
         names = {self.subject.name, self.subject.reference} - {""}
-        question = Question(
-            check, budget, holding, None, tuple(self.ledger.on(names, check.name, check.reference)),
+        entries = tuple(self.ledger.on(names, check.name, check.reference))
+        result = judge(trials, Question(
+            self.prepared, Spent(self.traces, self.started), budget, holding, None, entries,
             self.search_known, replay_alone, self.examples,
-        )  # fmt: skip
-        spent = Spent(self.traces, self.started)
-        result = judge(self.prepared, trials, question, spent)
+        ))  # fmt: skip
         self.traces += result.tally.traces
         if not replay_alone:
             self.searched[_key(check, budget)] = result
@@ -166,5 +165,5 @@ def replay(
             prepared = prepare_one(bound, runners.of(bound, limit.deadline, Tally()))
     except UndecidedError as error:
         return result_of(Prepared(), trials, undecided(error, limit.so_far()), 0.0)
-    question = Question(check, Budget(time_limit=time_limit), trace=trace)
-    return judge(prepared, trials, question, Spent(0, time.process_time()))
+    spent = Spent(0, time.process_time())
+    return judge(trials, Question(prepared, spent, Budget(time_limit=time_limit), trace=trace))

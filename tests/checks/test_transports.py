@@ -16,7 +16,7 @@ from harness.checks.transports import raise_the_cause, save_distributed, save_js
 from harness.core.operations import optimizer_step
 from harness.core.training_loop import StateRefused, new_sgd
 from harness.engine.option_sets import lacking
-from harness.engine.sweep import sweep
+from harness.engine.search import sweep
 from harness.engine.trials import do_nothing
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
 from lr_schedules.correct import Halving

@@ -14,7 +14,7 @@ from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.check import resume_check
 from harness.core.trace import Trace
 from harness.engine.other_process import Worker, segments, worker_of
-from harness.engine.sweep import sweep
+from harness.engine.search import sweep
 from lr_schedules.controls import Halving
 
 THERE = as_check("resume_in_another_process")

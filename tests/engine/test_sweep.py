@@ -3,7 +3,7 @@ import pytest
 from harness import Trace
 from harness.checks.registry import as_check, select_checks
 from harness.core.operations import epochs, walk
-from harness.engine.sweep import sweep, sweep_pairs
+from harness.engine.search import sweep, sweep_pairs
 
 
 def saved_at(check, length):
