@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import pathlib
 import tempfile
-from typing import Any
+
+from torch.optim import Optimizer
 
 from harness.checks import transports
 from harness.core.check import check_of, resume_check
 from harness.core.operations import ADDS_GROUP, BY_HAND
+from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler
 
 
 @resume_check
-def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_optimizer_then_scheduler(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Build both, load the optimizer's state, then the scheduler's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -27,7 +31,9 @@ DOCUMENTED = check_of(resume_optimizer_then_scheduler)
 
 
 @resume_check
-def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_scheduler_then_optimizer(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Build both, load the scheduler's state, then the optimizer's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -44,7 +50,7 @@ resume_from_file = DOCUMENTED.variant(
 
 
 @resume_check(at="load")
-def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
+def roll_back_in_place(optimizer: Optimizer, scheduler: Scheduler, checkpoint: Saved) -> Pair:
     """Load the states into the live optimizer and scheduler, to go back in time."""
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
@@ -64,7 +70,7 @@ resume_at_every_save = DOCUMENTED.variant(
 
 
 @resume_check(save=transports.save_deepcopy, about="the scheduler and the optimizer together")
-def resume_by_deepcopy(checkpoint: Any) -> Any:
+def resume_by_deepcopy(checkpoint: Saved) -> Pair:
     """Go on with a copy.deepcopy of optimizer and scheduler that was made at the save."""
     optimizer, scheduler = checkpoint["pair"]
     return optimizer, scheduler
@@ -81,7 +87,7 @@ resume_by_pickle = check_of(resume_by_deepcopy).variant(
     save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1, without=BY_HAND,
     about="what last_epoch means",
 )  # fmt: skip
-def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_by_last_epoch(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
 
     The constructor makes a step itself, so ``last_epoch=k-1`` gives the new
@@ -95,7 +101,9 @@ def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
 
 
 @resume_check(default=False)
-def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_built_on_loaded_optimizer(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Load the optimizer's state, build the scheduler after it, load the scheduler's state."""
     optimizer = new_optimizer()
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -108,7 +116,7 @@ def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint:
     default=False, save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1,
     weights=False, about="what initial_lr and last_epoch mean", without=BY_HAND,
 )  # fmt: skip
-def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_by_initial_lr(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
 
     k is the number of scheduler steps, like in `resume_by_last_epoch`. The optimizer's
@@ -122,7 +130,7 @@ def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
 
 
 @resume_check(default=False, weights=False, without=BY_HAND)
-def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Build both, and load the scheduler's state without the optimizer's.
 
     The optimizer's own state is lost, so the weights are not compared.
@@ -172,7 +180,9 @@ resume_from_json = DOCUMENTED.variant(
     default=False, save=transports.save_distributed, needs=("distributed_checkpoint",),
     from_epoch=1, search=False, without=ADDS_GROUP,
 )  # fmt: skip
-def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_from_distributed_checkpoint(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Build both, load in one process what torch.distributed.checkpoint saved.
 
     torch.distributed.checkpoint reads into the states of a new pair, so this is a route of its
@@ -197,5 +207,5 @@ def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoin
 
 
 @resume_check(mixes=True)
-def resumes_mixed() -> Any:
+def resumes_mixed() -> None:
     """Resume in one run with all the resume checks that hold alone."""

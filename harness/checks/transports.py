@@ -22,17 +22,15 @@ import pathlib
 import pickle
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from harness.core.training_loop import StateRefused, parameters_of, plain, snapshot
-from harness.core.types import Scheduler
+from harness.core.types import Saved, Scheduler
 
 
-def save_optimizer(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
-) -> dict[str, Any]:
+def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Copy the optimizer's state and the epoch; the scheduler is not saved."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
@@ -41,47 +39,41 @@ def save_optimizer(
     }
 
 
-def save_live(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> dict[str, Any]:
+def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
     state = scheduler.state_dict()
     return {"kept": state, "then": plain(state)}
 
 
-def save_deepcopy(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
-) -> dict[str, Any]:
+def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Copy optimizer and scheduler together with ``copy.deepcopy``."""
     return {"pair": copy.deepcopy((optimizer, scheduler))}
 
 
-def save_pickle(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
-) -> dict[str, Any]:
+def save_pickle(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Pickle optimizer and scheduler together."""
     return {"pickle": pickle.dumps((optimizer, scheduler))}
 
 
-def load_pickle(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def load_pickle(checkpoint: Saved) -> Saved:
     """Read what `save_pickle` wrote."""
     return {"pair": pickle.loads(checkpoint["pickle"])}
 
 
-def save_file(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> dict[str, Any]:
+def save_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the states of both with ``torch.save``."""
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
     return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
-def load_file(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def load_file(checkpoint: Saved) -> Saved:
     """Read what `save_file` wrote, with ``weights_only=True``."""
     states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
     return {**states, "parameters": checkpoint["parameters"]}
 
 
-def save_legacy_file(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
-) -> dict[str, Any]:
+def save_legacy_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the states of both with ``torch.save``, in the format used before torch 1.6.
 
     Dtypes newer than the format, such as ``torch.float8_e5m2``, are written without an error and
@@ -93,13 +85,13 @@ def save_legacy_file(
     return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
-def load_legacy_file(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def load_legacy_file(checkpoint: Saved) -> Saved:
     """Read what `save_legacy_file` wrote; unlike `load_file`, with objects of any class."""
     states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
     return {**states, "parameters": checkpoint["parameters"]}
 
 
-def save_json(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> dict[str, Any]:
+def save_json(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the scheduler's state as JSON, and copy the optimizer's, which contains tensors.
 
     JSON turns a dict's keys into strings and tuples into lists. Raises `StateRefused` if the
@@ -117,14 +109,12 @@ def save_json(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
     }
 
 
-def load_json(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def load_json(checkpoint: Saved) -> Saved:
     """Read what `save_json` wrote."""
     return {**checkpoint, "scheduler": json.loads(checkpoint["json"])}
 
 
-def distributed_state(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler
-) -> tuple[torch.nn.Module, dict[str, Any]]:
+def distributed_state(optimizer: Optimizer, scheduler: Scheduler) -> tuple[torch.nn.Module, Saved]:
     """A module with the optimizer's parameters, and the states of all three for a checkpoint."""
     from torch.distributed.checkpoint.state_dict import get_state_dict  # not in every torch
 
@@ -149,9 +139,7 @@ def raise_the_cause() -> Iterator[None]:
         raise
 
 
-def save_distributed(
-    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
-) -> dict[str, Any]:
+def save_distributed(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the states of both, and the parameters, with ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save

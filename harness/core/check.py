@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
+from harness.core.types import Load
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
@@ -37,7 +38,7 @@ class Check:
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
-    load: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    load: Load | None = None
     own_name: str = ""
     own_doc: str = ""
 
@@ -114,7 +115,7 @@ def resume_check(
     *,
     at: str = ...,
     save: Callable[..., dict[str, Any]] = ...,
-    load: Callable[[dict[str, Any]], dict[str, Any]] | None = ...,
+    load: Load | None = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
     about: str = ...,
@@ -134,7 +135,7 @@ def resume_check(
     *,
     at: str = "resume",
     save: Callable[..., dict[str, Any]] = save_checkpoint,
-    load: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    load: Load | None = None,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",

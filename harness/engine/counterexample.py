@@ -42,10 +42,11 @@ def attributes_that_differ(
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
     resumed = scheduler_after(runner, check, Trace(operations, trace.options))
-    uninterrupted = runner.start()[1]
     if path:
         whole = Trace(tuple(unpath(path)), trace.options)
         uninterrupted = scheduler_after(runner, check, whole)
+    else:
+        uninterrupted = runner.start()[1]
     if resumed is None or uninterrupted is None:
         return ()
     state = () if "last_epoch" in check.needs else _saved(uninterrupted)

@@ -35,6 +35,7 @@ from harness.core.training_loop import (
     snapshot,
     step_scheduler,
 )
+from harness.core.types import Pair, Save, Saved
 from harness.subjects.subject import Bound
 
 __all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun"]
@@ -95,8 +96,8 @@ class Slot:
     """What was saved to a slot, and the path of the run up to the save."""
 
     path: str
-    saved: dict[Callable[..., Any], dict[str, Any]]
-    shared: dict[Callable[..., Any], dict[str, Any]] = field(default_factory=dict)
+    saved: dict[Save, Saved]
+    shared: dict[Save, Saved] = field(default_factory=dict)
 
 
 class Stop(Exception):
@@ -136,7 +137,7 @@ class Runner:
         self.tally = Tally()
         self._references: dict[str, Reference] = {}
 
-    def start(self) -> tuple[Any, Any]:
+    def start(self) -> Pair:
         """A new optimizer and a new scheduler.
 
         Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
@@ -216,13 +217,15 @@ class TraceRun:
         self.routes = routes(check, trace)
         self.references = runner.references(trace)
         self.weights = runner.weights
+        self.optimizer: Any = None  # until it starts, or resumes here from another process
+        self.scheduler: Any = None
         self.operation = 0
         self.made = 0
         self.index = 0
         self.epoch = 0
         self.path = ""
         self.slots: dict[str, Slot] = {}
-        self.latest: dict[str, Any] | None = None
+        self.latest: Saved | None = None
 
     def go(self) -> Outcome:
         """Run the trace; the outcome says where it first differs."""
@@ -286,7 +289,7 @@ class TraceRun:
             if at_step:
                 self._values()
 
-    def _look(self, expected: dict[str, Any]) -> None:
+    def _look(self, expected: Observation) -> None:
         """Compare what the optimizer would use for its next step."""
         try:
             seen = observe(self.optimizer, self.scheduler)
@@ -298,12 +301,12 @@ class TraceRun:
         if self.check.at == "step":
             self._values()
 
-    def _saw(self, seen: dict[str, Any]) -> None:
+    def _saw(self, seen: Observation) -> None:
         """A hook: gets what is observed at the start, after every step, save and resume."""
 
     def _save(self, slot: str) -> None:
         expected = self._expected()
-        saved: dict[Callable[..., Any], dict[str, Any]] = {}
+        saved: dict[Save, Saved] = {}
         try:
             for save in self._saves(slot):
                 saved[save] = save(self.optimizer, self.scheduler, self.epoch)
@@ -321,11 +324,11 @@ class TraceRun:
                 self.tally.resumes += 1
         self._look(expected)
 
-    def _saves(self, slot: str) -> list[Callable[..., dict[str, Any]]]:
+    def _saves(self, slot: str) -> list[Save]:
         """The save functions of the checks that will go back to this save."""
         if not self.check.mixes:
             return [self.check.save]
-        saves: dict[Callable[..., dict[str, Any]], None] = {}
+        saves: dict[Save, None] = {}
         for number in range(self.operation + 1, len(self.trace.operations)):
             later = self.trace.operations[number]
             if later.slot == slot and later.kind == "save":
@@ -352,7 +355,7 @@ class TraceRun:
         self._call_for_pair(route, checkpoint)
         self._look(self._expected())
 
-    def _call_for_pair(self, check: Check, checkpoint: dict[str, Any]) -> None:
+    def _call_for_pair(self, check: Check, checkpoint: Saved) -> None:
         try:
             if check.load is not None:
                 checkpoint = check.load(checkpoint)
@@ -386,7 +389,7 @@ class TraceRun:
                 Outcome(Difference(self.operation, self.made, *differences(expected, actual)))
             )
 
-    def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
+    def _call(self, check: Check, checkpoint: Saved | None) -> Any:
         new_optimizer = self.bound.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
@@ -399,10 +402,10 @@ class TraceRun:
         }
         return check.function(**{name: has[name] for name in check.parameters})
 
-    def _expected(self) -> dict[str, Any]:
+    def _expected(self) -> Observation:
         return self.references[self.operation].observations[len(self.path)]
 
-    def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
+    def _differs(self, expected: Observation, seen: Observation) -> None:
         """Stop at a real difference: weights count only if they are compared; nan equals nan.
 
         A check that compares values does not look at the trajectory.
@@ -415,7 +418,7 @@ class TraceRun:
         if not same(expected, seen):
             raise Stop(Outcome(Difference(self.operation, self.made, *differences(expected, seen))))
 
-    def _raised(self, error: BaseException, expected: dict[str, Any]) -> None:
+    def _raised(self, error: BaseException, expected: Observation) -> None:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual = {"raises": describe(error)}
         raise Stop(Outcome(Difference(self.operation, self.made, expected, actual))) from error

@@ -13,8 +13,10 @@ from harness.checks.changed_options import DESCRIPTIONS, READINGS, contrast, jud
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
 from harness.core.operations import Operation
+from harness.core.run import Observation
 from harness.core.trace import Trace
 from harness.core.training_loop import describe, save_checkpoint
+from harness.core.types import Pair, Scheduler
 from harness.subjects.subject import Bound
 
 
@@ -28,8 +30,8 @@ class Followed:
 
     reading: str = ""
     place: tuple[int, int] | None = None
-    expected: dict[str, Any] = field(default_factory=dict)
-    actual: dict[str, Any] = field(default_factory=dict)
+    expected: Observation = field(default_factory=dict)
+    actual: Observation = field(default_factory=dict)
     ended: str = ""
     steps: int = 0
     resumes: int = 0
@@ -45,7 +47,9 @@ def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
     return [(op.kind, op.count or op.slot) for op in operations]
 
 
-def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) -> Followed:
+def follow(
+    bound: Bound, resume: Callable[..., Pair], trace: Trace, tick: Callable[[], None]
+) -> Followed:
     """Run `trace`, whose resumes have changed options, and say which contract it follows.
 
     `tick` is called at every step. Raises `TraceError` if no options are changed, or if the
@@ -68,7 +72,7 @@ def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) ->
         ) from None
     steps = 0
 
-    def step(scheduler: Any, epoch: int) -> None:
+    def step(scheduler: Scheduler, epoch: int) -> None:
         nonlocal steps
         steps += 1
         tick()

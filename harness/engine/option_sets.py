@@ -25,9 +25,10 @@ from harness.core.operations import (
     epochs,
     with_groups,
 )
-from harness.core.run import same
+from harness.core.run import Observation, same
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
+from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
 from harness.engine.one_run import Runner
 from harness.engine.option_changes import changes
@@ -35,7 +36,7 @@ from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
 
 
-def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
+def lacks(bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()) -> dict[str, str]:
     """What checks may need and the scheduler does not have, each with the reason to report.
 
     `others` is the subject with other options. Raises `SubjectError` if the scheduler has no
@@ -192,7 +193,7 @@ def find_option_sets(
     Drawn options are left out if the constructor or the first step refuses them. Raises
     `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
     """
-    sets: list[dict[str, Any]] = [] if subject.open else [{}]
+    sets: list[Options] = [] if subject.open else [{}]
     strategy = subject.strategy
     if strategy is not None:
         sets += draw_options(strategy, SETS, seed)
@@ -304,5 +305,5 @@ def uninterrupted_rates(subject: Subject, seed: int, seconds: float = 30.0) -> d
         return {}
 
 
-def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:
+def _same_lr(some: Sequence[Observation], others: Sequence[Observation]) -> bool:
     return same([seen["lr"] for seen in some], [seen["lr"] for seen in others])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.checks.changed_options import resumed_runs, uninterrupted
 from harness.checks.registry import routes
@@ -197,7 +196,7 @@ class _Unstopped(TraceRun):
         at_save = self.check.at == "save" and self.check.compares == "trajectory"
         return kind in BACK or (kind == "save" and at_save)
 
-    def _saw(self, seen: dict[str, Any]) -> None:
+    def _saw(self, seen: Observation) -> None:
         if self._begins():
             self.stretches.append(Stretch(self.trace.operations[self.operation]))
         operation = self.trace.operations[self.operation] if self.path or self.operation else ""
@@ -206,7 +205,7 @@ class _Unstopped(TraceRun):
         if not last or (last[0].epoch, last[0].values) != (point.epoch, seen):
             self.stretches[-1].seen.append(point)  # a save should change nothing
 
-    def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
+    def _differs(self, expected: Observation, seen: Observation) -> None:
         """Ignore the difference and go on."""
 
     def _values(self) -> None:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
@@ -21,6 +20,7 @@ from harness.core.files import check_folder
 from harness.core.operations import ADDS_GROUP, BACK, EVENTS, KINDS, PLAIN, STEPS, Operation
 from harness.core.result import Budget, Counterexample, FoundBy
 from harness.core.trace import Trace
+from harness.core.types import Options
 from harness.engine.machine import Operations, Plan, draw_operations
 from harness.engine.option_changes import change_traces
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
@@ -150,12 +150,12 @@ def _simpler_options(
         return trace
     kept = {name: value for name, value in trace.options if name == "changed"}
 
-    def with_options(values: dict[str, Any]) -> Trace:
+    def with_options(values: Options) -> Trace:
         return Trace(trace.operations, subject.bind({**values, **kept}).literals)
 
     kinds = {operation.kind for operation in trace.operations}
 
-    def breaks(values: dict[str, Any]) -> bool:
+    def breaks(values: Options) -> bool:
         try:
             bound = subject.bind({**values, **kept})
             if find_untried(bound, trials.runner(bound), kinds):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from torch.optim import Optimizer
+
 from harness.core.check import Check
 from harness.core.errors import HarnessError, TimeLimit, TraceError, UndecidedError
 from harness.core.guard import Guard, time_limit
@@ -19,6 +21,7 @@ from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import describe, new_sgd, plain
+from harness.core.types import Scheduler, State
 from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
@@ -60,23 +63,23 @@ def why_not_decided(error: BaseException, so_far: str) -> str:
 class _Constant:
     """A scheduler that does nothing."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
 
-    def step(self, *metrics: Any) -> None:
+    def step(self, *metrics: object) -> None:
         pass
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         pass
 
-    def get_last_lr(self) -> list[Any]:
+    def get_last_lr(self) -> list[object]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
 
-def _no_step(scheduler: Any, epoch: int) -> None:
+def _no_step(scheduler: Scheduler, epoch: int) -> None:
     pass
 
 
