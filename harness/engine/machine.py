@@ -20,14 +20,12 @@ These decisions rest on measurements on planted faults, with the sweep switched 
 
 * The machine has one rule, a *leg*: only steps, or a few steps next to a save or a way back.
   With one rule per operation, many traces lacked a save, a resume or a kind of step, because
-  Hypothesis turns rules off at random. With the same number of traces, 4 of 20 seeds found a
-  pending optimizer step that a load forgets; now all do. 11 of 20 found what a load in place
-  forgets; now all do.
+  Hypothesis turns rules off at random: 4 of 20 seeds found a pending optimizer step that a load
+  forgets, and 11 of 20 what a load in place forgets. Now all do.
 * No rule has a precondition: a leg that can't be done does the nearest thing (going back when
   nothing is saved saves first).
 * At most 9 traces are drawn from one seed, then the next seed is taken. From the tenth on,
-  Hypothesis spends most examples on repeating parts of earlier ones, and 25 traces from one seed
-  found less.
+  Hypothesis spends most examples on repeating parts of earlier ones.
 * The harness makes operations fewer, not Hypothesis's shrinker, which only shrinks drawn options:
   this gives the same traces in a tenth of the time. So operations are drawn once for all
   subjects.

@@ -38,7 +38,7 @@ from harness.core.training_loop import (
 from harness.core.types import Pair, Save, Saved
 from harness.subjects.subject import Bound
 
-__all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun"]
+__all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun", "run_along"]
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,24 @@ class Reference:
 
     def run(self, length: int, role: Role = Role.UNINTERRUPTED, name: str = "") -> Run:
         """Its first `length` steps as a `Run`."""
-        words = ["", *(f"{op.kind}:1" for letter in self.path[:length] for op in unpath(letter))]
-        seen = tuple(
-            Seen(word, epochs(self.path[:place]), values)
-            for place, (word, values) in enumerate(zip(words, self.observations, strict=False))
-            if "raises" not in values
-        )
-        ended = len(self.observations) <= length
-        return Run(role, seen, self.raises if ended else "", name)
+        raises = self.raises if len(self.observations) <= length else ""
+        return run_along(self.path, self.observations[: length + 1], role, name, raises)
+
+
+def run_along(
+    path: str, observations: Sequence[Observation], role: Role, name: str,
+    raises: str = "", first: int = 0,
+) -> Run:  # fmt: skip
+    """Observations along a path, from its step `first` on, as a `Run`."""
+    words = ["", *(f"{op.kind}:1" for letter in path for op in unpath(letter))]
+    seen = tuple(
+        Seen(words[place], epochs(path[:place]), values)
+        for place, values in enumerate(observations, first)
+        if "raises" not in values
+    )
+    if not raises and observations:
+        raises = str(observations[-1].get("raises", ""))
+    return Run(role, seen, raises, name)
 
 
 @dataclass

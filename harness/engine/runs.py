@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.checks.changed_options import resumed_runs, uninterrupted
-from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, TraceError
 from harness.core.operations import (
@@ -16,14 +14,12 @@ from harness.core.operations import (
     branches,
     epochs,
     path_to,
-    unpath,
     walk,
 )
 from harness.core.run import Difference, Observation, Role, Run, Seen
 from harness.core.trace import Trace
-from harness.core.training_loop import save_checkpoint
 from harness.core.types import Scheduler
-from harness.engine.one_run import Outcome, Runner, Stop, TraceRun
+from harness.engine.one_run import Outcome, Runner, Stop, TraceRun, run_along
 from harness.engine.option_changes import follow, plain_operations
 from harness.engine.other_process import RunElsewhere
 from harness.subjects.subject import Bound
@@ -35,23 +31,12 @@ def run_trace(runner: Runner, check: Check, trace: Trace) -> Outcome:
     Raises `TraceError` for a trace that the check can't run.
     """
     if check.changes_options:
-        return _follow(runner, check, trace)
+        return follow(runner, check, trace)
     if runner.bound.changed:
         raise TraceError(
             f"'changed' in the trace: {check.name} resumes with the same options; leave it out"
         )
     return (RunElsewhere if check.elsewhere else TraceRun)(runner, check, trace).go()
-
-
-def _follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
-    routes(check, trace)  # raises if the check can't run it
-    found = follow(runner.bound, check.function, trace, runner.check_time)
-    runner.tally.traces += 1
-    runner.tally.steps += found.steps
-    runner.tally.resumes += found.resumes
-    if found.place is None:
-        return Outcome(ended=found.ended, reading=found.reading)
-    return Outcome(Difference(*found.place, found.expected, found.actual))
 
 
 AFTER = 4
@@ -104,27 +89,19 @@ def _changed(bound: Bound, check: Check, trace: Trace) -> tuple[Run, ...]:
     """The uninterrupted runs with old and with new options, and the runs resumed with new ones."""
     builders = bound.new_optimizer, bound.build, bound.new.build
     operations = plain_operations(trace.operations)
-    resumed = resumed_runs(builders, bound.step, save_checkpoint, check.function, operations)
+    resumed = resumed_runs(builders, bound.step, check.save, check.function, operations)
     path = resumed[-1]["path"] if resumed else ""
     old, new = (
         uninterrupted(bound.new_optimizer, build, bound.step, path) for build in builders[1:]
     )
     return (
-        _run(Role.UNINTERRUPTED, "old options", path, 0, old),
-        _run(Role.OTHER_OPTIONS, "new options", path, 0, new),
-        *(_run(Role.RESUMED, "resumed", run["path"], run["first"], run["seen"]) for run in resumed),
+        run_along(path, old, Role.UNINTERRUPTED, "old options"),
+        run_along(path, new, Role.OTHER_OPTIONS, "new options"),
+        *(
+            run_along(run["path"], run["seen"], Role.RESUMED, "resumed", first=run["first"])
+            for run in resumed
+        ),
     )
-
-
-def _run(role: Role, name: str, path: str, first: int, observed: Sequence[Observation]) -> Run:
-    """Observations along a path, from its step `first` on, as a `Run`."""
-    words = ["", *(f"{op.kind}:1" for letter in path for op in unpath(letter))]
-    seen = tuple(
-        Seen(words[first + index], epochs(path[: first + index]), values)
-        for index, values in enumerate(observed)
-        if "raises" not in values
-    )
-    return Run(role, seen, str(observed[-1].get("raises", "")) if observed else "", name)
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -14,13 +13,13 @@ from typing import Any
 from torch.optim import Optimizer
 
 from harness.core.check import Check
-from harness.core.errors import HarnessError, TimeLimit, TraceError, UndecidedError
+from harness.core.errors import TimeLimit, TraceError, UndecidedError
 from harness.core.guard import Guard, time_limit
 from harness.core.relations import alike
 from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
-from harness.core.training_loop import describe, new_sgd, plain
+from harness.core.training_loop import new_sgd, plain
 from harness.core.types import Scheduler, State
 from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
@@ -30,7 +29,7 @@ from harness.engine.other_process import prepare
 from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
 
-__all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses", "why_not_decided"]
+__all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
 
 
 def excuses(control: Difference, broken: Difference, check: Check) -> bool:
@@ -44,20 +43,6 @@ def excuses(control: Difference, broken: Difference, check: Check) -> bool:
     if raised is not None or "raises" in control.actual or check.compares == "values":
         return raised is not None and raised == control.actual.get("raises")
     return True
-
-
-def why_not_decided(error: BaseException, so_far: str) -> str:
-    """The message for an exception that stopped a check; an error of the harness says so.
-
-    `so_far` says what had been done by then; it ends the message.
-    """
-    if isinstance(error, HarnessError):
-        return str(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"error of the harness itself, please report it: {describe(error)} "
-        f"({where.name}, line {where.lineno}){so_far}"
-    )
 
 
 class _Constant:

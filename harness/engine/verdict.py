@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,7 @@ from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
 from harness.engine.option_sets import Prepared, find_untried, lacking
 from harness.engine.search import Examples, find, neighbours, simplify
-from harness.engine.trials import OF_THE_OPTIMIZER, Trials, why_not_decided
+from harness.engine.trials import OF_THE_OPTIMIZER, Trials
 
 __all__ = [
     "Decision", "Question", "Replayed", "Spent", "describe_stale", "judge", "replay_entry",
@@ -181,11 +182,16 @@ def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: f
 
 
 def undecided(error: BaseException, so_far: str) -> Decision:
-    """The decision UNKNOWN, for an exception."""
-    why = Reason.HARNESS_ERROR
+    """The decision UNKNOWN, for an exception; `so_far` says what had been done by then."""
     if isinstance(error, HarnessError):
         why = error.why if isinstance(error, UndecidedError) else Reason.NOT_RUNNABLE
-    return Decision(Verdict.UNKNOWN, why, why_not_decided(error, so_far))
+        return Decision(Verdict.UNKNOWN, why, str(error))
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = (
+        f"error of the harness itself, please report it: {describe(error)} "
+        f"({where.name}, line {where.lineno}){so_far}"
+    )
+    return Decision(Verdict.UNKNOWN, Reason.HARNESS_ERROR, reason)
 
 
 def _decide(trials: Trials, question: Question) -> Decision:
