@@ -75,9 +75,9 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     verdict = judge(builders, step, resolve(bound.changed, bound.words), runs, allowed)
     reading = verdict["follows"]
     if reading is None:
-        place = verdict["run"]["places"][verdict["index"]]
+        operation, number = verdict["run"]["places"][verdict["index"]]
         expected, actual = contrast(verdict, allowed)
-        return Outcome(Difference(*place, expected, actual))
+        return Outcome(Difference(operation, number, expected, actual))
     if not reading:
         return Outcome(
             ended="the change makes no difference after a resume in this trace, so it tells nothing"
