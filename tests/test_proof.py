@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pytest
+from running import run_in_process
 from test_minimise import smaller, still_breaks
-from test_script import run_in_process
 
 from harness import CHECKS, Budget, Trace, check_subject
 from harness.checks.registry import HERE, as_check

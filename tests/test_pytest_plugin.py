@@ -463,7 +463,7 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
             ours = {name for name in sys.modules if name.startswith("harness")}
             assert ours == {
                 "harness", "harness.core", "harness.core.errors", "harness.settings",
-                "harness.core.result", "harness.parametrize", "harness.pytest_plugin",
+                "harness.core.verdict", "harness.parametrize", "harness.pytest_plugin",
             }
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """
@@ -473,10 +473,8 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
     result.stdout.no_fnmatch_line("lr-resume-harness:*")
 
 
-def test_without_the_plugin_the_tests_say_the_same(user, pytester):
-    # in a process of its own: without our hooks pytest-xdist would end this worker
-    run = pytester.runpytest_subprocess
-    result = user(FIVE + PAIRS, run=run, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
+def test_without_the_plugin_the_tests_say_the_same(user):
+    result = user(FIVE + PAIRS, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
     assert outcomes(result) == {"failed": 2, "passed": 1, "skipped": 1, "xfailed": 1}
 
 
