@@ -261,7 +261,7 @@ def _alone(name: str, mine: Results, others: Results) -> list[str]:
 def _broken(comparison: Comparison) -> list[str]:
     """The newly broken pairs, by check, each with its counterexample and its command."""
     old, new = _names(comparison)
-    known, unlike = _known(comparison.broken, "new", comparison.old)
+    known, unlike = by_options(comparison.broken, "new", comparison.old)
     lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
     lines += _broken_lines(known)
     if unlike:
@@ -296,7 +296,7 @@ def _unlike_title(title: str, pairs: Sequence[Change], other: str, version: str)
     )
 
 
-def _known(
+def by_options(
     pairs: Sequence[Change], side: str, other: ResultFile
 ) -> tuple[list[Change], list[Change]]:
     """The pairs whose options are also in a plain run of the other file, then the rest."""
@@ -345,7 +345,7 @@ def _command(result: Result) -> str:
 def _fixed(comparison: Comparison) -> list[str]:
     """The newly fixed pairs, by check, each with its old counterexample."""
     old, new = _names(comparison)
-    known, unlike = _known(comparison.fixed, "old", comparison.new)
+    known, unlike = by_options(comparison.fixed, "old", comparison.new)
     lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
     lines += _fixed_lines(known)
     if unlike:
