@@ -113,9 +113,9 @@ class PairCheck:
         if result.verdict == Verdict.DECLINED:
             pytest.skip(result.reason)
         if result.verdict == Verdict.UNKNOWN:
-            raise UndecidedError(report.unknown_text([result]))
+            raise UndecidedError(report.reasons_text([result], Verdict.UNKNOWN))
         if result.verdict == Verdict.STALE:
-            raise results.BrokenSchedule(report.stale_text([result]), [result])
+            raise results.BrokenSchedule(report.reasons_text([result], Verdict.STALE), [result])
         if result.verdict == Verdict.KNOWN:
             pytest.xfail(result.reason)  # does nothing with --runxfail
         if result.counterexample is not None:

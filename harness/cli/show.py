@@ -48,10 +48,10 @@ def show_results(
             say(f"  {line}")
         say()
     for text in (
-        report.known_text(results),
+        report.reasons_text(results, Verdict.KNOWN, Verdict.STALE),
         report.note_text(results),
-        report.declined_text(results),
-        report.unknown_text(results),
+        report.reasons_text(results, Verdict.DECLINED),
+        report.reasons_text(results, Verdict.UNKNOWN),
         report.untried_text(results),
     ):
         if text:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from hypothesis import strategies as st
-from test_script import run_in_process
+from running import run_in_process
 from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 
 from harness import Budget, Subject, Trace, check_subject, replay, write_script

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from test_script import run_in_process
+from running import run_in_process
 from test_search import smaller, still_breaks
 
 from harness import CHECKS, Budget, Trace, check_subject

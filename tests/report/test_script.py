@@ -1,16 +1,12 @@
 import functools
 import math
-import sys
-import traceback
-import types
-import warnings
 from pathlib import Path
-from unittest import mock
 
 import faulty
 import own_schedule
 import pytest
 from hypothesis import given, settings
+from running import run_in_process
 from test_trace import traces
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
@@ -33,23 +29,6 @@ from lr_schedules.subjects import SUBJECTS
 
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 LACKS_FLOATS = bool(lacking("weights_only"))
-
-
-def run_in_process(text):
-    """The status and the output of a script, without a new process."""
-    printed = []
-    module = types.ModuleType("a_script")
-    module.print = lambda *words: printed.append(" ".join(map(str, words)))
-    with (
-        mock.patch.dict(sys.modules, a_script=module),  # where pickle looks for its classes
-        mock.patch("atexit.register"),
-        warnings.catch_warnings(),
-    ):
-        try:
-            exec(compile(text, "a_script.py", "exec"), vars(module))
-        except (Exception, SystemExit):
-            traceback.print_exc()
-    return getattr(module, "exit_status", 125), printed
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_the_place_is_that_of_the_class_or_function():
     assert place_of(own_schedule.Halves) == f"{FILE}:{LINE}"
     assert place_of(functools.partial(own_schedule.Halves, every=3)) == f"{FILE}:{LINE}"
     assert place_of(Callable()) == place_of(Callable)
-    assert place_of(Callable).startswith("tests/test_github.py:")
+    assert place_of(Callable).startswith("tests/report/test_github.py:")
     decorated = functools.wraps(own_schedule.Halves)(lambda *args: None)
     assert place_of(decorated) == f"{FILE}:{LINE}"
     assert place_of(StepLR).rpartition(":")[0].endswith("/torch/optim/lr_scheduler.py")

@@ -154,8 +154,9 @@ def build(optimizer, last_epoch=-1):
     try:
         os.kill(os.getpid(), {number:d})
         sum(range(100))
-    except:
-        pass
+    except BaseException as interrupt:
+        with open("caught.txt", "w") as file:
+            file.write(type(interrupt).__name__)
     while True:
         pass
 """
@@ -180,6 +181,8 @@ def ended(folder, module, text):
 @pytest.mark.parametrize("text", [GARBAGE, CAUGHT, TEXT], ids=["garbage", "caught", "text"])
 def test_an_interrupt_is_not_lost(number, text, tmp_path):
     assert ended(tmp_path, "ends.py", text.format(number=number)) == STATUS[number]
+    caught = [path.read_text() for path in tmp_path.glob("caught.txt")]
+    assert caught == (["KeyboardInterrupt"] if text is CAUGHT else [])
 
 
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)

@@ -1,13 +1,17 @@
 """The file of ``check --json``: what is written is read, and what is read is checked."""
 
+import errno
 import json
 import math
+import os
+import re
 from dataclasses import fields, replace
 
 import faulty
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inline_snapshot import snapshot
 from test_trace import traces
 
 from harness import Budget, Counterexample, Result, Subject, Trace, check_subject
@@ -234,10 +238,7 @@ SHOWN = (*RESULT, "counterexample")
     ],
 )  # fmt: skip
 def test_a_key_that_is_missing_is_named(place, tmp_path):
-    message = refusal(changed(*place, to=...), tmp_path)
-    assert message.startswith("is not what check --json writes (")
-    assert f"'{place[-1]}' is missing" in message
-    assert message.endswith("): write it again")
+    assert f"'{place[-1]}'" in refusal(changed(*place, to=...), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -275,19 +276,18 @@ def test_a_key_that_is_missing_is_named(place, tmp_path):
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_or_that_cannot_be_is_refused(place, wrong, tmp_path):
-    message = refusal(changed(*place, to=wrong), tmp_path)
-    assert message.startswith("is not what check --json writes (")
-    assert message.endswith("): write it again")
+    refusal(changed(*place, to=wrong), tmp_path)
 
 
 def test_the_place_of_what_is_wrong_is_told(tmp_path):
     data = changed(*RESULT, "verdict", to="FINE")
     message = refusal(data, tmp_path)
-    assert "'FINE' is not a valid Verdict @ $.results[0].verdict" in message
+    assert "'FINE'" in message
+    assert "@ $.results[0].verdict" in message
     data["results"].insert(0, json.loads(dump_results(FILE))["results"][0])
     assert "@ $.results[1].verdict" in refusal(data, tmp_path)
     message = refusal(changed(*SHOWN, "lost", 0, "saved", to="no"), tmp_path)
-    assert "'no' is not of type bool @ $.results[0].counterexample.lost[0].saved" in message
+    assert re.search(r"'no' .* bool @ \$\.results\[0\]\.counterexample\.lost\[0\]\.saved", message)
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,8 @@ def test_the_place_of_what_is_wrong_is_told(tmp_path):
      ([[[]]], "a list"), (1.5, "1.5"), (10**60, f"1{'0' * 39}")],
 )  # fmt: skip
 def test_another_schema_is_refused_with_its_version(schema, said, tmp_path):
-    assert refusal(changed("schema", to=schema), tmp_path) == (
-        f"has schema {said}, but this version reads {SCHEMA}: "
-        "write it again with this version of check --json"
-    )
+    message = refusal(changed("schema", to=schema), tmp_path)
+    assert re.search(rf"schema {re.escape(said)},.* {SCHEMA}:", message)
 
 
 @pytest.mark.parametrize("schema", ["2.0", "true"])
@@ -311,7 +309,7 @@ def test_a_schema_that_only_looks_the_same_is_refused(schema, tmp_path):
     "text", ["[]", "null", "3", '"results"', "{}", '{"schema": 2}', '{"results": []}']
 )
 def test_json_without_results_is_refused(text, tmp_path):
-    assert refusal(text, tmp_path) == "has no results in it: give a file that check --json wrote"
+    refusal(text, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -328,10 +326,8 @@ def test_what_is_not_json_is_refused(content, tmp_path):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ResultsError) as caught:
         read_results(tmp_path / "x.json")
-    message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'x.json'} is not JSON (")
-    assert message.endswith("): give a file that check --json wrote")
-    assert "\n" not in message
+    assert str(caught.value).startswith(f"{tmp_path / 'x.json'} ")
+    assert "\n" not in str(caught.value)
 
 
 def deep_file(place, depth):
@@ -352,7 +348,28 @@ def test_a_deep_value_is_read_or_refused(tmp_path):
 
 
 def test_what_cannot_be_opened_is_told(tmp_path):
-    with pytest.raises(ResultsError, match=r"cannot read .*none.json: No such file or directory$"):
-        read_results(tmp_path / "none.json")
-    with pytest.raises(ResultsError, match=r"cannot read .*: Is a directory$"):
-        read_results(tmp_path)
+    for path, number in ((tmp_path / "none.json", errno.ENOENT), (tmp_path, errno.EISDIR)):
+        with pytest.raises(ResultsError) as caught:
+            read_results(path)
+        assert str(path) in str(caught.value)
+        assert str(caught.value).endswith(os.strerror(number))
+
+
+def test_the_wording_of_refusals(tmp_path):
+    """The one place where it is pinned; other tests ask for the value and its place."""
+    changes = [
+        "not json", "[]", changed("schema", to=7), changed("torch", to=...),
+        changed(*RESULT, "verdict", to="FINE"), changed("seed", to="0"),
+        changed(*SHOWN, "operation", to=3),
+    ]  # fmt: skip
+    assert [refusal(data, tmp_path) for data in changes] == snapshot(
+        [
+            "is not JSON (Expecting value: line 1 column 1 (char 0)): give a file that check --json wrote",
+            "has no results in it: give a file that check --json wrote",
+            "has schema 7, but this version reads 2: write it again with this version of check --json",
+            "is not what check --json writes ('torch' is missing @ $.torch): write it again",
+            "is not what check --json writes ('FINE' is not a valid Verdict @ $.results[0].verdict): write it again",
+            "is not what check --json writes ('0' is not of type int @ $.seed): write it again",
+            "is not what check --json writes (its trace train:3 save:a resume:a has no step 0 of operation 3): write it again",
+        ]
+    )
