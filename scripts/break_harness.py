@@ -48,7 +48,7 @@ class Edit:
         )
 
 
-RUN, CHECK = "tests/test_run.py::", "tests/test_check.py::"
+RUN, CHECK = "tests/core/test_run.py::", "tests/test_check.py::"
 RECORD = "tests/test_selftest.py::test_the_trace_of_a_record_breaks_its_check_and_not_the_repair"
 SHOWS = RUN + "test_a_break_is_found_where_it_shows"
 EDITS = (
@@ -56,7 +56,7 @@ EDITS = (
     Edit("skip the second group", "core/training_loop.py",
          "for group in optimizer.param_groups if name in group",
          "for group in optimizer.param_groups[:1] if name in group",
-         "tests/test_loop.py::test_an_observation_holds_every_group"),
+         "tests/core/test_training_loop.py::test_an_observation_holds_every_group"),
     Edit("compare with a tolerance", "core/run.py",
          "return bool(expected == actual or",
          "return bool(expected == actual or isinstance(expected, float) and "
@@ -64,13 +64,13 @@ EDITS = (
          f"{RECORD}[SavesInSinglePrecision]"),
     Edit("leave out momentum", "core/training_loop.py",
          '("lr", "momentum", "betas", "weight_decay")', '("lr", "betas", "weight_decay")',
-         "tests/test_loop.py::test_an_observation_holds_every_group"),
+         "tests/core/test_training_loop.py::test_an_observation_holds_every_group"),
     Edit("leave out weight decay", "core/training_loop.py",
          '("lr", "momentum", "betas", "weight_decay")', '("lr", "momentum", "betas")',
          f"{RECORD}[DecayNotSaved]"),
     Edit("treat a tensor like a float", "core/training_loop.py",
          'return {"tensor": value.tolist(), "dtype": str(value.dtype)}', "return value.tolist()",
-         "tests/test_loop.py::test_an_observation_holds_what_the_optimizer_will_use"),
+         "tests/core/test_training_loop.py::test_an_observation_holds_what_the_optimizer_will_use"),
     Edit("leave out get_last_lr", "core/training_loop.py",
          'if hasattr(scheduler, "get_last_lr"):', 'if hasattr(scheduler, "last_lr"):',
          f"{RECORD}[StaleReport]"),
@@ -127,14 +127,14 @@ EDITS = (
     # Drawn options.
     Edit("never try the subject's own options first", "engine/search.py",
          "if not subject.open and breaks({}):", "if False:",
-         "tests/test_drawn_options.py::test_own_options_come_before_drawn_ones"),
+         "tests/subjects/test_drawn_options.py::test_own_options_come_before_drawn_ones"),
     Edit("shrink no options", "engine/search.py",
          "return trace if values is None else with_options(values)", "return trace",
-         "tests/test_drawn_options.py::test_options_are_shrunk"),
+         "tests/subjects/test_drawn_options.py::test_options_are_shrunk"),
     Edit("blame the scheduler for the faults of a drawn optimizer", "engine/trials.py",
          "        if control is None or not excuses(control, broken, self.check):\n"
          "            return True\n", "        return True\n",
-         "tests/test_drawn_options.py::test_what_a_drawn_optimizer_does_itself_is_excused"),
+         "tests/subjects/test_drawn_options.py::test_what_a_drawn_optimizer_does_itself_is_excused"),
     # Sweep, search, minimise.
     Edit("sweep from the second epoch on", "engine/sweep.py",
          "range(check.from_epoch, epochs + 1)", "range(check.from_epoch + 1, epochs + 1)",
@@ -192,24 +192,24 @@ EDITS = (
     # The ledger.
     Edit("believe an entry that shows something else", "engine/verdict.py",
          "    if shows_of(replay.found) != entry.shows:\n", "    if False:\n",
-         "tests/test_ledger.py::test_an_entry_that_is_not_true_is_stale"),
+         "tests/core/test_ledger.py::test_an_entry_that_is_not_true_is_stale"),
     Edit("believe the ranges of a ledger", "engine/verdict.py",
          "    told = max((r for r in replays if r.found),", "    told = max((r for r in ()),",
-         "tests/test_ledger.py::test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range"),
+         "tests/core/test_ledger.py::test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range"),
     Edit("replay events that the scheduler can't handle", "engine/verdict.py",
          "        for kind, reason in find_untried(bound, trials.runner(bound), kinds).items():\n",
          "        for kind, reason in ():\n",
-         "tests/test_ledger.py::test_an_event_that_cannot_be_with_these_options_breaks_nothing"),
+         "tests/core/test_ledger.py::test_an_event_that_cannot_be_with_these_options_breaks_nothing"),
     Edit("accept entries with overlapping ranges", "core/ledger.py",
          "if other != index and overlap(", "if False and overlap(",
-         "tests/test_ledger.py::test_ranges_of_one_pair_must_not_overlap"),
+         "tests/core/test_ledger.py::test_ranges_of_one_pair_must_not_overlap"),
     Edit("take every failure for the known one", "engine/trials.py",
          "        if known and alike(self.check.promise, known, evidence(self, trace, broken)):\n",
          "        if known:\n",
-         "tests/test_ledger.py::test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched"),
+         "tests/core/test_ledger.py::test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched"),
     Edit("pass a run with a stale entry", "cli/show.py",
          "verdicts & {Verdict.BROKEN, Verdict.STALE}:", "Verdict.BROKEN in verdicts:",
-         "tests/test_ledger.py::test_a_stale_entry_fails_the_run"),
+         "tests/core/test_ledger.py::test_a_stale_entry_fails_the_run"),
     # What is reported.
     Edit("exit with 0 although something is broken", "cli/show.py",
          "        return BROKEN_FOUND\n", "        return OK\n",
@@ -272,7 +272,7 @@ EDITS = (
          "tests/test_github.py::test_what_is_as_it_must_be_has_no_annotation"),
     Edit("pass a package whose schedulers could not be built", "cli/check.py",
          "        status = status or FAILED\n", "        pass\n",
-         "tests/test_discover.py::test_what_cannot_be_built_is_no_pass"),
+         "tests/subjects/test_discover.py::test_what_cannot_be_built_is_no_pass"),
     Edit("interrupt only once", "cli/interrupts.py",
          "    timer.start()\n", "",
          "tests/test_killed.py::test_an_interrupt_is_not_lost"),
@@ -281,7 +281,7 @@ EDITS = (
          "tests/test_killed.py::test_a_signal_ends_the_import_of_torch_at_once"),
     Edit("draw nothing from type hints", "subjects/type_hints.py",
          "return simple[hint]", "return None",
-         "tests/test_discover.py::test_every_scheduler_of_a_package_is_found"),
+         "tests/subjects/test_discover.py::test_every_scheduler_of_a_package_is_found"),
     Edit("compare attributes that the methods do not read", "engine/counterexample.py",
          "sorted(_read(type(uninterrupted)) & must.keys())", "sorted(must.keys())",
          "tests/test_attributes.py::test_what_the_methods_of_the_class_do_not_read_is_no_evidence"),

@@ -10,8 +10,8 @@ from unittest import mock
 import faulty
 import own_schedule
 import pytest
+from drawn_traces import traces
 from hypothesis import given, settings
-from test_trace import traces
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
 from harness import (

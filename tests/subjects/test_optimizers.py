@@ -89,16 +89,12 @@ def test_a_word_makes_an_optimizer_that_steps(name):
 
 @pytest.mark.parametrize("name", WORDS)
 def test_every_optimizer_resumes(name):
-    results = list(check_subject(does_nothing(Term.of(name)), promised(), FEW))
-    assert {result.verdict for result in results} <= {Verdict.HOLDS, Verdict.DECLINED}
-    assert all(result.weights for result in results)
-
-
-def test_drawn_optimizers_resume():
-    for term in drawn()[::40]:
-        for result in check_subject(does_nothing(term), promised(), FEW):
-            assert result.verdict in (Verdict.HOLDS, Verdict.DECLINED), (str(term), result)
-            assert result.weights, str(term)
+    """With the most options that are drawn for it together."""
+    terms = [term for term in drawn() if term.name == name]
+    term = max(terms, key=lambda term: len(term.keywords))
+    for result in check_subject(does_nothing(term), promised(), FEW):
+        assert result.verdict in (Verdict.HOLDS, Verdict.DECLINED), (str(term), result)
+        assert result.weights, str(term)
 
 
 def test_every_drawn_optimizer_can_be_made_and_trained():
