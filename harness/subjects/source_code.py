@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from harness.core.errors import ScriptError, TraceError
 from harness.core.literals import Term, format_value
-from harness.subjects.global_names import bound, read, renamed
+from harness.subjects.global_names import global_names, local_names, renamed
 
 FIXED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
 """Names that nothing in a script may have."""
@@ -133,7 +133,7 @@ class Source:
         """
         pasted = "\n".join([*self.definitions.values(), text])
         words = frozenset(re.findall(r"\w+", pasted))
-        seen = Seen(frozenset(self._theirs), frozenset(bound(text)), words)
+        seen = Seen(frozenset(self._theirs), frozenset(local_names(text)), words)
         return Source(self.subject, self.imports_from, words=self.words, seen=seen)
 
     def import_lines(self, section: dict[str, str] | None = None) -> list[str]:
@@ -352,7 +352,7 @@ class Source:
     ) -> dict[str, str]:
         """The script's name for each global name in a text; adds what they need."""
         names = dict(known)
-        for used in read(text).names:
+        for used in global_names(text):
             if used in names:
                 continue
             if used in scope:

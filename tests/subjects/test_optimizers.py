@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Subject, check_scheduler, replay, write_script
 from harness.checks.registry import select_checks
 from harness.core.errors import SubjectError, TraceError
-from harness.core.literals import Term, parse_value, resolve
+from harness.core.literals import parse_value, resolve
 from harness.core.operations import optimizer_step
 from harness.core.result import Budget
 from harness.core.training_loop import observe
