@@ -13,11 +13,10 @@ import enum
 import functools
 import importlib.metadata
 import inspect
-import io
+import itertools
 import keyword
 import re
 import sys
-import tokenize
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -430,95 +429,74 @@ def _shape(code: types.CodeType) -> tuple[Any, ...]:
 # ------------------------------------------------------------------------------- texts
 
 
-def _inside_strings(text: str) -> set[int]:
-    """The indices of the lines that begin inside a string."""
-    inside: set[int] = set()
-    opened: list[int] = []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        name = tokenize.tok_name[token.type]
-        if name.endswith("STRING_START"):
-            opened.append(token.start[0])
-        elif name.endswith("STRING_END"):
-            inside.update(range(opened.pop(), token.end[0]))
-        elif name == "STRING":
-            inside.update(range(token.start[0], token.end[0]))
-    return inside
-
-
 def _dedent(text: str) -> str:
     """`text` without the indentation of its first line; strings stay as they are."""
-    indent = re.match(r"[ \t]*", text)
-    assert indent is not None
-    if not indent.group():
+    indent = text[: len(text) - len(text.lstrip(" \t"))]
+    if not indent:
         return text.rstrip()
-    inside = {number - 2 for number in _inside_strings(f"if True:\n{text}")}
+    inside_strings = {
+        line - 2  # for the first line, and for the line of the `if`
+        for node in ast.walk(ast.parse(f"if True:\n{text}"))
+        if isinstance(node, (ast.Constant, ast.JoinedStr))
+        for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)
+    }
     return "".join(
-        line if number in inside else line.removeprefix(indent.group())
-        for number, line in enumerate(text.splitlines(keepends=True), 1)
+        line if index in inside_strings else line.removeprefix(indent)
+        for index, line in enumerate(text.splitlines(keepends=True))
     ).rstrip()
 
 
-def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) -> str:
+def _bare(text: str, scope: Mapping[str, object], *, ours: bool, documented: bool) -> str:
     """A definition without annotations, and without the decorators that only the harness uses.
 
     The harness's own definitions also lose comments for linters and their docstrings, except the
     first line if `documented`. Strings and other comments stay as they are.
     """
-    cuts: list[tuple[tuple[int, int], tuple[int, int], bytes]] = []
-    tree = ast.parse(text)
-    lines = text.encode().splitlines(keepends=True)
+    if ours:
+        text = re.sub(r" *# (noqa|type|fmt):?.*$", "", text, flags=re.MULTILINE)
+    code = text.encode()
+    starts = [0, *itertools.accumulate(map(len, code.splitlines(keepends=True)))]
+    cuts: list[tuple[int, int, str]] = []
 
-    def cut(
-        start: tuple[int, int], end: ast.expr | ast.stmt, more: int = 0, instead: bytes = b""
-    ) -> None:
-        assert end.end_lineno is not None
-        assert end.end_col_offset is not None
-        cuts.append((start, (end.end_lineno, end.end_col_offset + more), instead))
+    def start(node: ast.expr | ast.stmt | ast.arg) -> int:
+        return starts[node.lineno - 1] + node.col_offset
 
-    for node in ast.walk(tree):
+    def end(node: ast.expr | ast.stmt | ast.arg) -> int:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return starts[node.end_lineno - 1] + node.end_col_offset
+
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.arg) and node.annotation is not None:
-            start = node.lineno, node.col_offset + len(node.arg.encode())
-            rest = lines[(node.annotation.end_lineno or 0) - 1][node.annotation.end_col_offset :]
-            equals = re.match(rb" *= *", rest)
-            cut(
-                start,
-                node.annotation,
-                len(equals.group()) if equals else 0,
-                b"=" if equals else b"",
+            equals = re.compile(rb"( *= *)?").match(code, end(node))
+            assert equals is not None
+            cuts.append(
+                (start(node) + len(node.arg.encode()), equals.end(), "=" if equals[1] else "")
             )
         elif isinstance(node, ast.AnnAssign):
-            place, note = node.target, node.annotation
             if ours and node.value is not None:
-                cut((place.end_lineno or 0, place.end_col_offset or 0), note)
+                cuts.append((end(node.target), end(node.annotation), ""))
             else:  # a field of a dataclass
-                quoted = repr(ast.unparse(note)).encode()
-                cut((note.lineno, note.col_offset), note, instead=quoted)
+                quoted = repr(ast.unparse(node.annotation))
+                cuts.append((start(node.annotation), end(node.annotation), quoted))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
-            line = node.returns.lineno
-            arrow = lines[line - 1].rindex(b"->", 0, node.returns.col_offset)
-            cut((line, len(lines[line - 1][:arrow].rstrip())), node.returns)
+            arrow = code.rindex(b"->", 0, start(node.returns))
+            cuts.append((len(code[:arrow].rstrip()), end(node.returns), ""))
+        if ours and isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            keep = f'"""{first}"""' if documented or len(node.body) == 1 else ""
+            cuts.append((start(node.body[0]), end(node.body[0]), keep))
         for decorator in getattr(node, "decorator_list", []):
             function = decorator.func if isinstance(decorator, ast.Call) else decorator
             known = _value(function, scope)
             if str(getattr(known, "__module__", "")).partition(".")[0] == "harness":
-                cut((decorator.lineno, 0), decorator)
-    if ours:
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-                doc = node.body[0]
-                first = (ast.get_docstring(node) or "").partition("\n")[0]
-                keep = f'"""{first}"""'.encode() if documented or len(node.body) == 1 else b""
-                cut((doc.lineno, doc.col_offset), doc, instead=keep)
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.COMMENT and re.match(r"# (noqa|type|fmt):?", token.string):
-                line, column = token.start
-                begins = len(token.line[:column].rstrip().encode())
-                cuts.append(((line, begins), (line, len(token.line.rstrip().encode())), b""))
-    for (line, column), (end_line, end_column), instead in sorted(cuts, reverse=True):
-        rest = lines[end_line - 1][end_column:]
-        whole = lines[line - 1][:column] + instead + rest
-        lines[line - 1 : end_line] = [whole] if whole.strip() else []
-    bare = b"".join(lines).decode().strip("\n")
+                cuts.append((starts[decorator.lineno - 1], end(decorator), ""))
+    for begins, ends, instead in sorted(cuts, reverse=True):
+        before, after = code[:begins], code[ends:]
+        if not instead and not before.rpartition(b"\n")[2].strip() and after[:1] in (b"\n", b""):
+            before, after = before.rpartition(b"\n")[0], after  # nothing is left of the line
+        code = before + instead.encode() + after
+    bare = code.decode().strip("\n")
     return _one_line(bare) if ours else bare
 
 

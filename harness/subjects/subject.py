@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING, Any
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
 from harness.core.training_loop import Stateful, new_sgd, step_scheduler
+from harness.core.types import Options
 from harness.subjects.optimizers import WORDS
+from harness.subjects.type_hints import strategies_for
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -233,9 +235,30 @@ class Subject:
             bound.new.check_words()
         return bound
 
-    def with_options(self, options: Mapping[str, Any]) -> Subject:
+    def with_options(self, options: Options | None) -> Subject:
         """The same subject, with `options` in place of its own options with these names."""
         return replace(self, options={**self.options, **options}) if options else self
+
+
+def subject_from(value: object, *, name: str = "", options: Options | None = None) -> Subject:
+    """The subject for a `Subject`, a scheduler class or a ``build`` function.
+
+    Options that a class or function needs in addition to `options` are drawn if type hints say
+    what they are (`harness.subjects.type_hints`). Raises `SubjectError` for another value.
+    """
+    if isinstance(value, Subject):
+        return value.with_options(options)
+    if not callable(value):
+        raise SubjectError(
+            f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
+            f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
+        )
+    function = value.func if isinstance(value, functools.partial) else value
+    name = name or getattr(function, "__name__", type(function).__name__)
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
+    options = {**(options or {}), **strategies_for(value, options or ())}
+    return Subject(name.replace(" ", "_"), value, options=options, reference=reference)
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from harness.report.ledger import updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries
 from harness.subjects.installed import shipped_ledgers
+from harness.subjects.known_failures import known_to, shipped_failures
 from harness.subjects.lookup import as_subject
-from harness.subjects.registered import known_to, shipped_failures
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
@@ -357,7 +357,7 @@ ARGUMENTS = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
 
 @pytest.fixture
 def no_ledger_of_torch(monkeypatch):
-    monkeypatch.setattr("harness.subjects.registered.shipped_ledgers", list)
+    monkeypatch.setattr("harness.subjects.known_failures.shipped_ledgers", list)
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
