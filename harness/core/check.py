@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
+from harness.core.types import State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
@@ -24,7 +25,7 @@ class Check:
     kind: str
     at: str
     compares: str
-    save: Callable[..., dict[str, Any]]
+    save: Callable[..., State]
     default: bool
     needs: tuple[str, ...]
     about: str
@@ -112,7 +113,7 @@ def resume_check(function: Function, /) -> Function: ...
 def resume_check(
     *,
     at: str = ...,
-    save: Callable[..., dict[str, Any]] = ...,
+    save: Callable[..., State] = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
     about: str = ...,
@@ -131,7 +132,7 @@ def resume_check(
     /,
     *,
     at: str = "resume",
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
@@ -215,7 +216,7 @@ def resume_check(
 def state_check(
     *,
     at: str,
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",

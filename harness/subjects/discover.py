@@ -156,10 +156,10 @@ class _Uncertain(Exception):
     """Why a scheduler can't be built without further information."""
 
 
-def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
+def _subject(cls: type[Any], name: str, place: str) -> Subject | Missed:
     """A subject that builds `cls`, whose reference is `place`; or why there is none."""
-    options: dict[str, Any] = {}
-    step: Any = step_scheduler
+    options: dict[str, object] = {}
+    step, step_needs = step_scheduler, ""
     try:
         with Guard(place).on():
             if not _is_named(cls):
@@ -168,35 +168,36 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
             options |= dict.fromkeys(hints)
             if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
                 step = step_with_metric
-            elif needs := list(without_default(cls.step)):
-                step = None
-                raise _Uncertain(f"its step needs {needs[0]!r}: write a 'step' that gives it")
+            elif step_needs := next(without_default(cls.step), ""):
+                raise _Uncertain(f"its step needs {step_needs!r}: write a 'step' that gives it")
             drawn = {option: strategy_of(hint) for option, hint in hints.items()}
             if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
                 why = f"its required {open_[0]!r} has {_describe_hint(hints[open_[0]])}"
-                return Missed(place, why, _lines(cls, options, step), open_)
+                return Missed(place, why, _lines(cls, options, step_needs), open_)
             options |= drawn
             subject = Subject(name, cls, options=options, step=step, reference=place)
             with time_limit(LONGEST):
                 _try(subject)
     except TimeLimit:
-        return Missed(place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step))
+        return Missed(
+            place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step_needs)
+        )
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
-        return Missed(place, why, _lines(cls, options, step))
+        return Missed(place, why, _lines(cls, options, step_needs))
     return subject
 
 
-def _describe_hint(hint: Any) -> str:
+def _describe_hint(hint: object) -> str:
     if hint is None:
         return "no type hint"
     return f"the type {getattr(hint, '__name__', hint)}, which is too general"
 
 
-def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
+def _lines(cls: type, options: Iterable[str], step_needs: str) -> tuple[str, ...]:
     """The lines to add for a class that can't be built, with ``...`` to fill in."""
     fields = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
-    if step is None:
+    if step_needs:
         fields += ", step=lambda scheduler, epoch: scheduler.step(...)"
     return (
         "from harness import Subject",
@@ -205,13 +206,13 @@ def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
     )
 
 
-def _is_named(cls: Any) -> bool:
+def _is_named(cls: type) -> bool:
     return next(iter(inspect.signature(cls).parameters), "") == "optimizer"
 
 
 def _try(subject: Subject) -> None:
     """Raise what the constructor raises, if it refuses all of the first drawn sets of options."""
-    sets: list[dict[str, Any]] = [{}]
+    sets: list[dict[str, object]] = [{}]
     if subject.strategy is not None:
         sets = draw_options(subject.strategy, TRIES, 0)
     refusal: BaseException | None = None

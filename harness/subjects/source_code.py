@@ -18,7 +18,7 @@ import keyword
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -94,7 +94,7 @@ class Source:
         subject: str,
         imports_from: Imports,
         *,
-        words: Mapping[str, Any] = MappingProxyType({}),
+        words: Mapping[str, object] = MappingProxyType({}),
         seen: Seen = Seen(),
     ) -> None:
         self.words = words
@@ -114,11 +114,11 @@ class Source:
         """The imported packages that are neither torch's nor the standard library's."""
         self.pasted_modules: dict[str, None] = {}
         """The user's modules from which something is pasted."""
-        self._names: dict[tuple[Any, ...], str] = {
+        self._names: dict[tuple[object, ...], str] = {
             ("import", module, module): module for module in ALWAYS_IMPORTED
         }
         self._theirs: set[str] = set()
-        self._pasted: set[tuple[Any, ...]] = set()
+        self._pasted: set[tuple[object, ...]] = set()
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -150,7 +150,7 @@ class Source:
         """The script's name for something that the harness defines and that isn't a function."""
         return self._allot(("", name), name, theirs=False)
 
-    def _allot(self, key: tuple[Any, ...], name: str, *, theirs: bool) -> str:
+    def _allot(self, key: tuple[object, ...], name: str, *, theirs: bool) -> str:
         """The name for `key`: `name`, or `name` with a number if that is taken."""
         if key not in self._names:
             taken = {*FIXED, *self.seen.local, *self._names.values()}
@@ -219,7 +219,7 @@ class Source:
 
     # ------------------------------------------------------------------- expressions
 
-    def expression(self, value: Any) -> str:
+    def expression(self, value: object) -> str:
         """`value` as an expression for the script; `ScriptError` if there is none."""
         if isinstance(value, list):
             return "[" + ", ".join(map(self.expression, value)) + "]"
@@ -240,7 +240,7 @@ class Source:
             return self.name(value)
         return repr(value)
 
-    def call(self, function: str, arguments: list[Any], keywords: dict[str, Any]) -> str:
+    def call(self, function: str, arguments: list[object], keywords: dict[str, object]) -> str:
         """A call of `function` with values as its arguments."""
         given = [self.expression(argument) for argument in arguments]
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
@@ -282,7 +282,7 @@ class Source:
         text = f"({segment})"
         return renamed(text, self._needs(text, value.__globals__, theirs=True))
 
-    def _refuse(self, value: Any, what: str) -> NoReturn:
+    def _refuse(self, value: object, what: str) -> NoReturn:
         raise ScriptError(
             f"subject {self.subject}: a script needs the source of {value!r:.80}, which is {what}: "
             "define it with def or class at the top level of a module"
@@ -314,7 +314,9 @@ class Source:
         self.homes[name] = value.__module__
         return name
 
-    def inline(self, value: Any, given: Mapping[str, str], target: str) -> list[str] | None:
+    def inline(
+        self, value: Callable[..., object], given: Mapping[str, str], target: str
+    ) -> list[str] | None:
         """The statements of a harness function, to put in place of a call.
 
         `given` are its arguments, and `target` the variables that get what it returns. None
@@ -344,7 +346,7 @@ class Source:
     def _needs(
         self,
         text: str,
-        scope: Mapping[str, Any],
+        scope: Mapping[str, object],
         *,
         theirs: bool,
         known: Mapping[str, str] = MappingProxyType({}),
@@ -360,7 +362,7 @@ class Source:
                 self._theirs.add(used)
         return names
 
-    def _need(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
+    def _need(self, name: str, value: object, scope: Mapping[str, object]) -> str:
         """Add what a pasted function uses under `name`; returns its name in the script."""
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__, name)
@@ -375,7 +377,7 @@ class Source:
             self.section[known_as] = f"{known_as} = {self.expression(value)}"
         return known_as
 
-    def paste_value(self, name: str, value: Any, part: Any) -> None:
+    def paste_value(self, name: str, value: object, part: object) -> None:
         """Add only a `part` of the value that the harness's functions use as `name`."""
         key = ("value", id(value))
         known_as = self._allot(key, name, theirs=False)
@@ -383,18 +385,18 @@ class Source:
         self.section[known_as] = f"{known_as} = {self.expression(part)}"
 
 
-def _get(value: Any, name: str) -> Any:
+def _get(value: object, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
+def _value(node: ast.expr, scope: Mapping[str, object]) -> Any:
     """The value of a dotted name; None if there is none."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, scope), node.attr, None)
     return scope.get(node.id) if isinstance(node, ast.Name) else None
 
 
-def _scope(value: Any) -> Mapping[str, Any]:
+def _scope(value: Any) -> Mapping[str, object]:
     """The global names where a function or class is defined."""
     function = inspect.unwrap(value)
     return getattr(function, "__globals__", None) or vars(sys.modules[value.__module__])
@@ -420,7 +422,7 @@ def _is_text_of(segment: str, function: types.FunctionType) -> bool:
     return (defaults, keywords) == given and _shape(found[-1]) == _shape(function.__code__)
 
 
-def _shape(code: types.CodeType) -> tuple[Any, ...]:
+def _shape(code: types.CodeType) -> tuple[object, ...]:
     """A value that is equal for two pieces of code that are the same except for their position."""
     constants = (_shape(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
     return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)
