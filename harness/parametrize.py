@@ -146,7 +146,7 @@ class PairCheck:
 def ledger_of(wanted: Settings) -> Ledger:
     """The known failures in the ledgers of installed packages and in the user's files."""
     from harness.core.ledger import Ledger, read_ledger
-    from harness.subjects.registered import shipped_failures
+    from harness.subjects.known_failures import shipped_failures
 
     if wanted.files not in _ledgers:
         entries = (*shipped_failures().entries, *read_ledger(wanted.files).entries)

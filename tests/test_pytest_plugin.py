@@ -11,8 +11,8 @@ import harness
 from harness import SubjectError, check_scheduler, parametrize_with_checks, settings
 from harness.core.ledger import entry_text
 from harness.settings import Settings
+from harness.subjects.known_failures import known_to, shipped_failures
 from harness.subjects.lookup import as_subject
-from harness.subjects.registered import known_to, shipped_failures
 
 pytest_plugins = ["pytester"]
 

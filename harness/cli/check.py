@@ -170,7 +170,8 @@ def check(
     from harness.engine.ordering import gate, shard_of
     from harness.engine.session import SubjectSession
     from harness.report.github import annotate, write_summary
-    from harness.subjects.registered import choose_subjects, known_failures
+    from harness.subjects.known_failures import known_failures
+    from harness.subjects.lookup import choose_subjects
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT")
@@ -306,7 +307,7 @@ def _check_lines() -> list[str]:
 def list_(subjects: tuple[str, ...], installed: bool) -> int:
     """List the subjects and the checks. For a package, list the schedulers it defines."""
     from harness.cli.show import show_missed
-    from harness.subjects.registered import choose_subjects
+    from harness.subjects.lookup import choose_subjects
 
     found = choose_subjects(subjects, {}, installed=installed)
     show_missed(found)

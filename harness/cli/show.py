@@ -19,7 +19,7 @@ from harness.core.verdict import Verdict
 from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.script import script_of
-from harness.subjects.discover import Found
+from harness.subjects.discover import Selection
 from harness.subjects.subject import Subject
 
 FEW = 3
@@ -92,9 +92,9 @@ def _only_reason(results: Sequence[Result]) -> str:
     return reasons.pop() if unknown and len(reasons) == 1 else ""
 
 
-def show_missed(found: Found) -> None:
+def show_missed(found: Selection) -> None:
     """Print what was found but can't be checked."""
-    for line in found.unread:
+    for line in found.notes:
         tell(f"note: {line}")
     for missed in found.missed:
         say(f"{missed}\n")

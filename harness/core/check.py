@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
-from harness.core.types import Load
+from harness.core.types import Load, State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
@@ -25,7 +25,7 @@ class Check:
     kind: str
     at: str
     compares: str
-    save: Callable[..., dict[str, Any]]
+    save: Callable[..., State]
     default: bool
     needs: tuple[str, ...]
     about: str
@@ -114,7 +114,7 @@ def resume_check(function: Function, /) -> Function: ...
 def resume_check(
     *,
     at: str = ...,
-    save: Callable[..., dict[str, Any]] = ...,
+    save: Callable[..., State] = ...,
     load: Load | None = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
@@ -134,7 +134,7 @@ def resume_check(
     /,
     *,
     at: str = "resume",
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
     load: Load | None = None,
     default: bool = True,
     needs: tuple[str, ...] = (),
@@ -222,7 +222,7 @@ def resume_check(
 def state_check(
     *,
     at: str,
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",

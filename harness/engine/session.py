@@ -19,8 +19,8 @@ from harness.engine.option_sets import Prepared, prepare, prepare_one
 from harness.engine.search import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
+from harness.subjects.known_failures import known_to
 from harness.subjects.lookup import as_subject
-from harness.subjects.registered import known_to
 from harness.subjects.subject import Subject
 
 __all__ = ["SubjectSession", "check_subject", "replay"]

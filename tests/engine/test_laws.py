@@ -3,9 +3,9 @@
 import contextlib
 
 import pytest
+from drawn_traces import traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_trace import traces
 
 from harness import Trace, TraceError
 from harness.checks.registry import HERE, as_check

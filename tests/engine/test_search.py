@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import faulty
 import pytest
+from drawn_traces import traces
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trace import traces
 
 from harness import Operation, Subject, Trace, TraceError, check_subject, replay
 from harness.checks.registry import HERE, as_check

@@ -24,7 +24,7 @@ from harness.report.matrix import COLOURS, Source, merge
 from harness.report.picture import picture_of
 from harness.report.script import script_of
 from harness.report.text import values_text
-from harness.subjects.registered import subject_called
+from harness.subjects.lookup import subject_called
 
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
 SUBJECTS = {name: subject_called(name) for name in ("StepLR", "ConstantLR")}

@@ -16,8 +16,7 @@ from harness.engine.runs import run_to_the_end
 from harness.report.picture import STYLES, figure_of, picture_of, trajectory
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of
-from harness.subjects.lookup import as_subject
-from harness.subjects.registered import choose_subjects, subject_called
+from harness.subjects.lookup import as_subject, choose_subjects, subject_called
 from lr_schedules.correct import Halving
 from lr_schedules.faults.position import LoadsADelta
 from lr_schedules.faults.state import EmptiesTheDict, SlopeOfTheNew

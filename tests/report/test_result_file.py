@@ -9,10 +9,10 @@ from dataclasses import fields, replace
 
 import faulty
 import pytest
+from drawn_traces import traces
 from hypothesis import given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
-from test_trace import traces
 
 from harness import Budget, Counterexample, Result, Subject, Trace, check_subject
 from harness.checks.registry import CHECKS, select_checks

@@ -5,9 +5,9 @@ from pathlib import Path
 import faulty
 import own_schedule
 import pytest
+from drawn_traces import traces
 from hypothesis import given, settings
 from running import run_in_process
-from test_trace import traces
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
 from harness import (

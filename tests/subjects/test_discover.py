@@ -10,7 +10,7 @@ from harness.core.references import is_package
 from harness.subjects.discover import subjects_of
 from harness.subjects.installed import SUBJECTS as GROUP
 from harness.subjects.installed import installed_subjects
-from harness.subjects.registered import choose_subjects
+from harness.subjects.lookup import choose_subjects
 
 SCHEDULES = """
     from typing import List, Literal, Optional, Union
@@ -127,7 +127,7 @@ def test_every_scheduler_of_a_package_is_found(package):
         "NeedsALoss": "its step needs 'scale': write a 'step' that gives it",
     }
     note = "pkg_all.schedules:OnlyALR is not checked: it has no get_lr and no step"
-    assert found.unread == [note]
+    assert found.notes == (note,)
 
 
 def test_the_lines_for_what_cannot_be_built_build_it(package):
@@ -291,7 +291,7 @@ def test_what_packages_ship_is_checked(installed, command):
         ("one", "pkg_ships.subjects:ONE"),
         ("made", ""),
     ]
-    assert found.missed == []
+    assert found.missed == ()
     status, printed, _ = command(
         "check", "--installed", "--check", "resume_optimizer_then_scheduler", "--max-examples", 0
     )

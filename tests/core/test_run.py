@@ -3,8 +3,8 @@ import time
 import faulty
 import pytest
 import torch
+from drawn_traces import traces
 from hypothesis import given, settings
-from test_trace import traces
 
 from harness import (
     CheckError,

@@ -8,7 +8,7 @@ from torch.optim import lr_scheduler
 from harness import Subject, check_scheduler, check_subject
 from harness.checks.registry import HERE, select_checks
 from harness.core.ledger import version_of
-from harness.subjects.registered import shipped_failures
+from harness.subjects.known_failures import shipped_failures
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR

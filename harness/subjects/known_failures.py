@@ -1,89 +1,21 @@
-"""Finds the subjects for a name on the command line, and the ledger entries for a subject."""
+"""Says which ledger entries apply to a subject: those of its package, and the user's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from harness.checks.registry import CHECKS
 from harness.core.check import Check
-from harness.core.errors import SubjectError
 from harness.core.ledger import Entry, Ledger, read_ledger, refuse_overlaps
-from harness.core.references import full_reference, is_package
-from harness.subjects.discover import Found, subjects_of
 from harness.subjects.installed import (
     default_subjects,
-    installed_subjects,
     shipped_ledgers,
+    shipped_subjects,
     subjects_of_package,
 )
-from harness.subjects.lookup import find_subject, select_subjects
 from harness.subjects.subject import Subject
-
-
-def choose_subjects(
-    names: Sequence[str], options: Mapping[str, Any], *, installed: bool = False
-) -> Found:
-    """The subjects with these names, or all listed ones; each gets the options.
-
-    A name can also be a package or module, for every scheduler that it defines. `installed` adds
-    the subjects that packages ship.
-    """
-    listed = default_subjects()
-    taken = [subject.name for subject in listed]
-    found = installed_subjects() if installed else Found()
-    if not names and not installed and not listed:
-        raise SubjectError("no installed package ships default subjects: name a SUBJECT")
-    for name in names or ([] if installed else taken):
-        if name in taken or full_reference(name) or not is_package(name):
-            found.subjects += _called(name, listed, options)
-        elif options:
-            raise SubjectError(
-                f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
-            )
-        else:
-            more = subjects_of(name, taken)
-            found.subjects += more.subjects
-            found.missed += more.missed
-            found.unread += more.unread
-    found.subjects = list({s.reference or id(s): s for s in found.subjects}.values())
-    for subject in found.subjects:
-        subject.bind(dict.fromkeys(subject.open))
-    return found
-
-
-def subject_called(name: str) -> Subject:
-    """The subject that is listed or shipped under this name, or that a reference names."""
-    listed = default_subjects()
-    if full_reference(name) and name not in [subject.name for subject in listed]:
-        return find_subject(name)  # it refuses several
-    return _called(name, listed, {})[0]
-
-
-def _called(name: str, listed: Sequence[Subject], options: Mapping[str, Any]) -> list[Subject]:
-    """The subjects called `name`: listed, by reference, or shipped by one installed package."""
-    if name not in [subject.name for subject in listed] and not full_reference(name):
-        shipped = [subject for subject in _shipped_subjects() if subject.name == name]
-        if len(shipped) == 1:
-            return [shipped[0].with_options(options)]
-        if shipped:
-            places = ", ".join(subject.reference or "(without reference)" for subject in shipped)
-            raise SubjectError(
-                f"several installed subjects are called {name!r}: name one of {places}"
-            )
-    return select_subjects([name], listed, options)
-
-
-def _shipped_subjects() -> list[Subject]:
-    try:
-        return installed_subjects().subjects
-    except SubjectError:  # no package ships one
-        return []
-
-
-# ------------------------------------------------------------------------------- ledgers
 
 
 def shipped_failures() -> Ledger:
@@ -101,7 +33,7 @@ def own_failures(
     """
     if not files:
         return Ledger()
-    names = {subject.name for subject in (*default_subjects(), *_shipped_subjects(), *subjects)}
+    names = {subject.name for subject in (*default_subjects(), *shipped_subjects(), *subjects)}
     return read_ledger(files, names, [check.name for check in (*CHECKS, *checks)])
 
 

@@ -11,7 +11,7 @@ from harness import check_subject
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.ledger import Ledger, version_of
 from harness.engine.one_run import Runner
-from harness.subjects.registered import shipped_failures
+from harness.subjects.known_failures import shipped_failures
 from lr_schedules import LinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS
 

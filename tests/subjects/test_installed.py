@@ -7,7 +7,7 @@ from harness.core.errors import LedgerError, SubjectError
 from harness.engine.selftest import Budget, all_jobs
 from harness.subjects import installed
 from harness.subjects.installed import default_subjects, shipped_ledgers
-from harness.subjects.registered import choose_subjects
+from harness.subjects.lookup import choose_subjects
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
 from lr_schedules.subjects import SUBJECTS
@@ -51,7 +51,7 @@ def test_another_package_can_ship_default_subjects(installed_package):
     ("value", "message"),
     [
         ("ships_bad:SAME", "two packages ship a default subject called 'StepLR'"),
-        ("ships_bad:NONE", "cannot load ships_bad:NONE, the default subjects of the package"),
+        ("ships_bad:NONE", "'ships_bad': ships_bad:NONE cannot be loaded"),
     ],
 )
 def test_default_subjects_that_cannot_be_used_are_said(installed_package, value, message):

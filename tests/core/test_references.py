@@ -9,8 +9,7 @@ from harness import Subject, check_scheduler, replay
 from harness.core.errors import SubjectError
 from harness.core.references import full_reference, import_attribute
 from harness.subjects.installed import default_subjects
-from harness.subjects.lookup import as_subject, find_subject
-from harness.subjects.registered import subject_called
+from harness.subjects.lookup import as_subject, find_subject, subject_called
 
 CHECK = "resume_by_last_epoch"
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
