@@ -15,11 +15,7 @@ from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
 from harness.report.failures import failures
-from harness.report.text import (
-    broken_text,
-    stale_text,
-    unknown_text,
-)
+from harness.report.text import broken_text, reasons_text
 from harness.subjects.lookup import as_subject
 
 
@@ -92,9 +88,9 @@ def check_scheduler(
         )
     )  # fmt: skip
     broken = [broken_text(failure) for failure in failures(results)]
-    broken += filter(None, [stale_text(results)])
+    broken += filter(None, [reasons_text(results, Verdict.STALE)])
     if broken:
         raise BrokenSchedule("\n\n".join(broken), results)
     if any(result.verdict == Verdict.UNKNOWN for result in results):
-        raise UndecidedError(unknown_text(results))
+        raise UndecidedError(reasons_text(results, Verdict.UNKNOWN))
     return results

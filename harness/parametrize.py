@@ -113,9 +113,9 @@ class PairCheck:
         if result.verdict == Verdict.DECLINED:
             pytest.skip(result.reason)
         if result.verdict == Verdict.UNKNOWN:
-            raise UndecidedError(report.unknown_text([result]))
+            raise UndecidedError(report.reasons_text([result], Verdict.UNKNOWN))
         if result.verdict == Verdict.STALE:
-            raise results.BrokenSchedule(report.stale_text([result]), [result])
+            raise results.BrokenSchedule(report.reasons_text([result], Verdict.STALE), [result])
         if result.verdict == Verdict.KNOWN:
             pytest.xfail(result.reason)  # does nothing with --runxfail
         if result.counterexample is not None:
@@ -146,7 +146,7 @@ class PairCheck:
 def ledger_of(wanted: Settings) -> Ledger:
     """The known failures in the ledgers of installed packages and in the user's files."""
     from harness.core.ledger import Ledger, read_ledger
-    from harness.subjects.registered import shipped_failures
+    from harness.subjects.known_failures import shipped_failures
 
     if wanted.files not in _ledgers:
         entries = (*shipped_failures().entries, *read_ledger(wanted.files).entries)

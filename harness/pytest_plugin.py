@@ -248,8 +248,8 @@ def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
     return None
 
 
-def _properties(result: Result) -> list[tuple[str, object]]:
-    """The properties of a pair in ``--junitxml``."""
+def _properties(result: Result) -> list[tuple[str, str]]:
+    """The properties of a pair in ``--junitxml``: plain strings, which pytest-xdist can send."""
     from harness.report.text import replay_command, tried_text
 
     properties = {
@@ -262,7 +262,7 @@ def _properties(result: Result) -> list[tuple[str, object]]:
     if result.counterexample is not None:
         trace = str(result.counterexample.trace)
         properties |= {"trace": trace, "replay": replay_command(result, trace)}
-    return [(name, text) for name, text in properties.items() if text]
+    return [(name, str(text)) for name, text in properties.items() if text]
 
 
 def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Config) -> None:

@@ -36,9 +36,8 @@ from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
 from harness.core.training_loop import new_sgd
 from harness.engine.machine import draw_operations
-from harness.engine.one_run import Outcome, Reference
+from harness.engine.one_run import Outcome, Reference, Runner, TraceRun
 from harness.engine.option_sets import lacking
-from harness.engine.runner import Runner
 from harness.engine.search import find
 from harness.engine.session import SubjectSession
 from harness.engine.trials import Limit, Trials
@@ -72,24 +71,24 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runs: list[tuple[Check | None, Trace]] = []
-        self.run, self.uninterrupted = Runner.run, Runner._uninterrupted
+        self.go, self.uninterrupted = TraceRun.go, Runner._uninterrupted
 
     def __enter__(self) -> Recorder:
-        def run(runner: Runner, check: Check, trace: Trace) -> Outcome:
-            outcome = self.run(runner, check, trace)
-            self.runs.append((check, trace))
+        def go(run: TraceRun) -> Outcome:
+            outcome = self.go(run)
+            self.runs.append((run.check, run.trace))
             return outcome
 
         def uninterrupted(runner: Runner, path: str) -> Reference:
             self.runs.append((None, Trace(tuple(unpath(path)))))
             return self.uninterrupted(runner, path)
 
-        Runner.run = run  # type: ignore[assignment,method-assign]
+        TraceRun.go = go  # type: ignore[assignment,method-assign]
         Runner._uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
-        Runner.run, Runner._uninterrupted = self.run, self.uninterrupted  # type: ignore[method-assign]
+        TraceRun.go, Runner._uninterrupted = self.go, self.uninterrupted  # type: ignore[method-assign]
 
 
 def bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
@@ -118,10 +117,11 @@ def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
             at_save = check is not None and check.at == "save" and operation.kind == "save"
             if way is not None and (operation.kind in BACK or at_save):
                 index, epoch, groups, checkpoints = slots[operation.slot]
+                checkpoint = checkpoints[way.save]
                 has = {
                     "new_optimizer": new_optimizer,
                     "build": build,
-                    "checkpoint": checkpoints[way.save],
+                    "checkpoint": way.load(checkpoint) if way.load else checkpoint,
                     "optimizer": optimizer,
                     "scheduler": scheduler,
                 }

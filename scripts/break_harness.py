@@ -38,7 +38,20 @@ def problem(edit: Edit) -> str:
         pkgutil.resolve_name(edit.target)
     except (AttributeError, ImportError):
         return f"{edit.target} is not in the harness"
-    return ""
+    found = files_with(edit.test)
+    return "" if len(found) == 1 else f"{edit.test} is in {len(found)} files of tests/, not in one"
+
+
+def files_with(test: str) -> list[Path]:
+    """The test files that define this test."""
+    definition = f"def {test.partition('[')[0]}("
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [file for file in files if definition in file.read_text()]
+
+
+def node_of(test: str) -> str:
+    """The test as an argument of pytest."""
+    return f"{files_with(test)[0].relative_to(ROOT)}::{test}"
 
 
 def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str]:
@@ -58,7 +71,7 @@ def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str
 
 def survives(edit: Edit) -> str:
     """What is wrong if the edit's test does not fail; empty if it fails."""
-    status, output = run_tests([edit.test], EDITS.index(edit))
+    status, output = run_tests([node_of(edit.test)], EDITS.index(edit))
     if status == 0:
         return f"it survives {edit.test}"
     if status != 1:  # no test failed, but pytest could not run it
@@ -76,9 +89,11 @@ def main(names: tuple[str, ...], jobs: int) -> None:
     if not edits:
         raise click.UsageError(f"no edit's name contains {' or '.join(map(repr, names))}")
     problems = [f"{edit.name}: {problem(edit)}" for edit in edits if problem(edit)]
-    status, output = run_tests(list(dict.fromkeys(edit.test for edit in edits)))
-    if status:
-        problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
+    if not problems:
+        tests = list(dict.fromkeys(node_of(edit.test) for edit in edits))
+        status, output = run_tests(tests)
+        if status:
+            problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
     if not problems:
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             for edit, found in zip(edits, pool.map(survives, edits), strict=True):

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Trace
 from harness.checks.registry import as_check
 from harness.core.operations import STEPS
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
+from harness.engine.runs import run_trace
 
 spec = importlib.util.spec_from_file_location("bench", ROOT / "scripts/bench.py")
 bench = importlib.util.module_from_spec(spec)
@@ -70,7 +71,7 @@ def test_the_bare_loop_makes_the_same_calls(name, phase, calls):
 def test_the_bare_loop_performs_every_operation(word, calls):
     trace = Trace.parse(f"train:1 {word}:2 save:a resume:a {word}:1")
     with bench.Recorder() as recorder:
-        Runner(bench.SUBJECT.bind({})).run(as_check(bench.PLAIN), trace)
+        run_trace(Runner(bench.SUBJECT.bind({})), as_check(bench.PLAIN), trace)
     checked = calls.copy()
     calls.clear()
     bench.bare(recorder.runs, bench.SUBJECT)

@@ -1,6 +1,7 @@
 """That the edits of ``scripts/harness_edits.py`` can be made; the script tries what they do."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -15,8 +16,6 @@ sys.path.remove(str(ROOT / "scripts"))
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
 def test_an_edit_replaces_a_function_and_names_a_test(edit):
     assert break_harness.problem(edit) == ""
-    file, _, name = edit.test.partition("::")
-    assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text()
 
 
 def test_every_edit_has_a_name_of_its_own():
@@ -28,7 +27,7 @@ def harmless(original, *args):
 
 
 def test_a_function_that_is_gone_is_a_problem():
-    edit = Edit(harmless, "harness.core.trace:gone", "tests/test_sweep.py")
+    edit = Edit(harmless, "harness.core.trace:gone", "tests/engine/test_sweep.py")
     assert break_harness.problem(edit) == "harness.core.trace:gone is not in the harness"
 
 
@@ -40,6 +39,9 @@ def test_an_edit_is_noticed(name):
 
 def test_an_edit_that_no_test_notices_survives():
     (edit,) = (edit for edit in EDITS if edit.name == "mix each way only with itself")
-    test = "tests/test_trace.py"
-    status, output = break_harness.run_tests([test], EDITS.index(edit))
-    assert status == 0, output
+    survivor = replace(edit, test="test_every_edit_has_a_name_of_its_own")
+    EDITS.append(survivor)
+    try:
+        assert break_harness.survives(survivor) == f"it survives {survivor.test}"
+    finally:
+        EDITS.pop()

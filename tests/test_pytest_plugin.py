@@ -4,14 +4,15 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import torch
+from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import StepLR
 
 import harness
 from harness import SubjectError, check_scheduler, parametrize_with_checks, settings
 from harness.core.ledger import entry_text
 from harness.settings import Settings
+from harness.subjects.known_failures import known_to, shipped_failures
 from harness.subjects.lookup import as_subject
-from harness.subjects.registered import known_to, shipped_failures
 
 pytest_plugins = ["pytester"]
 
@@ -463,7 +464,7 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
             ours = {name for name in sys.modules if name.startswith("harness")}
             assert ours == {
                 "harness", "harness.core", "harness.core.errors", "harness.settings",
-                "harness.core.result", "harness.parametrize", "harness.pytest_plugin",
+                "harness.core.verdict", "harness.parametrize", "harness.pytest_plugin",
             }
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """
@@ -473,10 +474,8 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
     result.stdout.no_fnmatch_line("lr-resume-harness:*")
 
 
-def test_without_the_plugin_the_tests_say_the_same(user, pytester):
-    # in a process of its own: without our hooks pytest-xdist would end this worker
-    run = pytester.runpytest_subprocess
-    result = user(FIVE + PAIRS, run=run, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
+def test_without_the_plugin_the_tests_say_the_same(user):
+    result = user(FIVE + PAIRS, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
     assert outcomes(result) == {"failed": 2, "passed": 1, "skipped": 1, "xfailed": 1}
 
 
@@ -489,3 +488,38 @@ def test_parametrize_with_checks_is_refused_what_is_no_subject():
 
 def halves(optimizer, last_epoch=-1):
     return StepLR(optimizer, 3, 0.5, last_epoch)
+
+
+# ------------------------------------------------------------------------------------ wording
+
+FAILS = """
+from harness import BrokenSchedule, UndecidedError
+
+def test_broken():
+    raise BrokenSchedule("BROKEN StepLR: resume_by_last_epoch\\n  (the block)", [])
+
+def test_undecided():
+    raise UndecidedError("the time limit of 30 s ran out")
+"""
+
+
+def test_the_wording_of_a_failure(pytester):
+    pytester.makepyfile(test_user=FAILS)
+    lines = pytester.runpytest_inprocess(*PLUGIN).stdout.str().splitlines()
+    start = next(i for i, line in enumerate(lines) if "= FAILURES =" in line or "= ERRORS" in line)
+    assert [line.strip("=_ ") for line in lines[start:-1]] == snapshot(
+        [
+            "ERRORS",
+            "ERROR at call of test_undecided",
+            "test_user.py:7: the time limit of 30 s ran out",
+            "FAILURES",
+            "test_broken",
+            "BROKEN StepLR: resume_by_last_epoch",
+            "(the block)",
+            "",
+            "test_user.py:4: BROKEN StepLR: resume_by_last_epoch",
+            "short test summary info",
+            "FAILED test_user.py::test_broken - BROKEN StepLR: resume_by_last_epoch",
+            "ERROR test_user.py::test_undecided - the time limit of 30 s ran out",
+        ]
+    )

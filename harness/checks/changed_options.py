@@ -34,11 +34,13 @@ Reproduction scripts contain these functions unchanged: see `harness.core.traini
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from torch.optim import Optimizer
 
 from harness.core.operations import LETTER, epochs, gradients, groups_added, perform, with_groups
-from harness.core.run import same
+from harness.core.run import Observation, same
 from harness.core.training_loop import (
     Stateful,
     describe,
@@ -47,7 +49,14 @@ from harness.core.training_loop import (
     restore_parameters,
     snapshot,
 )
+from harness.core.types import Build, NewOptimizer, Options, Pair, Save, Scheduler, Step
 
+Builders: TypeAlias = tuple[NewOptimizer, Build, Build]
+"""What makes an optimizer, a scheduler, and a scheduler with the changed options."""
+ResumedRun: TypeAlias = dict[str, Any]
+"""See `resumed_runs`."""
+Judged: TypeAlias = dict[str, Any]
+"""See `judge`."""
 DESCRIPTIONS = {
     "saved": "the saved option wins",
     "start": "the new option wins, as if from the start",
@@ -59,15 +68,16 @@ READINGS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises"
 """The ways to keep each contract that a subject can promise."""
 
 
-def hyperparameters(optimizer: Any, scheduler: Any) -> dict[str, Any]:
+def hyperparameters(optimizer: Optimizer, scheduler: Scheduler) -> Observation:
     """What the optimizer will use at its next step, without the weights."""
     seen = observe(optimizer, scheduler)
     return {name: value for name, value in seen.items() if name != "weights"}
 
 
 def advance(
-    optimizer: Any, scheduler: Any, step: Any, path: str, done: int, seen: list[dict[str, Any]]
-) -> bool:
+    optimizer: Optimizer, scheduler: Scheduler, step: Step, path: str, done: int,
+    seen: list[Observation],
+) -> bool:  # fmt: skip
     """Go on along a path after its first `done` letters; False if a step raises."""
     index, epoch = gradients(path[:done]), epochs(path[:done])
     for letter in path[done:]:
@@ -81,8 +91,9 @@ def advance(
 
 
 def resumed_runs(
-    builders: Any, step: Any, save: Any, resume: Any, operations: Sequence[tuple[str, Any]]
-) -> list[dict[str, Any]]:
+    builders: Builders, step: Step, save: Save, resume: Callable[..., Pair],
+    operations: Sequence[tuple[str, Any]],
+) -> list[ResumedRun]:  # fmt: skip
     """One run for every resume of a trace; all runs from the first resume on have the new options.
 
     `builders` are new_optimizer, build and rebuild; an operation is its kind with a count or a
@@ -95,8 +106,8 @@ def resumed_runs(
     scheduler = build(optimizer)
     path, switch, goes_on = "", -1, True
     slots: dict[str, Any] = {}
-    runs: list[dict[str, Any]] = []
-    seen: list[dict[str, Any]] = []
+    runs: list[ResumedRun] = []
+    seen: list[Observation] = []
     places: list[tuple[int, int]] = []
     for number, (kind, value) in enumerate(operations):
         if kind == "save":
@@ -131,7 +142,9 @@ def resumed_runs(
     return runs
 
 
-def uninterrupted(new_optimizer: Any, build: Any, step: Any, path: str) -> list[dict[str, Any]]:
+def uninterrupted(
+    new_optimizer: NewOptimizer, build: Build, step: Step, path: str
+) -> list[Observation]:
     """What is seen in a run without a resume."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -141,8 +154,8 @@ def uninterrupted(new_optimizer: Any, build: Any, step: Any, path: str) -> list[
 
 
 def set_in_the_run(
-    builders: Any, step: Any, changed: dict[str, Any], path: str, switch: int
-) -> list[dict[str, Any]]:
+    builders: Builders, step: Step, changed: Options, path: str, switch: int
+) -> list[Observation]:
     """What is seen if the options are set in the live scheduler; [] if they can't be set."""
     new_optimizer, build, _ = builders
     optimizer = new_optimizer()
@@ -157,7 +170,7 @@ def set_in_the_run(
     return seen
 
 
-def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[str, Any]]:
+def handed_over(builders: Builders, step: Step, path: str, switch: int) -> list[Observation]:
     """What is seen if a run with the new options takes over the LRs and momenta of the old run.
 
     A scheduler that multiplies the present LR goes on from there with its new options.
@@ -168,7 +181,7 @@ def handed_over(builders: Any, step: Any, path: str, switch: int) -> list[dict[s
     seen = [hyperparameters(old, past)]
     if not advance(old, past, step, path[:switch], 0, seen):
         return seen
-    apart: list[dict[str, Any]] = []
+    apart: list[Observation] = []
     if not advance(optimizer, scheduler, step, path[:switch], 0, apart):
         return [*seen[:-1], apart[-1]]
     for group, taken in zip(optimizer.param_groups, old.param_groups):  # noqa: B905
@@ -185,7 +198,7 @@ def next_scheduler_step(path: str, place: int) -> int:
 
 
 def misfit(
-    run: dict[str, Any], expected: list[dict[str, Any]], early: Sequence[list[dict[str, Any]]]
+    run: ResumedRun, expected: list[Observation], early: Sequence[list[Observation]]
 ) -> int | None:
     """The index of a run's first observation that is not as expected; None if all are.
 
@@ -207,7 +220,7 @@ def misfit(
     return None
 
 
-def survives(run: dict[str, Any]) -> int | None:
+def survives(run: ResumedRun) -> int | None:
     """The index of the observation after a scheduler step that should have raised; else None."""
     until = next_scheduler_step(run["path"], run["first"])
     for index, seen in enumerate(run["seen"]):
@@ -219,9 +232,9 @@ def survives(run: dict[str, Any]) -> int | None:
 
 
 def judge(
-    builders: Any, step: Any, changed: dict[str, Any], runs: list[dict[str, Any]],
+    builders: Builders, step: Step, changed: Options, runs: list[ResumedRun],
     allowed: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+) -> Judged:  # fmt: skip
     """Which of the allowed contracts all `runs` follow.
 
     ``follows`` is the contract that they follow, or empty if the old and the new options give the
@@ -230,9 +243,9 @@ def judge(
     ``saved`` and ``start`` are the two uninterrupted runs to compare with.
     """
     new_optimizer, build, rebuild = builders
-    known: dict[Any, list[dict[str, Any]]] = {}
+    known: dict[object, list[Observation]] = {}
 
-    def oracle(name: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    def oracle(name: str, run: ResumedRun) -> list[Observation]:
         path, switch = run["path"], run["switch"]
         key = (name, path) if name in ("saved", "start") else (name, path, switch)
         if key not in known:
@@ -245,7 +258,7 @@ def judge(
                 known[key] = uninterrupted(new_optimizer, made, step, path)
         return known[key]
 
-    def misfit_of(name: str, run: dict[str, Any]) -> int | None:
+    def misfit_of(name: str, run: ResumedRun) -> int | None:
         if name == "raises":
             return survives(run)
         expected = oracle(name, run)
@@ -276,7 +289,7 @@ def judge(
     }  # fmt: skip
 
 
-def contrast(verdict: dict[str, Any], allowed: Sequence[str]) -> tuple[Any, Any]:
+def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
     """The values by the allowed contracts and the actual ones, for a verdict that none is kept."""
     run, index = verdict["run"], verdict["index"]
     seen, place = run["seen"][index], run["first"] + index

@@ -1,4 +1,8 @@
-"""Every check of the harness, and which check each resume in a trace uses."""
+"""Every check of the harness, and which check each resume in a trace uses.
+
+A resume check is a route (the function), at a moment (``at``, ``same_dict``, ``elsewhere``), with a
+transport (``save`` and ``load``). `harness.checks.resume` makes several checks of one route.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from harness.checks import resume, saved_state, transports
+from harness.checks import resume, saved_state
 from harness.core.check import Check, check_of
 from harness.core.errors import CheckError, TraceError
 from harness.core.operations import ADDS_GROUP, BACK, LETTER, Operation, epochs, groups_added, walk
 from harness.core.references import import_attribute
 from harness.core.trace import Trace
 
-_VALUES = [value for module in (resume, saved_state, transports) for value in vars(module).values()]
+_VALUES = [value for module in (resume, saved_state) for value in vars(module).values()]
 _FOUND = dict.fromkeys(
     value if isinstance(value, Check) else value.__check__
     for value in _VALUES

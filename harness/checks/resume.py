@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
-from typing import Any
+import pathlib
+import tempfile
 
-import torch
+from torch.optim import Optimizer
 
+from harness.checks import transports
 from harness.core.check import check_of, resume_check
-from harness.core.operations import BY_HAND
-from harness.core.training_loop import (
-    save_deepcopy,
-    save_file,
-    save_optimizer,
-    save_pickle,
-)
+from harness.core.operations import ADDS_GROUP, BY_HAND
+from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler
 
 
 @resume_check
-def resume_optimizer_then_scheduler(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_optimizer_then_scheduler(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Build both, load the optimizer's state, then the scheduler's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -34,7 +31,9 @@ DOCUMENTED = check_of(resume_optimizer_then_scheduler)
 
 
 @resume_check
-def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_scheduler_then_optimizer(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Build both, load the scheduler's state, then the optimizer's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -43,19 +42,15 @@ def resume_scheduler_then_optimizer(new_optimizer: Any, build: Any, checkpoint: 
     return optimizer, scheduler
 
 
-@resume_check(save=save_file, needs=("weights_only",))
-def resume_from_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Build both, load with torch.load(weights_only=True) the states that torch.save wrote."""
-    loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(loaded["optimizer"])
-    scheduler.load_state_dict(loaded["scheduler"])
-    return optimizer, scheduler
+resume_from_file = DOCUMENTED.variant(
+    "resume_from_file",
+    "Build both, load with torch.load(weights_only=True) the states that torch.save wrote.",
+    save=transports.save_file, load=transports.load_file, needs=("weights_only",),
+)  # fmt: skip
 
 
 @resume_check(at="load")
-def roll_back_in_place(optimizer: Any, scheduler: Any, checkpoint: Any) -> Any:
+def roll_back_in_place(optimizer: Optimizer, scheduler: Scheduler, checkpoint: Saved) -> Pair:
     """Load the states into the live optimizer and scheduler, to go back in time."""
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
@@ -74,25 +69,25 @@ resume_at_every_save = DOCUMENTED.variant(
 )
 
 
-@resume_check(save=save_deepcopy, about="the scheduler and the optimizer together")
-def resume_by_deepcopy(checkpoint: Any) -> Any:
+@resume_check(save=transports.save_deepcopy, about="the scheduler and the optimizer together")
+def resume_by_deepcopy(checkpoint: Saved) -> Pair:
     """Go on with a copy.deepcopy of optimizer and scheduler that was made at the save."""
     optimizer, scheduler = checkpoint["pair"]
     return optimizer, scheduler
 
 
-@resume_check(save=save_pickle, about="the scheduler and the optimizer together")
-def resume_by_pickle(checkpoint: Any) -> Any:
-    """Go on with optimizer and scheduler from a pickle that was made at the save."""
-    optimizer, scheduler = pickle.loads(checkpoint["pickle"])
-    return optimizer, scheduler
+resume_by_pickle = check_of(resume_by_deepcopy).variant(
+    "resume_by_pickle",
+    "Go on with optimizer and scheduler from a pickle that was made at the save.",
+    save=transports.save_pickle, load=transports.load_pickle,
+)  # fmt: skip
 
 
 @resume_check(
-    save=save_optimizer, needs=("last_epoch",), from_epoch=1, about="what last_epoch means",
-    without=BY_HAND,
+    save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1, without=BY_HAND,
+    about="what last_epoch means",
 )  # fmt: skip
-def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_by_last_epoch(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
 
     The constructor makes a step itself, so ``last_epoch=k-1`` gives the new
@@ -106,7 +101,9 @@ def resume_by_last_epoch(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
 
 
 @resume_check(default=False)
-def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_built_on_loaded_optimizer(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
     """Load the optimizer's state, build the scheduler after it, load the scheduler's state."""
     optimizer = new_optimizer()
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -116,10 +113,10 @@ def resume_built_on_loaded_optimizer(new_optimizer: Any, build: Any, checkpoint:
 
 
 @resume_check(
-    default=False, save=save_optimizer, needs=("last_epoch",), from_epoch=1, weights=False,
-    about="what initial_lr and last_epoch mean", without=BY_HAND,
+    default=False, save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1,
+    weights=False, about="what initial_lr and last_epoch mean", without=BY_HAND,
 )  # fmt: skip
-def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_by_initial_lr(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
 
     k is the number of scheduler steps, like in `resume_by_last_epoch`. The optimizer's
@@ -133,7 +130,7 @@ def resume_by_initial_lr(new_optimizer: Any, build: Any, checkpoint: Any) -> Any
 
 
 @resume_check(default=False, weights=False, without=BY_HAND)
-def resume_scheduler_alone(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
+def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
     """Build both, and load the scheduler's state without the optimizer's.
 
     The optimizer's own state is lost, so the weights are not compared.
@@ -164,6 +161,51 @@ resume_with_changed_options = DOCUMENTED.variant(
 `harness.checks.changed_options`."""
 
 
+resume_from_legacy_file = DOCUMENTED.variant(
+    "resume_from_legacy_file",
+    "Build both, load a file in the format before torch 1.6, with weights_only=False.",
+    default=False, save=transports.save_legacy_file, load=transports.load_legacy_file,
+)  # fmt: skip
+resume_from_json = DOCUMENTED.variant(
+    "resume_from_json",
+    "Build both, load the optimizer's state, then the scheduler's from JSON.",
+    default=False, save=transports.save_json, load=transports.load_json, needs=("json",),
+)  # fmt: skip
+
+
+# From epoch 1 on: if an optimizer has no state yet, get_state_dict makes one by a step with LR 0,
+# which puts the weight decay into the momentum of the saved run. For the same reason not after
+# a group was added, because it may have no state yet.
+@resume_check(
+    default=False, save=transports.save_distributed, needs=("distributed_checkpoint",),
+    from_epoch=1, search=False, without=ADDS_GROUP,
+)  # fmt: skip
+def resume_from_distributed_checkpoint(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
+    """Build both, load in one process what torch.distributed.checkpoint saved.
+
+    torch.distributed.checkpoint reads into the states of a new pair, so this is a route of its
+    own: keys that are not in the new scheduler's state are left out, and keys that are not strings
+    are not restored.
+    """
+    from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    optimizer = new_optimizer()
+    scheduler = build(optimizer)
+    model, state = transports.distributed_state(optimizer, scheduler)
+    with tempfile.TemporaryDirectory() as folder, transports.raise_the_cause():
+        for name, content in checkpoint["files"].items():
+            pathlib.Path(folder, name).write_bytes(content)
+        load(state, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
+    scheduler.load_state_dict(state["scheduler"])
+    return optimizer, scheduler
+
+
 @resume_check(mixes=True)
-def resumes_mixed() -> Any:
+def resumes_mixed() -> None:
     """Resume in one run with all the resume checks that hold alone."""

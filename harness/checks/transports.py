@@ -1,46 +1,102 @@
-"""Checks of file formats that a state can be saved in; each runs only if it is named.
+"""Transports: how a checkpoint is written, and how it is read again.
 
-A training library may keep a scheduler's state in a file of torch's older format, in
-JSON next to the weights, or in a folder of ``torch.distributed.checkpoint``. The scheduler
-loses what a format drops or changes. The JSON check is declined if the state can't be written
-as JSON.
+A transport is a pair of functions. ``save(optimizer, scheduler, epoch)`` returns the checkpoint in
+the form in which it is stored; ``load(checkpoint)`` turns that into what a route resumes from. A
+transport without a ``load`` stores what the route uses.
 
-On torch 2.13.0 MultiStepLR does not survive JSON, because JSON turns keys into strings, and it
-can't be saved again after a distributed checkpoint.
+A training library may keep a scheduler's state in a file of torch's older format, in JSON next to
+the weights, or in a folder of ``torch.distributed.checkpoint``. The scheduler loses what a format
+drops or changes. On torch 2.13.0 MultiStepLR does not survive JSON, because JSON turns keys into
+strings, and it can't be saved again after a distributed checkpoint.
+
+Reproduction scripts contain these functions unchanged: see `harness.core.training_loop`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import pathlib
+import pickle
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
-from harness.core.check import resume_check
-from harness.core.operations import ADDS_GROUP
-from harness.core.training_loop import StateRefused, snapshot
+from harness.core.training_loop import StateRefused, parameters_of, plain, snapshot
+from harness.core.types import Saved, Scheduler
 
 
-def save_legacy_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the states of both with ``torch.save``, in the format used before torch 1.6."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Copy the optimizer's state and the epoch; the scheduler is not saved."""
+    return {
+        "optimizer": snapshot(optimizer.state_dict()),
+        "parameters": snapshot(parameters_of(optimizer)),
+        "epoch": epoch,
+    }
+
+
+def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
+    state = scheduler.state_dict()
+    return {"kept": state, "then": plain(state)}
+
+
+def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Copy optimizer and scheduler together with ``copy.deepcopy``."""
+    return {"pair": copy.deepcopy((optimizer, scheduler))}
+
+
+def save_pickle(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Pickle optimizer and scheduler together."""
+    return {"pickle": pickle.dumps((optimizer, scheduler))}
+
+
+def load_pickle(checkpoint: Saved) -> Saved:
+    """Read what `save_pickle` wrote."""
+    return {"pair": pickle.loads(checkpoint["pickle"])}
+
+
+def save_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Write the states of both with ``torch.save``."""
+    file = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
+    return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
+
+
+def load_file(checkpoint: Saved) -> Saved:
+    """Read what `save_file` wrote, with ``weights_only=True``."""
+    states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
+    return {**states, "parameters": checkpoint["parameters"]}
+
+
+def save_legacy_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Write the states of both with ``torch.save``, in the format used before torch 1.6.
+
+    Dtypes newer than the format, such as ``torch.float8_e5m2``, are written without an error and
+    can't be read.
+    """
     file = io.BytesIO()
     states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
     torch.save(states, file, _use_new_zipfile_serialization=False)
-    return {"file": file.getvalue(), "parameters": snapshot(parameters)}
+    return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
-def save_json(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+def load_legacy_file(checkpoint: Saved) -> Saved:
+    """Read what `save_legacy_file` wrote; unlike `load_file`, with objects of any class."""
+    states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
+    return {**states, "parameters": checkpoint["parameters"]}
+
+
+def save_json(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the scheduler's state as JSON, and copy the optimizer's, which contains tensors.
 
-    Raises `StateRefused` if the scheduler's state can't be written as JSON.
+    JSON turns a dict's keys into strings and tuples into lists. Raises `StateRefused` if the
+    scheduler's state can't be written as JSON.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = scheduler.state_dict()
     try:
         text = json.dumps(state)
@@ -49,16 +105,20 @@ def save_json(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "json": text,
-        "parameters": snapshot(parameters),
+        "parameters": snapshot(parameters_of(optimizer)),
     }
 
 
-def distributed_state(optimizer: Any, scheduler: Any) -> tuple[torch.nn.Module, dict[str, Any]]:
+def load_json(checkpoint: Saved) -> Saved:
+    """Read what `save_json` wrote."""
+    return {**checkpoint, "scheduler": json.loads(checkpoint["json"])}
+
+
+def distributed_state(optimizer: Optimizer, scheduler: Scheduler) -> tuple[torch.nn.Module, Saved]:
     """A module with the optimizer's parameters, and the states of all three for a checkpoint."""
     from torch.distributed.checkpoint.state_dict import get_state_dict  # not in every torch
 
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    model = torch.nn.ParameterList(parameters)
+    model = torch.nn.ParameterList(parameters_of(optimizer))
     model_state, optimizer_state = get_state_dict(model, optimizer)
     state = {
         "model": model_state,
@@ -79,7 +139,7 @@ def raise_the_cause() -> Iterator[None]:
         raise
 
 
-def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+def save_distributed(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Write the states of both, and the parameters, with ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
@@ -88,66 +148,3 @@ def save_distributed(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder, raise_the_cause():
         save(state, storage_writer=FileSystemWriter(folder, sync_files=False))
         return {"files": {file.name: file.read_bytes() for file in pathlib.Path(folder).iterdir()}}
-
-
-def load_distributed(optimizer: Any, scheduler: Any, checkpoint: Any) -> None:
-    """Load what `save_distributed` wrote into a new pair, and into the parameters."""
-    from torch.distributed.checkpoint.state_dict import set_state_dict
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    model, state = distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
-        for name, content in checkpoint["files"].items():
-            pathlib.Path(folder, name).write_bytes(content)
-        load(state, checkpoint_id=folder)
-    set_state_dict(
-        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-    )
-    scheduler.load_state_dict(state["scheduler"])
-
-
-@resume_check(default=False, save=save_legacy_file)
-def resume_from_legacy_file(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Build both, load a file in the format before torch 1.6, with weights_only=False.
-
-    Unlike `resume_from_file` it accepts any object. Dtypes newer than the format, such
-    as ``torch.float8_e5m2``, are written without an error and can't be read.
-    """
-    loaded = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(loaded["optimizer"])
-    scheduler.load_state_dict(loaded["scheduler"])
-    return optimizer, scheduler
-
-
-@resume_check(default=False, save=save_json, needs=("json",))
-def resume_from_json(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Build both, load the optimizer's state, then the scheduler's from JSON.
-
-    JSON turns a dict's keys into strings and tuples into lists.
-    """
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scheduler.load_state_dict(json.loads(checkpoint["json"]))
-    return optimizer, scheduler
-
-
-# From epoch 1 on: if an optimizer has no state yet, get_state_dict makes one by a step with LR 0,
-# which puts the weight decay into the momentum of the saved run. For the same reason not after
-# a group was added, because it may have no state yet.
-@resume_check(
-    default=False, save=save_distributed, needs=("distributed_checkpoint",), from_epoch=1,
-    search=False, without=ADDS_GROUP,
-)  # fmt: skip
-def resume_from_distributed_checkpoint(new_optimizer: Any, build: Any, checkpoint: Any) -> Any:
-    """Build both, load in one process what torch.distributed.checkpoint saved.
-
-    Loading fills in the new scheduler's state: keys that are not in it are left
-    out, and keys that are not strings are not restored.
-    """
-    optimizer = new_optimizer()
-    scheduler = build(optimizer)
-    load_distributed(optimizer, scheduler, checkpoint)
-    return optimizer, scheduler

@@ -236,7 +236,7 @@ def check(
     with outputs.optional():
         write_summary(ci, last, complete=complete)
     with outputs.printed():
-        show_missed(plan.missed, plan.unread)
+        show_missed(plan.missed, plan.notes)
         show_results(last, files=files, ledger=not no_ledger)
         annotate(ci, last, not_checked=not_checked)
     status = status_of(last)
@@ -303,10 +303,10 @@ def _check_lines() -> list[str]:
 def list_(subjects: tuple[str, ...], installed: bool) -> int:
     """List the subjects and the checks. For a package, list the schedulers it defines."""
     from harness.cli.show import show_missed
-    from harness.subjects.registered import choose_subjects
+    from harness.subjects.lookup import choose_subjects
 
     found = choose_subjects(subjects, {}, installed=installed)
-    show_missed(found.missed, found.unread)
+    show_missed(found.missed, found.notes)
     width = max((len(subject.name) for subject in found.subjects), default=0)
     click.echo("Subjects:")
     for subject in found.subjects:

@@ -44,7 +44,8 @@ def verify(files: tuple[Path, ...]) -> int:
     from harness.core.ledger import Ledger, version_of
     from harness.core.verdict import Verdict
     from harness.engine.session import check_subject
-    from harness.subjects.registered import known_to, subject_called
+    from harness.subjects.known_failures import known_to
+    from harness.subjects.lookup import subject_called
 
     version = version_of(torch.__version__)
     entries = _read(files)
@@ -140,7 +141,7 @@ def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
 
 
 def _read(files: tuple[Path, ...]) -> tuple[Entry, ...]:
-    from harness.subjects.registered import own_failures, shipped_failures
+    from harness.subjects.known_failures import own_failures, shipped_failures
 
     return own_failures(files).entries if files else shipped_failures().entries
 

@@ -110,7 +110,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     from harness.engine.session import replay
     from harness.report import text as report
     from harness.report.failures import Failure
-    from harness.subjects.registered import subject_called
+    from harness.subjects.lookup import subject_called
 
     chosen = as_check(check_name)
     check_python(resume_python)
@@ -160,7 +160,7 @@ def script(
     from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
-    from harness.subjects.registered import subject_called
+    from harness.subjects.lookup import subject_called
     from harness.subjects.source_code import Imports
 
     chosen, found = as_check(check_name), subject_called(subject)

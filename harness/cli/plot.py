@@ -35,7 +35,7 @@ def plot(
     from harness.engine.every_epoch import schedule_of
     from harness.report.picture import check_drawable, drawn
     from harness.report.plot import figure_of, names_of, sentences
-    from harness.subjects.registered import choose_subjects
+    from harness.subjects.lookup import choose_subjects
 
     if len(kwargs) > MOST_CURVES:
         raise click.UsageError(f"--kwargs: at most {MOST_CURVES} curves fit in one picture")

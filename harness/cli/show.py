@@ -48,10 +48,10 @@ def show_results(
             say(f"  {line}")
         say()
     for text in (
-        report.known_text(results),
+        report.reasons_text(results, Verdict.KNOWN, Verdict.STALE),
         report.note_text(results),
-        report.declined_text(results),
-        report.unknown_text(results),
+        report.reasons_text(results, Verdict.DECLINED),
+        report.reasons_text(results, Verdict.UNKNOWN),
         report.untried_text(results),
     ):
         if text:
@@ -92,9 +92,9 @@ def _only_reason(results: Sequence[Result]) -> str:
     return reasons.pop() if unknown and len(reasons) == 1 else ""
 
 
-def show_missed(missed: Sequence[Missed], unread: Sequence[str]) -> None:
+def show_missed(missed: Sequence[Missed], notes: Sequence[str]) -> None:
     """Print what was found but can't be checked, and which modules can't be imported."""
-    for line in unread:
+    for line in notes:
         tell(f"note: {line}")
     for one in missed:
         say(f"{one}\n")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
+from harness.core.types import Load, State
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
@@ -24,7 +25,7 @@ class Check:
     kind: str
     at: str
     compares: str
-    save: Callable[..., dict[str, Any]]
+    save: Callable[..., State]
     default: bool
     needs: tuple[str, ...]
     about: str
@@ -37,6 +38,7 @@ class Check:
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
+    load: Load | None = None
     own_name: str = ""
     own_doc: str = ""
 
@@ -46,7 +48,7 @@ class Check:
         return self.own_name or self.function.__name__
 
     def variant(self, name: str, doc: str, **changes: Any) -> Check:
-        """A check with the same route at another moment.
+        """A check with the same route at another moment or with another transport.
 
         `doc` is its promise; `changes` are the fields that differ.
         """
@@ -112,7 +114,8 @@ def resume_check(function: Function, /) -> Function: ...
 def resume_check(
     *,
     at: str = ...,
-    save: Callable[..., dict[str, Any]] = ...,
+    save: Callable[..., State] = ...,
+    load: Load | None = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
     about: str = ...,
@@ -131,7 +134,8 @@ def resume_check(
     /,
     *,
     at: str = "resume",
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
+    load: Load | None = None,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
@@ -152,6 +156,9 @@ def resume_check(
         the live objects) or ``save`` (right after every save).
     save : callable
         ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict.
+    load : callable, optional
+        ``load(checkpoint)`` turns what `save` returned into what the function resumes from, if
+        that is not the same. An exception of it is a failed resume.
     default : bool
         Whether it runs when no checks are named.
     needs : tuple of str
@@ -205,7 +212,7 @@ def resume_check(
             Check(
                 function, "resume", at, "trajectory", save, default, needs, about,
                 from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
-                mixes=mixes,
+                mixes=mixes, load=load,
             ),
         )  # fmt: skip
 
@@ -215,7 +222,7 @@ def resume_check(
 def state_check(
     *,
     at: str,
-    save: Callable[..., dict[str, Any]] = save_checkpoint,
+    save: Callable[..., State] = save_checkpoint,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",

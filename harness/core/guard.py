@@ -18,6 +18,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class _Heard(io.TextIOWrapper):
         return len(text)
 
 
-def _show_nothing(*warning: Any, **more: Any) -> None:
+def _show_nothing(*warning: object, **more: object) -> None:
     pass
 
 
@@ -103,19 +104,19 @@ def _settings() -> list[_Setting]:
     return settings
 
 
-def _restore(get: Callable[[], Any], set_: Callable[[Any], Any], value: Any) -> None:
+def _restore(get: Callable[[], Any], set_: Callable[[Any], Any], value: object) -> None:
     if isinstance(value, (torch.Tensor, tuple)) or get() != value:
         set_(value)
 
 
-def _device() -> Any:
+def _device() -> torch.device | None:
     try:
         return torch.empty(0).device
     except Exception:  # a device that does not exist
         return None
 
 
-def _set_device(device: Any) -> None:
+def _set_device(device: torch.device | None) -> None:
     torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
@@ -153,7 +154,7 @@ class _Forks:
         if self.watched:
             sys.setprofile(self.end)
 
-    def end(self, frame: Any, event: str, argument: Any) -> None:
+    def end(self, frame: FrameType, event: str, argument: object) -> None:
         """End this process if a function returns to the harness."""
         if event == "return" and frame.f_back is not None:
             package = str(frame.f_back.f_globals.get("__name__")).partition(".")[0]
@@ -200,7 +201,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(number: int, frame: Any) -> None:
+    def ring(number: int, frame: object) -> None:
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, ring)

@@ -33,11 +33,11 @@ class Term:
     """
 
     name: str
-    arguments: tuple[Any, ...] | None = None
-    keywords: tuple[tuple[str, Any], ...] = ()
+    arguments: tuple[object, ...] | None = None
+    keywords: tuple[tuple[str, object], ...] = ()
 
     @classmethod
-    def of(cls, name: str, /, *arguments: Any, **keywords: Any) -> Term:
+    def of(cls, name: str, /, *arguments: object, **keywords: object) -> Term:
         """The word `name`, called."""
         return cls(name, arguments, tuple(keywords.items()))
 
@@ -45,7 +45,7 @@ class Term:
         return format_value(self)
 
 
-def resolve(value: Any, words: Mapping[str, Callable[..., Any]]) -> Any:
+def resolve(value: object, words: Mapping[str, Callable[..., Any]]) -> Any:
     """`value` with each term replaced by a new object; `TraceError` for an unknown word."""
     if isinstance(value, Term):
         if value.name not in words:
@@ -65,7 +65,7 @@ def resolve(value: Any, words: Mapping[str, Callable[..., Any]]) -> Any:
     return value
 
 
-def holds_term(value: Any) -> bool:
+def holds_term(value: object) -> bool:
     """Whether `value` contains a term."""
     if isinstance(value, dict):
         return any(map(holds_term, value.values()))
@@ -74,12 +74,12 @@ def holds_term(value: Any) -> bool:
     return isinstance(value, Term)
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """The value written in `text`; raises `ValueError` or `SyntaxError`."""
     return _value(ast.parse(text, mode="eval").body)
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr) -> object:
     if isinstance(node, ast.Name):
         return {"inf": math.inf, "nan": math.nan}.get(node.id, Term(node.id))
     if isinstance(node, ast.Call):
@@ -100,12 +100,12 @@ def _value(node: ast.expr) -> Any:
         return {_value(key): _value(item) for key, item in pairs if key is not None}
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = _value(node.operand)
-        if type(number) in (int, float):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
             return -number
     return ast.literal_eval(node)
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """`value` as text without spaces; the inverse of `parse_value`.
 
     >>> format_value([1, 2.5, "a b"])

@@ -28,22 +28,23 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.errors import TraceError
+from harness.core.types import NewOptimizer, Scheduler
 
 if TYPE_CHECKING:
-    import torch
+    from torch.optim import Optimizer
 
-Step: TypeAlias = Callable[[Any, int], None]
+Step: TypeAlias = Callable[[Scheduler, int], None]
 """Steps a scheduler in the subject's way; the number is how many steps it has made."""
-Perform: TypeAlias = Callable[["torch.optim.Optimizer", Any, int, int, Step], None]
+Perform: TypeAlias = Callable[["Optimizer", Scheduler, int, int, Step], None]
 """Performs an operation once, with optimizer, scheduler, index of the gradient, epoch and step."""
 
 # ------------------------------------------------------------- what operations are made of
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
+def optimizer_step(optimizer: Optimizer, index: int) -> None:
     """Step the optimizer, with gradients that depend on the step index alone."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -51,20 +52,20 @@ def optimizer_step(optimizer: torch.optim.Optimizer, index: int) -> None:
     optimizer.step()
 
 
-def overflow(optimizer: torch.optim.Optimizer) -> None:
+def overflow(optimizer: Optimizer) -> None:
     """Gradients that overflow, so that the optimizer's step is skipped."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = parameter.new_full(parameter.shape, math.inf)
 
 
-def halve_lr(optimizer: torch.optim.Optimizer) -> None:
+def halve_lr(optimizer: Optimizer) -> None:
     """Halve every group's LR by hand."""
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * 0.5
 
 
-def add_group(optimizer: torch.optim.Optimizer) -> None:
+def add_group(optimizer: Optimizer) -> None:
     """Add a param group with a parameter like the first, and with another LR."""
     parameter = copy.deepcopy(optimizer.param_groups[0]["params"][0])
     parameter.data.fill_(1.0 / len(optimizer.param_groups))
@@ -72,7 +73,7 @@ def add_group(optimizer: torch.optim.Optimizer) -> None:
     optimizer.add_param_group({"params": [parameter], "lr": 0.03})
 
 
-def with_groups(new_optimizer: Callable[[], Any], count: int) -> Any:
+def with_groups(new_optimizer: NewOptimizer, count: int) -> Optimizer:
     """A new optimizer with `count` more groups, like the one that was saved."""
     optimizer = new_optimizer()
     for _ in range(count):
@@ -83,36 +84,46 @@ def with_groups(new_optimizer: Callable[[], Any], count: int) -> Any:
 # ----------------------------------------------------------------- what performs each once
 
 
-def train_step(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def train_step(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """An optimizer step, then a scheduler step."""
     optimizer_step(optimizer, index)
     step(scheduler, epoch)
 
 
-def optimizer_alone(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def optimizer_alone(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """An optimizer step alone."""
     optimizer_step(optimizer, index)
 
 
-def scheduler_alone(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def scheduler_alone(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """A scheduler step alone."""
     step(scheduler, epoch)
 
 
-def skipped_step(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def skipped_step(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """Gradients overflow, so that no optimizer step is made, then a scheduler step."""
     overflow(optimizer)
     step(scheduler, epoch)
 
 
-def step_to_epoch(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def step_to_epoch(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """An optimizer step, then ``scheduler.step(epoch)`` with the epoch that begins."""
     optimizer_step(optimizer, index)
     scheduler.step(epoch + 1)
 
 
 def step_without_gradients(
-    optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
 ) -> None:
     """An optimizer step with all gradients None, then a scheduler step."""
     optimizer.zero_grad(set_to_none=True)
@@ -120,12 +131,16 @@ def step_without_gradients(
     step(scheduler, epoch)
 
 
-def lr_halved(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def lr_halved(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """Every group's LR is halved by hand."""
     halve_lr(optimizer)
 
 
-def group_added(optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step) -> None:
+def group_added(
+    optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
+) -> None:
     """A param group is added to the optimizer."""
     add_group(optimizer)
 
@@ -268,7 +283,12 @@ __doc__ = f"{__doc__}{table()}"
 
 
 def perform(
-    letter: str, optimizer: Any, scheduler: Any, index: int, epoch: int, step: Step
+    letter: str,
+    optimizer: Optimizer,
+    scheduler: Scheduler,
+    index: int,
+    epoch: int,
+    step: Step,
 ) -> tuple[int, int]:
     """Perform a letter of a path, and return the next index of a gradient and the next epoch."""
     function, uses_gradient, steps_scheduler = BY_LETTER[letter]

@@ -126,7 +126,7 @@ def import_attribute(reference: str) -> Any:
     return value
 
 
-def _by_name(items: Sequence[Any]) -> dict[str, Any]:
+def _by_name(items: Sequence[object]) -> dict[str, object]:
     return {item.name: item for item in items if hasattr(item, "name")}
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import Any
 
 from harness.core.operations import BACK, STEPS, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise
-from harness.core.run import MISSING, same
+from harness.core.run import MISSING, Observation, same
 
 __all__ = ["alike", "operation_of", "relations"]
 
@@ -97,7 +96,7 @@ def relations(found: Counterexample) -> frozenset[str]:
     return frozenset(true)
 
 
-def _moments(found: Counterexample) -> dict[str, dict[str, Any]]:
+def _moments(found: Counterexample) -> dict[str, Observation]:
     """The values of the uninterrupted run at other epochs, by the text of the relation."""
     run = found.uninterrupted
     if run is None:
@@ -117,15 +116,15 @@ def _moments(found: Counterexample) -> dict[str, dict[str, Any]]:
     return {text: at[epoch] for text, epoch in wanted.items() if epoch in at and epoch != now}
 
 
-def _below_zero(expected: Any, got: Any) -> bool:
+def _below_zero(expected: object, got: object) -> bool:
     return any(x < 0 for x in _floats(got)) and all(x >= 0 for x in _floats(expected))
 
 
-def _not_a_number(expected: Any, got: Any) -> bool:
+def _not_a_number(expected: object, got: object) -> bool:
     return any(map(math.isnan, _floats(got))) and not any(map(math.isnan, _floats(expected)))
 
 
-def _first(expected: Any, got: Any) -> bool:
+def _first(expected: object, got: object) -> bool:
     return (
         isinstance(expected, list)
         and isinstance(got, list)
@@ -134,7 +133,7 @@ def _first(expected: Any, got: Any) -> bool:
     )
 
 
-def _again(before: Any, expected: Any, got: Any) -> bool:
+def _again(before: object, expected: object, got: object) -> bool:
     """Whether one factor leads from `before` to `expected` and from there to `got`, everywhere."""
     triples = list(zip(_floats(before), _floats(expected), _floats(got)))  # noqa: B905
     if not len(triples) == len(_floats(before)) == len(_floats(expected)) == len(_floats(got)):
@@ -157,7 +156,7 @@ def _near(value: float) -> list[float]:
     return near
 
 
-def _floats(value: Any) -> list[float]:
+def _floats(value: object) -> list[float]:
     """The numbers in an observed value."""
     if isinstance(value, bool):
         return []

@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from harness.core.run import Difference, Run, Tally
 from harness.core.safe_text import one_line
@@ -183,7 +182,7 @@ class BrokenSchedule(AssertionError):
         self.results = list(results)
 
 
-def shorten(value: Any, longest: int = 200) -> str:
+def shorten(value: object, longest: int = 200) -> str:
     """A value as text of at most about `longest` characters."""
     text = one_line(str(value))
     return text if len(text) <= longest else text[:longest] + " ..."

@@ -32,7 +32,7 @@ MISSING = "(missing)"
 """Shown in place of a missing value."""
 
 
-def same(expected: Any, actual: Any) -> bool:
+def same(expected: object, actual: object) -> bool:
     """Whether two plain values are exactly equal; nan equals nan."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         return expected.keys() == actual.keys() and all(
@@ -43,7 +43,7 @@ def same(expected: Any, actual: Any) -> bool:
     return bool(expected == actual or (expected != expected and actual != actual))
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A hyperparameter as one number; nan if it is not one."""
     if isinstance(value, dict):
         value = value.get("tensor", value.get("numpy"))
@@ -53,7 +53,7 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
-def numbers_of(observation: dict[str, Any], quantity: str) -> list[float]:
+def numbers_of(observation: Observation, quantity: str) -> list[float]:
     """The values of a quantity in an observation, a number for each param group."""
     values = observation.get(quantity, [])
     return [number(value) for value in values] if isinstance(values, list) else []
@@ -130,5 +130,5 @@ class Difference:
 
     operation: int
     step: int
-    expected: dict[str, Any]
-    actual: dict[str, Any]
+    expected: Observation
+    actual: Observation

@@ -116,7 +116,7 @@ class Trace:
         return cls(operations, tuple(parse_options(" ".join(tokens[:first])).items()))
 
 
-def parse_options(text: str) -> dict[str, Any]:
+def parse_options(text: str) -> dict[str, object]:
     """Options written as ``step_size=3 gamma=0.5``; each value is a literal or a term.
 
     >>> parse_options("milestones=[2,5] verbose=False")
@@ -124,7 +124,7 @@ def parse_options(text: str) -> dict[str, Any]:
 
     Raises `TraceError`, which names the token at fault.
     """
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     for token in text.split():
         match = _OPTION.fullmatch(token)
         if match is None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
-import pickle
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 
 from harness.core.run import MISSING, same
+from harness.core.types import Scheduler, State
 
 
 class StateRefused(Exception):
@@ -28,32 +27,32 @@ def new_sgd() -> torch.optim.Optimizer:
     """A new SGD optimizer: momentum, weight decay, two groups with different LRs."""
     first = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     second = torch.nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
-    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.01}]
+    groups: list[State] = [{"params": [first]}, {"params": [second], "lr": 0.01}]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.001)
 
 
-def step_scheduler(scheduler: Any, epoch: int) -> None:
+def step_scheduler(scheduler: Scheduler, epoch: int) -> None:
     """Step the scheduler, as at the end of an epoch."""
     scheduler.step()
 
 
-def step_with_metric(scheduler: Any, epoch: int) -> None:
+def step_with_metric(scheduler: Scheduler, epoch: int) -> None:
     """Step the scheduler with a metric that falls, stays the same and rises in turn."""
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
 
 
-def metrics(values: list[float]) -> Callable[[Any, int], None]:
+def metrics(values: list[float]) -> Callable[[Scheduler, int], None]:
     """A step function that gives the scheduler `values` one after the other, again and again."""
 
-    def step(scheduler: Any, epoch: int) -> None:
+    def step(scheduler: Scheduler, epoch: int) -> None:
         scheduler.step(values[epoch % len(values)])
 
     return step
 
 
-def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
+def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> State:
     """What the optimizer will use at its next step, and what the scheduler reports."""
-    seen: dict[str, Any] = {}
+    seen: State = {}
     for name in ("lr", "momentum", "betas", "weight_decay"):
         values = [numbers(group[name]) for group in optimizer.param_groups if name in group]
         if values:
@@ -69,7 +68,7 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
     return seen
 
 
-def numbers(value: Any) -> Any:
+def numbers(value: Any) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
     if isinstance(value, torch.Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype)}
@@ -80,7 +79,7 @@ def numbers(value: Any) -> Any:
     return value
 
 
-def plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
+def plain(value: object, inside: tuple[int, ...] = ()) -> Any:
     """A state in numbers, strings, lists and dicts, to be compared and shown."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
@@ -126,7 +125,7 @@ def describe(error: BaseException) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # as `one_line` does
 
 
-def differences(expected: Any, actual: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def differences(expected: object, actual: object) -> tuple[State, State]:
     """What differs between two plain values, by key if both are dicts."""
     if same(expected, actual):
         return {}, {}
@@ -159,7 +158,7 @@ def snapshot(value: Any) -> Any:
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
 
 
-def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
+def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> State:
     """Copy the states of both, like a file does."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
@@ -167,38 +166,6 @@ def save_checkpoint(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any
         "parameters": snapshot(parameters_of(optimizer)),
         "epoch": epoch,
     }
-
-
-def save_optimizer(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy the optimizer's state and the epoch; the scheduler is not saved."""
-    return {
-        "optimizer": snapshot(optimizer.state_dict()),
-        "parameters": snapshot(parameters_of(optimizer)),
-        "epoch": epoch,
-    }
-
-
-def save_file(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Write the states of both with ``torch.save``."""
-    file = io.BytesIO()
-    torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
-    return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
-
-
-def save_deepcopy(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Copy optimizer and scheduler together with ``copy.deepcopy``."""
-    return {"pair": copy.deepcopy((optimizer, scheduler))}
-
-
-def save_pickle(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Pickle optimizer and scheduler together."""
-    return {"pickle": pickle.dumps((optimizer, scheduler))}
-
-
-def save_live(optimizer: Any, scheduler: Any, epoch: int) -> dict[str, Any]:
-    """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
-    state = scheduler.state_dict()
-    return {"kept": state, "then": plain(state)}
 
 
 def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
@@ -215,19 +182,19 @@ class Stateful:
     these functions, and everything else goes to the scheduler itself.
     """
 
-    def __init__(self, scheduler: Any, state_dict: Any, load_state_dict: Any) -> None:
+    def __init__(self, scheduler: Scheduler, state_dict: Any, load_state_dict: Any) -> None:
         self.scheduler = scheduler
         self.functions = (state_dict, load_state_dict)
 
-    def state_dict(self) -> Any:
+    def state_dict(self) -> object:
         """The state that the first function returns."""
         return self.functions[0](self.scheduler)
 
-    def load_state_dict(self, state: Any) -> None:
+    def load_state_dict(self, state: object) -> None:
         """Load the state with the second function."""
         self.functions[1](self.scheduler, state)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name in ("scheduler", "functions") or name.startswith("__"):
             raise AttributeError(name)  # copy.deepcopy asks before attributes are set
         return getattr(self.scheduler, name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "NewOptimizer", "Options", "Scheduler", "State"]
+__all__ = [
+    "Build", "Checkpoint", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
+    "State", "Step",
+]  # fmt: skip
 
 State: TypeAlias = "dict[str, object]"
 """A ``state_dict``."""
@@ -18,6 +21,18 @@ NewOptimizer: TypeAlias = "Callable[[], torch.optim.Optimizer]"
 """Builds an optimizer with its parameters, as at the start of a training script."""
 Checkpoint: TypeAlias = Mapping[str, "State"]
 """What a training script saves: the state of the optimizer and of the scheduler, and more."""
+Saved: TypeAlias = dict[str, Any]
+"""A checkpoint in the form in which a transport stores it: states, bytes, or live objects."""
+Build: TypeAlias = "Callable[..., Scheduler]"
+"""Builds a scheduler on an optimizer, with options by name."""
+Step: TypeAlias = "Callable[[Scheduler, int], None]"
+"""Steps a scheduler at an epoch."""
+Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Saved]"
+"""Makes a checkpoint at an epoch."""
+Load: TypeAlias = Callable[[Saved], Saved]
+"""Turns what was stored into what a route resumes from."""
+Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
+"""What a route returns."""
 
 
 class Scheduler(Protocol):

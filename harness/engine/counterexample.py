@@ -1,36 +1,25 @@
-"""Builds counterexamples from minimal traces: both runs, their difference, and what was lost."""
+"""What a counterexample shows: what the resume lost, and the runs to compare."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from harness.core.errors import UndecidedError
-from harness.core.operations import path_to, walk
-from harness.core.result import Counterexample, Found
-from harness.core.run import Difference
-from harness.core.trace import Trace
-from harness.core.verdict import Reason
-from harness.engine.runner import runs_of
-
-if TYPE_CHECKING:
-    from harness.engine.trials import Trials
 import dis
 import inspect
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from torch.optim import lr_scheduler
 
 from harness.core.check import Check
-from harness.core.operations import BACK, unpath
-from harness.core.result import LostAttribute, shorten
-from harness.core.run import same
+from harness.core.operations import BACK, path_to, unpath, walk
+from harness.core.result import Counterexample, Found, LostAttribute, shorten
+from harness.core.run import Difference, same
+from harness.core.trace import Trace
 from harness.core.training_loop import Stateful, plain
-from harness.engine.runner import Runner, scheduler_after
+from harness.core.types import Scheduler
+from harness.engine.one_run import Runner
+from harness.engine.runs import scheduler_after
 
-__all__ = ["MOST", "attributes_that_differ", "counterexample", "evidence"]
+__all__ = ["MOST", "attributes_that_differ", "evidence"]
 
 MOST = 3
 """How many attributes are reported at most."""
@@ -53,17 +42,18 @@ def attributes_that_differ(
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
     resumed = scheduler_after(runner, check, Trace(operations, trace.options))
-    uninterrupted = runner.start()[1]
     if path:
         whole = Trace(tuple(unpath(path)), trace.options)
         uninterrupted = scheduler_after(runner, check, whole)
+    else:
+        uninterrupted = runner.start()[1]
     if resumed is None or uninterrupted is None:
         return ()
     state = () if "last_epoch" in check.needs else _saved(uninterrupted)
     return tuple(_differing(resumed, uninterrupted, state)[:MOST])
 
 
-def _saved(scheduler: Any) -> Any:
+def _saved(scheduler: Scheduler) -> Collection[str]:
     """The names in its state; empty if the state is not a dict: then no name counts as missing."""
     try:
         state = scheduler.state_dict()
@@ -72,7 +62,9 @@ def _saved(scheduler: Any) -> Any:
     return state.keys() if isinstance(state, dict) else ()
 
 
-def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[LostAttribute]:
+def _differing(
+    resumed: Scheduler, uninterrupted: Scheduler, saved: Collection[str]
+) -> list[LostAttribute]:
     resumed, uninterrupted = (
         one.scheduler if isinstance(one, Stateful) else one for one in (resumed, uninterrupted)
     )
@@ -87,7 +79,7 @@ def _differing(resumed: Any, uninterrupted: Any, saved: Any) -> list[LostAttribu
     return lost
 
 
-def _is_short(value: Any) -> bool:
+def _is_short(value: object) -> bool:
     """Whether a plain value is readable on one line."""
     if isinstance(value, dict):
         return "object" not in value and all(map(_is_short, value.values()))
@@ -114,42 +106,21 @@ def _read(cls: type) -> set[str]:
     }
 
 
-def _codes(code: Any) -> Iterator[types.CodeType]:
+def _codes(code: object) -> Iterator[types.CodeType]:
     if isinstance(code, types.CodeType):
         yield code
         for inside in code.co_consts:
             yield from _codes(inside)
 
 
-def counterexample(
-    trials: Trials, trace: Trace, broken: Difference | None, found: Found | None = None
-) -> Counterexample:
-    """The counterexample of the minimal `trace`, with its runs.
-
-    The trace is run twice unless `broken` is given. Raises `UndecidedError` if it breaks nothing.
-    """
-    broken = broken or trials.twice(trace).broken
-    if broken is None:
-        raise UndecidedError(
-            f"the trace {trace} broke the check once and not again: "
-            "what the scheduler does depends on more than the trace",
-            Reason.NOT_REPEATABLE,
-        )
-    shown = evidence(trials, trace, broken, found)
-    runner = trials.runner(trials.bound(trace))
-    lost = attributes_that_differ(runner, trials.check, trace, broken)
-    return replace(shown, lost=lost, runs=runs_of(trials, trace, broken))
-
-
 def evidence(
-    trials: Trials, trace: Trace, broken: Difference, found: Found | None = None
+    runner: Runner, check: Check, trace: Trace, broken: Difference, found: Found | None = None
 ) -> Counterexample:
     """A counterexample that holds only the uninterrupted run it is compared with."""
     run = None
-    if trials.check.compares == "trajectory":
+    if check.compares == "trajectory":
         path = path_to(trace.operations, broken.operation, broken.step)
         before = list(walk(trace.operations))[broken.operation][1]
         path = before if before.startswith(path) else path
-        reference = trials.runner(trials.bound(trace)).reference(path + "t")
-        run = reference.run(len(path) + 1)
+        run = runner.reference(path + "t").run(len(path) + 1)
     return Counterexample(**vars(broken), trace=trace, found=found, uninterrupted=run)

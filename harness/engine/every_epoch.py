@@ -10,8 +10,9 @@ from harness.core.errors import HarnessError
 from harness.core.operations import MAX_STEPS, Operation
 from harness.core.run import Points, numbers_of, same
 from harness.core.trace import Trace
+from harness.engine.one_run import Runner
 from harness.engine.option_sets import lacks
-from harness.engine.runner import Runner, run_to_the_end
+from harness.engine.runs import run_to_the_end
 from harness.engine.trials import Limit
 from harness.subjects.subject import Subject
 

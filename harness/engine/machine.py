@@ -5,7 +5,7 @@ How the harness looks for a difference:
 1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
    constructor, most of them with an optimizer. Compositions are drawn up to three deep
    (`harness.engine.option_sets`).
-2. Sweep (`harness.engine.sweep`): for three of these sets, every epoch of a plain run is a save
+2. Sweep (`harness.engine.search`): for three of these sets, every epoch of a plain run is a save
    point. Resume there, save and resume again, run on, go back and run on. The sweep also tries
    the rare events. Checks of the state go over all sets.
 3. Search: this state machine draws traces of all operations, first for each way of resuming, then
@@ -20,14 +20,12 @@ These decisions rest on measurements on planted faults, with the sweep switched 
 
 * The machine has one rule, a *leg*: only steps, or a few steps next to a save or a way back.
   With one rule per operation, many traces lacked a save, a resume or a kind of step, because
-  Hypothesis turns rules off at random. With the same number of traces, 4 of 20 seeds found a
-  pending optimizer step that a load forgets; now all do. 11 of 20 found what a load in place
-  forgets; now all do.
+  Hypothesis turns rules off at random: 4 of 20 seeds found a pending optimizer step that a load
+  forgets, and 11 of 20 what a load in place forgets. Now all do.
 * No rule has a precondition: a leg that can't be done does the nearest thing (going back when
   nothing is saved saves first).
 * At most 9 traces are drawn from one seed, then the next seed is taken. From the tenth on,
-  Hypothesis spends most examples on repeating parts of earlier ones, and 25 traces from one seed
-  found less.
+  Hypothesis spends most examples on repeating parts of earlier ones.
 * The harness makes operations fewer, not Hypothesis's shrinker, which only shrinks drawn options:
   this gives the same traces in a tenth of the time. So operations are drawn once for all
   subjects.

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.checks.registry import routes
 from harness.core.check import Check
-from harness.core.errors import CheckError
+from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.operations import (
     LETTER,
     STEPS,
+    branches,
     epochs,
     gradients,
     groups_added,
     perform,
+    unpath,
     with_groups,
 )
-from harness.core.run import Difference, same
+from harness.core.run import Difference, Observation, Role, Run, Seen, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import (
     StateRefused,
@@ -28,23 +33,20 @@ from harness.core.training_loop import (
     plain,
     restore_parameters,
     snapshot,
+    step_scheduler,
 )
+from harness.core.types import Pair, Save, Saved
+from harness.subjects.subject import Bound
 
-if TYPE_CHECKING:
-    from harness.engine.runner import Runner
-from collections.abc import Sequence
-
-from harness.core.operations import unpath
-from harness.core.run import Observation, Role, Run, Seen
-
-__all__ = ["Outcome", "Reference", "Slot", "Stop", "TraceRun"]
+__all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun", "run_along"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run of one trace showed; `ended` says why it stopped before the end, if it did.
 
-    `refused` says whether it stopped because the state can't be saved in the check's format.
+    `refused` says whether it stopped because the state can't be saved in the check's format, and
+    `apart` whether it did because even the uninterrupted run differs in another process.
     `reading` is the contract that it followed, if options changed
     (see `harness.checks.changed_options`).
     """
@@ -52,6 +54,7 @@ class Outcome:
     broken: Difference | None = None
     ended: str = ""
     refused: bool = False
+    apart: bool = False
     reading: str = ""
 
 
@@ -78,14 +81,24 @@ class Reference:
 
     def run(self, length: int, role: Role = Role.UNINTERRUPTED, name: str = "") -> Run:
         """Its first `length` steps as a `Run`."""
-        words = ["", *(f"{op.kind}:1" for letter in self.path[:length] for op in unpath(letter))]
-        seen = tuple(
-            Seen(word, epochs(self.path[:place]), values)
-            for place, (word, values) in enumerate(zip(words, self.observations, strict=False))
-            if "raises" not in values
-        )
-        ended = len(self.observations) <= length
-        return Run(role, seen, self.raises if ended else "", name)
+        raises = self.raises if len(self.observations) <= length else ""
+        return run_along(self.path, self.observations[: length + 1], role, name, raises)
+
+
+def run_along(
+    path: str, observations: Sequence[Observation], role: Role, name: str,
+    raises: str = "", first: int = 0,
+) -> Run:  # fmt: skip
+    """Observations along a path, from its step `first` on, as a `Run`."""
+    words = ["", *(f"{op.kind}:1" for letter in path for op in unpath(letter))]
+    seen = tuple(
+        Seen(words[place], epochs(path[:place]), values)
+        for place, values in enumerate(observations, first)
+        if "raises" not in values
+    )
+    if not raises and observations:
+        raises = str(observations[-1].get("raises", ""))
+    return Run(role, seen, raises, name)
 
 
 @dataclass
@@ -93,8 +106,8 @@ class Slot:
     """What was saved to a slot, and the path of the run up to the save."""
 
     path: str
-    saved: dict[Callable[..., Any], dict[str, Any]]
-    shared: dict[Callable[..., Any], dict[str, Any]] = field(default_factory=dict)
+    saved: dict[Save, Saved]
+    shared: dict[Save, Saved] = field(default_factory=dict)
 
 
 class Stop(Exception):
@@ -104,32 +117,125 @@ class Stop(Exception):
         self.outcome = outcome
 
 
-class TraceRun:
-    """One run of one trace."""
+MAX_REFERENCES = 200
+
+
+class Runner:
+    """What the runs of one bound subject share: its uninterrupted runs, the count, the time limit.
+
+    `deadline` is a reading of ``time.monotonic()`` after which a run ends with
+    `TimeLimit`. `weights` says whether weights are compared at all. `resume_python` is
+    the interpreter for what runs in another process; empty means this one.
+    """
 
     def __init__(
         self,
-        runner: Runner,
-        check: Check,
-        trace: Trace,
-        routes: list[Check],
-        references: list[Reference],
+        bound: Bound,
+        *,
+        deadline: float = math.inf,
+        weights: bool = True,
+        resume_python: str = "",
     ) -> None:
+        self.bound = bound
+        self.deadline = deadline
+        self.weights = weights
+        self.resume_python = resume_python
+        self.texts: dict[Check, str] = {}
+        """The module that is sent to another process, for each check."""
+        self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
+        """Uninterrupted runs in the other process, by check and path."""
+        self.tally = Tally()
+        self._references: dict[str, Reference] = {}
+
+    def start(self) -> Pair:
+        """A new optimizer and a new scheduler.
+
+        Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
+        """
+        name = self.bound.subject.name
+        optimizer = self._make("optimizer", self.bound.new_optimizer)
+        if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
+            raise SubjectError(
+                f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
+            )
+        scheduler = self._make("build", self.bound.build, optimizer)
+        if self.bound.subject.step is step_scheduler and not hasattr(scheduler, "step"):
+            raise SubjectError(
+                f"subject {name}: build must return a scheduler, with a step() "
+                f"(got {scheduler!r:.80})"
+            )
+        return optimizer, scheduler
+
+    def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise SubjectError(
+                f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
+            ) from error
+
+    def reference(self, path: str) -> Reference:
+        """The uninterrupted run along `path`; run from scratch unless it was run before."""
+        for known in self._references.values():
+            if known.path.startswith(path):
+                return known
+        if len(self._references) >= MAX_REFERENCES:
+            self._references.clear()
+        reference = self._references[path] = self._uninterrupted(path)
+        return reference
+
+    def _uninterrupted(self, path: str) -> Reference:
+        self.check_time()
+        optimizer, scheduler = self.start()
+        step = self.bound.step
+        seen = [self._make("reading the optimizer", observe, optimizer, scheduler)]
+        index = epoch = 0
+        try:
+            for letter in path:
+                index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
+                seen.append(observe(optimizer, scheduler))
+        except (Exception, SystemExit) as error:
+            return Reference(path, seen, describe(error))
+        return Reference(path, seen)
+
+    def references(self, trace: Trace) -> list[Reference]:
+        """The uninterrupted run to compare each operation of `trace` with."""
+        paths = branches(trace.operations)
+        by_path = {path: self.reference(path) for path in sorted(set(paths), key=len, reverse=True)}
+        return [by_path[path] for path in paths]
+
+    def begin(self, tally: Tally, deadline: float) -> None:
+        """From now on, count in `tally` and end at `deadline`."""
+        self.tally = tally
+        self.deadline = deadline
+
+    def check_time(self) -> None:
+        """Raise `TimeLimit` after the deadline."""
+        if time.monotonic() > self.deadline:
+            raise TimeLimit
+
+
+class TraceRun:
+    """One run of one trace that `check` can run."""
+
+    def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
         self.runner = runner
         self.bound = runner.bound
         self.tally = runner.tally
         self.check = check
         self.trace = trace
-        self.routes = routes
-        self.references = references
+        self.routes = routes(check, trace)
+        self.references = runner.references(trace)
         self.weights = runner.weights
+        self.optimizer: Any = None  # until it starts, or resumes here from another process
+        self.scheduler: Any = None
         self.operation = 0
         self.made = 0
         self.index = 0
         self.epoch = 0
         self.path = ""
         self.slots: dict[str, Slot] = {}
-        self.latest: dict[str, Any] | None = None
+        self.latest: Saved | None = None
 
     def go(self) -> Outcome:
         """Run the trace; the outcome says where it first differs."""
@@ -193,7 +299,7 @@ class TraceRun:
             if at_step:
                 self._values()
 
-    def _look(self, expected: dict[str, Any]) -> None:
+    def _look(self, expected: Observation) -> None:
         """Compare what the optimizer would use for its next step."""
         try:
             seen = observe(self.optimizer, self.scheduler)
@@ -205,12 +311,12 @@ class TraceRun:
         if self.check.at == "step":
             self._values()
 
-    def _saw(self, seen: dict[str, Any]) -> None:
+    def _saw(self, seen: Observation) -> None:
         """A hook: gets what is observed at the start, after every step, save and resume."""
 
     def _save(self, slot: str) -> None:
         expected = self._expected()
-        saved: dict[Callable[..., Any], dict[str, Any]] = {}
+        saved: dict[Save, Saved] = {}
         try:
             for save in self._saves(slot):
                 saved[save] = save(self.optimizer, self.scheduler, self.epoch)
@@ -228,11 +334,11 @@ class TraceRun:
                 self.tally.resumes += 1
         self._look(expected)
 
-    def _saves(self, slot: str) -> list[Callable[..., dict[str, Any]]]:
+    def _saves(self, slot: str) -> list[Save]:
         """The save functions of the checks that will go back to this save."""
         if not self.check.mixes:
             return [self.check.save]
-        saves: dict[Callable[..., dict[str, Any]], None] = {}
+        saves: dict[Save, None] = {}
         for number in range(self.operation + 1, len(self.trace.operations)):
             later = self.trace.operations[number]
             if later.slot == slot and later.kind == "save":
@@ -259,8 +365,10 @@ class TraceRun:
         self._call_for_pair(route, checkpoint)
         self._look(self._expected())
 
-    def _call_for_pair(self, check: Check, checkpoint: dict[str, Any]) -> None:
+    def _call_for_pair(self, check: Check, checkpoint: Saved) -> None:
         try:
+            if check.load is not None:
+                checkpoint = check.load(checkpoint)
             pair = self._call(check, checkpoint)
         except (Exception, SystemExit) as error:
             self._raised(error, self._expected())
@@ -291,7 +399,7 @@ class TraceRun:
                 Outcome(Difference(self.operation, self.made, *differences(expected, actual)))
             )
 
-    def _call(self, check: Check, checkpoint: dict[str, Any] | None) -> Any:
+    def _call(self, check: Check, checkpoint: Saved | None) -> Any:
         new_optimizer = self.bound.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
@@ -304,10 +412,10 @@ class TraceRun:
         }
         return check.function(**{name: has[name] for name in check.parameters})
 
-    def _expected(self) -> dict[str, Any]:
+    def _expected(self) -> Observation:
         return self.references[self.operation].observations[len(self.path)]
 
-    def _differs(self, expected: dict[str, Any], seen: dict[str, Any]) -> None:
+    def _differs(self, expected: Observation, seen: Observation) -> None:
         """Stop at a real difference: weights count only if they are compared; nan equals nan.
 
         A check that compares values does not look at the trajectory.
@@ -320,7 +428,7 @@ class TraceRun:
         if not same(expected, seen):
             raise Stop(Outcome(Difference(self.operation, self.made, *differences(expected, seen))))
 
-    def _raised(self, error: BaseException, expected: dict[str, Any]) -> None:
+    def _raised(self, error: BaseException, expected: Observation) -> None:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual = {"raises": describe(error)}
         raise Stop(Outcome(Difference(self.operation, self.made, expected, actual))) from error

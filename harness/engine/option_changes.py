@@ -5,34 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.checks.changed_options import DESCRIPTIONS, READINGS, contrast, judge, resumed_runs
+from harness.checks.registry import routes
+from harness.core.check import Check
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
 from harness.core.operations import Operation
+from harness.core.run import Difference
 from harness.core.trace import Trace
-from harness.core.training_loop import describe, save_checkpoint
+from harness.core.training_loop import describe
+from harness.core.types import Scheduler
+from harness.engine.one_run import Outcome, Runner
 from harness.subjects.subject import Bound
-
-
-@dataclass(frozen=True)
-class Followed:
-    """What a trace shows: the reading it follows, or the place where it follows none.
-
-    `place` is the index of an operation and the step within it. If the trace shows nothing,
-    `ended` says why.
-    """
-
-    reading: str = ""
-    place: tuple[int, int] | None = None
-    expected: dict[str, Any] = field(default_factory=dict)
-    actual: dict[str, Any] = field(default_factory=dict)
-    ended: str = ""
-    steps: int = 0
-    resumes: int = 0
 
 
 def allowed_by(contract: str) -> list[str]:
@@ -45,19 +33,20 @@ def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
     return [(op.kind, op.count or op.slot) for op in operations]
 
 
-def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) -> Followed:
-    """Run `trace`, whose resumes have changed options, and say which contract it follows.
+def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
+    """Run `trace`, whose resumes have changed options; the outcome has the reading it follows.
 
-    `tick` is called at every step. Raises `TraceError` if no options are changed, or if the
-    scheduler can't be built with the changed ones.
+    Raises `TraceError` if no options are changed, or if the scheduler can't be built with the
+    changed ones.
     """
+    routes(check, trace)  # raises if the check can't run it
+    bound, tally = runner.bound, runner.tally
     if not bound.changed:
         raise TraceError(
             "the trace must begin with the options that change: changed={'name':value}"
         )
     if bound.new.fields != bound.fields:
         raise TraceError("'changed' in the trace: only options of the scheduler can change")
-    operations = plain_operations(trace.operations)
     new = bound.new
     try:
         new.build(new.new_optimizer())
@@ -68,27 +57,32 @@ def follow(bound: Bound, resume: Callable[..., Any], trace: Trace, tick: Any) ->
         ) from None
     steps = 0
 
-    def step(scheduler: Any, epoch: int) -> None:
+    def step(scheduler: Scheduler, epoch: int) -> None:
         nonlocal steps
         steps += 1
-        tick()
+        runner.check_time()
         bound.step(scheduler, epoch)
 
     builders = bound.new_optimizer, bound.build, new.build
-    runs = resumed_runs(builders, step, save_checkpoint, resume, operations)
-    made = steps  # the steps of the reference runs are not counted
+    operations = plain_operations(trace.operations)
+    runs = resumed_runs(builders, step, check.save, check.function, operations)
+    tally.traces += 1
+    tally.steps += steps  # those of the reference runs, which come next, are not counted
+    tally.resumes += len(runs)
     if not runs:
-        return Followed(ended="the trace resumes nothing", steps=made)
+        return Outcome(ended="the trace resumes nothing")
     allowed = allowed_by(bound.subject.contract)
-    changed = resolve(bound.changed, bound.words)
-    verdict = judge(builders, step, changed, runs, allowed)
-    if verdict["follows"] is None:
-        place = verdict["run"]["places"][verdict["index"]]
-        return Followed("", place, *contrast(verdict, allowed), steps=made, resumes=len(runs))
-    ended = "" if verdict["follows"] else (
-        "the change makes no difference after a resume in this trace, so it tells nothing"
-    )  # fmt: skip
-    return Followed(verdict["follows"], ended=ended, steps=made, resumes=len(runs))
+    verdict = judge(builders, step, resolve(bound.changed, bound.words), runs, allowed)
+    reading = verdict["follows"]
+    if reading is None:
+        operation, number = verdict["run"]["places"][verdict["index"]]
+        expected, actual = contrast(verdict, allowed)
+        return Outcome(Difference(operation, number, expected, actual))
+    if not reading:
+        return Outcome(
+            ended="the change makes no difference after a resume in this trace, so it tells nothing"
+        )
+    return Outcome(reading=reading)
 
 
 def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -24,17 +23,18 @@ from harness.core.operations import (
     epochs,
     with_groups,
 )
-from harness.core.run import same
+from harness.core.run import Observation, same
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
+from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
+from harness.engine.one_run import Runner
 from harness.engine.option_changes import changes
-from harness.engine.runner import Runner
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
 
 
-def lacks(bound: Bound, scheduler: Any, others: Sequence[Bound] = ()) -> dict[str, str]:
+def lacks(bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()) -> dict[str, str]:
     """What checks may need and the scheduler does not have, each with the reason to report.
 
     `others` is the subject with other options. Raises `SubjectError` if the scheduler has no
@@ -191,7 +191,7 @@ def find_option_sets(
     Drawn options are left out if the constructor or the first step refuses them. Raises
     `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
     """
-    sets: list[dict[str, Any]] = [] if subject.open else [{}]
+    sets: list[Options] = [] if subject.open else [{}]
     strategy = subject.strategy
     if strategy is not None:
         sets += draw_options(strategy, SETS, seed)
@@ -273,5 +273,5 @@ def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
     return ""
 
 
-def _same_lr(some: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> bool:
+def _same_lr(some: Sequence[Observation], others: Sequence[Observation]) -> bool:
     return same([seen["lr"] for seen in some], [seen["lr"] for seen in others])

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -38,17 +38,14 @@ from harness.core.operations import (
     gradients,
     groups_added,
 )
-from harness.core.run import Difference, same
+from harness.core.run import Difference, Observation, same
 from harness.core.training_loop import describe, differences
 from harness.engine import other_process_main as elsewhere
-from harness.engine.one_run import Outcome, Slot, Stop, TraceRun
-from harness.engine.other_process_main import pack, unpack
+from harness.engine.one_run import Outcome, Runner, Slot, Stop, TraceRun
+from harness.engine.other_process_main import Reply, Request, pack, unpack
 from harness.subjects.pasted_subject import bindings, step_call
 from harness.subjects.source_code import Imports, Source
 from harness.subjects.subject import Bound
-
-if TYPE_CHECKING:
-    from harness.engine.runner import Runner
 
 STARTS_IN = 120.0
 """Seconds for another Python to start, and to import torch."""
@@ -96,7 +93,7 @@ class Worker:
         error: type[Exception] = execnet.RemoteError
         return error
 
-    def ask(self, text: str, request: dict[str, Any], deadline: float) -> dict[str, Any]:
+    def ask(self, text: str, request: Request, deadline: float) -> Reply:
         """The reply of `run_segment` to a request in the other process, with the module `text`.
 
         Raises `TimeLimit` at the deadline, a reading of ``time.monotonic()``, and
@@ -119,7 +116,7 @@ class Worker:
                 _workers.pop((os.getpid(), self.interpreter), None)
                 self.close()
                 raise UndecidedError(f"the other process ended: {describe(error)}") from None
-        reply: dict[str, Any] = pickle.loads(answer)
+        reply: Reply = pickle.loads(answer)
         if "late" in reply:
             raise TimeLimit
         if "failed" in reply:
@@ -208,7 +205,8 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
     route = source.paste(check.function)
-    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": "checkpoint"}
+    checkpoint = f"{source.name(check.load)}(checkpoint)" if check.load else "checkpoint"
+    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": checkpoint}
     arguments = ", ".join(given[name] for name in check.parameters)
     step_it, resume, there = map(source.own, ("step_it", "resume", "there"))
     return there, [
@@ -248,7 +246,6 @@ class RunElsewhere(TraceRun):
     def go(self) -> Outcome:
         """Run the trace; the outcome says where it first differs."""
         self.tally.traces += 1
-        self.optimizer = self.scheduler = None  # there may be none here until a resume
         worker = worker_of(self.runner.resume_python)
         self.worker = worker
         texts = self.runner.texts
@@ -280,7 +277,7 @@ class RunElsewhere(TraceRun):
         except (Exception, SystemExit) as error:
             self._raised(error, self._expected())
 
-    def _go_back(self, slot: Slot, route: Any) -> None:
+    def _go_back(self, slot: Slot, route: Check) -> None:
         self.path = slot.path
         try:
             saved = {save: unpack(packed["file"]) for save, packed in slot.saved.items()}
@@ -319,7 +316,7 @@ class RunElsewhere(TraceRun):
                 packed = {"file": next(saved)}
                 self.slots[operation.slot] = Slot(self.path, {self.check.save: packed})
 
-    def _ask(self, data: bytes, todo: str) -> dict[str, Any]:
+    def _ask(self, data: bytes, todo: str) -> Reply:
         self.runner.check_time()
         request = {
             "data": data,
@@ -330,9 +327,7 @@ class RunElsewhere(TraceRun):
         }
         return self.worker.ask(self.text, request, self.runner.deadline)
 
-    def _look_at(
-        self, seen: dict[str, Any] | None, reply: dict[str, Any], *, saving: bool = False
-    ) -> None:
+    def _look_at(self, seen: Observation | None, reply: Reply, *, saving: bool = False) -> None:
         """Compare one observation of the other process; it is None if that raised."""
         expected = self._expected()
         made = self.trace.operations[: self.operation + 1]
@@ -368,9 +363,7 @@ class RunElsewhere(TraceRun):
                 if not same(expected, seen):
                     self._apart(f"after {i} steps {_told(expected, seen)}")
 
-    def _in_both(
-        self, here: dict[str, Any], there: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _in_both(self, here: Observation, there: Observation) -> tuple[Observation, Observation]:
         """Two observations, without ``get_last_lr`` if one torch lacks it or can't call it yet."""
         key = "get_last_lr"
         if self.worker.same or not any(isinstance(s.get(key, ""), str) for s in (here, there)):
@@ -382,8 +375,8 @@ class RunElsewhere(TraceRun):
         other = "in another process"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
-        self.runner.apart = f"the schedule itself differs {other}, without any resume: {how}"
-        raise Stop(Outcome(ended=self.runner.apart))
+        text = f"the schedule itself differs {other}, without any resume: {how}"
+        raise Stop(Outcome(ended=text, apart=True))
 
 
 def letters(operation: Operation) -> str:
@@ -393,7 +386,7 @@ def letters(operation: Operation) -> str:
     return "w" if operation.kind == "save" else ""
 
 
-def _told(here: dict[str, Any], there: dict[str, Any]) -> str:
+def _told(here: Observation, there: Observation) -> str:
     left, right = differences(here, there)
     return ", ".join(f"{name} is {left[name]} here and {right[name]} there" for name in left)
 

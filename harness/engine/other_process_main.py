@@ -19,15 +19,24 @@ import sys
 import time
 import types
 import warnings
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import torch
 
 from harness.core.operations import optimizer_step, perform, with_groups
+from harness.core.run import Observation
 from harness.core.training_loop import describe, observe, restore_parameters
+from harness.core.types import Build, NewOptimizer, Pair, Save, Saved, Step
+
+Request: TypeAlias = dict[str, Any]
+"""See `run_segment`."""
+Reply: TypeAlias = dict[str, Any]
+"""What was ``seen``, the checkpoints that were ``saved``, and the exception that it ``raised``."""
+Ask: TypeAlias = Callable[[Request], Reply]
 
 
-def pack(checkpoint: Any) -> bytes:
+def pack(checkpoint: Saved) -> bytes:
     """A checkpoint as the bytes that ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(checkpoint, file)
@@ -40,15 +49,16 @@ def unpack(data: bytes) -> Any:
 
 
 def run_segment(
-    request: Any, new_optimizer: Any, build: Any, step: Any, resume: Any, save: Any
-) -> dict[str, Any]:
+    request: Request, new_optimizer: NewOptimizer, build: Build, step: Step,
+    resume: Callable[[NewOptimizer, Saved], Pair], save: Save,
+) -> Reply:  # fmt: skip
     """Start, or resume from a checkpoint, then step and save; the reply has what was seen.
 
     A request has ``data`` (a checkpoint, packed, or nothing), the ``index`` and ``epoch`` of
     the next steps, how many ``groups`` had been added, and ``todo``: a letter for each step
     (see `harness.core.operations.BY_LETTER`), and ``w`` for each save.
     """
-    reply: dict[str, Any] = {"seen": [], "saved": [], "raised": ""}
+    reply: Reply = {"seen": [], "saved": [], "raised": ""}
     try:
         if request["data"]:
             checkpoint = unpack(request["data"])
@@ -71,7 +81,7 @@ def run_segment(
     return reply
 
 
-def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
+def run_parts(parts: Iterable[Any], seen: list[Observation], here: Ask, there: Ask) -> str:
     """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
 
     A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
@@ -95,7 +105,7 @@ def run_parts(parts: Any, seen: list[Any], here: Any, there: Any) -> str:
     return ""
 
 
-def ask_script(python: str, script: str, request: Any) -> Any:
+def ask_script(python: str, script: str, request: Request) -> Reply:
     """Run a request with the same script in a new process; `SystemExit` 125 if it can't."""
     done = subprocess.run(
         [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
@@ -103,17 +113,18 @@ def ask_script(python: str, script: str, request: Any) -> Any:
     if done.returncode:
         print(f"{python} can't run it")
         sys.exit(125)
-    return pickle.loads(done.stdout)
+    reply: Reply = pickle.loads(done.stdout)
+    return reply
 
 
-def reply_to_script(there: Any) -> int:
+def reply_to_script(there: Ask) -> int:
     """Read a request from standard input, run it and write the reply."""
     reply = there(pickle.loads(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(pickle.dumps(reply, 2))
     return 0
 
 
-def define(text: str, known: dict[str, Any]) -> Any:
+def define(text: str, known: dict[str, types.ModuleType]) -> types.ModuleType:
     """The module with the source `text`; each text is run only once."""
     if text not in known:
         module = types.ModuleType("elsewhere")
@@ -122,7 +133,7 @@ def define(text: str, known: dict[str, Any]) -> Any:
     return known[text]
 
 
-def settle(module: Any) -> None:
+def settle(module: types.ModuleType) -> None:
     """Let pickle find what was pasted into `module` under the names of its home modules."""
     sys.modules["elsewhere"] = module
     for name, home in module.HOMES.items():
@@ -134,7 +145,7 @@ def settle(module: Any) -> None:
         sys.modules[home] = module
 
 
-def child(module: Any, data: bytes) -> bytes:
+def child(module: types.ModuleType, data: bytes) -> bytes:
     """Run one request and return the reply, both pickled."""
     settle(module)
     try:
@@ -143,7 +154,7 @@ def child(module: Any, data: bytes) -> bytes:
         return pickle.dumps({"failed": describe(error)}, 2)
 
 
-def answer(module: Any, data: bytes, seconds: float) -> bytes:
+def answer(module: types.ModuleType, data: bytes, seconds: float) -> bytes:
     """The reply to one request, run in a child process that is killed after `seconds`."""
     if not hasattr(os, "fork"):
         return child(module, data)
@@ -193,7 +204,7 @@ def serve(channel: Any) -> None:
     gc.collect()
     gc.freeze()  # else a collection in a child would copy all memory pages
     channel.send((torch.__version__ + "", sys.version.split()[0]))
-    known: dict[str, Any] = {}
+    known: dict[str, types.ModuleType] = {}
     for number, text, data, seconds in channel:
         try:
             reply = answer(define(text, known), data, seconds)

@@ -16,7 +16,8 @@ from harness.core.types import Options
 from harness.engine.other_process import worker_of
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.discover import Missed
-from harness.subjects.registered import choose_subjects, known_failures
+from harness.subjects.known_failures import known_failures
+from harness.subjects.lookup import choose_subjects
 from harness.subjects.subject import Subject
 
 __all__ = ["NamedCheck", "NamedSubject", "Plan", "Request", "make_plan", "plan_in_worker"]
@@ -75,7 +76,7 @@ class Plan:
     subjects: tuple[NamedSubject, ...]
     checks: tuple[NamedCheck, ...]
     missed: tuple[Missed, ...] = ()
-    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     ledger: Ledger = NOTHING_KNOWN
 
 
@@ -103,7 +104,7 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
             NamedCheck(c.name, c.reference, c.promise, c.kind == "resume" and c.search)
             for c in checks
         ),
-        tuple(found.missed), tuple(found.unread), ledger,
+        found.missed, found.notes, ledger,
     )  # fmt: skip
 
 

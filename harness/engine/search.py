@@ -1,14 +1,16 @@
-"""Looks for a trace that breaks a check, by sweep and then by search, and simplifies it."""
+"""Looks for a trace that breaks a check, by sweep and then by search, and simplifies it.
+
+The sweep is a cheap, exhaustive pass over every save point of a plain run.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
@@ -18,14 +20,17 @@ from harness.core.files import check_folder
 from harness.core.operations import ADDS_GROUP, BACK, EVENTS, KINDS, PLAIN, STEPS, Operation
 from harness.core.result import Budget, Counterexample, FoundBy
 from harness.core.trace import Trace
-from harness.engine.machine import Plan, draw_operations
+from harness.core.types import Options
+from harness.engine.machine import Operations, Plan, draw_operations
 from harness.engine.option_changes import change_traces
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
-from harness.engine.sweep import sweep, sweep_events, sweep_pairs, sweep_thinly
 from harness.engine.trials import Trials
 from harness.subjects.drawn_options import shrink_options
 
-__all__ = ["WHOLE", "Examples", "Hit", "find", "minimise", "neighbours", "simplify"]
+__all__ = [
+    "WHOLE", "Examples", "Hit", "find", "minimise", "neighbours", "simplify", "sweep",
+    "sweep_events", "sweep_pairs",
+]  # fmt: skip
 
 
 class Examples:
@@ -145,12 +150,12 @@ def _simpler_options(
         return trace
     kept = {name: value for name, value in trace.options if name == "changed"}
 
-    def with_options(values: dict[str, Any]) -> Trace:
+    def with_options(values: Options) -> Trace:
         return Trace(trace.operations, subject.bind({**values, **kept}).literals)
 
     kinds = {operation.kind for operation in trace.operations}
 
-    def breaks(values: dict[str, Any]) -> bool:
+    def breaks(values: Options) -> bool:
         try:
             bound = subject.bind({**values, **kept})
             if find_untried(bound, trials.runner(bound), kinds):
@@ -221,6 +226,94 @@ def drawn_traces(
             yield Trace(drawn[number], case.bound.literals)
 
 
+FEW = (0, 1, 2)
+"""Save points for checks too slow to be searched; the middle and the end are added."""
+
+
+def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
+    """The operations of one trace for each save point of a plain run of `epochs` epochs.
+
+    A resume check resumes there, saves again, resumes from that save and runs to the end. Then
+    it goes back to the first save and runs to the end once more, and `beyond` epochs further.
+    A check that is not searched has only a few save points.
+    """
+    save = (Operation("save", slot="a"),)
+    if check.at == "step" and "checkpoint" not in check.parameters:
+        yield _train(epochs)
+        return
+    points: Iterable[int] = range(check.from_epoch, epochs + 1)
+    if not check.search:
+        few = {check.from_epoch, *FEW, epochs // 2, epochs}
+        points = [k for k in points if k in few]
+    for k in points:
+        rest, to_the_end = _train(epochs - k), _train(epochs - k + beyond)
+        if check.at in BACK:
+            back = (Operation(check.at, slot="a"),)
+            again = (Operation("save", slot="b"), Operation(check.at, slot="b"))
+            yield (*_train(k), *save, *back, *again, *rest, *back, *to_the_end)
+        else:
+            yield (*_train(k), *save, *to_the_end)
+    if check.at == "save":
+        for every in (1, 2, 3, 5):
+            if every <= epochs:
+                yield (*_train(every), *save) * (epochs // every)
+
+
+def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:
+    """A plain run of `epochs` epochs; if the check looks at saves, it saves after each epoch."""
+    save = (Operation("save", slot="a"),)
+    if check.at == "step" and "checkpoint" not in check.parameters:
+        yield _train(epochs)
+    else:
+        yield (*save, *(*_train(1), *save) * epochs)
+
+
+def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
+    """Traces with the rare events: before a save, right after a resume, and later."""
+    save, again = Operation("save", slot="a"), Operation("save", slot="b")
+    for kind in events:
+        event = Operation(kind, count=1)
+        for k in (1, 3) if check.search else (1,):
+            if check.at not in BACK:
+                if kind in check.without:
+                    continue
+                if check.at == "step" and "checkpoint" not in check.parameters:
+                    yield (*_train(k), event, *_train(k))
+                else:
+                    yield (*_train(k), event, save, *_train(1), event, save, *_train(2))
+                continue
+            back = Operation(check.at, slot="a")
+            in_place = check.at == "load" and kind in ADDS_GROUP
+            if not in_place:
+                yield (*_train(k), save, back, event, *_train(2), back, *_train(3))
+            if kind in check.without:
+                continue
+            twice = () if in_place else (event, again, Operation(check.at, slot="b"))
+            yield (
+                *_train(k), event, save, back, *_train(1), *twice, *_train(2), back, *_train(3)
+            )  # fmt: skip
+
+
+def sweep_pairs(ways: Sequence[Check], epochs: int) -> Iterator[Operations]:
+    """A trace for each pair of ways of resuming, one after the other in a plain run."""
+    k = max(way.from_epoch for way in ways) + 1
+    for first in ways:
+        for second in ways:
+            yield (
+                *_train(k),
+                Operation("save", slot="a"),
+                Operation(first.at, slot="a", check=first.name),
+                *_train(1),
+                Operation("save", slot="b"),
+                Operation(second.at, slot="b", check=second.name),
+                *_train(epochs - k - 1),
+            )
+
+
+def _train(count: int) -> Operations:
+    return (Operation("train", count=count),) if count > 0 else ()
+
+
 WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
 """For each pair of kinds that together make one operation, the word of that operation."""
 
@@ -232,17 +325,19 @@ def neighbours(trace: Trace) -> Iterator[Trace]:
     neighbours are merged: two of one kind, or an optimizer step and a scheduler
     step into ``train``. Invalid traces, which go back to a slot never saved, are left out.
     """
-    operations = trace.operations
+    return _valid(trace, _neighbours(trace.operations))
+
+
+def _neighbours(operations: Operations) -> Iterator[Operations]:
     for i in range(len(operations)):
-        yield from _trace(trace, operations[:i] + operations[i + 1 :])
+        yield operations[:i] + operations[i + 1 :]
     for i in range(len(operations) - 1):
         merged = _merge(*operations[i : i + 2])
         if merged:
-            yield from _trace(trace, (*operations[:i], merged, *operations[i + 2 :]))
+            yield (*operations[:i], merged, *operations[i + 2 :])
     for i, operation in enumerate(operations):
         for count in range(1, operation.count):
-            lowered = replace(operation, count=count)
-            yield from _trace(trace, (*operations[:i], lowered, *operations[i + 1 :]))
+            yield (*operations[:i], replace(operation, count=count), *operations[i + 1 :])
 
 
 def _merge(first: Operation, second: Operation) -> Operation | None:
@@ -252,45 +347,37 @@ def _merge(first: Operation, second: Operation) -> Operation | None:
     return Operation(whole, count=first.count) if whole and first.count == second.count else None
 
 
-def _leaps(trace: Trace) -> Iterator[Trace]:
-    """Smaller traces that single steps may not reach: without a slot, or with a slot renamed."""
-    for slot in sorted({operation.slot for operation in trace.operations if operation.slot}):
-        yield from _trace(trace, tuple(op for op in trace.operations if op.slot != slot))
+def _leaps(operations: Operations) -> Iterator[Operations]:
+    """What single steps may not reach: without a slot, or with a slot renamed."""
+    for slot in sorted({operation.slot for operation in operations if operation.slot}):
+        yield tuple(op for op in operations if op.slot != slot)
         if slot != "a":
-            renamed = (replace(op, slot="a") if op.slot == slot else op for op in trace.operations)
-            yield from _trace(trace, tuple(renamed))
+            yield tuple(replace(op, slot="a") if op.slot == slot else op for op in operations)
 
 
-def _regroupings(trace: Trace) -> Iterator[Trace]:
-    """Traces with as many steps in fewer operations: two step operations become one ``train``."""
-    operations = trace.operations
-    for i, first in enumerate(operations):
-        for j in range(i + 1, len(operations)):
-            second = operations[j]
-            if first.kind in STEPS and second.kind in STEPS:
-                both = Operation("train", count=first.count + second.count)
-                between = operations[i + 1 : j]
-                yield from _trace(trace, (*operations[:i], *between, both, *operations[j + 1 :]))
-                if between:
-                    yield from _trace(
-                        trace, (*operations[:i], both, *between, *operations[j + 1 :])
-                    )
+def _regroupings(operations: Operations) -> Iterator[Operations]:
+    """As many steps in fewer operations: two step operations become one ``train``."""
+    steps = [i for i, operation in enumerate(operations) if operation.kind in STEPS]
+    for i, j in itertools.combinations(steps, 2):
+        both = Operation("train", count=operations[i].count + operations[j].count)
+        between = operations[i + 1 : j]
+        yield (*operations[:i], *between, both, *operations[j + 1 :])
+        if between:
+            yield (*operations[:i], both, *between, *operations[j + 1 :])
 
 
-def _plainer(trace: Trace) -> Iterator[Trace]:
-    """Traces with a plain step in place of a rare event."""
-    for i, operation in enumerate(trace.operations):
-        if operation.kind in EVENTS:
-            for kind in PLAIN:
-                step = replace(operation, kind=kind)
-                yield from _trace(trace, (*trace.operations[:i], step, *trace.operations[i + 1 :]))
+def _plainer(operations: Operations) -> Iterator[Operations]:
+    """A plain step in place of a rare event."""
+    for i, operation in enumerate(operations):
+        for kind in PLAIN if operation.kind in EVENTS else ():
+            yield (*operations[:i], replace(operation, kind=kind), *operations[i + 1 :])
 
 
-def _trace(trace: Trace, operations: tuple[Operation, ...]) -> Iterator[Trace]:
-    try:
-        yield Trace(operations, trace.options)
-    except TraceError:
-        return
+def _valid(trace: Trace, smaller: Iterable[Operations]) -> Iterator[Trace]:
+    """The traces with these operations that are valid."""
+    for operations in smaller:
+        with contextlib.suppress(TraceError):
+            yield Trace(operations, trace.options)
 
 
 def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
@@ -299,14 +386,10 @@ def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
     If no smaller trace breaks, steps are regrouped into fewer operations and the search goes on
     from there. `trace` itself must break.
     """
-    smaller = True
-    while smaller:
-        smaller = False
-        for candidate in itertools.chain(
-            _leaps(trace), neighbours(trace), _plainer(trace), _regroupings(trace)
-        ):
-            if breaks(candidate):
-                trace = candidate
-                smaller = True
-                break
-    return trace
+    while True:
+        ways = (_leaps, _neighbours, _plainer, _regroupings)
+        smaller = itertools.chain.from_iterable(way(trace.operations) for way in ways)
+        found = next(filter(breaks, _valid(trace, smaller)), None)
+        if found is None:
+            return trace
+        trace = found

@@ -3,47 +3,29 @@
 A *trial* runs all checks on one planted fault, or one control, with one seed. It is exact if the
 broken checks are exactly the checks of the fault's record. For a control, none may be broken.
 
-Planted faults (`harness.engine.selftest`) and controls, which are correct schedulers, come
-from the packages that ship them (`harness.subjects.installed`). This project ships 79 and 21; one
-control reads a table that Hypothesis draws. ``python -m harness selftest`` prints which checks
-caught each fault, by sweep or search, after how many traces and how much CPU time, and exits with
-0 only if every fault was caught by exactly the checks of its record, and no control by any.
-``--quick`` tries one check per fault and takes half a minute;
-``--seeds 20`` measures how often each fault is caught. On torch 2.13.0::
+Planted faults (`harness.engine.selftest.planted`) and controls, which are correct schedulers, come
+from the packages that ship them (`harness.subjects.installed`). ``python -m harness selftest``
+prints which checks caught each fault, by sweep or search, after how many traces and how much CPU
+time. It exits with 0 only if every fault was caught by exactly the checks of its record, and no
+control by any. ``--quick`` tries one check per fault and takes half a minute; ``--seeds 20``
+measures how often each fault is caught. The sweep finds most faults. Those that only the search
+finds need optimizer and scheduler steps that do not alternate, a way back to an older save, or a
+dict shared by two runs.
 
-    fault                  caught by     found by  traces    s  size  exact
-    SavesNoPosition        abcdefjlpqr   sweep          3 0.01   3/3    1/1
-    LoadsADelta            d             sweep        122 0.26   3/3    1/1
-    AppliesAgain           i             sweep        382 0.96   3/1    1/1
-    NextEntry              abcdefjlpqy   search        56 0.17   2/0    1/1
-    PendingNotLoaded       abcdefjlpq    search        21 0.03   5/4    1/1
-    ...
-    torch 2.13.0+cpu: 79 of 79 faults caught by exactly their checks,
-    82 by the sweep and 2 by the search alone
-    median until caught: 0.19 s of CPU
-    21 of 21 controls without an alarm (22539 traces, 77062 resumes)
-
-The letters are the checks, listed below the table. The sweep finds most faults. Those that only
-the search finds need optimizer and scheduler steps that do not alternate, a way back to an older
-save, or a dict shared by two runs.
-
-The longer tests are in tests/test_proof.py; run them with ``python -m tox run -e proof``:
+tests/engine/test_proof.py has longer tests; run them with ``python -m tox run -e proof``:
 
 * *Power.* At the default budget, each of the 68 faults that existed before options were drawn was
   caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats this for all
   faults with two seeds (PROOF_SEEDS). Checks that go through another process are only tried if a
   fault's record names them.
-* *Ablation.* Every check is needed. If a default check is removed, the other 16 miss some fault;
-  if an opt-in check is removed, all others miss some fault (except for
-  `resume_from_another_process`, which is there for other torch versions). With each of 20 seeds,
-  some fault is also missed without lone optimizer steps, lone scheduler steps, going back in time,
-  loading in place, the second slot, or the sweep.
+* *Ablation.* If any default check is removed, the others miss some fault; if an opt-in check is
+  removed, all others do (except for `resume_from_another_process`, which is there for other torch
+  versions). With each of 20 seeds, some fault is also missed without lone optimizer steps, lone
+  scheduler steps, going back in time, loading in place, the second slot, or the sweep.
 * *Minima.* Brute force over the neighbours of every counterexample of every fault finds nothing
   smaller that breaks the same check. Another process finds the same counterexamples.
 * *Scripts.* The script of every counterexample of every fault exits with 1 and prints the numbers
-  of the report; with the fault repaired, it exits with 0. For the first check of each fault, and
-  for failures of the installed PyTorch, ``python -I`` runs the script in an empty folder; to save
-  time, the others run in one process.
+  of the report; with the fault repaired, it exits with 0.
 
 ``python -m tox run -e break`` runs scripts/break_harness.py, which breaks the harness itself.
 Weights that an optimizer loses are excused, so a harness that lost them itself would pass its

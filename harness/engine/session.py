@@ -20,8 +20,8 @@ from harness.engine.option_sets import Prepared, prepare, prepare_one
 from harness.engine.search import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
+from harness.subjects.known_failures import known_to
 from harness.subjects.lookup import as_subject
-from harness.subjects.registered import known_to
 from harness.subjects.subject import Subject
 
 __all__ = ["SubjectSession", "check_subject", "replay"]
@@ -118,12 +118,11 @@ class SubjectSession:
         if self.refusal is not None:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
         names = {self.subject.name, self.subject.reference} - {""}
-        question = Question(
-            check, budget, holding, None, tuple(self.ledger.on(names, check.name, check.reference)),
+        entries = tuple(self.ledger.on(names, check.name, check.reference))
+        result = judge(trials, Question(
+            self.prepared, Spent(self.traces, self.started), budget, holding, None, entries,
             self.search_known, replay_alone, self.examples,
-        )  # fmt: skip
-        spent = Spent(self.traces, self.started)
-        result = judge(self.prepared, trials, question, spent)
+        ))  # fmt: skip
         self.traces += result.tally.traces
         if not replay_alone:
             self.searched[_key(check.name, budget)] = result
@@ -190,5 +189,5 @@ def replay(
             prepared = prepare_one(bound, runners.of(bound, limit.deadline, Tally()))
     except UndecidedError as error:
         return result_of(Prepared(), trials, undecided(error, limit.so_far()), 0.0)
-    question = Question(check, Budget(time_limit=time_limit), trace=trace)
-    return judge(prepared, trials, question, Spent(0, time.process_time()))
+    spent = Spent(0, time.process_time())
+    return judge(trials, Question(prepared, spent, Budget(time_limit=time_limit), trace=trace))

@@ -5,29 +5,31 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from torch.optim import Optimizer
+
 from harness.core.check import Check
-from harness.core.errors import HarnessError, TimeLimit, TraceError, UndecidedError
+from harness.core.errors import TimeLimit, TraceError, UndecidedError
 from harness.core.guard import Guard, time_limit
 from harness.core.relations import alike
-from harness.core.result import Counterexample
+from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
-from harness.core.training_loop import describe, new_sgd, plain
+from harness.core.training_loop import new_sgd, plain
+from harness.core.types import Scheduler, State
 from harness.core.verdict import Reason
-from harness.engine.counterexample import evidence
-from harness.engine.one_run import Outcome
+from harness.engine.counterexample import attributes_that_differ, evidence
+from harness.engine.one_run import Outcome, Runner
 from harness.engine.option_changes import said_change, say
 from harness.engine.other_process import prepare
-from harness.engine.runner import Runner
+from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
 
-__all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses", "why_not_decided"]
+__all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
 
 
 def excuses(control: Difference, broken: Difference, check: Check) -> bool:
@@ -43,42 +45,26 @@ def excuses(control: Difference, broken: Difference, check: Check) -> bool:
     return True
 
 
-def why_not_decided(error: BaseException, so_far: str) -> str:
-    """The message for an exception that stopped a check; an error of the harness says so.
-
-    `so_far` says what had been done by then; it ends the message.
-    """
-    if isinstance(error, HarnessError):
-        return str(error)
-    if not isinstance(error, (Exception, SystemExit)):
-        return f"the subject raised {describe(error)}, which ends a program{so_far}"
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"error of the harness itself, please report it: {describe(error)} "
-        f"({where.name}, line {where.lineno}){so_far}"
-    )
-
-
 class _Constant:
     """A scheduler that does nothing."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
 
-    def step(self, *metrics: Any) -> None:
+    def step(self, *metrics: object) -> None:
         pass
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         pass
 
-    def get_last_lr(self) -> list[Any]:
+    def get_last_lr(self) -> list[object]:
         return [group["lr"] for group in self.optimizer.param_groups]
 
 
-def _no_step(scheduler: Any, epoch: int) -> None:
+def _no_step(scheduler: Scheduler, epoch: int) -> None:
     pass
 
 
@@ -155,16 +141,6 @@ class Runners:
         """A new runner, without any uninterrupted runs yet."""
         return Runner(bound, deadline=deadline, weights=weights, resume_python=self.resume_python)
 
-    @property
-    def apart(self) -> str:
-        """How the schedule differs in another process without any resume; empty if it does not."""
-        return next((runner.apart for runner in self._runners.values() if runner.apart), "")
-
-    def forget_apart(self) -> None:
-        """Forget how runs differed in another process."""
-        for runner in self._runners.values():
-            runner.apart = ""
-
 
 @dataclass
 class Notes:
@@ -174,6 +150,8 @@ class Notes:
     """Why the state could not be saved in some trace."""
     excuse: str = ""
     """What a scheduler that does nothing also shows, in a trace with a drawn optimizer."""
+    apart: str = ""
+    """How the schedule differs in another process without any resume."""
     elsewhere: str = ""
     """How the other process differs from this one."""
 
@@ -214,7 +192,6 @@ class Trials:
         """
         if not self.check.elsewhere:
             return ""
-        self.runners.forget_apart()
         self.notes.elsewhere, reason = prepare(self.check, self.runner(bound))
         return reason
 
@@ -237,13 +214,17 @@ class Trials:
         )
         if self.notes.elsewhere:
             notes.append(self.notes.elsewhere)
-        if self.runners.apart:
-            notes.append(f"some traces are not compared: {self.runners.apart}")
+        if self.notes.apart:
+            notes.append(f"some traces are not compared: {self.notes.apart}")
         if self.notes.refused:
             notes.append(f"left out of some traces: {self.notes.refused}")
         return "; ".join([*notes, *more])
 
     # ---------------------------------------------------------------------------- one trace
+
+    def run(self, trace: Trace) -> Outcome:
+        """Run `trace` once, compared with the uninterrupted runs that are known already."""
+        return run_trace(self.runner(self.bound(trace)), self.check, trace)
 
     def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
         """What `trace` shows in two runs from scratch; raises `UndecidedError` if they differ.
@@ -255,7 +236,7 @@ class Trials:
         outcomes = []
         for _ in range(2):
             runner = self.runners.new(bound, self.limit.deadline, weights=self.weights)
-            outcomes.append(runner.run(self.check, trace))
+            outcomes.append(run_trace(runner, self.check, trace))
         if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
         self._note_reading(trace, outcomes[0])
@@ -273,17 +254,21 @@ class Trials:
         self.limit.begin(trace)
         bound = self.bound(trace)
         try:
-            outcome = self.runner(bound).run(self.check, trace)
+            outcome = self.run(trace)
         except TraceError:
             return False
         broken = outcome.broken
         if outcome.refused:
             self.notes.refused = outcome.ended
+        if outcome.apart:
+            self.notes.apart = outcome.ended
         self._note_reading(trace, outcome)
         if broken is None:
             self.held += 1
             return False
-        if known and alike(self.check.promise, known, evidence(self, trace, broken)):
+        if known and alike(
+            self.check.promise, known, evidence(self.runner(bound), self.check, trace, broken)
+        ):
             return False
         if "optimizer" not in bound.fields and self.check.search:
             return True
@@ -293,9 +278,31 @@ class Trials:
         self.notes.excuse = f"{control.actual} in the trace {trace}"
         return False
 
+    def counterexample(
+        self, trace: Trace, broken: Difference | None, found: Found | None = None
+    ) -> Counterexample:
+        """The counterexample of the minimal `trace`, with its runs.
+
+        The trace is run twice unless `broken` is given. Raises `UndecidedError` if it breaks
+        nothing.
+        """
+        broken = broken or self.twice(trace).broken
+        if broken is None:
+            raise UndecidedError(
+                f"the trace {trace} broke the check once and not again: "
+                "what the scheduler does depends on more than the trace",
+                Reason.NOT_REPEATABLE,
+            )
+        bound = self.bound(trace)
+        runner = self.runner(bound)
+        shown = evidence(runner, self.check, trace, broken, found)
+        lost = attributes_that_differ(runner, self.check, trace, broken)
+        new = self.runners.new(bound, self.limit.deadline, weights=self.weights)
+        return replace(shown, lost=lost, runs=runs_of(new, self.check, trace, broken))
+
     def cut(self, trace: Trace) -> Trace:
         """`trace`, cut after the step that breaks the check."""
-        broken = self.runner(self.bound(trace)).run(self.check, trace).broken
+        broken = self.run(trace).broken
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
@@ -318,7 +325,7 @@ class Trials:
         if set(control.actual) == {"weights"} and self.weights:
             self.weights = False
             return True
-        broken = self.runner(self.bound(trace)).run(self.check, trace).broken
+        broken = self.run(trace).broken
         if broken is not None and not excuses(control, broken, self.check):
             return False
         raise UndecidedError(
@@ -333,7 +340,7 @@ class Trials:
         way = self.check.prerequisite or self.check
         weights = self.weights and way is self.check
         runner = self.runners.new(subject.bind(fields), self.limit.deadline, weights=weights)
-        return runner.run(way, Trace(trace.operations)).broken
+        return run_trace(runner, way, Trace(trace.operations)).broken
 
     def compare_weights_again(self) -> None:
         """Compare weights again from now on."""

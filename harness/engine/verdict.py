@@ -7,7 +7,9 @@ cover it, or by what the sweep and the search find.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,22 +25,14 @@ from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
-from harness.engine.counterexample import counterexample
 from harness.engine.option_sets import Prepared, find_untried, lacking
-from harness.engine.search import Examples, Hit, find, neighbours, simplify
-from harness.engine.trials import OF_THE_OPTIMIZER, Trials, why_not_decided
+from harness.engine.search import Examples, find, neighbours, simplify
+from harness.engine.trials import OF_THE_OPTIMIZER, Trials
 
 __all__ = [
-    "Decision",
-    "Question",
-    "Replayed",
-    "Spent",
-    "describe_stale",
-    "judge",
-    "replay_entry",
-    "result_of",
-    "undecided",
-]
+    "Decision", "Question", "Replayed", "Spent", "describe_stale", "judge", "replay_entry",
+    "result_of", "undecided",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     if broken is None or not trials.breaks(trace):
         ended = f" ({outcome.ended})" if outcome.ended else ""
         return Replayed(entry, None, f"its trace holds{ended}")
-    found = counterexample(trials, trace, broken)
+    found = trials.counterexample(trace, broken)
     if trace.until(broken.operation, broken.step) != trace:
         return Replayed(entry, found, "it breaks sooner, its trace is too long")
     smaller = (candidate for candidate in neighbours(trace) if trials.breaks(candidate))
@@ -115,26 +109,6 @@ ALSO_OTHERWISE = "; another trace breaks it"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked about one pair.
-
-    `holding` are the checks that hold, among those this check depends on. With a `trace`, only
-    that trace is run. `entries` are the ledger entries for this pair. `search_known` searches for
-    other failures than the known one. With `replay_alone` only the traces of the entries are run.
-    `examples` are counterexamples of earlier runs.
-    """
-
-    check: Check
-    budget: Budget
-    holding: tuple[Check, ...] = ()
-    trace: Trace | None = None
-    entries: tuple[Entry, ...] = ()
-    search_known: bool = False
-    replay_alone: bool = False
-    examples: Examples | None = None
-
-
-@dataclass(frozen=True)
 class Spent:
     """What was spent on a subject before this pair: traces, and the CPU clock at the start."""
 
@@ -145,6 +119,27 @@ class Spent:
         """How a counterexample that was found just now was found."""
         seconds = time.process_time() - self.started
         return Found(by, self.traces + trials.tally.traces, seconds)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about one pair, and what is known about its subject.
+
+    `holding` are the checks that hold, among those this check depends on. With a `trace`, only
+    that trace is run. `entries` are the ledger entries for this pair. `search_known` searches for
+    other failures than the known one. With `replay_alone` only the traces of the entries are run.
+    `examples` are counterexamples of earlier runs.
+    """
+
+    prepared: Prepared
+    spent: Spent
+    budget: Budget
+    holding: tuple[Check, ...] = ()
+    trace: Trace | None = None
+    entries: tuple[Entry, ...] = ()
+    search_known: bool = False
+    replay_alone: bool = False
+    examples: Examples | None = None
 
 
 @dataclass(frozen=True)
@@ -159,11 +154,11 @@ class Decision:
     place: str = ""
 
 
-def judge(prepared: Prepared, trials: Trials, question: Question, spent: Spent) -> Result:
+def judge(trials: Trials, question: Question) -> Result:
     """The result for one pair, with what was tried for it; an error leads to UNKNOWN."""
     started = time.perf_counter()
     try:
-        decision = _decide(prepared, trials, question, spent)
+        decision = _decide(trials, question)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a subject may raise anything
@@ -171,7 +166,7 @@ def judge(prepared: Prepared, trials: Trials, question: Question, spent: Spent) 
         if question.trace is not None and mistaken:
             raise  # the caller gave a trace that can't be run
         decision = undecided(error, trials.limit.so_far())
-    return result_of(prepared, trials, decision, time.perf_counter() - started)
+    return result_of(question.prepared, trials, decision, time.perf_counter() - started)
 
 
 def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: float) -> Result:
@@ -189,17 +184,23 @@ def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: f
 
 
 def undecided(error: BaseException, so_far: str) -> Decision:
-    """The decision UNKNOWN, for an exception."""
-    why = Reason.HARNESS_ERROR
+    """The decision UNKNOWN, for an exception; `so_far` says what had been done by then."""
     if isinstance(error, HarnessError):
         why = error.why if isinstance(error, UndecidedError) else Reason.NOT_RUNNABLE
-    elif not isinstance(error, (Exception, SystemExit)):
-        why = Reason.NOT_RUNNABLE
-    return Decision(Verdict.UNKNOWN, why, why_not_decided(error, so_far))
+        return Decision(Verdict.UNKNOWN, why, str(error))
+    if not isinstance(error, (Exception, SystemExit)):
+        reason = f"the subject raised {describe(error)}, which ends a program{so_far}"
+        return Decision(Verdict.UNKNOWN, Reason.NOT_RUNNABLE, reason)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    reason = (
+        f"error of the harness itself, please report it: {describe(error)} "
+        f"({where.name}, line {where.lineno}){so_far}"
+    )
+    return Decision(Verdict.UNKNOWN, Reason.HARNESS_ERROR, reason)
 
 
-def _decide(prepared: Prepared, trials: Trials, question: Question, spent: Spent) -> Decision:
-    why, reason = _declined(prepared, trials, question)
+def _decide(trials: Trials, question: Question) -> Decision:
+    why, reason = _declined(trials, question)
     version = version_of(torch.__version__)
     about = next((entry for entry in question.entries if entry.covers(version)), None)
     if reason and about:
@@ -210,12 +211,12 @@ def _decide(prepared: Prepared, trials: Trials, question: Question, spent: Spent
     with trials.limit.on():
         if question.trace is not None:
             return _by_trace(trials, question.trace)
-        return _by_ledger(prepared, trials, question, spent)
+        return _by_ledger(trials, question)
 
 
-def _declined(prepared: Prepared, trials: Trials, question: Question) -> tuple[Reason, str]:
+def _declined(trials: Trials, question: Question) -> tuple[Reason, str]:
     """Why the check does not apply to the subject; an empty reason if it does."""
-    check, given = question.check, question.trace is not None
+    check, given, prepared = trials.check, question.trace is not None, question.prepared
     declines = trials.subject.declines
     if check.name in declines:
         return Reason.SUBJECT_DECLINES, declines[check.name]
@@ -246,7 +247,7 @@ def _refusal(prepared: Prepared, trials: Trials) -> str:
     steps = Operation("train", count=min(first.epochs, 3))
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
     with trials.limit.on():
-        outcome = trials.runner(first.bound).run(trials.check, trace)
+        outcome = trials.run(trace)
     return outcome.ended if outcome.refused else ""
 
 
@@ -256,7 +257,7 @@ def _by_trace(trials: Trials, trace: Trace) -> Decision:
     if outcome.broken and trials.blames_weights(trace):
         outcome = trials.twice(trace, count=True)
     if outcome.broken is not None:
-        found = counterexample(trials, trace, outcome.broken)
+        found = trials.counterexample(trace, outcome.broken)
         return Decision(Verdict.BROKEN, reason=trials.note(), counterexample=found)
     if outcome.ended:
         raise UndecidedError(outcome.ended)
@@ -270,7 +271,7 @@ def _by_trace(trials: Trials, trace: Trace) -> Decision:
 # ------------------------------------------------------------------------------- the ledger
 
 
-def _by_ledger(prepared: Prepared, trials: Trials, question: Question, spent: Spent) -> Decision:
+def _by_ledger(trials: Trials, question: Question) -> Decision:
     """The decision from the ledger entries, or from a search if no entry covers this torch.
 
     The traces of all entries are run. If one breaks the check on a torch that no entry covers,
@@ -289,21 +290,21 @@ def _by_ledger(prepared: Prepared, trials: Trials, question: Question, spent: Sp
     trials.compare_weights_again()
     about = next((replay for replay in replays if replay.entry.covers(version)), None)
     if about is None:
-        decision = _without_entry(prepared, trials, question, spent, replays)
+        decision = _without_entry(trials, question, replays)
         return replace(decision, replays=minimal)
     entry, found = about.entry, about.found
-    stale = describe_stale(about, question.check)
+    stale = describe_stale(about, trials.check)
     if stale:
         if found is None or not about.minimal:
             found = None
             others = [replay for replay in replays if replay is not about]
             with contextlib.suppress(HarnessError):
-                other = _without_entry(prepared, trials, question, spent, others)
+                other = _without_entry(trials, question, others)
                 found = other.counterexample
             stale += ALSO_OTHERWISE if found is not None else ""
         return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, minimal, entry.place)
     if question.search_known:
-        decision = _search(prepared, trials, question, spent, known=found)
+        decision = _search(trials, question, known=found)
         if decision.verdict == Verdict.BROKEN:
             another = f"not the failure known at {entry.place}"
             reason = "; ".join(filter(None, [another, decision.reason]))
@@ -312,20 +313,14 @@ def _by_ledger(prepared: Prepared, trials: Trials, question: Question, spent: Sp
     return Decision(Verdict.KNOWN, Reason.LEDGER_ENTRY, reason, found, minimal, entry.place)
 
 
-def _without_entry(
-    prepared: Prepared,
-    trials: Trials,
-    question: Question,
-    spent: Spent,
-    replays: Sequence[Replayed],
-) -> Decision:
+def _without_entry(trials: Trials, question: Question, replays: Sequence[Replayed]) -> Decision:
     """The verdict on a pair that no valid entry covers."""
     told = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
     if told is not None:
         found = told.found
         if found is None or not told.minimal:
             trace = simplify(trials, trials.cut(told.entry.trace), question.budget.seed)
-            found = counterexample(trials, trace, None, spent.found(FoundBy.SWEEP, trials))
+            found = trials.counterexample(trace, None, question.spent.found(FoundBy.SWEEP, trials))
         version, entry = version_of(torch.__version__), told.entry
         reason = (
             f"{entry.place} has this failure, but only for torch '{entry.torch}': "
@@ -335,27 +330,18 @@ def _without_entry(
     if question.replay_alone:
         reason = "no trace in the ledger breaks it, and no others were run"
         return Decision(Verdict.DECLINED, Reason.NOT_IN_LEDGER, reason)
-    return _search(prepared, trials, question, spent)
+    return _search(trials, question)
 
 
 # ------------------------------------------------------------------------------- the search
 
 
-def _search(
-    prepared: Prepared,
-    trials: Trials,
-    question: Question,
-    spent: Spent,
-    known: Counterexample | None = None,
-) -> Decision:
+def _search(trials: Trials, question: Question, known: Counterexample | None = None) -> Decision:
     """The decision from the sweep and the search."""
-    budget, examples = question.budget, question.examples
-
-    def look() -> Hit | None:
-        return find(
-            trials, prepared.option_sets, question.holding, budget, examples=examples, known=known
-        )
-
+    sets, budget, examples = question.prepared.option_sets, question.budget, question.examples
+    look = functools.partial(
+        find, trials, sets, question.holding, budget, examples=examples, known=known
+    )
     hit = look()
     if hit is not None and trials.blames_weights(hit.trace):
         hit = look()
@@ -363,16 +349,17 @@ def _search(
             trials.blames_weights(hit.trace)
     if hit is None:
         _require_something_tried(trials)
-        return Decision(Verdict.HOLDS, reason=trials.note(*prepared.ends))
-    found = spent.found(hit.by, trials)
+        return Decision(Verdict.HOLDS, reason=trials.note(*question.prepared.ends))
+    found = question.spent.found(hit.by, trials)
     if examples is not None:
         examples.save(trials.subject.name, trials.check.name, hit.trace)
     trace = simplify(trials, hit.trace, budget.seed, known)
-    shown = counterexample(trials, trace, None, found)
+    shown = trials.counterexample(trace, None, found)
     if examples is not None and shown.trace != hit.trace:
         examples.save(trials.subject.name, trials.check.name, shown.trace)
         examples.forget(trials.subject.name, trials.check.name, hit.trace)
-    return Decision(Verdict.BROKEN, reason=trials.note(*prepared.ends), counterexample=shown)
+    reason = trials.note(*question.prepared.ends)
+    return Decision(Verdict.BROKEN, reason=reason, counterexample=shown)
 
 
 def _require_something_tried(trials: Trials) -> None:
@@ -381,7 +368,7 @@ def _require_something_tried(trials: Trials) -> None:
         raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
     if trials.tally.traces and trials.tally.steps and trials.tried():
         return
-    text = trials.runners.apart or "nothing was tried: the uninterrupted run is too short"
+    text = trials.notes.apart or "nothing was tried: the uninterrupted run is too short"
     if trials.check.changes_options:
         text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)

@@ -21,7 +21,7 @@ from harness.core.result import Result, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
-from harness.report.text import evidence, replay_command
+from harness.report.text import count, evidence, replay_command
 
 ROUNDING = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""
@@ -205,8 +205,8 @@ def _compared(comparison: Comparison) -> list[str]:
     checks = {pair.check for pair in comparison.pairs}
     lines = [
         f"torch {torches[0]} (OLD) -> torch {torches[1]} (NEW)",
-        f"Compared: {_count(len(comparison.pairs), 'pair')} "
-        f"({_count(len(subjects), 'subject')}, {_count(len(checks), 'check')})",
+        f"Compared: {count(len(comparison.pairs), 'pair')} "
+        f"({count(len(subjects), 'subject')}, {count(len(checks), 'check')})",
         *_runs_compared(comparison),
     ]
     for name, file in sides.items():
@@ -231,7 +231,7 @@ def _runs_compared(comparison: Comparison) -> list[str]:
     """How many plain runs are in both files."""
     both = sum(comparison.runs.values())
     some, others = (sum(map(len, file.runs.values())) - both for file in _sides(comparison))
-    lines = [f"Compared: {_count(both, 'plain run')} without any resume"]
+    lines = [f"Compared: {count(both, 'plain run')} without any resume"]
     if some or others:
         lines[0] += f" ({some} more only in OLD, {others} only in NEW, with other options)"
     none = [subject for subject, number in comparison.runs.items() if not number]
@@ -261,7 +261,7 @@ def _alone(name: str, mine: Results, others: Results) -> list[str]:
 def _broken(comparison: Comparison) -> list[str]:
     """The newly broken pairs, by check, each with its counterexample and its command."""
     old, new = _names(comparison)
-    known, unlike = _known(comparison.broken, "new", comparison.old)
+    known, unlike = by_options(comparison.broken, "new", comparison.old)
     lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
     lines += _broken_lines(known)
     if unlike:
@@ -286,17 +286,17 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
 
 
 def _title(title: str, pairs: Sequence[Change], more: str) -> list[str]:
-    return [f"{title}: " + (_count(len(pairs), "pair") + more if pairs else "none")]
+    return [f"{title}: " + (count(len(pairs), "pair") + more if pairs else "none")]
 
 
 def _unlike_title(title: str, pairs: Sequence[Change], other: str, version: str) -> list[str]:
     return _wrapped(
         f"PERHAPS {title}, with options that {other} was not checked with: ",
-        f"{_count(len(pairs), 'pair')}. Replay on {version} to find out:",
+        f"{count(len(pairs), 'pair')}. Replay on {version} to find out:",
     )
 
 
-def _known(
+def by_options(
     pairs: Sequence[Change], side: str, other: ResultFile
 ) -> tuple[list[Change], list[Change]]:
     """The pairs whose options are also in a plain run of the other file, then the rest."""
@@ -345,7 +345,7 @@ def _command(result: Result) -> str:
 def _fixed(comparison: Comparison) -> list[str]:
     """The newly fixed pairs, by check, each with its old counterexample."""
     old, new = _names(comparison)
-    known, unlike = _known(comparison.fixed, "old", comparison.new)
+    known, unlike = by_options(comparison.fixed, "old", comparison.new)
     lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
     lines += _fixed_lines(known)
     if unlike:
@@ -366,7 +366,7 @@ def _other(comparison: Comparison) -> list[str]:
     """The other changes of verdict, grouped by reason."""
     if not comparison.other:
         return []
-    lines = [f"OTHER VERDICTS: {_count(len(comparison.other), 'pair')}"]
+    lines = [f"OTHER VERDICTS: {count(len(comparison.other), 'pair')}"]
     for (check, verdicts, reason), group in _groups(
         comparison.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
     ):
@@ -388,7 +388,7 @@ def _still(comparison: Comparison) -> list[str]:
     if not comparison.still:
         return []
     others = comparison.otherwise
-    lines = [f"BROKEN IN BOTH: {_count(len(comparison.still), 'pair')}"]
+    lines = [f"BROKEN IN BOTH: {count(len(comparison.still), 'pair')}"]
     if others:
         lines[0] += f", {len(others)} with another counterexample or other values"
     for check, group in _groups(others, lambda pair: pair.check):
@@ -404,7 +404,7 @@ def _drifts(comparison: Comparison) -> list[str]:
         if rounding and not drifts:
             continue
         title = "CHANGED ONLY BY ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
-        lines += ["", f"{title}: {_count(len(drifts), 'plain run') if drifts else 'none'}"]
+        lines += ["", f"{title}: {count(len(drifts), 'plain run') if drifts else 'none'}"]
         for subject, group in _groups(drifts, lambda drift: drift.subject):
             own = (drift for drift in group if "optimizer=" not in drift.trace)
             lines += _drift_text(comparison, subject, len(group), next(own, group[0]))
@@ -426,10 +426,6 @@ def _groups(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterable[tuple
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups.items()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -23,6 +23,8 @@ from harness.report.matrix import escaped
 
 WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that make a run fail, worst first."""
+KNOWN = (Verdict.KNOWN, Verdict.STALE)
+"""The verdicts on pairs with a ledger entry."""
 MOST = 10
 """The most errors that GitHub shows for a step."""
 ROOM = 2**20
@@ -163,8 +165,7 @@ def job_summary(
 
     Parts that do not fit are left out and counted.
     """
-    counts = collections.Counter(result.verdict for result in _wrong(results))
-    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict])
+    counted = report.counts_text(results, WRONG)
     parts = [
         f"## lr-resume-harness, torch {results[0].torch}: {counted or 'nothing is broken'}\n",
         f"{escaped(report.summary(results))}\n",
@@ -199,11 +200,12 @@ def _blocks(results: Sequence[Result]) -> Iterator[str]:
         title = f"BROKEN {failure.result.subject}: {failure.headline}: {sentence}"
         yield _block(title, report.broken_text(failure), unfolded=len(broken) <= FEW)
     stale = any(result.verdict == Verdict.STALE for result in results)
+    reasons = report.reasons_text
     rest = [
-        ("Stale and known" if stale else "Known", report.known_text(results), stale),
-        ("Unknown", report.unknown_text(results), True),
+        ("Stale and known" if stale else "Known", reasons(results, *KNOWN), stale),
+        ("Unknown", reasons(results, Verdict.UNKNOWN), True),
         ("Notes", report.note_text(results), False),
-        ("Declined", report.declined_text(results), False),
+        ("Declined", reasons(results, Verdict.DECLINED), False),
         ("Not tried", report.untried_text(results), False),
     ]
     for title, text, unfolded in rest:

@@ -7,11 +7,9 @@ all text.
 from __future__ import annotations
 
 import base64
-import collections
 import hashlib
-import itertools
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,12 +24,23 @@ from harness.core.verdict import Verdict
 from harness.report.failures import Failure, failures
 from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Pair
 from harness.report.picture import picture_of
-from harness.report.text import broken_rows, evidence, replay_command, tally_text, values_text
+from harness.report.text import (
+    broken_rows,
+    by_reason,
+    counts_text,
+    evidence,
+    replay_command,
+    tally_text,
+    untried,
+    values_text,
+)  # fmt: skip
 
 __all__ = ["Scripts", "matrix_page", "run_page"]
 
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
 """The script of a counterexample, or why there is not one, by the names of subject and check."""
+Group: TypeAlias = tuple[str, str, list[tuple[str, str, str]]]
+"""A subject, a reason, and the checks with both: the id, the name, how much was tried."""
 HEADINGS = {
     Verdict.BROKEN: "Broken",
     Verdict.STALE: "Stale: a ledger entry is not true here",
@@ -41,15 +50,6 @@ HEADINGS = {
     Verdict.HOLDS: "Holds: nothing was found",
 }
 """The verdicts in the order of the page, each with its heading."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """An entry of the legend. Without a letter, it explains an empty cell."""
-
-    letter: str
-    shown: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -67,134 +67,32 @@ class Cell:
     """A verdict in a table: `id` is the section it links to, `facts` unfold from it."""
 
     letter: str
-    shown: str
     title: str
     id: str = ""
     facts: tuple[Fact, ...] = ()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A subject and its cells; None if it was not run."""
-
-    name: str
-    cells: tuple[Cell | None, ...]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as a ``data:`` address, and what it shows, in words."""
-
-    alt: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Script:
-    """A script, with the `id` of the element that holds its text."""
-
-    id: str
-    text: str
+Rows: TypeAlias = dict[str, list[Cell | None]]
+"""The cells of each subject; None for a pair that was not run."""
 
 
 @dataclass(frozen=True)
 class Section:
     """A failure, or a pair with a counterexample.
 
-    `missing` holds the reasons for a missing picture or script.
+    `picture` is a ``data:`` address, and `alt` the picture in words. `script` is its text. For
+    those that are missing, `missing` has the reasons.
     """
 
     id: str
     verdict: str
-    letter: str
     title: str
     reason: str
     facts: tuple[Fact, ...]
-    picture: Picture | None
-    script: Script | None
+    picture: str
+    alt: str
+    script: str
     missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class NamedCheck:
-    """A check in a list; `tried` says how much was tried."""
-
-    id: str
-    name: str
-    tried: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Checks of one subject that have the same verdict for the same reason."""
-
-    subject: str
-    checks: tuple[NamedCheck, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """All results with one verdict."""
-
-    heading: str
-    sections: tuple[Section, ...]
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
-class Untried:
-    """An operation that was not tried with these subjects, and why."""
-
-    operation: str
-    subjects: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class RunPage:
-    """The content of the page of one run."""
-
-    title: str
-    counts: str
-    tried: str
-    about: str
-    complete: bool
-    legend: tuple[Key, ...]
-    checks: tuple[str, ...]
-    rows: tuple[Row, ...]
-    parts: tuple[Part, ...]
-    untried: tuple[Untried, ...]
-
-
-@dataclass(frozen=True)
-class CheckRows:
-    """The rows of one check, with its promise."""
-
-    check: str
-    promise: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Pairs with the same verdict on every version: each check with its subjects."""
-
-    heading: str
-    rows: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class MatrixPage:
-    """The content of the page of the matrix."""
-
-    title: str
-    legend: tuple[Key, ...]
-    uneven: str
-    versions: tuple[str, ...]
-    parts: tuple[CheckRows, ...]
-    left_out: tuple[LeftOut, ...]
-    sources: tuple[str, ...]
 
 
 def run_page(
@@ -210,64 +108,61 @@ def run_page(
     Nothing is run: the same results and scripts always give the same page.
     """
     groups = failures(results)
-    counts = collections.Counter(result.verdict for result in results)
-    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     version = results[0].torch if results else ""
     about = [f"torch {version}"] if version else []
     about += [f"Python {platform.python_version()}", f"lr-resume-harness {harness.__version__}"]
     about += [f"seed {budget.seed}", f"{budget.max_examples} random traces for each pair"]
     if shard != "1/1":
         about.append(f"part {shard} of the pairs")
-    checks = tuple(dict.fromkeys(result.check for result in results))
-    page = RunPage(
+    checks = list(dict.fromkeys(result.check for result in results))
+    rows = _rows(results, checks, groups)
+    return _render(
+        "run",
         title=f"Schedules and checkpoints, torch {version}",
-        counts=counted or "Nothing was checked.",
+        counts=counts_text(results) or "Nothing was checked.",
         tried=tally_text(results),
         about=", ".join(about),
         complete=complete,
-        legend=_legend(_letters(results, checks)),
+        legend=_legend(rows.values()),
         checks=checks,
-        rows=_rows(results, checks, groups),
-        parts=tuple(_parts(results, groups, scripts)),
-        untried=_untried(results),
+        rows=rows,
+        parts=list(_parts(results, groups, scripts)),
+        untried=untried(results),
+        script="copy.js",
     )
-    return _render("run", page, script="copy.js")
 
 
 def matrix_page(matrix: Matrix) -> str:
     """The page of a matrix: a row for each pair; a click on a cell shows its details."""
-    versions = tuple(matrix.versions)
+    versions = matrix.versions
     named = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
-    parts = []
-    for check, chosen in itertools.groupby(matrix.shown, lambda pair: pair.check):
-        pairs = list(chosen)
-        results = (result for pair in pairs for result in pair.results if result)
-        rows = tuple(
-            Row(pair.subject, tuple(_matrix_cell(pair, i, versions) for i in range(len(versions))))
-            for pair in pairs
-        )
-        promise = next((result.promise.text for result in results), "")
-        parts.append(CheckRows(check, promise, rows))
-    page = MatrixPage(
+    rows: dict[str, Rows] = {}
+    promises: dict[str, str] = {}
+    for pair in matrix.shown:
+        cells = [_matrix_cell(pair, place, versions) for place in range(len(versions))]
+        rows.setdefault(pair.check, {})[pair.subject] = cells
+        promises.update((r.check, r.promise.text) for r in pair.results if r)
+    return _render(
+        "matrix",
         title=f"Schedules and checkpoints, torch {named}",
-        legend=_legend({letter for pair in matrix.shown for letter in pair.letters}),
+        legend=_legend(cells for group in rows.values() for cells in group.values()),
         uneven=matrix.uneven,
         versions=versions,
-        parts=tuple(parts),
-        left_out=_left_out(matrix),
-        sources=tuple(
-            f"torch {source.torch}, Python {source.python}, seed {source.seed}, "
-            f"{source.max_examples} random traces for each pair: {source.result}"
-            for source in matrix.sources
-        ),
+        rows=rows,
+        promises=promises,
+        left_out=[
+            (f"Not shown: pairs that {what} on every version ({len(pairs)})", _by_check(pairs))
+            for letter, what in (("H", "hold"), ("D", "are declined"))
+            if (pairs := matrix.everywhere(letter))
+        ],
+        sources=matrix.sources,
     )
-    return _render("matrix", page)
 
 
 # ------------------------------------------------------------------------- both pages
 
 
-def _render(name: str, page: RunPage | MatrixPage, script: str = "") -> str:
+def _render(name: str, *, script: str = "", **content: object) -> str:
     """The page as text. Its policy lets a browser run only this script, and load nothing."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
@@ -295,7 +190,11 @@ def _render(name: str, page: RunPage | MatrixPage, script: str = "") -> str:
     if code:
         policy.append(f"script-src {_hash(code)}")
     return templates.get_template(f"{name}.html.j2").render(
-        page=page, policy=Markup("; ".join(policy)), style=Markup(style), script=Markup(code)
+        **content,
+        shown=SHOWN,
+        policy=Markup("; ".join(policy)),
+        style=Markup(style),
+        script=Markup(code),
     )
 
 
@@ -309,69 +208,59 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _legend(letters: Collection[str]) -> tuple[Key, ...]:
-    """The meanings of the letters that are in the table."""
-    keys = [
-        Key(letter, SHOWN.get(letter, letter), meaning)
-        for letter, meaning in LETTERS.items()
-        if letter in letters
-    ]
-    if "" in letters:
-        keys.append(Key("", "", "empty: not run"))
-    return tuple(keys)
+def _legend(rows: Iterable[Sequence[Cell | None]]) -> list[tuple[str, str]]:
+    """The letters in these rows, each with its meaning; ``""`` if some cells are empty."""
+    letters = {cell.letter if cell else "" for cells in rows for cell in cells}
+    meanings = {**LETTERS, "": "empty: not run"}
+    return [(letter, meaning) for letter, meaning in meanings.items() if letter in letters]
 
 
 # ------------------------------------------------------------------------- one run
 
 
-def _letters(results: Sequence[Result], checks: Sequence[str]) -> set[str]:
-    """The letters in the table, with ``""`` if some cells are empty."""
-    letters = {result.verdict[0] for result in results}
-    subjects = {result.subject for result in results}
-    pairs = {(result.subject, result.check) for result in results}
-    return letters | {""} if len(pairs) < len(subjects) * len(checks) else letters
-
-
-def _rows(
-    results: Sequence[Result], checks: Sequence[str], groups: Sequence[Failure]
-) -> tuple[Row, ...]:
-    """The table: a row for each subject, where each cell links to the section about it."""
+def _rows(results: Sequence[Result], checks: Sequence[str], groups: Sequence[Failure]) -> Rows:
+    """The table: the cells of each subject, where each cell links to the section about it."""
     place = {id(result): index for index, result in enumerate(results)}
     leads = {id(each): place[id(group.result)] for group in groups for each in group.results}
     cells = {
         (result.subject, result.check): Cell(
             result.verdict[0],
-            SHOWN.get(result.verdict[0], result.verdict[0]),
             f"{result.subject}: {result.check}: {result.verdict}",
             f"p{leads.get(id(result), index)}",
         )
         for index, result in enumerate(results)
     }
     subjects = dict.fromkeys(result.subject for result in results)
-    return tuple(
-        Row(subject, tuple(cells.get((subject, check)) for check in checks)) for subject in subjects
-    )
+    return {subject: [cells.get((subject, check)) for check in checks] for subject in subjects}
 
 
-def _parts(results: Sequence[Result], groups: Sequence[Failure], scripts: Scripts) -> list[Part]:
+def _parts(
+    results: Sequence[Result], groups: Sequence[Failure], scripts: Scripts
+) -> Iterator[tuple[str, list[Section], list[Group]]]:
+    """For each verdict: a heading, the sections, and the pairs without a counterexample."""
     place = {id(result): index for index, result in enumerate(results)}
-    parts = []
     for verdict, heading in HEADINGS.items():
         chosen = [result for result in results if result.verdict == verdict]
         if not chosen:
             continue
         shown = [Failure((result,)) for result in chosen if result.counterexample is not None]
+        number = str(len(chosen))
         if verdict == Verdict.BROKEN:
             shown = list(groups)
-        counted = f"{heading} ({len(chosen)})"
-        if len(shown) < len(chosen) and verdict == Verdict.BROKEN:
-            counted = f"{heading} ({len(chosen)} from {len(shown)} causes)"
-            if len(shown) == 1:
-                counted = f"{heading} ({len(chosen)} from one cause)"
+            if len(shown) < len(chosen):
+                causes = "one cause" if len(shown) == 1 else f"{len(shown)} causes"
+                number += f" from {causes}"
         sections = [_section(place[id(failure.result)], failure, scripts) for failure in shown]
-        rest = [result for result in chosen if result.counterexample is None]
-        parts.append(Part(counted, tuple(sections), _grouped(rest, place)))
-    return parts
+        rest = by_reason(result for result in chosen if result.counterexample is None)
+        lists = [
+            (subject, reason, [(f"p{place[id(r)]}", r.check, _tried(r)) for r in group])
+            for (subject, reason), group in rest.items()
+        ]
+        yield f"{heading} ({number})", sections, lists
+
+
+def _tried(result: Result) -> str:
+    return tally_text([result]) if result.verdict == Verdict.HOLDS else ""
 
 
 def _section(index: int, failure: Failure, scripts: Scripts) -> Section:
@@ -383,61 +272,40 @@ def _section(index: int, failure: Failure, scripts: Scripts) -> Section:
     command = replay_command(result, trace)
     facts.append(Fact("reproduce with", command, code=True, id=f"r{index}"))
     picture, missing = _picture(result)
-    script = scripts.get((result.subject, result.check))
+    script = scripts.get((result.subject, result.check), "")
     if isinstance(script, HarnessError):
-        missing = (*missing, f"No script: {script}")
+        missing, script = (*missing, f"No script: {script}"), ""
     return Section(
         id=f"p{index}",
         verdict=result.verdict,
-        letter=result.verdict[0],
         title=f"{result.subject}: {failure.headline if broken else result.check}",
         reason="" if broken else result.reason,
         facts=tuple(facts),
         picture=picture,
-        script=Script(f"s{index}", script) if isinstance(script, str) else None,
+        alt=_in_words(result, failure.counterexample),
+        script=script,
         missing=missing,
     )
 
 
-def _picture(result: Result) -> tuple[Picture | None, tuple[str, ...]]:
+def _picture(result: Result) -> tuple[str, tuple[str, ...]]:
     """The picture of a broken or stale result, or the reason for not having one."""
     if result.verdict not in (Verdict.BROKEN, Verdict.STALE):
-        return None, ()
+        return "", ()
     try:
         content = picture_of(result)
     except HarnessError as error:
-        return None, (f"No picture: {error}",)
+        return "", (f"No picture: {error}",)
     if content is None:
-        return None, ("No picture: this check is about the saved state, not about LRs",)
-    assert result.counterexample is not None
-    rows = evidence(result.counterexample, result.promise, result.check)
+        return "", ("No picture: this check is about the saved state, not about LRs",)
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}", ()
+
+
+def _in_words(result: Result, found: Counterexample) -> str:
+    """What the picture of a counterexample shows."""
+    rows = evidence(found, result.promise, result.check)
     facts = "; ".join(f"{label}: {text}" for label, text in rows)
-    alt = f"The uninterrupted and the resumed run of {result.subject} by epoch; {facts}"
-    return Picture(alt, f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"), ()
-
-
-def _grouped(results: Sequence[Result], place: Mapping[int, int]) -> tuple[Group, ...]:
-    """Pairs grouped by subject and reason; `place` maps the id() of a result to its index."""
-    groups: dict[tuple[str, str], list[NamedCheck]] = collections.defaultdict(list)
-    for result in results:
-        tried = tally_text([result]) if result.verdict == Verdict.HOLDS else ""
-        named = NamedCheck(f"p{place[id(result)]}", result.check, tried)
-        groups[result.subject, result.reason].append(named)
-    return tuple(
-        Group(subject, tuple(checks), reason) for (subject, reason), checks in groups.items()
-    )
-
-
-def _untried(results: Sequence[Result]) -> tuple[Untried, ...]:
-    """The operations that no trace had, with their subjects and the reason."""
-    subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
-    for result in results:
-        for pair in result.untried:
-            subjects[pair][result.subject] = None
-    return tuple(
-        Untried(operation, ", ".join(names), reason)
-        for (operation, reason), names in subjects.items()
-    )
+    return f"The uninterrupted and the resumed run of {result.subject} by epoch; {facts}"
 
 
 # ------------------------------------------------------------------------- the matrix
@@ -451,7 +319,7 @@ def _matrix_cell(pair: Pair, index: int, versions: Sequence[str]) -> Cell | None
     facts = _facts(pair, result, versions)
     if not facts:
         title += f" ({result.tally.traces} traces, {result.tally.resumes} resumes)"
-    return Cell(letter, SHOWN.get(letter, letter), title, facts=facts)
+    return Cell(letter, title, facts=facts)
 
 
 def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, ...]:
@@ -463,7 +331,9 @@ def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, .
         alike = [
             version
             for version, other in zip(versions, pair.results, strict=True)
-            if other is not None and other is not result and _evidence(other) == _evidence(result)
+            if other is not None
+            and other is not result
+            and (other.verdict, other.counterexample) == (result.verdict, found)
         ]
         facts += [
             Fact("counterexample", trace, code=True),
@@ -478,20 +348,9 @@ def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, .
     return tuple(fact for fact in facts if fact.text)
 
 
-def _evidence(result: Result) -> tuple[Verdict, Counterexample | None]:
-    return result.verdict, result.counterexample
-
-
-def _left_out(matrix: Matrix) -> tuple[LeftOut, ...]:
-    """The pairs that the table leaves out."""
-    parts = []
-    for letter, what in (("H", "hold"), ("D", "are declined")):
-        pairs = matrix.everywhere(letter)
-        rows = tuple(
-            (check, ", ".join(pair.subject for pair in chosen))
-            for check, chosen in itertools.groupby(pairs, lambda pair: pair.check)
-        )
-        if rows:
-            heading = f"Not shown: pairs that {what} on every version ({len(pairs)})"
-            parts.append(LeftOut(heading, rows))
-    return tuple(parts)
+def _by_check(pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """The subjects of these pairs, by check."""
+    subjects: dict[str, list[str]] = {}
+    for pair in pairs:
+        subjects.setdefault(pair.check, []).append(pair.subject)
+    return subjects

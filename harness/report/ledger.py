@@ -15,11 +15,11 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import NO_REPORT, Entry, entry_text, overlap, shows_of, version_of, without
+from harness.core.ledger import Entry, overlap, shows_of, version_of, without
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile, read_results
-from harness.report.text import reason_of
+from harness.report.text import new_entry
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,6 @@ def pair_of(result: Result) -> Pair:
     return Pair(result.subject, result.check, subject or result.subject, check or result.check)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """How a pair breaks on one version: the trace, what differs, and the reason in words."""
-
-    trace: str
-    shows: str
-    reason: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """The part that must agree with an entry of the ledger."""
-        return self.trace, self.shows
-
-
 def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
     """Read files that ``check --json`` wrote, sorted by the version of torch.
 
@@ -77,13 +63,15 @@ def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
     return [found[version] for version in sorted(found)]
 
 
-def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, list[Shown]]]:
+def broken_by_version(
+    files: Sequence[ResultFile],
+) -> dict[Pair, dict[Version, list[Counterexample]]]:
     """How each pair breaks on each version where it was checked; empty if it does not break.
 
     The pair's own counterexample comes first, then the other traces in the ledger that break it.
     Raises `LedgerError` for an UNKNOWN pair.
     """
-    pairs: dict[Pair, dict[Version, list[Shown]]] = {}
+    pairs: dict[Pair, dict[Version, list[Counterexample]]] = {}
     for file in files:
         version = version_of(file.torch)
         for result in file.results:
@@ -94,13 +82,9 @@ def broken_by_version(files: Sequence[ResultFile]) -> dict[Pair, dict[Version, l
                 )
             found = result.counterexample
             every = [found, *result.replays] if found is not None else []
-            shown = {one.key: one for one in map(_shown, reversed(every))}
+            shown = {_key(one): one for one in reversed(every)}
             pairs.setdefault(pair_of(result), {})[version] = list(reversed(shown.values()))
     return pairs
-
-
-def _shown(found: Counterexample) -> Shown:
-    return Shown(str(found.trace), shows_of(found), reason_of(found))
 
 
 def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) -> str:
@@ -115,11 +99,11 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
         mine = [i for i, entry in enumerate(entries) if pair.named_by(entry)]
         used = set()
         for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
-            same = (i for i in mine if i not in used and _key(entries[i]) == shown.key)
+            same = (i for i in mine if i not in used and _key(entries[i]) == _key(shown))
             number = next(same, None)
             range_ = _range(versions, after, entries[number] if number is not None else None)
             if number is None:
-                added.append(_new(pair, range_, shown))
+                added.append(new_entry(pair.subject_reference, pair.check_reference, range_, shown))
             else:
                 used.add(number)
                 ranges[number] = range_
@@ -173,13 +157,14 @@ def _with_entries(text: str, added: Sequence[str]) -> str:
     return "\n\n".join(filter(None, [text.strip("\n"), *added])) + "\n"
 
 
-def _key(entry: Entry) -> tuple[str, str]:
-    return str(entry.trace), entry.shows
+def _key(one: Entry | Counterexample) -> tuple[str, str]:
+    """The trace and what differs: an entry is about the counterexamples with the same key."""
+    return str(one.trace), one.shows if isinstance(one, Entry) else shows_of(one)
 
 
 def _stretches(
-    by_version: Mapping[Version, Sequence[Shown]], entries: Sequence[Entry]
-) -> list[tuple[list[Version], Version | None, Shown]]:
+    by_version: Mapping[Version, Sequence[Counterexample]], entries: Sequence[Entry]
+) -> list[tuple[list[Version], Version | None, Counterexample]]:
     """Neighbouring versions that one trace breaks, the next version after them, and the trace.
 
     If an entry is true on a version, its trace is kept. Otherwise the trace that breaks most of
@@ -187,14 +172,16 @@ def _stretches(
     """
     ordered = sorted(by_version)
     kept = [
-        next((s for s in by_version[v] for e in entries if e.covers(v) and _key(e) == s.key), None)
+        next((one for one in by_version[v] if _key(one) in keys), None)
         for v in ordered
+        for keys in [{_key(entry) for entry in entries if entry.covers(v)}]
     ]
 
-    def reach(shown: Shown, start: int) -> int:
+    def reach(shown: Counterexample, start: int) -> int:
         for i in range(start, len(ordered)):
-            other = kept[i] is not None and kept[i] != shown
-            if other or shown.key not in {one.key for one in by_version[ordered[i]]}:
+            mine = kept[i]
+            other = mine is not None and _key(mine) != _key(shown)
+            if other or _key(shown) not in map(_key, by_version[ordered[i]]):
                 return i
         return len(ordered)
 
@@ -205,7 +192,7 @@ def _stretches(
         if not choice:
             start += 1
             continue
-        shown = max(choice, key=lambda one: (reach(one, start), -len(one.trace)))
+        shown = max(choice, key=lambda one: (reach(one, start), -len(str(one.trace))))
         end = reach(shown, start)
         found.append((ordered[start:end], ordered[end] if end < len(ordered) else None, shown))
         start = end
@@ -227,21 +214,6 @@ def _range(versions: Sequence[Version], after: Version | None, entry: Entry | No
 def _below(entry: Entry, before: SpecifierSet) -> list[Version]:
     named = (Version(s.version.removesuffix(".*")) for s in entry.torch)
     return [version for version in named if before.contains(version, prereleases=True)]
-
-
-def _new(pair: Pair, range_: str, shown: Shown) -> str:
-    return entry_text(
-        {
-            "subject": pair.subject_reference,
-            "check": pair.check_reference,
-            "torch": range_,
-            "trace": shown.trace,
-            "shows": shown.shows,
-            "kind": "bug",
-            "tracked": NO_REPORT,
-            "reason": shown.reason,
-        }
-    )
 
 
 class Outcome(enum.Enum):
@@ -266,7 +238,7 @@ class Release:
         found = [known for pair, known in self.pairs.items() if pair.named_by(entry)]
         if not found:
             return None
-        return any((str(entry.trace), entry.shows) in known for known in found)
+        return any(_key(entry) in known for known in found)
 
 
 @dataclass(frozen=True)
@@ -284,7 +256,7 @@ def releases_in(files: Iterable[ResultFile]) -> dict[Version, Release]:
     for file in files:
         here = pairs[version_of(file.torch)]
         for result in file.results:
-            known = {(str(one.trace), shows_of(one)) for one in result.replays}
+            known = set(map(_key, result.replays))
             here[pair_of(result)] = here.get(pair_of(result), frozenset()) | known
     return {version: Release(found) for version, found in sorted(pairs.items())}
 

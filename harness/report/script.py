@@ -427,6 +427,8 @@ class _Writer:
         """Statements that resume from `saved`, an expression."""
         lines = [f"checkpoint = {saved}"] if "checkpoint" in check.parameters else []
         restores = bool(lines) and check.kind == "resume"
+        if check.load is not None:
+            lines += self._do(check.load, {"checkpoint": "checkpoint"}, "checkpoint")
         lines += self._do(check.function, self._given(path), "optimizer, scheduler")
         if restores:
             lines.append(f"{self.source.name(loop.restore_parameters)}(optimizer, checkpoint)")
@@ -468,10 +470,14 @@ class _Writer:
         for number, operation in enumerate(self.trace.operations):
             if operation.kind == "save":
                 done += [way.save for way in self._saved(number).values()]
-                done += [self.check.function] if self.check.at == "save" else []
+                done += self._resuming(self.check) if self.check.at == "save" else []
             elif operation.kind in BACK:
-                done.append(self.routes[number].function)
+                done += self._resuming(self.routes[number])
         return done
+
+    @staticmethod
+    def _resuming(check: Check) -> list[Callable[..., Any]]:
+        return [check.load, check.function] if check.load else [check.function]
 
     def _contract(self) -> tuple[list[str], str]:
         """The script of the check whose traces change options on resume."""

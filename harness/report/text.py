@@ -139,71 +139,64 @@ def _quote(word: str) -> str:
     return quoted if quoted == word or set('"$`\\!') & set(word) else f'"{word}"'
 
 
-def _grouped(results: Iterable[Result], chosen: Iterable[Result], title: str) -> list[str]:
+def by_reason(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    """The results of each subject that have the same reason, by subject and reason."""
+    groups: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
+    for result in results:
+        groups[result.subject, result.reason].append(result)
+    return groups
+
+
+def _reasons(results: Sequence[Result], chosen: Iterable[Result], title: str) -> list[str]:
     """Lines that show each reason of the `chosen` results once, with its subject and checks."""
-    reasons: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     totals = collections.Counter(result.subject for result in results)
-    for result in chosen:
-        reasons[result.subject, result.reason].append(result.check)
     lines = []
-    for (subject, reason), checks in reasons.items():
-        every = len(checks) == totals[subject] > 1
-        lines.append(f"{title} {subject}: {'every check' if every else ', '.join(checks)}")
-        lines.append(f"  {reason}")
+    for (subject, reason), group in by_reason(chosen).items():
+        every = len(group) == totals[subject] > 1
+        checks = "every check" if every else ", ".join(result.check for result in group)
+        lines += [f"{title} {subject}: {checks}", f"  {reason}"]
     return lines
 
 
-def _of(results: Sequence[Result], verdict: Verdict) -> list[str]:
-    return _grouped(results, [r for r in results if r.verdict == verdict], verdict)
-
-
-def declined_text(results: Sequence[Result]) -> str:
-    """The declined pairs, and why."""
-    return "\n".join(_of(results, Verdict.DECLINED))
+def reasons_text(results: Sequence[Result], *verdicts: Verdict) -> str:
+    """The pairs with one of these verdicts, and the reasons."""
+    lines = []
+    for verdict in verdicts:
+        lines += _reasons(results, (r for r in results if r.verdict == verdict), verdict)
+    return "\n".join(lines)
 
 
 def note_text(results: Sequence[Result]) -> str:
     """What the verdicts do not cover."""
-    return "\n".join(_grouped(results, [result for result in results if result.note], "NOTE"))
-
-
-def unknown_text(results: Sequence[Result]) -> str:
-    """The pairs that could not be decided, and why."""
-    return "\n".join(_of(results, Verdict.UNKNOWN))
-
-
-def known_text(results: Sequence[Result]) -> str:
-    """The pairs that fail as the ledger says, and the ledger entries that are not true here."""
-    return "\n".join([*_of(results, Verdict.KNOWN), *_of(results, Verdict.STALE)])
-
-
-def stale_text(results: Sequence[Result]) -> str:
-    """The ledger entries that are not true here."""
-    return "\n".join(_of(results, Verdict.STALE))
+    return "\n".join(_reasons(results, (result for result in results if result.note), "NOTE"))
 
 
 def entries(results: Sequence[Result]) -> list[str]:
     """Ledger entries for the failures that no ledger describes as they are."""
-    entries = []
-    for result in results:
-        found = result.counterexample
-        if result.verdict in (Verdict.BROKEN, Verdict.STALE) and found is not None:
-            subject, check = result.references
-            entries.append(
-                entry_text(
-                    {
-                        "subject": subject or result.subject,
-                        "check": check or result.check,
-                        "torch": f">={version_of(result.torch)}",
-                        "trace": str(found.trace),
-                        "shows": shows_of(found),
-                        "kind": "bug",
-                        "tracked": NO_REPORT,
-                        "reason": reason_of(found),
-                    }
-                )
-            )
-    return entries
+    return [
+        new_entry(
+            result.references[0] or result.subject, result.references[1] or result.check,
+            f">={version_of(result.torch)}", result.counterexample,
+        )
+        for result in results
+        if result.verdict in (Verdict.BROKEN, Verdict.STALE) and result.counterexample is not None
+    ]  # fmt: skip
+
+
+def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> str:
+    """A ledger entry for a counterexample on the versions `torch`, until somebody knows more."""
+    return entry_text(
+        {
+            "subject": subject,
+            "check": check,
+            "torch": torch,
+            "trace": str(found.trace),
+            "shows": shows_of(found),
+            "kind": "bug",
+            "tracked": NO_REPORT,
+            "reason": reason_of(found),
+        }
+    )
 
 
 def reason_of(found: Counterexample) -> str:
@@ -213,23 +206,32 @@ def reason_of(found: Counterexample) -> str:
     return f"Expected {values_text(found.expected)}, got {values_text(found.actual)}."
 
 
-def untried_text(results: Sequence[Result]) -> str:
-    """The operations that no trace contained, for which subjects, and why."""
+def untried(results: Sequence[Result]) -> dict[tuple[str, str], list[str]]:
+    """The subjects, by the operation that no trace of theirs contained and the reason."""
     subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
     for result in results:
         for pair in result.untried:
             subjects[pair][result.subject] = None
-    lines = []
-    for (kind, reason), names in subjects.items():
-        lines += [f"NOT TRIED {kind}: {', '.join(names)}", f"  {reason}"]
-    return "\n".join(lines)
+    return {pair: list(names) for pair, names in subjects.items()}
+
+
+def untried_text(results: Sequence[Result]) -> str:
+    """The operations that no trace contained, for which subjects, and why."""
+    return "\n".join(
+        f"NOT TRIED {operation}: {', '.join(names)}\n  {reason}"
+        for (operation, reason), names in untried(results).items()
+    )
 
 
 def tried_text(results: Sequence[Result]) -> str:
     """The verdicts on one subject in one line, with how much was tried."""
+    return f"{counts_text(results)} ({_totals(results)})"
+
+
+def counts_text(results: Sequence[Result], verdicts: Iterable[Verdict] = Verdict) -> str:
+    """How many results have each of these verdicts; a verdict that none has is left out."""
     counts = collections.Counter(result.verdict for result in results)
-    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    return f"{verdicts} ({_totals(results)})"
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
 
 
 def _totals(results: Sequence[Result]) -> str:
@@ -246,10 +248,11 @@ def tally_text(results: Sequence[Result]) -> str:
         (sum(tally.resumes for tally in tallies), "resume"),
         (sum(tally.comparisons for tally in tallies), "state comparison"),
     ]
-    return ", ".join(_count(*part) for part in parts if part[0])
+    return ", ".join(count(*part) for part in parts if part[0])
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """A number with a noun, which gets an s unless the number is 1."""
     return f"{number} {what}" + "s" * (number != 1)
 
 
@@ -304,7 +307,7 @@ def summary(results: Sequence[Result]) -> str:
         f"{counts[v]} {v}" for v in Verdict if counts[v] or v not in (Verdict.KNOWN, Verdict.STALE)
     )
     version = results[0].torch if results else ""
-    tried = f"{_count(subjects, 'subject')}, {_count(checks, 'check')}"
+    tried = f"{count(subjects, 'subject')}, {count(checks, 'check')}"
     short = sum(
         result.why == Reason.OUT_OF_TIME and result.verdict != Verdict.UNKNOWN for result in results
     )

@@ -12,8 +12,9 @@ import inspect
 import pkgutil
 import shlex
 import types
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -60,13 +61,19 @@ class Missed:
         return text
 
 
-@dataclass
-class Found:
-    """The subjects that were found, those that were missed, and the modules not imported."""
+@dataclass(frozen=True)
+class Selection:
+    """The subjects that were found, those that were missed, and notes on what was not read."""
 
-    subjects: list[Subject] = field(default_factory=list)
-    missed: list[Missed] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    subjects: tuple[Subject, ...] = ()
+    missed: tuple[Missed, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def plus(self, other: Selection) -> Selection:
+        """Both together."""
+        return Selection(
+            self.subjects + other.subjects, self.missed + other.missed, self.notes + other.notes
+        )
 
 
 def subjects_of(
@@ -74,7 +81,7 @@ def subjects_of(
     taken: Collection[str] = (),
     skip: Mapping[str, str] = types.MappingProxyType({}),
     trying: Callable[[str], None] = lambda place: None,
-) -> Found:
+) -> Selection:
     """A subject for every scheduler class that a package or module defines.
 
     The options that a constructor needs are drawn if type hints say what they are. A subject
@@ -83,48 +90,55 @@ def subjects_of(
     missed, each with the reason given. Before a class is built, `trying` is called with its
     reference. Raises `SubjectError` if the package can't be imported, or defines no scheduler.
     """
-    found = Found()
-    classes: dict[type, None] = {}
-    for module in _modules(package, found.unread):
-        classes |= dict.fromkeys(_schedulers(module, package))
-    names = [cls.__name__ for cls in classes]
+    modules, notes = _modules(package)
+    classes = list(dict.fromkeys(cls for module in modules for cls in _schedulers(module, package)))
+    names = Counter(cls.__name__ for cls in classes)
+    subjects: list[Subject] = []
+    missed: list[Missed] = []
     for cls in classes:
         place = f"{cls.__module__}:{cls.__qualname__}"
+        is_base = any(issubclass(other, cls) for other in classes if other is not cls)
         if _does_nothing(cls):
-            if not _is_base(cls, classes):
-                found.unread.append(f"{place} is not checked: it has no get_lr and no step")
+            if not is_base:
+                notes.append(f"{place} is not checked: it has no get_lr and no step")
             continue
-        alone = names.count(cls.__name__) == 1 and cls.__name__ not in taken
+        alone = names[cls.__name__] == 1 and cls.__name__ not in taken
         trying(place)
         name = cls.__name__ if alone else place
         made = Missed(place, skip[place]) if place in skip else _subject(cls, name, place)
         if isinstance(made, Subject):
-            found.subjects.append(made)
-        elif not (made.why.startswith("NotImplementedError") and _is_base(cls, classes)):
-            found.missed.append(made)
+            subjects.append(made)
+        elif not (made.why.startswith("NotImplementedError") and is_base):
+            missed.append(made)
     trying("")
-    if not found.subjects and not found.missed:
+    if not subjects and not missed:
         raise SubjectError(
             f"{package!r} defines no scheduler: nothing in it is a subclass of LRScheduler. Name "
             "a scheduler of another kind as MODULE:NAME"
         )
-    return found
+    return Selection(tuple(subjects), tuple(missed), tuple(notes))
 
 
-def _modules(name: str, unread: list[str], top: bool = True) -> Iterator[types.ModuleType]:
-    """A module and all its submodules; those that can't be imported are added to `unread`."""
-    try:
-        with Guard(name).on():
-            module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        if top:
-            raise SubjectError(f"cannot import {name!r} ({describe(error)})") from None
-        unread.append(f"{name} cannot be imported ({describe(error)})")
-        return
-    yield module
-    for inside in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
-        if not inside.name.endswith(".__main__"):  # importing it would run it
-            yield from _modules(inside.name, unread, top=False)
+def _modules(package: str) -> tuple[list[types.ModuleType], list[str]]:
+    """A module and all its submodules, and a note on each that can't be imported."""
+    modules: list[types.ModuleType] = []
+    notes: list[str] = []
+    names = [package]
+    while names:
+        name = names.pop(0)
+        try:
+            with Guard(name).on():
+                module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            if name == package:
+                raise SubjectError(f"cannot import {name!r} ({describe(error)})") from None
+            notes.append(f"{name} cannot be imported ({describe(error)})")
+            continue
+        modules.append(module)
+        inside = pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}.")
+        # importing a __main__ would run it
+        names[:0] = [one.name for one in inside if not one.name.endswith(".__main__")]
+    return modules, notes
 
 
 def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
@@ -147,18 +161,14 @@ def _does_nothing(cls: type) -> bool:
     return not any("get_lr" in names or "step" in names for names in made)
 
 
-def _is_base(cls: type, classes: Iterable[type]) -> bool:
-    return any(issubclass(other, cls) for other in classes if other is not cls)
-
-
 class _Uncertain(Exception):
     """Why a scheduler can't be built without further information."""
 
 
-def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
+def _subject(cls: type[Any], name: str, place: str) -> Subject | Missed:
     """A subject that builds `cls`, whose reference is `place`; or why there is none."""
-    options: dict[str, Any] = {}
-    step: Any = step_scheduler
+    options: dict[str, object] = {}
+    step, step_needs = step_scheduler, ""
     try:
         with Guard(place).on():
             if not _is_named(cls):
@@ -167,35 +177,36 @@ def _subject(cls: Any, name: str, place: str) -> Subject | Missed:
             options |= dict.fromkeys(hints)
             if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
                 step = step_with_metric
-            elif needs := list(without_default(cls.step)):
-                step = None
-                raise _Uncertain(f"its step needs {needs[0]!r}: write a 'step' that gives it")
+            elif step_needs := next(without_default(cls.step), ""):
+                raise _Uncertain(f"its step needs {step_needs!r}: write a 'step' that gives it")
             drawn = {option: strategy_of(hint) for option, hint in hints.items()}
             if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
                 why = f"its required {open_[0]!r} has {_describe_hint(hints[open_[0]])}"
-                return Missed(place, why, _lines(cls, options, step), open_)
+                return Missed(place, why, _lines(cls, options, step_needs), open_)
             options |= drawn
             subject = Subject(name, cls, options=options, step=step, reference=place)
             with time_limit(LONGEST):
                 _try(subject)
     except TimeLimit:
-        return Missed(place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step))
+        return Missed(
+            place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step_needs)
+        )
     except (Exception, SystemExit) as error:
         why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
-        return Missed(place, why, _lines(cls, options, step))
+        return Missed(place, why, _lines(cls, options, step_needs))
     return subject
 
 
-def _describe_hint(hint: Any) -> str:
+def _describe_hint(hint: object) -> str:
     if hint is None:
         return "no type hint"
     return f"the type {getattr(hint, '__name__', hint)}, which is too general"
 
 
-def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
+def _lines(cls: type, options: Iterable[str], step_needs: str) -> tuple[str, ...]:
     """The lines to add for a class that can't be built, with ``...`` to fill in."""
     fields = "{" + ", ".join(f'"{option}": ...' for option in options) + "}"
-    if step is None:
+    if step_needs:
         fields += ", step=lambda scheduler, epoch: scheduler.step(...)"
     return (
         "from harness import Subject",
@@ -204,13 +215,13 @@ def _lines(cls: type, options: Iterable[str], step: Any) -> tuple[str, ...]:
     )
 
 
-def _is_named(cls: Any) -> bool:
+def _is_named(cls: type) -> bool:
     return next(iter(inspect.signature(cls).parameters), "") == "optimizer"
 
 
 def _try(subject: Subject) -> None:
     """Raise what the constructor raises, if it refuses all of the first drawn sets of options."""
-    sets: list[dict[str, Any]] = [{}]
+    sets: list[dict[str, object]] = [{}]
     if subject.strategy is not None:
         sets = draw_options(subject.strategy, TRIES, 0)
     refusal: BaseException | None = None

@@ -11,7 +11,7 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
+Options: TypeAlias = st.SearchStrategy[dict[str, object]]
 
 
 class _Leave(BaseException):
@@ -24,7 +24,7 @@ class _Leave(BaseException):
 class _Found(Exception):
     """The drawn options break something."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, object]) -> None:
         self.options = options
 
 
@@ -62,28 +62,28 @@ def without_local_constants() -> Iterator[None]:
         yield
 
 
-def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, Any]]:
+def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, object]]:
     """Draw up to `count` different sets of options, the simplest first."""
-    seen: dict[str, dict[str, Any]] = {}
+    seen: dict[str, dict[str, object]] = {}
     _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
     return [dict(sorted(values.items())) for values in seen.values()]
 
 
-def _text(values: dict[str, Any]) -> str:
+def _text(values: dict[str, object]) -> str:
     """Options as text, independent of the order in which they were drawn."""
     return repr(sorted(values.items()))
 
 
 def shrink_options(
-    strategy: Options, breaks: Callable[[dict[str, Any]], bool], count: int, seed_number: int
-) -> dict[str, Any] | None:
+    strategy: Options, breaks: Callable[[dict[str, object]], bool], count: int, seed_number: int
+) -> dict[str, object] | None:
     """The simplest drawn options for which `breaks` is true, shrunk; None if there are none.
 
     Exceptions of `breaks` are passed on.
     """
     known: dict[str, bool] = {}
 
-    def see(values: dict[str, Any]) -> None:
+    def see(values: dict[str, object]) -> None:
         text = _text(values)
         if text not in known:
             try:
@@ -103,14 +103,14 @@ def shrink_options(
 
 
 def _each(
-    strategy: Options, see: Callable[[dict[str, Any]], object], count: int, seed_number: int
+    strategy: Options, see: Callable[[dict[str, object]], object], count: int, seed_number: int
 ) -> None:
     """Give up to `count` sets of drawn options to `see`; shrink them if it raises `_Found`."""
 
     @seed(seed_number)
     @quiet_settings(count)
     @given(strategy)
-    def draw(values: dict[str, Any]) -> None:
+    def draw(values: dict[str, object]) -> None:
         see(values)
 
     with without_local_constants():

@@ -1,7 +1,7 @@
 """Finds and renames the global names in source code, and leaves its strings unchanged.
 
 >>> text = "def same(a): return scale(a, same=1) == same('same')"
->>> list(read(text).names)
+>>> global_names(text)
 ['scale', 'same']
 >>> renamed(text, {"same": "same_2"})
 "def same_2(a): return scale(a, same=1) == same_2('same')"
@@ -10,200 +10,82 @@
 from __future__ import annotations
 
 import ast
+import dis
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import types
+import warnings
+from collections.abc import Iterator, Mapping
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-
-
-@dataclass
-class _Scope:
-    local: set[str]
-    declared: set[str] = field(default_factory=set)
-    """The names that a ``global`` statement declares as the module's."""
-    is_class: bool = False
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_ALWAYS_GLOBAL = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
-class GlobalNames(ast.NodeVisitor):
-    """The nodes of a tree that are global names of its module.
+def global_names(text: str) -> list[str]:
+    """The global names in source code, in order, with those that it binds at its top level.
 
-    `names` has them in order, with the names that the tree itself binds at its top level.
+    The names of functions, classes and imports are left out where they are defined.
     """
-
-    def __init__(self, tree: ast.AST) -> None:
-        self.nodes: list[ast.Name] = []
-        self.in_strings: set[ast.Name] = set()
-        """The nodes in f-strings."""
-        self.declarations: list[ast.Global] = []
-        self._scopes: list[_Scope] = []
-        self._string = False
-        self.visit(tree)
-
-    @property
-    def names(self) -> dict[str, None]:
-        """The names, in order."""
-        return dict.fromkeys(node.id for node in self.nodes)
-
-    def _is_global(self, name: str, *, stored: bool) -> bool:
-        for scope in reversed(self._scopes):
-            if name in scope.declared:
-                return True
-            innermost = scope is self._scopes[-1]
-            if scope.is_class and innermost and stored:
-                return False  # an attribute of the class
-            if name in scope.local and (innermost or not scope.is_class):
-                return False
-        return True
-
-    def visit_Name(self, node: ast.Name) -> None:
-        """Note a name, if it is a global one."""
-        if self._is_global(node.id, stored=not isinstance(node.ctx, ast.Load)):
-            self.nodes.append(node)
-            if self._string:
-                self.in_strings.add(node)
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Note that what follows is inside a string."""
-        before, self._string = self._string, True
-        self.generic_visit(node)
-        self._string = before
-
-    def visit_Global(self, node: ast.Global) -> None:
-        """Note a declaration."""
-        self.declarations.append(node)
-
-    def _function(self, node: Function) -> None:
-        outside: list[ast.AST | None] = [*node.args.defaults, *node.args.kw_defaults]
-        body: Iterable[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else node.body
-        if not isinstance(node, ast.Lambda):
-            outside += [*node.decorator_list, node.returns]
-            outside += [argument.annotation for argument in _arguments(node.args)]
-        self._visit_all(outside)
-        bound = _Bound(body)
-        local = bound.names | {argument.arg for argument in _arguments(node.args)}
-        self._scopes.append(_Scope(local - bound.declared, bound.declared))
-        self._visit_all(body)
-        self._scopes.pop()
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _function
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Visit a class; its methods do not see the names in its body."""
-        self._visit_all([*node.decorator_list, *node.bases, *node.keywords])
-        scope = _Scope(set(), is_class=True)
-        self._scopes.append(scope)
-        for statement in node.body:  # until it is bound there, a name is the module's
-            bound = _Bound([statement])
-            scope.declared |= bound.declared
-            if isinstance(statement, (ast.For, ast.While)):
-                scope.local |= bound.names - scope.declared
-            self.visit(statement)
-            scope.local |= bound.names - scope.declared
-        self._scopes.pop()
-
-    def _comprehension(self, node: Comprehension) -> None:
-        first, *others = node.generators
-        self.visit(first.iter)
-        local = {
-            name.id
-            for generator in node.generators
-            for name in ast.walk(generator.target)
-            if isinstance(name, ast.Name)
-        }
-        self._scopes.append(_Scope(local))
-        parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        self._visit_all([first.target, *first.ifs, *others, *parts])
-        self._scopes.pop()
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
-
-    def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
-        for node in nodes:
-            if node is not None:
-                self.visit(node)
+    _, nodes = _global_nodes(text)
+    nodes.sort(key=lambda node: (node.lineno, node.col_offset))
+    return list(dict.fromkeys(node.id for node in nodes))
 
 
-def _arguments(arguments: ast.arguments) -> list[ast.arg]:
-    more = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
-    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *more]
-
-
-class _Bound(ast.NodeVisitor):
-    """The names that statements bind in their own scope, and those that they declare global."""
-
-    def __init__(self, statements: Iterable[ast.AST]) -> None:
-        self.names: set[str] = set()
-        self.declared: set[str] = set()
-        for statement in statements:
-            self.visit(statement)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        """Note a name, if it is a global one."""
-        if not isinstance(node.ctx, ast.Load):
-            self.names.add(node.id)
-
-    def visit_Global(self, node: ast.Global) -> None:
-        """Note a declaration."""
-        self.declared.update(node.names)
-
-    def visit_alias(self, node: ast.alias) -> None:
-        self.names.add(node.asname or node.name.partition(".")[0])
-
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        if node.name:
-            self.names.add(node.name)
-        self.generic_visit(node)
-
-    def _match(self, node: ast.MatchAs | ast.MatchStar) -> None:
-        if node.name:
-            self.names.add(node.name)
-        self.generic_visit(node)
-
-    visit_MatchAs = visit_MatchStar = _match
-
-    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:
-        if node.rest:
-            self.names.add(node.rest)
-        self.generic_visit(node)
-
-    def _definition(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
-        self.names.add(node.name)
-        for decorator in node.decorator_list:
-            self.visit(decorator)
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _definition
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Skip a lambda, which has its own scope."""
-
-    def _comprehension(self, node: Comprehension) -> None:
-        for inner in ast.walk(node):  # only := binds outside of it
-            if isinstance(inner, ast.NamedExpr):
-                self.names.add(inner.target.id)
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
-
-
-def read(text: str) -> GlobalNames:
-    """The global names in source code, which may be an expression."""
-    return GlobalNames(ast.parse(text))
-
-
-def bound(text: str) -> set[str]:
+def local_names(text: str) -> set[str]:
     """Every name that the functions and classes in source code bind."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            body = [node.body] if isinstance(node, ast.Lambda) else node.body
-            names |= _Bound(body).names | {argument.arg for argument in _arguments(node.args)}
-        elif isinstance(node, ast.ClassDef):
-            names |= _Bound(node.body).names
-        elif isinstance(node, ast.comprehension):
-            names |= _Bound([node.target]).names
+    module, *others = _code_objects(_compiled(ast.parse(text)))
+    names = set(module.co_varnames)  # of comprehensions, since Python 3.12
+    for code in others:
+        stores = [step.argval for step in dis.get_instructions(code) if "STORE" in step.opname]
+        names.update(code.co_varnames, code.co_cellvars, map(str, stores))
     return names
+
+
+def _global_nodes(text: str) -> tuple[ast.Module, list[ast.Name]]:
+    """The syntax tree of a text, and its nodes that are global names.
+
+    Python's compiler tells which names are global. In a second tree each name gets a line of its
+    own, which the instructions that use the name have too.
+    """
+    tree, numbered = ast.parse(text), ast.parse(text)
+    nodes: dict[int, ast.Name] = {}
+    for line, (node, twin) in enumerate(zip(ast.walk(tree), ast.walk(numbered)), 2):  # noqa: B905
+        if isinstance(twin, (ast.stmt, ast.expr, ast.excepthandler, ast.pattern)):
+            twin.lineno = twin.end_lineno = line if isinstance(twin, ast.Name) else 1
+            twin.col_offset = twin.end_col_offset = 0
+        if isinstance(node, ast.Name):
+            nodes[line] = node
+    found = {line for code in _code_objects(_compiled(numbered)) for line in _global_lines(code)}
+    return tree, [node for line, node in nodes.items() if line in found]
+
+
+def _compiled(tree: ast.Module) -> types.CodeType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # for example about `x is 1`
+        return compile(tree, "", "exec", dont_inherit=True, optimize=0)
+
+
+def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _code_objects(constant)
+
+
+def _global_lines(code: types.CodeType) -> Iterator[int | None]:
+    """The lines of the instructions that use a global name."""
+    bound: set[str] = set()
+    for step in dis.get_instructions(code):
+        line = step.positions.lineno if step.positions else None
+        if step.opname in _ALWAYS_GLOBAL:
+            yield line
+        elif step.opname.endswith("_NAME"):  # at the top level of a module or of a class
+            if code.co_name == "<module>":
+                yield line
+            elif step.opname == "STORE_NAME":
+                bound.add(step.argval)
+            elif step.argval not in bound:  # until a class binds it, it is the module's
+                yield line
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
@@ -213,26 +95,23 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     exception: comments are lost if Python does not tell the position of a name (in an f-string
     before Python 3.12, or after ``global``).
     """
-    tree = ast.parse(text)
     names = {old: new for old, new in names.items() if old != new}
-    found = GlobalNames(tree)
-    nodes = [node for node in found.nodes if node.id in names]
+    tree, nodes = _global_nodes(text)
+    nodes = [node for node in nodes if node.id in names]
     definitions = [
-        node
-        for node in tree.body
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        and node.name in names
+        node for node in tree.body if isinstance(node, Definition) and node.name in names
     ]
-    declarations = [node for node in found.declarations if set(node.names) & set(names)]
+    declarations = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Global) and not names.keys().isdisjoint(node.names)
+    ]
     if not nodes and not definitions and not declarations:
         return text
-    hidden = sys.version_info < (3, 12) and not found.in_strings.isdisjoint(nodes)
-    if not hidden and not declarations:
+    if not declarations and not _in_old_f_string(tree, nodes):
         edits = [(node.lineno - 1, node.col_offset, node.id) for node in nodes]
         edits += [_place_of_name(text, definition) for definition in definitions]
-        edited = _edited(text, edits, names)
-        if edited:
-            return edited
+        return _edited(text, edits, names)
     for node in nodes:
         node.id = names[node.id]
     for definition in definitions:
@@ -242,9 +121,17 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return ast.unparse(tree)
 
 
-def _place_of_name(
-    text: str, definition: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-) -> tuple[int, int, str]:
+def _in_old_f_string(tree: ast.Module, nodes: list[ast.Name]) -> bool:
+    """Whether a node is in an f-string, and this Python does not tell its position there."""
+    return sys.version_info < (3, 12) and any(
+        node in nodes
+        for string in ast.walk(tree)
+        if isinstance(string, ast.JoinedStr)
+        for node in ast.walk(string)
+    )
+
+
+def _place_of_name(text: str, definition: Definition) -> tuple[int, int, str]:
     line = definition.lineno - 1
     rest = text.encode().splitlines(keepends=True)[line][definition.col_offset :]
     head = re.match(rb"(async\s+def|def|class)\s+", rest)
@@ -252,11 +139,9 @@ def _place_of_name(
 
 
 def _edited(text: str, edits: list[tuple[int, int, str]], names: Mapping[str, str]) -> str:
-    """`text` with the names at these positions renamed; empty if one is not at its position."""
+    """`text` with the names at these positions, counted in bytes, renamed."""
     lines = text.encode().splitlines(keepends=True)
     for line, column, name in sorted(edits, reverse=True):
-        end = column + len(name.encode())
-        if lines[line][column:end] != name.encode():
-            return ""
-        lines[line] = lines[line][:column] + names[name].encode() + lines[line][end:]
+        before, after = lines[line][:column], lines[line][column + len(name.encode()) :]
+        lines[line] = before + names[name].encode() + after
     return b"".join(lines).decode()

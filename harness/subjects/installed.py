@@ -35,9 +35,8 @@ from pathlib import Path
 from harness.core.errors import LedgerError, SubjectError
 from harness.core.guard import Guard
 from harness.core.training_loop import describe
-from harness.subjects.discover import Found, Missed
-from harness.subjects.lookup import as_subject
-from harness.subjects.subject import Subject
+from harness.subjects.discover import Missed, Selection
+from harness.subjects.subject import Subject, subject_from
 
 SUBJECTS = "lr_resume_harness.subjects"
 DEFAULT_SUBJECTS = "lr_resume_harness.default_subjects"
@@ -67,23 +66,28 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "(unknown)"
 
 
-def installed_subjects() -> Found:
-    """The subjects for ``--installed``; raises `SubjectError` if no package ships any."""
-    points = _points(SUBJECTS)
-    if not points:
-        raise SubjectError(
-            "no installed package ships subjects: give a package an entry point of the group "
-            f"{SUBJECTS!r}"
-        )
-    found = Found()
-    for point in points:
-        try:
-            with Guard(_package(point)).on():
-                found.subjects += _shipped(point)
-        except (Exception, SystemExit) as error:
-            what = f"the entry point {point.name!r} of the package {_package(point)!r}"
-            found.missed.append(Missed(what, f"{point.value} cannot be loaded: {describe(error)}"))
-    return found
+def _load(point: EntryPoint) -> list[Subject]:
+    """The subjects of an entry point, each with its reference, if it has one.
+
+    Raises `SubjectError` if they can't be loaded.
+    """
+    try:
+        with Guard(_package(point)).on():
+            value = point.load()
+            called = not isinstance(value, (Subject, type)) and callable(value)
+            if called:
+                value = value()
+            several = isinstance(value, Sequence) and not isinstance(value, str)
+            subjects = [subject_from(item) for item in (value if several else [value])]
+            if not subjects:
+                raise SubjectError("it contains no subject")
+    except (Exception, SystemExit) as error:
+        raise SubjectError(f"{point.value} cannot be loaded: {describe(error)}") from None
+    if called:
+        return subjects
+    place = f"{point.module}:{point.attr}"
+    return [replace(one, reference=f"{place}.{one.name}" if several else place)
+            for one in subjects]  # fmt: skip
 
 
 def default_subjects() -> list[Subject]:
@@ -94,12 +98,10 @@ def default_subjects() -> list[Subject]:
     found: dict[str, Subject] = {}
     for point in _points(DEFAULT_SUBJECTS):
         try:
-            with Guard(_package(point)).on():
-                subjects = _shipped(point)
-        except (Exception, SystemExit) as error:
+            subjects = _load(point)
+        except SubjectError as error:
             raise SubjectError(
-                f"cannot load {point.value}, the default subjects of the package "
-                f"{_package(point)!r} ({describe(error)})"
+                f"cannot use the default subjects of the package {_package(point)!r}: {error}"
             ) from None
         for subject in subjects:
             if subject.name in found:
@@ -111,34 +113,39 @@ def default_subjects() -> list[Subject]:
     return list(found.values())
 
 
-def subjects_of_package(package: str) -> list[Subject]:
+def installed_subjects() -> Selection:
+    """The subjects for ``--installed``; raises `SubjectError` if no package ships any."""
+    points = _points(SUBJECTS)
+    if not points:
+        raise SubjectError(
+            "no installed package ships subjects: give a package an entry point of the group "
+            f"{SUBJECTS!r}"
+        )
+    return _loaded(points)
+
+
+def shipped_subjects() -> tuple[Subject, ...]:
+    """The subjects for ``--installed``; none if no package ships any."""
+    return _loaded(_points(SUBJECTS)).subjects
+
+
+def subjects_of_package(package: str) -> tuple[Subject, ...]:
     """All subjects of a distribution that can be loaded here."""
-    found = []
-    for point in (*_points(DEFAULT_SUBJECTS), *_points(SUBJECTS)):
-        if _package(point) == package:
-            try:
-                with Guard(package).on():
-                    found += _shipped(point)
-            except (Exception, SystemExit):  # a subject that can't be loaded isn't checked
-                continue
-    return found
+    points = [*_points(DEFAULT_SUBJECTS), *_points(SUBJECTS)]
+    return _loaded([point for point in points if _package(point) == package]).subjects
 
 
-def _shipped(point: EntryPoint) -> list[Subject]:
-    """The subjects of an entry point, each with its reference, if it has one."""
-    value = point.load()
-    called = not isinstance(value, (Subject, type)) and callable(value)
-    if called:
-        value = value()
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    subjects = [as_subject(item) for item in (value if several else [value])]
-    if not subjects:
-        raise SubjectError("it contains no subject")
-    if called:
-        return subjects
-    place = f"{point.module}:{point.attr}"
-    names = [f"{place}.{subject.name}" if several else place for subject in subjects]
-    return [replace(one, reference=name) for one, name in zip(subjects, names, strict=True)]
+def _loaded(points: Sequence[EntryPoint]) -> Selection:
+    """The subjects of entry points, and what can't be loaded."""
+    subjects: list[Subject] = []
+    missed: list[Missed] = []
+    for point in points:
+        try:
+            subjects += _load(point)
+        except SubjectError as error:
+            what = f"the entry point {point.name!r} of the package {_package(point)!r}"
+            missed.append(Missed(what, str(error)))
+    return Selection(tuple(subjects), tuple(missed))
 
 
 def shipped_ledgers() -> list[ShippedLedger]:

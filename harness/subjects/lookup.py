@@ -1,75 +1,50 @@
-"""Finds subjects by reference, such as ``module:attribute``, or by a listed name."""
+"""Finds the subjects for a name: a listed one, a reference, a package, or a scheduler itself."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard
-
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from types import MappingProxyType
 
 from harness.core.errors import SubjectError
-from harness.core.references import full_reference, import_attribute
-from harness.core.training_loop import step_scheduler, step_with_metric
-from harness.subjects.subject import Subject
-from harness.subjects.type_hints import strategies_for
+from harness.core.references import full_reference, import_attribute, is_package
+from harness.core.types import Options
+from harness.subjects.discover import Selection, subjects_of
+from harness.subjects.installed import default_subjects, installed_subjects, shipped_subjects
+from harness.subjects.subject import Subject, subject_from
 
 
-def _holds_subjects(value: Any) -> TypeGuard[Sequence[Subject]]:
-    return (
-        isinstance(value, Sequence)
-        and len(value) > 0
-        and all(isinstance(item, Subject) for item in value)
-    )
+def as_subject(value: object, *, name: str = "", options: Options | None = None) -> Subject:
+    """The subject for a reference, or for a value like `subject_from`.
 
-
-def as_subject(value: Any, *, name: str = "", options: Mapping[str, Any] | None = None) -> Subject:
-    """The subject for a `Subject`, scheduler class or ``build`` function, or a reference to one.
-
-    Options that a class or function needs in addition to `options` are drawn if type hints say
-    what they are (`harness.subjects.type_hints`). Raises `SubjectError` for another value.
+    Raises `SubjectError` for another value.
     """
-    if isinstance(value, Subject):
-        return value.with_options(options or {})
-    if isinstance(value, str):
-        if not full_reference(value):
-            raise SubjectError(
-                f"a subject in a string must be module:attribute (got {value!r}): "
-                "or give the Subject, scheduler class or function itself"
-            )
-        return find_subject(value, options)
-    if not callable(value):
+    if not isinstance(value, str):
+        return subject_from(value, name=name, options=options)
+    if not full_reference(value):
         raise SubjectError(
-            f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
-            f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
+            f"a subject in a string must be module:attribute (got {value!r}): "
+            "or give the Subject, scheduler class or function itself"
         )
-    function = value.func if isinstance(value, functools.partial) else value
-    name = name or getattr(function, "__name__", type(function).__name__)
-    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
-    reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
-    options = {**(options or {}), **strategies_for(value, options or ())}
-    plateau = isinstance(function, type) and issubclass(function, ReduceLROnPlateau)
-    step = step_with_metric if plateau else step_scheduler
-    return Subject(name.replace(" ", "_"), value, options=options, step=step, reference=reference)
+    return find_subject(value, options)
 
 
-def find_subjects(reference: str, options: Mapping[str, Any] | None = None) -> list[Subject]:
+def find_subjects(reference: str, options: Options | None = None) -> list[Subject]:
     """The subjects that ``module:attribute`` names, one or a sequence of them."""
     reference = full_reference(reference) or reference
     value = import_attribute(reference)
-    if _holds_subjects(value):
+    if isinstance(value, Sequence) and value and all(isinstance(one, Subject) for one in value):
         return [
-            replace(subject.with_options(options or {}), reference=f"{reference}.{subject.name}")
-            for subject in value
+            replace(one.with_options(options), reference=f"{reference}.{one.name}") for one in value
         ]
     name = reference.rpartition(":")[2]
     subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
     return [replace(subject, reference=reference)]
 
 
-def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Subject:
+def find_subject(reference: str, options: Options | None = None) -> Subject:
     """The only subject that ``module:attribute`` names; `SubjectError` if there are several."""
     found = find_subjects(reference, options)
     if len(found) > 1:
@@ -78,25 +53,63 @@ def find_subject(reference: str, options: Mapping[str, Any] | None = None) -> Su
     return found[0]
 
 
-def select_subjects(
-    names: Iterable[str], catalogue: Sequence[Subject], options: Mapping[str, Any] | None = None
-) -> list[Subject]:
-    """The subjects called `names`, each a listed name or a reference.
+def choose_subjects(
+    names: Sequence[str],
+    options: Options,
+    *,
+    installed: bool = False,
+    skip: Mapping[str, str] = MappingProxyType({}),
+    trying: Callable[[str], None] = lambda place: None,
+) -> Selection:
+    """The subjects with these names, or all listed ones; each gets the options.
 
-    Raises `SubjectError` for a name that is neither.
+    A name can also be a package or module, for every scheduler that it defines; `skip` and
+    `trying` are those of `subjects_of`. `installed` adds the subjects that packages ship. Raises
+    `SubjectError` for a name of nothing.
     """
-    listed = {subject.name: subject for subject in catalogue}
-    chosen: list[Subject] = []
-    for name in names:
-        if name in listed:
-            chosen.append(replace(listed[name].with_options(options or {}), reference=name))
-        elif full_reference(name):
-            chosen += find_subjects(name, options)
-        else:
-            close = difflib.get_close_matches(name, listed, n=1)
-            hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
+    listed = {subject.name: subject for subject in default_subjects()}
+    if not names and not installed and not listed:
+        raise SubjectError("no installed package ships default subjects: name a SUBJECT")
+    parts = [installed_subjects()] if installed else []
+    for name in names or (() if installed else listed):
+        if name in listed or full_reference(name) or not is_package(name):
+            parts.append(Selection(tuple(_subjects_called(name, listed, options))))
+        elif options:
             raise SubjectError(
-                f"no subject, package or module is called {name!r}: {hint} Name your own "
-                "scheduler as MODULE:NAME"
+                f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
             )
-    return list({subject.reference: subject for subject in chosen}.values())
+        else:
+            parts.append(subjects_of(name, listed, skip, trying))
+    found = functools.reduce(Selection.plus, parts)
+    different = {subject.reference or id(subject): subject for subject in found.subjects}
+    for subject in different.values():
+        subject.bind(dict.fromkeys(subject.open))
+    return replace(found, subjects=tuple(different.values()))
+
+
+def subject_called(name: str) -> Subject:
+    """The subject that is listed or shipped under this name, or that a reference names."""
+    listed = {subject.name: subject for subject in default_subjects()}
+    if full_reference(name) and name not in listed:
+        return find_subject(name)  # it refuses several
+    return _subjects_called(name, listed, {})[0]
+
+
+def _subjects_called(name: str, listed: dict[str, Subject], options: Options) -> list[Subject]:
+    """The subjects called `name`: listed, by reference, or shipped by one installed package."""
+    if name in listed:
+        return [replace(listed[name].with_options(options), reference=name)]
+    if full_reference(name):
+        return find_subjects(name, options)
+    shipped = [subject for subject in shipped_subjects() if subject.name == name]
+    if len(shipped) == 1:
+        return [shipped[0].with_options(options)]
+    if shipped:
+        places = ", ".join(subject.reference or "(without reference)" for subject in shipped)
+        raise SubjectError(f"several installed subjects are called {name!r}: name one of {places}")
+    close = difflib.get_close_matches(name, listed, n=1)
+    hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
+    raise SubjectError(
+        f"no subject, package or module is called {name!r}: {hint} Name your own "
+        "scheduler as MODULE:NAME"
+    )

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.core.literals import Term, parse_value, resolve
+from harness.core.types import Options
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 class SteadyLBFGS(torch.optim.LBFGS):
     """LBFGS that steps without a closure, with the present gradients."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         super().__setstate__(state)
         self._params = self.param_groups[0]["params"]  # torch does not copy these two
         self._numel_cache = None
 
-    def step(self, closure: Any = None) -> Any:
+    def step(self, closure: object = None) -> Any:
         """Make one step; the loss seems to stay the same, which ends it after one iteration."""
         return super().step(lambda: 0.0)  # type: ignore[no-untyped-call]
 
@@ -37,7 +38,7 @@ class SteadyLBFGS(torch.optim.LBFGS):
 class SparseAdam(torch.optim.SparseAdam):
     """SparseAdam that makes the gradients of matrices sparse by rows."""
 
-    def step(self, closure: Any = None) -> Any:
+    def step(self, closure: object = None) -> Any:
         """Make one step."""
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -46,15 +47,15 @@ class SparseAdam(torch.optim.SparseAdam):
 
 
 def make_optimizer(
-    kind: Any,
+    kind: Callable[..., torch.optim.Optimizer],
     *,
     groups: int | None = None,
-    rates: Any = None,
+    rates: Sequence[float | None] | None = None,
     lr: str = "float",
     named: bool = False,
     device: str = "cpu",
-    **options: Any,
-) -> Any:
+    **options: object,
+) -> torch.optim.Optimizer:
     """A new optimizer of the class `kind` over new parameters, always with the same values.
 
     It has 1 to 4 `groups`, each with one parameter. The groups' LRs are 0.125, 0.0625,
@@ -73,7 +74,7 @@ def make_optimizer(
     elif lr == "shared" and any(rate is not None for rate in rates):
         raise ValueError("groups that share an LR can't have other ones: leave out rates")
 
-    def as_rate(rate: Any) -> Any:
+    def as_rate(rate: float) -> float | torch.Tensor:
         return rate if lr == "float" else torch.tensor(rate, device=device)
 
     made = []
@@ -85,14 +86,14 @@ def make_optimizer(
         if kind.__name__ in ("Muon", "SparseAdam"):  # they need matrices
             value = value.reshape(1, 2)
         parameter = torch.nn.Parameter(value)
-        group = {"params": [(f"w{index}", parameter) if named else parameter]}
+        group: dict[str, object] = {"params": [(f"w{index}", parameter) if named else parameter]}
         if rate is not None:
             group["lr"] = as_rate(rate)
         made.append(group)
     return kind(made, lr=as_rate(0.125), **options)
 
 
-OWN: Mapping[str, tuple[dict[str, Any], ...]] = {
+OWN: Mapping[str, tuple[dict[str, object], ...]] = {
     "SGD": (
         {},
         {"momentum": 0.9},
@@ -115,8 +116,11 @@ OWN: Mapping[str, tuple[dict[str, Any], ...]] = {
     "LBFGS": ({}, {"history_size": 2}),
 }
 """The optimizers, the simplest first, each with its own options."""
-CLASSES: Mapping[str, Any] = {"LBFGS": SteadyLBFGS, "SparseAdam": SparseAdam}
-WORDS: Mapping[str, Callable[..., Any]] = {
+CLASSES: Mapping[str, type[torch.optim.Optimizer]] = {
+    "LBFGS": SteadyLBFGS,
+    "SparseAdam": SparseAdam,
+}
+WORDS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     name: functools.partial(make_optimizer, CLASSES.get(name) or getattr(torch.optim, name))
     for name in OWN
     if hasattr(torch.optim, name)
@@ -130,7 +134,7 @@ arguments of `make_optimizer`.
 
 def group_count(term: Term) -> int:
     """How many groups the optimizer of a term has; the term's word is one of `WORDS`."""
-    keywords = dict(term.keywords)
+    keywords: dict[str, Any] = dict(term.keywords)
     rates = keywords.get("rates")
     return int(keywords.get("groups") or 1) if rates is None else len(rates)
 
@@ -148,7 +152,7 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
 
     @st.composite
     def terms(draw: DrawFn) -> Term:
-        def pick(choices: list[dict[str, Any]]) -> None:
+        def pick(choices: Sequence[Options]) -> None:
             """Draw and add one of the choices that work with those made before."""
             working = [choice for choice in choices if works(name, {**chosen, **choice})]
             # One number for every word: Hypothesis regards fewer draws as simpler, and would
@@ -156,7 +160,7 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
             chosen.update(working[draw(st.integers(0, 11)) % len(working)])
 
         name = draw(st.sampled_from(names))
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, object] = {}
         if draw(st.booleans()) and works(name, {"groups": 2}):
             groups = draw(st.integers(2, 4))
         else:
@@ -167,7 +171,7 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
         pick([{}, {"weight_decay": 0.01}])
         pick([{}, {"maximize": True}])
         pick([{}, {"foreach": True}, {"fused": True}, {"foreach": False}])
-        pick([{}, {"lr": "tensor"}, *([{"lr": "shared"}] if groups > 1 else [])])
+        pick([{}, {"lr": "tensor"}, {"lr": "shared"}][: 3 if groups > 1 else 2])
         pick([{}, {"named": True}])
         if chosen.get("lr") == "shared" or not draw(st.booleans()):
             return Term.of(name, groups=groups, **chosen)
@@ -178,7 +182,7 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
     return terms()
 
 
-def works(name: str, chosen: Mapping[str, Any]) -> bool:
+def works(name: str, chosen: Options) -> bool:
     """Whether the installed torch can make and step the optimizer, and supports its kind of LR."""
     return _works(str(Term.of(name, **chosen)))
 
@@ -186,6 +190,7 @@ def works(name: str, chosen: Mapping[str, Any]) -> bool:
 @functools.cache
 def _works(text: str) -> bool:
     term = parse_value(text)
+    assert isinstance(term, Term)
     if "lr" in dict(term.keywords) and not _takes_tensor_rate(term.name):
         return False
     try:

@@ -13,20 +13,19 @@ import enum
 import functools
 import importlib.metadata
 import inspect
-import io
+import itertools
 import keyword
 import re
 import sys
-import tokenize
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from harness.core.errors import ScriptError, TraceError
 from harness.core.literals import Term, format_value
-from harness.subjects.global_names import bound, read, renamed
+from harness.subjects.global_names import global_names, local_names, renamed
 
 FIXED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
 """Names that nothing in a script may have."""
@@ -95,7 +94,7 @@ class Source:
         subject: str,
         imports_from: Imports,
         *,
-        words: Mapping[str, Any] = MappingProxyType({}),
+        words: Mapping[str, object] = MappingProxyType({}),
         seen: Seen = Seen(),
     ) -> None:
         self.words = words
@@ -115,11 +114,11 @@ class Source:
         """The imported packages that are neither torch's nor the standard library's."""
         self.pasted_modules: dict[str, None] = {}
         """The user's modules from which something is pasted."""
-        self._names: dict[tuple[Any, ...], str] = {
+        self._names: dict[tuple[object, ...], str] = {
             ("import", module, module): module for module in ALWAYS_IMPORTED
         }
         self._theirs: set[str] = set()
-        self._pasted: set[tuple[Any, ...]] = set()
+        self._pasted: set[tuple[object, ...]] = set()
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -133,7 +132,7 @@ class Source:
         """
         pasted = "\n".join([*self.definitions.values(), text])
         words = frozenset(re.findall(r"\w+", pasted))
-        seen = Seen(frozenset(self._theirs), frozenset(bound(text)), words)
+        seen = Seen(frozenset(self._theirs), frozenset(local_names(text)), words)
         return Source(self.subject, self.imports_from, words=self.words, seen=seen)
 
     def import_lines(self, section: dict[str, str] | None = None) -> list[str]:
@@ -151,7 +150,7 @@ class Source:
         """The script's name for something that the harness defines and that isn't a function."""
         return self._allot(("", name), name, theirs=False)
 
-    def _allot(self, key: tuple[Any, ...], name: str, *, theirs: bool) -> str:
+    def _allot(self, key: tuple[object, ...], name: str, *, theirs: bool) -> str:
         """The name for `key`: `name`, or `name` with a number if that is taken."""
         if key not in self._names:
             taken = {*FIXED, *self.seen.local, *self._names.values()}
@@ -220,7 +219,7 @@ class Source:
 
     # ------------------------------------------------------------------- expressions
 
-    def expression(self, value: Any) -> str:
+    def expression(self, value: object) -> str:
         """`value` as an expression for the script; `ScriptError` if there is none."""
         if isinstance(value, list):
             return "[" + ", ".join(map(self.expression, value)) + "]"
@@ -241,7 +240,7 @@ class Source:
             return self.name(value)
         return repr(value)
 
-    def call(self, function: str, arguments: list[Any], keywords: dict[str, Any]) -> str:
+    def call(self, function: str, arguments: list[object], keywords: dict[str, object]) -> str:
         """A call of `function` with values as its arguments."""
         given = [self.expression(argument) for argument in arguments]
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
@@ -283,7 +282,7 @@ class Source:
         text = f"({segment})"
         return renamed(text, self._needs(text, value.__globals__, theirs=True))
 
-    def _refuse(self, value: Any, what: str) -> NoReturn:
+    def _refuse(self, value: object, what: str) -> NoReturn:
         raise ScriptError(
             f"subject {self.subject}: a script needs the source of {value!r:.80}, which is {what}: "
             "define it with def or class at the top level of a module"
@@ -315,7 +314,9 @@ class Source:
         self.homes[name] = value.__module__
         return name
 
-    def inline(self, value: Any, given: Mapping[str, str], target: str) -> list[str] | None:
+    def inline(
+        self, value: Callable[..., object], given: Mapping[str, str], target: str
+    ) -> list[str] | None:
         """The statements of a harness function, to put in place of a call.
 
         `given` are its arguments, and `target` the variables that get what it returns. None
@@ -345,14 +346,14 @@ class Source:
     def _needs(
         self,
         text: str,
-        scope: Mapping[str, Any],
+        scope: Mapping[str, object],
         *,
         theirs: bool,
         known: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, str]:
         """The script's name for each global name in a text; adds what they need."""
         names = dict(known)
-        for used in read(text).names:
+        for used in global_names(text):
             if used in names:
                 continue
             if used in scope:
@@ -361,7 +362,7 @@ class Source:
                 self._theirs.add(used)
         return names
 
-    def _need(self, name: str, value: Any, scope: Mapping[str, Any]) -> str:
+    def _need(self, name: str, value: object, scope: Mapping[str, object]) -> str:
         """Add what a pasted function uses under `name`; returns its name in the script."""
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__, name)
@@ -376,7 +377,7 @@ class Source:
             self.section[known_as] = f"{known_as} = {self.expression(value)}"
         return known_as
 
-    def paste_value(self, name: str, value: Any, part: Any) -> None:
+    def paste_value(self, name: str, value: object, part: object) -> None:
         """Add only a `part` of the value that the harness's functions use as `name`."""
         key = ("value", id(value))
         known_as = self._allot(key, name, theirs=False)
@@ -384,18 +385,18 @@ class Source:
         self.section[known_as] = f"{known_as} = {self.expression(part)}"
 
 
-def _get(value: Any, name: str) -> Any:
+def _get(value: object, name: str) -> Any:
     return getattr(value, name, None)
 
 
-def _value(node: ast.expr, scope: Mapping[str, Any]) -> Any:
+def _value(node: ast.expr, scope: Mapping[str, object]) -> Any:
     """The value of a dotted name; None if there is none."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, scope), node.attr, None)
     return scope.get(node.id) if isinstance(node, ast.Name) else None
 
 
-def _scope(value: Any) -> Mapping[str, Any]:
+def _scope(value: Any) -> Mapping[str, object]:
     """The global names where a function or class is defined."""
     function = inspect.unwrap(value)
     return getattr(function, "__globals__", None) or vars(sys.modules[value.__module__])
@@ -421,7 +422,7 @@ def _is_text_of(segment: str, function: types.FunctionType) -> bool:
     return (defaults, keywords) == given and _shape(found[-1]) == _shape(function.__code__)
 
 
-def _shape(code: types.CodeType) -> tuple[Any, ...]:
+def _shape(code: types.CodeType) -> tuple[object, ...]:
     """A value that is equal for two pieces of code that are the same except for their position."""
     constants = (_shape(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
     return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)
@@ -430,95 +431,74 @@ def _shape(code: types.CodeType) -> tuple[Any, ...]:
 # ------------------------------------------------------------------------------- texts
 
 
-def _inside_strings(text: str) -> set[int]:
-    """The indices of the lines that begin inside a string."""
-    inside: set[int] = set()
-    opened: list[int] = []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        name = tokenize.tok_name[token.type]
-        if name.endswith("STRING_START"):
-            opened.append(token.start[0])
-        elif name.endswith("STRING_END"):
-            inside.update(range(opened.pop(), token.end[0]))
-        elif name == "STRING":
-            inside.update(range(token.start[0], token.end[0]))
-    return inside
-
-
 def _dedent(text: str) -> str:
     """`text` without the indentation of its first line; strings stay as they are."""
-    indent = re.match(r"[ \t]*", text)
-    assert indent is not None
-    if not indent.group():
+    indent = text[: len(text) - len(text.lstrip(" \t"))]
+    if not indent:
         return text.rstrip()
-    inside = {number - 2 for number in _inside_strings(f"if True:\n{text}")}
+    inside_strings = {
+        line - 2  # for the first line, and for the line of the `if`
+        for node in ast.walk(ast.parse(f"if True:\n{text}"))
+        if isinstance(node, (ast.Constant, ast.JoinedStr))
+        for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)
+    }
     return "".join(
-        line if number in inside else line.removeprefix(indent.group())
-        for number, line in enumerate(text.splitlines(keepends=True), 1)
+        line if index in inside_strings else line.removeprefix(indent)
+        for index, line in enumerate(text.splitlines(keepends=True))
     ).rstrip()
 
 
-def _bare(text: str, scope: Mapping[str, Any], *, ours: bool, documented: bool) -> str:
+def _bare(text: str, scope: Mapping[str, object], *, ours: bool, documented: bool) -> str:
     """A definition without annotations, and without the decorators that only the harness uses.
 
     The harness's own definitions also lose comments for linters and their docstrings, except the
     first line if `documented`. Strings and other comments stay as they are.
     """
-    cuts: list[tuple[tuple[int, int], tuple[int, int], bytes]] = []
-    tree = ast.parse(text)
-    lines = text.encode().splitlines(keepends=True)
+    if ours:
+        text = re.sub(r" *# (noqa|type|fmt):?.*$", "", text, flags=re.MULTILINE)
+    code = text.encode()
+    starts = [0, *itertools.accumulate(map(len, code.splitlines(keepends=True)))]
+    cuts: list[tuple[int, int, str]] = []
 
-    def cut(
-        start: tuple[int, int], end: ast.expr | ast.stmt, more: int = 0, instead: bytes = b""
-    ) -> None:
-        assert end.end_lineno is not None
-        assert end.end_col_offset is not None
-        cuts.append((start, (end.end_lineno, end.end_col_offset + more), instead))
+    def start(node: ast.expr | ast.stmt | ast.arg) -> int:
+        return starts[node.lineno - 1] + node.col_offset
 
-    for node in ast.walk(tree):
+    def end(node: ast.expr | ast.stmt | ast.arg) -> int:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return starts[node.end_lineno - 1] + node.end_col_offset
+
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.arg) and node.annotation is not None:
-            start = node.lineno, node.col_offset + len(node.arg.encode())
-            rest = lines[(node.annotation.end_lineno or 0) - 1][node.annotation.end_col_offset :]
-            equals = re.match(rb" *= *", rest)
-            cut(
-                start,
-                node.annotation,
-                len(equals.group()) if equals else 0,
-                b"=" if equals else b"",
+            equals = re.compile(rb"( *= *)?").match(code, end(node))
+            assert equals is not None
+            cuts.append(
+                (start(node) + len(node.arg.encode()), equals.end(), "=" if equals[1] else "")
             )
         elif isinstance(node, ast.AnnAssign):
-            place, note = node.target, node.annotation
             if ours and node.value is not None:
-                cut((place.end_lineno or 0, place.end_col_offset or 0), note)
+                cuts.append((end(node.target), end(node.annotation), ""))
             else:  # a field of a dataclass
-                quoted = repr(ast.unparse(note)).encode()
-                cut((note.lineno, note.col_offset), note, instead=quoted)
+                quoted = repr(ast.unparse(node.annotation))
+                cuts.append((start(node.annotation), end(node.annotation), quoted))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
-            line = node.returns.lineno
-            arrow = lines[line - 1].rindex(b"->", 0, node.returns.col_offset)
-            cut((line, len(lines[line - 1][:arrow].rstrip())), node.returns)
+            arrow = code.rindex(b"->", 0, start(node.returns))
+            cuts.append((len(code[:arrow].rstrip()), end(node.returns), ""))
+        if ours and isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            keep = f'"""{first}"""' if documented or len(node.body) == 1 else ""
+            cuts.append((start(node.body[0]), end(node.body[0]), keep))
         for decorator in getattr(node, "decorator_list", []):
             function = decorator.func if isinstance(decorator, ast.Call) else decorator
             known = _value(function, scope)
             if str(getattr(known, "__module__", "")).partition(".")[0] == "harness":
-                cut((decorator.lineno, 0), decorator)
-    if ours:
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-                doc = node.body[0]
-                first = (ast.get_docstring(node) or "").partition("\n")[0]
-                keep = f'"""{first}"""'.encode() if documented or len(node.body) == 1 else b""
-                cut((doc.lineno, doc.col_offset), doc, instead=keep)
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.COMMENT and re.match(r"# (noqa|type|fmt):?", token.string):
-                line, column = token.start
-                begins = len(token.line[:column].rstrip().encode())
-                cuts.append(((line, begins), (line, len(token.line.rstrip().encode())), b""))
-    for (line, column), (end_line, end_column), instead in sorted(cuts, reverse=True):
-        rest = lines[end_line - 1][end_column:]
-        whole = lines[line - 1][:column] + instead + rest
-        lines[line - 1 : end_line] = [whole] if whole.strip() else []
-    bare = b"".join(lines).decode().strip("\n")
+                cuts.append((starts[decorator.lineno - 1], end(decorator), ""))
+    for begins, ends, instead in sorted(cuts, reverse=True):
+        before, after = code[:begins], code[ends:]
+        if not instead and not before.rpartition(b"\n")[2].strip() and after[:1] in (b"\n", b""):
+            before, after = before.rpartition(b"\n")[0], after  # nothing is left of the line
+        code = before + instead.encode() + after
+    bare = code.decode().strip("\n")
     return _one_line(bare) if ours else bare
 
 

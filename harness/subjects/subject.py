@@ -27,14 +27,20 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
-from harness.core.training_loop import Stateful, new_sgd, step_scheduler
+from harness.core.operations import Step
+from harness.core.training_loop import Stateful, new_sgd, step_scheduler, step_with_metric
+from harness.core.types import NewOptimizer, Options, Scheduler
 from harness.subjects.optimizers import WORDS
+from harness.subjects.type_hints import strategies_for
 
 if TYPE_CHECKING:
+    import torch
     from hypothesis.strategies import SearchStrategy
 
 MAX_LENGTH = 1000
@@ -112,11 +118,11 @@ class Subject:
     name: str
     build: Callable[..., Any]
     _: KW_ONLY
-    options: Mapping[str, Any] = field(default_factory=dict)
-    drawn: SearchStrategy[dict[str, Any]] | None = None
+    options: Options = field(default_factory=dict)
+    drawn: SearchStrategy[dict[str, object]] | None = None
     words: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    optimizer: Callable[[], Any] | SearchStrategy[Term] = new_sgd
-    step: Callable[[Any, int], None] = step_scheduler
+    optimizer: NewOptimizer | SearchStrategy[Term] = new_sgd
+    step: Step = step_scheduler
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
     declines: Mapping[str, str] = field(default_factory=dict)
@@ -175,13 +181,13 @@ class Subject:
             object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
 
     @property
-    def open(self) -> dict[str, SearchStrategy[Any]]:
+    def open(self) -> dict[str, SearchStrategy[object]]:
         """The options, and the optimizer, that have a strategy instead of a value."""
         values = {"optimizer": self.optimizer, **self.options}
         return {name: value for name, value in values.items() if _is_strategy(value)}
 
     @property
-    def strategy(self) -> SearchStrategy[dict[str, Any]] | None:
+    def strategy(self) -> SearchStrategy[dict[str, object]] | None:
         """The strategy that draws options, if there is one."""
         if not self.open:
             return self.drawn
@@ -192,7 +198,7 @@ class Subject:
             return open_
         return st.tuples(open_, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
 
-    def bind(self, options: Mapping[str, Any]) -> Bound:
+    def bind(self, options: Options) -> Bound:
         """The subject with a value for every option; `options` override its own.
 
         Raises `SubjectError` if `build` does not take them, `TraceError` for a term that
@@ -233,9 +239,32 @@ class Subject:
             bound.new.check_words()
         return bound
 
-    def with_options(self, options: Mapping[str, Any]) -> Subject:
+    def with_options(self, options: Options | None) -> Subject:
         """The same subject, with `options` in place of its own options with these names."""
         return replace(self, options={**self.options, **options}) if options else self
+
+
+def subject_from(value: object, *, name: str = "", options: Options | None = None) -> Subject:
+    """The subject for a `Subject`, a scheduler class or a ``build`` function.
+
+    Options that a class or function needs in addition to `options` are drawn if type hints say
+    what they are (`harness.subjects.type_hints`). Raises `SubjectError` for another value.
+    """
+    if isinstance(value, Subject):
+        return value.with_options(options)
+    if not callable(value):
+        raise SubjectError(
+            f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
+            f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
+        )
+    function = value.func if isinstance(value, functools.partial) else value
+    name = name or getattr(function, "__name__", type(function).__name__)
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
+    options = {**(options or {}), **strategies_for(value, options or ())}
+    plateau = isinstance(function, type) and issubclass(function, ReduceLROnPlateau)
+    step = step_with_metric if plateau else step_scheduler
+    return Subject(name.replace(" ", "_"), value, options=options, step=step, reference=reference)
 
 
 @dataclass(frozen=True)
@@ -246,14 +275,14 @@ class Bound:
     """
 
     subject: Subject
-    options: dict[str, Any]
-    fields: dict[str, Term] = field(default_factory=dict)
-    changed: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object]
+    fields: dict[str, object] = field(default_factory=dict)
+    changed: dict[str, object] = field(default_factory=dict)
 
     @property
-    def literals(self) -> tuple[tuple[str, Any], ...]:
+    def literals(self) -> tuple[tuple[str, object], ...]:
         """The options that a trace can contain; the others are the subject's, such as functions."""
-        pairs: list[tuple[str, Any]] = [("changed", self.changed)] if self.changed else []
+        pairs: list[tuple[str, object]] = [("changed", self.changed)] if self.changed else []
         pairs += self.fields.items()
         for name, value in self.options.items():
             try:
@@ -283,7 +312,7 @@ class Bound:
                 resolve(Term(name), self.words)
 
     @property
-    def new_optimizer(self) -> Callable[[], Any]:
+    def new_optimizer(self) -> NewOptimizer:
         """The function that makes a new optimizer."""
         if "optimizer" in self.fields:
             return functools.partial(resolve, self.fields["optimizer"], self.words)
@@ -309,7 +338,7 @@ class Bound:
             for parameter in signature.parameters.values()
         )
 
-    def build(self, optimizer: Any, **last_epoch: int) -> Any:
+    def build(self, optimizer: torch.optim.Optimizer, **last_epoch: int) -> Any:
         """A new scheduler; checks call it as ``build(optimizer)`` or with ``last_epoch``."""
         options = self.options
         if self._terms:
@@ -325,7 +354,7 @@ class Bound:
             scheduler = scheduler.scheduler
         self._step(scheduler, epoch)
 
-    def takes_epoch(self, scheduler: Any) -> bool:
+    def takes_epoch(self, scheduler: Scheduler) -> bool:
         """Whether a scheduler that `build` made is stepped with ``step()`` or ``step(epoch)``."""
         step = getattr(scheduler, "step", None)
         signature = _signature(step) if callable(step) else None
@@ -338,26 +367,26 @@ class Bound:
         return holds_term(self.options)
 
     @functools.cached_property
-    def _step(self) -> Callable[[Any, int], None]:
+    def _step(self) -> Step:
         if "step" in self.fields:
-            step: Callable[[Any, int], None] = resolve(self.fields["step"], self.words)
+            step: Step = resolve(self.fields["step"], self.words)
             return step
         return self.subject.step
 
 
-def _terms(value: Any) -> Iterator[str]:
+def _terms(value: object) -> Iterator[str]:
     """The words in `value`."""
     if isinstance(value, Term):
         yield value.name
         value = [*(value.arguments or ()), *(item for _, item in value.keywords)]
     if isinstance(value, dict):
         value = list(value.values())
-    if type(value) in (list, tuple):
+    if isinstance(value, (list, tuple)):
         for item in value:
             yield from _terms(item)
 
 
-def _is_strategy(value: Any) -> bool:
+def _is_strategy(value: object) -> TypeGuard[SearchStrategy[Any]]:
     # Without importing Hypothesis, which is slow to import, for values that are not strategies.
     module = sys.modules.get("hypothesis.strategies")
     return module is not None and isinstance(value, module.SearchStrategy)

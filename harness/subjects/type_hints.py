@@ -16,7 +16,9 @@ GIVEN = ("self", "optimizer", "last_epoch", "verbose")
 """Parameters of a constructor that are not options."""
 
 
-def strategies_for(build: Callable[..., Any], given: Collection[str]) -> dict[str, Any]:
+def strategies_for(
+    build: Callable[..., Any], given: Collection[str]
+) -> dict[str, SearchStrategy[object]]:
     """Strategies for the options that `build` needs and that are not `given`, if certain.
 
     Empty if `build` has no signature.
@@ -40,7 +42,7 @@ def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str
             yield parameter.name
 
 
-def required(build: Callable[..., Any]) -> dict[str, Any]:
+def required(build: Callable[..., Any]) -> dict[str, object]:
     """The options without a default, each with its type hint or None.
 
     Raises like `without_default`. The first parameter is the optimizer, and is left out.
@@ -55,7 +57,7 @@ def required(build: Callable[..., Any]) -> dict[str, Any]:
     return {name: hints.get(name) for name in names}
 
 
-def strategy_of(hint: Any) -> SearchStrategy[Any] | None:
+def strategy_of(hint: object) -> SearchStrategy[object] | None:
     """The strategy that draws values of a type, if that is certain.
 
     Hypothesis's ``from_type`` is not used: it draws very large numbers and nan.

@@ -28,10 +28,10 @@ from harness.core.operations import (
 from harness.core.run import same
 from harness.core.training_loop import new_sgd, observe, step_scheduler
 from harness.engine.machine import Plan, draw_operations
+from harness.engine.one_run import Runner
 from harness.engine.option_sets import find_untried
-from harness.engine.runner import Runner, run_to_the_end
-from harness.engine.search import minimise
-from harness.engine.sweep import sweep_events
+from harness.engine.runs import run_to_the_end
+from harness.engine.search import minimise, sweep_events
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,949 @@
+"""Known failures: what is refused, how an entry is judged, and how a ledger is written anew."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import click
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from torch.optim.lr_scheduler import StepLR
+
+import harness.core.ledger as ledger_module
+from harness import Budget, Subject, check_subject
+from harness.checks.registry import as_check
+from harness.cli.main import cli
+from harness.core.errors import HarnessError, LedgerError
+from harness.core.ledger import (
+    KEYS,
+    MAX_BYTES,
+    NOTHING_KNOWN,
+    Entry,
+    Ledger,
+    entry_text,
+    overlap,
+    read_ledger,
+    refuse_overlaps,
+    shows_of,
+    version_of,
+    without,
+)
+from harness.core.result import Counterexample, Result
+from harness.core.trace import Trace
+from harness.core.verdict import Verdict
+from harness.report.ledger import updated
+from harness.report.result_file import ResultFile, dump_results, results_of_run
+from harness.report.text import entries
+from harness.subjects.installed import shipped_ledgers
+from harness.subjects.known_failures import known_to, shipped_failures
+from harness.subjects.lookup import as_subject
+from lr_schedules.correct import Halving
+
+LAST_EPOCH = "resume_by_last_epoch"
+STEP = {
+    "subject": "StepLR",
+    "check": LAST_EPOCH,
+    "torch": ">=1.13",
+    "trace": "step_size=3 gamma=0.5 train:3 save:a resume:a",
+    "shows": "lr",
+    "kind": "bug",
+    "tracked": "like pytorch/pytorch#102261",
+    "reason": "It decays again.",
+}
+HERE = version_of(torch.__version__)
+NAMES = ("StepLR", "MultiStepLR"), (LAST_EPOCH, "resume_from_file")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """Write a ledger of entries, each with changes to `STEP`, or of a text."""
+
+    def write(*entries, text=""):
+        path = tmp_path / "known.toml"
+        tables = [entry_text({**STEP, **entry}) for entry in entries]
+        path.write_text("\n".join(["# mine", *tables, text]))
+        return path
+
+    return write
+
+
+def read(path):
+    return read_ledger([path], *NAMES)
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def test_entries_come_back_as_they_were_written(ledger):
+    trace = "optimizer=SGD(groups=1,lr='tensor') train:1 save:a resume:a"
+    [one, two] = read(ledger({}, {"check": "resume_from_file", "trace": trace})).entries
+    assert (one.subject, one.check, one.kind, one.shows) == ("StepLR", LAST_EPOCH, "bug", "lr")
+    assert (str(one.trace), str(one.torch), one.reason) == (
+        STEP["trace"],
+        ">=1.13",
+        "It decays again.",
+    )
+    assert str(two.trace) == trace
+    assert [entry.place.rpartition(":")[2] for entry in (one, two)] == ["2", "11"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line", "said"),
+    [
+        ({"subject": "StepLr"}, 2, "no subject is called 'StepLr'"),
+        ({"check": "resume"}, 2, "no check is called 'resume'"),
+        ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
+        ({"trace": "resume:a"}, 6, "slot a"),
+        ({"reason": " "}, 10, "'reason' must be a string that is not empty (got ' ')"),
+        ({"tracked": "somewhere"}, 9, "'tracked' must be an issue"),
+        ({"kind": "flaky"}, 8, "'kind' must be bug or by-design (got 'flaky')"),
+        ({"torch": "2.13"}, 5, "'torch' must be a version specifier"),
+        ({"torch": ">=2.13,<2"}, 5, "'torch' contains no version (got '>=2.13,<2')"),
+        ({"torch": "===2.13"}, 5, "write == instead of ==="),
+    ],
+)
+def test_what_is_not_as_it_must_be_is_refused_with_its_line(ledger, changes, line, said):
+    path = ledger(changes)
+    with pytest.raises(LedgerError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_lacks_is_said(tmp_path, key):
+    path = tmp_path / "known.toml"
+    lines = [line for line in entry_text(STEP).splitlines() if not line.startswith(key)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(LedgerError, match=f":1: the failure has no '{key}'"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("why = 1\n", 11, "'why' is not a key of a failure"),
+        ("[[faliure]]\n", 11, "'faliure' is not a table"),
+        ("reason = \n", 11, "this is not valid TOML"),
+        ("subject = 'StepLR'\n", 11, "this is not valid TOML"),
+    ],
+)
+def test_what_is_no_ledger_is_refused(ledger, text, line, said):
+    with pytest.raises(LedgerError, match=rf":{line}: .*{said}"):
+        read(ledger({}, text=text))
+
+
+def test_a_file_that_is_not_there_or_not_utf_8(tmp_path):
+    with pytest.raises(LedgerError, match=r"cannot read the ledger .*none\.toml': No such file"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"# one\n# \xe9\n")
+    with pytest.raises(LedgerError, match=r"latin\.toml:2: the text is not UTF-8"):
+        read(tmp_path / "latin.toml")
+
+
+def test_ranges_of_one_pair_must_not_overlap(ledger):
+    assert len(read(ledger({"torch": "<2"}, {"torch": ">=2"})).entries) == 2
+    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2\.1 is in '>=2\.1' and in"):
+        read(ledger({"torch": "<2.2"}, {"torch": ">=2.1"}))
+
+
+SPECIFIERS = st.builds(
+    lambda parts: ",".join(f"{op}{version}" for op, version in parts),
+    st.lists(
+        st.tuples(st.sampled_from([">=", ">", "<", "<=", "==", "!="]),
+                  st.sampled_from(["1.13", "2.0.1", "2.4", "2.13.0"])), max_size=3,
+    ),
+)  # fmt: skip
+VERSIONS = [Version(f"{a}.{b}.{c}") for a in (1, 2) for b in range(15) for c in (0, 1, 9)]
+
+
+@given(SPECIFIERS, SPECIFIERS)
+def test_ranges_overlap_where_a_version_is_in_both(one, other):
+    one, other = SpecifierSet(one), SpecifierSet(other)
+    both = [v for v in VERSIONS if one.contains(v) and other.contains(v)]
+    found = overlap(one, other)
+    if both:
+        assert found
+    if found:
+        assert one.contains(found, prereleases=True)
+        assert other.contains(found, prereleases=True)
+
+
+@given(SPECIFIERS, st.sampled_from(VERSIONS))
+def test_a_capped_range_ends_before_the_version(text, version):
+    versions = SpecifierSet(text)
+    capped = without(versions, version)
+    left = [v for v in VERSIONS if versions.contains(v) and v < version]
+    if capped:
+        assert [v for v in VERSIONS if SpecifierSet(capped).contains(v)] == left
+    else:
+        assert left == []
+
+
+# ------------------------------------------------------------------------------- judging
+
+
+def result(path, *, subject=None, check=LAST_EPOCH, **given):
+    subject = subject or Subject("StepLR", StepLR, options={"step_size": 3, "gamma": 0.5})
+    known = read_ledger([path], ["StepLR"], [LAST_EPOCH, "resume_from_file"])
+    [found] = check_subject(subject, [as_check(check)], ledger=known, **given)
+    return found
+
+
+def test_a_trace_that_still_breaks_is_known_and_nothing_is_searched(ledger):
+    found = result(ledger({}))
+    assert found.verdict == "KNOWN"
+    assert found.reason == "bug, like pytorch/pytorch#102261: It decays again."
+    assert str(found.counterexample.trace) == STEP["trace"]
+    assert found.tally.traces < 20
+
+
+@pytest.mark.parametrize("versions", [f"<{HERE}", f">{HERE}"])
+def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(ledger, versions):
+    trace = "step_size=4 gamma=0.5 train:4 save:a resume:a"
+    path = ledger({"torch": versions, "trace": trace})
+    found = result(path)
+    assert found.verdict == "BROKEN"
+    assert str(found.counterexample.trace) == trace  # and not the simpler one that is searched
+    assert (
+        found.note
+        == f"{path}:2 has this failure, but only for torch '{versions}': let an entry cover {HERE}"
+    )
+    assert found.tally.traces < 20
+
+
+def test_one_that_is_not_minimal_here_is_made_so(ledger):
+    path = ledger({"torch": f"<{HERE}", "trace": STEP["trace"] + " train:1"})
+    found = result(path)
+    assert (found.verdict, str(found.counterexample.trace)) == ("BROKEN", STEP["trace"])
+
+
+def test_an_entry_about_other_versions_that_holds_here_says_nothing(ledger):
+    path = ledger({"torch": f"<{HERE}", "trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"})
+    found = result(path)
+    assert (found.verdict, found.note, found.replays) == ("BROKEN", "", ())
+    assert found.tally.traces > 0
+
+
+def test_an_event_that_cannot_be_with_these_options_breaks_nothing(ledger):
+    class OneGroup(Halving):
+        def step(self):
+            if len(self.optimizer.param_groups) > 2:
+                raise ValueError("a group too much")
+            super().step()
+
+    trace = "add_group:1 save:a resume:a train:1"
+    found = result(ledger({"trace": trace}), subject=Subject("StepLR", OneGroup))
+    assert found.verdict == "STALE"
+    assert (
+        "add_group is not tried with its options: after a param group was added, the"
+        in found.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}, "its trace holds: cap the"),
+        ({"shows": "momentum"}, "it shows 'lr' and not 'momentum': write that"),
+        ({"shows": "raises KeyError"}, "it shows 'lr' and not 'raises KeyError'"),
+        (
+            {"trace": STEP["trace"] + " train:1"},
+            "it breaks sooner, its trace is too long: cap the entry at",
+        ),
+        ({"trace": "step=3 train:2 save:a resume:a"}, "its trace can't be run"),
+    ],
+)
+def test_an_entry_that_is_not_true_is_stale(ledger, changes, said):
+    path = ledger(changes)
+    found = result(path)
+    assert found.verdict == "STALE"
+    assert found.reason.startswith(f"{path}:2: {said}")
+
+
+def test_what_to_write_instead(ledger):
+    holds = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
+    assert result(ledger(holds)).reason.endswith(
+        f"cap the entry at '<{HERE}' (torch = \">=1.13,<{HERE}\"); another trace breaks it"
+    )
+    assert result(ledger({**holds, "torch": f"=={HERE}"})).reason.endswith(
+        "delete the entry, or let it begin at a later torch; another trace breaks it"
+    )
+
+
+def test_a_stale_entry_says_what_breaks_the_check_instead(ledger):
+    found = result(ledger({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}))
+    assert found.verdict == "STALE"
+    assert found.reason.endswith("; another trace breaks it")
+    assert str(found.counterexample.trace) == STEP["trace"]
+
+
+def test_what_holds_now_has_no_counterexample(ledger):
+    subject = Subject("StepLR", Halving)
+    found = result(ledger({"trace": "train:1 save:a resume:a"}), subject=subject)
+    assert (found.verdict, found.counterexample) == ("STALE", None)
+
+
+def test_a_pair_that_is_declined_here_has_a_stale_entry(ledger):
+    subject = Subject("StepLR", StepLR, options={"step_size": 3}, declines={LAST_EPOCH: "no"})
+    found = result(ledger({}), subject=subject)
+    assert (found.verdict, "it is declined here: no" in found.reason) == ("STALE", True)
+
+
+def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
+    class Late(StepLR):
+        def get_last_lr(self):
+            if not self.last_epoch:
+                raise AttributeError("_last_lr")
+            return super().get_last_lr()
+
+    subject = Subject("StepLR", Late, options={"step_size": 3})
+    entry = {"check": "last_lr_is_the_groups_lr", "shows": "raises AttributeError"}
+    names = ["StepLR"], [entry["check"]]
+    for trace, verdict in (("step_size=3 train:1", "KNOWN"), ("step_size=3 train:2", "UNKNOWN")):
+        known = read_ledger([ledger({**entry, "trace": trace})], *names)
+        [found] = check_subject(subject, [as_check(entry["check"])], ledger=known)
+        assert (found.verdict, "not minimal" in found.reason) == (verdict, verdict != "KNOWN")
+
+
+def test_a_trace_that_is_not_minimal_is_refused(ledger):
+    trace = "step_size=1 gamma=0.5 train:2 save:a resume:a"
+    path = ledger({"trace": trace})
+    found = result(path)
+    assert found.verdict == "UNKNOWN"
+    assert f"{path}:2: its trace is not minimal: step_size=1 gamma=0.5 train:1" in found.reason
+
+
+class TwoDefects(Halving):
+    """Can't be resumed by last_epoch, and says another reason from epoch 6 on."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        super().__init__(optimizer, last_epoch)
+        if self.epoch:
+            raise ValueError("too soon" if self.epoch < 6 else "too late")
+
+
+def test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched(ledger):
+    path = ledger({"trace": "train:1 save:a resume:a", "shows": "raises ValueError"})
+    subject = Subject("StepLR", TwoDefects)
+    assert result(path, subject=subject).verdict == "KNOWN"
+    found = result(path, subject=subject, search_known=True)
+    assert found.verdict == "BROKEN"
+    assert found.counterexample.actual == {"raises": "ValueError: too late"}
+    assert f"not the failure known at {path}:2" in found.note
+
+
+def test_what_the_entry_tells_is_all_there_is_to_find(ledger):
+    found = result(ledger({}), search_known=True)
+    assert found.verdict == "KNOWN"
+    assert found.tally.traces > 20
+
+
+# -------------------------------------------------------------------------- command line
+
+
+def run(*arguments):
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(cli, list(map(str, arguments)), standalone_mode=False)
+    if isinstance(done.exception, Exception):
+        raise done.exception
+    return done.return_value, done.output
+
+
+ARGUMENTS = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
+
+
+@pytest.fixture
+def no_ledger_of_torch(monkeypatch):
+    monkeypatch.setattr("harness.subjects.known_failures.shipped_ledgers", list)
+
+
+@pytest.mark.usefixtures("no_ledger_of_torch")
+def test_a_run_with_known_failures_alone_passes(ledger):
+    status, printed = run(*ARGUMENTS, "--ledger", ledger({}))
+    assert status == 0
+    assert "KNOWN StepLR: resume_by_last_epoch\n  bug, like pytorch/pytorch#102261" in printed
+    assert "StepLR  K" in printed
+    assert "0 HOLDS, 0 BROKEN, 1 KNOWN, 0 DECLINED" in printed
+
+
+@pytest.mark.usefixtures("no_ledger_of_torch")
+def test_what_is_in_no_ledger_fails_and_prints_its_entry(tmp_path):
+    status, printed = run(*ARGUMENTS)
+    assert status == 1
+    entry = printed[printed.index("[[failure]]") : printed.index("\n\nsubject")]
+    (tmp_path / "new.toml").write_text(entry)
+    assert run(*ARGUMENTS, "--ledger", tmp_path / "new.toml")[0] == 0
+
+
+@pytest.mark.usefixtures("no_ledger_of_torch")
+def test_a_stale_entry_fails_the_run(ledger):
+    path = ledger({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"})
+    status, printed = run(*ARGUMENTS, "--ledger", path)
+    assert status == 1
+    assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: its trace holds" in printed
+    status, printed = run("ledger", "verify", "--ledger", path)
+    assert (status, "0 of 1 entries for this version are true" in printed) == (1, True)
+
+
+def test_without_a_ledger_nothing_is_known():
+    status, printed = run(*ARGUMENTS, "--no-ledger")
+    assert (status, " KNOWN" in printed, "[[failure]]" in printed) == (1, False, False)
+
+
+def test_a_wrong_entry_is_an_error_of_one_line(ledger, harness_command):
+    done = harness_command("check", "StepLR", "--ledger", ledger({"kind": "?"}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------- update
+
+
+def counterexample(trace):
+    return Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, trace=Trace.parse(trace))
+
+
+def rows(version, *traces, check=LAST_EPOCH):
+    """The results of a run in which StepLR broke by one trace, or held."""
+    found = counterexample(traces[0]) if traces else None
+    verdict = Verdict.BROKEN if traces else Verdict.HOLDS
+    result = Result("StepLR", check, verdict, counterexample=found, torch=version)
+    file = results_of_run([result], Budget(), complete=True)
+    return replace(file, torch=version)
+
+
+def with_results(file, **changes):
+    """The same run, with other fields in its results."""
+    return replace(file, results=tuple(replace(one, **changes) for one in file.results))
+
+
+ONE = STEP["trace"]
+OTHER = "step_size=1 gamma=0.5 train:1 save:a resume:a"
+
+
+@pytest.mark.parametrize(
+    ("before", "runs", "after"),
+    [
+        # What is new gets the range that it was seen in.
+        ([], [("2.0.1", ONE), ("2.4.1", ONE)], [(ONE, ">=2.0.1")]),
+        ([], [("2.0.1", ONE), ("2.4.1",)], [(ONE, "<2.4.1,>=2.0.1")]),
+        ([], [("2.0.1",), ("2.4.1", ONE)], [(ONE, ">=2.4.1")]),
+        ([], [("2.0.1", ONE), ("2.4.1",), ("2.6.0", ONE)],
+         [(ONE, "<2.4.1,>=2.0.1"), (ONE, ">=2.6.0")]),
+        ([], [("2.0.1", ONE), ("2.4.1", OTHER)], [(ONE, "<2.4.1,>=2.0.1"), (OTHER, ">=2.4.1")]),
+        # What is there is made true, and says of other versions what it said.
+        ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1", ONE)], [(ONE, ">=1.13")]),
+        ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1",)], [(ONE, "<2.4.1,>=1.13")]),
+        ([(ONE, ">=1.13,<3")], [("2.0.1", ONE)], [(ONE, "<3,>=1.13")]),
+        ([(ONE, ">=2.4.1")], [("2.0.1", ONE), ("2.4.1", ONE)], [(ONE, ">=2.0.1")]),
+        ([(ONE, "<1.14")], [("2.0.1",)], [(ONE, "<1.14")]),
+        ([(ONE, ">=1.13")], [("2.4.1",)], [(ONE, "<2.4.1,>=1.13")]),
+        ([(ONE, ">=2.0.1")], [("2.0.1",), ("2.4.1",)], []),
+        ([(ONE, ">=2.0.1")], [("2.0.1", OTHER)], [(OTHER, ">=2.0.1")]),
+    ],
+)  # fmt: skip
+def test_a_ledger_becomes_true_of_the_results(ledger, before, runs, after):
+    path = ledger(*({"trace": trace, "torch": versions} for trace, versions in before))
+    new = updated(path.read_text(), read(path).entries, [rows(*run) for run in runs])
+    path.write_text(new)
+    found = read(path).entries
+    assert [(str(entry.trace), str(entry.torch)) for entry in found] == after
+    assert new.startswith("# mine\n")
+    assert updated(new, found, [rows(*run) for run in runs]) == new
+
+
+def in_ledger(file, *traces):
+    """The same run, in which these traces of the ledger break the pair as well."""
+    return with_results(file, replays=tuple(map(counterexample, traces)))
+
+
+@pytest.mark.parametrize(
+    ("before", "runs", "after"),
+    [
+        # One trace for all of them, though each run had found its own.
+        ([], [("2.0.1", ONE, OTHER), ("2.4.1", OTHER)], [(OTHER, ">=2.0.1")]),
+        ([], [("2.0.1", ONE), ("2.4.1", OTHER, ONE), ("2.6.0", OTHER)],
+         [(ONE, "<2.6.0,>=2.0.1"), (OTHER, ">=2.6.0")]),
+        ([], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(OTHER, ">=2.0.1")]),
+        # What is there and true stays, though another trace would do for more.
+        ([(ONE, ">=2.0.1,<2.4.1")], [("2.0.1", ONE, OTHER), ("2.4.1", OTHER)],
+         [(ONE, ">=2.0.1,<2.4.1"), (OTHER, ">=2.4.1")]),
+        ([(ONE, ">=2.4.1")], [("2.0.1", OTHER), ("2.4.1", ONE, OTHER), ("2.6.0", ONE)],
+         [(ONE, ">=2.4.1"), (OTHER, "<2.4.1,>=2.0.1")]),
+        ([(ONE, ">=2.4.1")], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(ONE, ">=2.0.1")]),
+    ],
+)  # fmt: skip
+def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, runs, after):
+    path = ledger(*({"trace": trace, "torch": versions} for trace, versions in before))
+    data = [in_ledger(rows(*run[:2]), *run[2:]) for run in runs]
+    path.write_text(updated(path.read_text(), read(path).entries, data))
+    found = [(str(entry.trace), str(entry.torch)) for entry in read(path).entries]
+    assert found == [(trace, str(SpecifierSet(versions))) for trace, versions in after]
+
+
+@pytest.mark.usefixtures("no_ledger_of_torch")
+def test_what_a_run_writes_of_the_ledger_is_what_update_reads(ledger, tmp_path):
+    longer = {"trace": "step_size=1 gamma=0.5 train:1 save:a resume:a", "torch": f"<{HERE}"}
+    path = ledger({"torch": f">{HERE}"}, longer)
+    written = tmp_path / "results.json"
+    assert run(*ARGUMENTS, "--ledger", path, "--json", written)[0] == 1
+    [row] = json.loads(written.read_text())["results"]
+    assert {known["trace"] for known in row["replays"]} == {STEP["trace"], longer["trace"]}
+    assert run("ledger", "update", written, "--ledger", path, "--write")[0] == 0
+    assert run(*ARGUMENTS, "--ledger", path)[0] == 0
+    assert run("ledger", "verify", "--ledger", path)[0] == 0
+
+
+def test_comments_and_reasons_stay(ledger):
+    path = ledger({}, {"subject": "MultiStepLR"}, text="# the end")
+    text = path.read_text().replace('shows = "lr"', 'shows = "lr" # seen', 1)
+    path.write_text(text)
+    new = updated(text, read(path).entries, [rows("2.4.1", ONE), rows("2.6.0")])
+    assert new == text.replace('">=1.13"', '">=1.13,<2.6.0"', 1) + "\n"
+
+
+def files_of(tmp_path, *runs):
+    paths = [tmp_path / f"{number}.json" for number in range(len(runs))]
+    for path, data in zip(paths, runs, strict=True):
+        path.write_text(dump_results(data) if isinstance(data, ResultFile) else json.dumps(data))
+    return paths
+
+
+def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
+    path = ledger({})
+    before = path.read_text()
+    results = files_of(tmp_path, rows("2.4.1", ONE), rows("2.6.0"))
+    status, printed = run("ledger", "update", *results, "--ledger", path)
+    assert (status, path.read_text()) == (0, before)
+    assert '">=1.13,<2.6.0"' in printed
+    assert run("ledger", "update", *results, "--ledger", path, "--write")[1] == f"wrote {path}\n"
+    assert path.read_text() == printed
+    assert (
+        "already agrees with" in run("ledger", "update", *results, "--ledger", path, "--write")[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "has no results in it"),
+        (replace(rows("2.4.1"), schema=99), "has schema 99, but this version reads 2"),
+        (replace(rows("2.4.1"), complete=False), "is from a run that was stopped"),
+        (rows("2.0.1"), "is the second file for torch 2.0.1"),
+    ],
+)
+def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
+    with pytest.raises(HarnessError, match=said):
+        run("ledger", "update", *files_of(tmp_path, rows("2.0.1"), data), "--ledger", ledger({}))
+
+
+def test_a_pair_that_could_not_be_decided_is_no_result(ledger, tmp_path):
+    reason = "the time limit of 30 s ran out"
+    data = with_results(rows("2.4.1"), verdict=Verdict.UNKNOWN, reason=reason)
+    said = r"torch 2\.4\.1: StepLR resume_by_last_epoch is UNKNOWN \(the time limit of 30 s ran out"
+    with pytest.raises(LedgerError, match=said):
+        run("ledger", "update", *files_of(tmp_path, data), "--ledger", ledger({}))
+
+
+# ------------------------------------------------------------------------- what is printed
+
+TEXTS = st.text(st.characters(codec=None), max_size=12)
+LITERALS = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+SUBJECT_NAMES = st.text(max_size=12).filter(
+    lambda name: name.isprintable() and name.split() == [name]
+)
+REFERENCES = SUBJECT_NAMES.map(lambda name: f"{name}:{name}")
+ERRORS = st.builds(lambda name, text: f"{name}: {text}", TEXTS.filter(bool), TEXTS)
+VALUES = st.dictionaries(TEXTS, LITERALS, min_size=1, max_size=3)
+
+
+@given(
+    subject=SUBJECT_NAMES,
+    references=st.tuples(st.just("") | REFERENCES, st.just("") | REFERENCES),
+    option=LITERALS,
+    expected=VALUES,
+    actual=VALUES | ERRORS.map(lambda text: {"raises": text}),
+    torch=st.sampled_from(["2.13.0", "2.13.0+cpu", "2.15.0.dev20260101", "1.14.0a0+git12"]),
+)
+def test_every_entry_that_is_printed_is_accepted(
+    tmp_path_factory, subject, references, option, expected, actual, torch
+):
+    trace = Trace.parse("train:1 save:a resume:a")
+    trace = replace(trace, options=(("option", option),))
+    found = Counterexample(2, 0, expected, actual, trace=trace)
+    result = Result(
+        subject, LAST_EPOCH, Verdict.BROKEN, counterexample=found, references=references,
+        torch=torch,
+    )  # fmt: skip
+    [text] = entries([result])
+    path = tmp_path_factory.getbasetemp() / "printed.toml"
+    path.write_text(text, "utf-8")
+    [entry] = read_ledger([path], [subject], [LAST_EPOCH]).entries
+    assert entry.subject == (references[0] or subject)
+    assert entry.check == (references[1] or LAST_EPOCH)
+    assert str(entry.trace) == str(trace)
+    assert entry.shows == shows_of(found)
+    assert entry.covers(version_of(torch))
+
+
+class Odd(Halving):
+    """Breaks by last_epoch, and is called otherwise."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        if last_epoch >= 0:
+            raise type("Nö\x00!'\"", (ValueError,), {})("line\x1b\n\u2028 end")
+        super().__init__(optimizer, last_epoch)
+
+
+@pytest.mark.parametrize("name", ["Odd", "StepLR", "a'b\"c\\d", "[[failure]]", "no=1#", "π:é"])
+def test_a_printed_entry_explains_the_failure_that_it_was_printed_for(tmp_path, name):
+    subject = Subject(name, Odd)
+    [broken] = check_subject(subject, [as_check(LAST_EPOCH)], Budget(0))
+    assert broken.verdict == "BROKEN"
+    path = tmp_path / "known.toml"
+    path.write_text(entries([broken])[0], "utf-8")
+    known = read_ledger([path], [name], [LAST_EPOCH])
+    [found] = check_subject(subject, [as_check(LAST_EPOCH)], ledger=known)
+    assert found.verdict == "KNOWN"
+
+
+# ---------------------------------------------------------------- which subject is meant
+
+
+class StepLRs:
+    class StepLR(StepLR):
+        """A user's class with the name of PyTorch's."""
+
+
+def verdicts_of(subject, ledger):
+    return [result.verdict for result in check_subject(subject, [as_check(LAST_EPOCH)], Budget(0),
+                                                       ledger=ledger)]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["", "lr-resume-harness"])
+def test_a_listed_name_is_the_listed_subject_and_no_class_of_the_same_name(ledger, package):
+    known = read_ledger([ledger({})], package=package)
+    options = {"step_size": 3, "gamma": 0.5}
+    assert verdicts_of(as_subject(StepLR, options=options), known) == ["KNOWN"]
+    own = as_subject(StepLRs.StepLR, options=options)
+    assert (own.name, verdicts_of(own, known)) == ("StepLR", ["BROKEN"])
+    named = read_ledger([ledger({"subject": own.reference})])
+    assert verdicts_of(own, named) == ["KNOWN"]
+    assert verdicts_of(as_subject(StepLR, options=options), named) == ["BROKEN"]
+
+
+def test_a_users_subject_is_named_by_its_name_in_the_users_file_only(ledger):
+    own = Subject("mine", StepLR, options={"step_size": 3, "gamma": 0.5}, reference="my:MINE.mine")
+    path = ledger({"subject": "mine"})
+    assert verdicts_of(own, read_ledger([path])) == ["KNOWN"]
+    assert verdicts_of(own, read_ledger([path], package="lr-resume-harness")) == ["BROKEN"]
+
+
+def test_entries_of_two_files_about_one_subject_must_not_overlap(ledger):
+    own = Subject("mine", StepLR, options={"step_size": 3}, reference="my:MINE")
+    known = read_ledger([ledger({"subject": "mine"}, {"subject": "my:MINE", "torch": ">=2"})])
+    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2 is in '>=2' and in '>=1.13'"):
+        known_to(own, known)
+
+
+SHIPS = """
+from torch.optim.lr_scheduler import StepLR
+from harness import Subject
+SUBJECTS = [Subject("fast", StepLR, options={"step_size": 3, "gamma": 0.5})]
+"""
+
+
+def test_a_shipped_ledger_applies_to_the_subjects_of_its_package(installed_package, ledger):
+    text = ledger({"subject": "fast"}, {"subject": "StepLR"}, {"subject": "ships_own.more:Slow"})
+    installed_package(
+        "ships_own",
+        {
+            "subjects": {"own": "ships_own:SUBJECTS"},
+            "ledgers": {"own": "ships_own:data/known.toml"},
+        },
+        **{"__init__.py": SHIPS, "data/known.toml": text.read_text()},
+    )
+    from ships_own import SUBJECTS
+
+    known = Ledger(tuple(e for e in shipped_failures().entries if e.package == "ships_own"))
+    assert len(known.entries) == 3
+    [fast] = SUBJECTS
+    assert verdicts_of(fast, known) == ["KNOWN"]
+    assert known_to(as_subject(StepLR), known) == NOTHING_KNOWN  # another package's
+    assert known_to(Subject("fast", Halving), known) == NOTHING_KNOWN
+    slow = Subject("Slow", StepLR, reference="ships_own.more:Slow")
+    assert [e.subject for e in known_to(slow, known).entries] == ["ships_own.more:Slow"]
+    # The command line finds the subject by its name, and knows its failure.
+    assert run("check", "fast", *ARGUMENTS[2:])[0] == 0
+    assert run("check", "fast", *ARGUMENTS[2:], "--no-ledger")[0] == 1
+
+
+# ------------------------------------------------------------------------------ hostile
+
+DEEP = "x = " + "[" * 100_000 + "]" * 100_000
+HOSTILE = {
+    "a number": "failure = 5",
+    "a table": "[failure]\nsubject = 'StepLR'",
+    "tables in a list": "failure = [{subject = 'StepLR'}]",
+    "numbers in a list": "failure = [1, 2]",
+    "a list for a text": entry_text(STEP).replace('"StepLR"', "['StepLR']"),
+    "a table for a text": entry_text(STEP).replace('"StepLR"', "{a = {b = 1}}"),
+    "a date for a text": entry_text(STEP).replace('"StepLR"', "1979-05-27"),
+    "depth": DEEP,
+    "deep tables": "[" + ".".join("a" * 20_000) + "]",
+    "a number of 5,000 digits": "failure = " + "9" * 5000,
+    "a version of 5,000 digits": entry_text({**STEP, "torch": ">=" + "9" * 5000}),
+    "a version of 190 digits": entry_text({**STEP, "torch": ">=" + "9" * 190 + ",<1"}),
+    "a count of 5,000 digits": entry_text({**STEP, "trace": "train:" + "9" * 5000}),
+    "an option of 5,000 digits": entry_text({**STEP, "trace": f"a={'9' * 5000} train:1"}),
+    "a deep option": entry_text({**STEP, "trace": f"a={'[' * 9999}{']' * 9999} train:1"}),
+    "NUL": "\0",
+    "NUL in a text": entry_text(STEP).replace("StepLR", "Step\\u0000LR"),
+    "NUL in a reason": entry_text(STEP).replace("decays", "de\\u0000cays"),
+    "an unknown operator": entry_text({**STEP, "torch": "===foo"}),
+    "a version that is no version": entry_text({**STEP, "torch": ">=x"}),
+    "no end": '[[failure]]\nsubject = """',
+    "a heading in a text": f'{entry_text(STEP)}\n[[failure]]\nreason = """\n[[failure]]\n"""',
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_ledger_is_one_sentence(tmp_path, what):
+    path = tmp_path / "hostile.toml"
+    path.write_text(HOSTILE[what], "utf-8")
+    assert_refused(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"# \xed\xa0\x80", b"\x80" * 9000])
+def test_a_ledger_that_is_not_utf_8_is_one_sentence(tmp_path, content):
+    (tmp_path / "hostile.toml").write_bytes(content)
+    assert_refused(tmp_path / "hostile.toml")
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path):
+    assert_refused(tmp_path)  # a folder
+    assert_refused(tmp_path / "no\0file")
+    assert_refused(tmp_path / ("long" * 100))
+    (tmp_path / "huge.toml").write_bytes(b"#" * (MAX_BYTES + 1))
+    assert_refused(tmp_path / "huge.toml")
+
+
+def assert_refused(path):
+    with pytest.raises(LedgerError) as error:
+        read(path)
+    message = str(error.value)
+    assert message.startswith((str(path), f"cannot read the ledger {str(path)!r}: "))
+    assert message.isprintable()
+    assert len(message) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "StepLR", "--ledger"), ("ledger", "verify", "--ledger"),
+     ("ledger", "update", "result.json", "--ledger"),
+     ("ledger", "ranges", "result.json", "--ledger")],
+)  # fmt: skip
+def test_every_command_refuses_a_hostile_ledger(tmp_path, harness_command, arguments):
+    (tmp_path / "hostile.toml").write_text(DEEP)
+    (tmp_path / "result.json").write_text(dump_results(rows("2.13.0")))
+    arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in arguments]
+    done = harness_command(*arguments, tmp_path / "hostile.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------- overlaps
+
+
+def apart(count):
+    """Ranges that do not overlap, of one release each."""
+    return [{"torch": f">=2.{n},<2.{n + 1}"} for n in range(count)]
+
+
+def compared(ledger, monkeypatch, entries):
+    """How many pairs of ranges are compared when these are read."""
+    calls = []
+    monkeypatch.setattr(ledger_module, "overlap", lambda *both: calls.append(both) or "")
+    contains = SpecifierSet.contains
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return contains(*arguments, **options)
+
+    monkeypatch.setattr(SpecifierSet, "contains", counted)
+    read(ledger(*entries))
+    monkeypatch.undo()
+    return len(calls)
+
+
+def test_checking_overlaps_grows_with_the_entries_and_not_with_their_square(ledger, monkeypatch):
+    small, large = (compared(ledger, monkeypatch, apart(count)) for count in (100, 400))
+    assert 0 < large <= 4.2 * small
+    assert large < 400 * 20
+
+
+def test_the_last_two_of_many_are_found_to_overlap(ledger):
+    with pytest.raises(LedgerError, match=r"torch 2\.299 is in '<2\.300,>=2\.299' and in"):
+        read(ledger(*apart(300), {"torch": ">=2.299,<2.300"}))
+
+
+ENTRY = Entry(
+    "StepLR", LAST_EPOCH, SpecifierSet(), Trace.parse("train:1"), "lr", "bug", "a/b#1", "", ""
+)
+
+
+def two_overlap(ranges):
+    """Whether entries with these ranges are refused."""
+    try:
+        refuse_overlaps([replace(ENTRY, torch=versions) for versions in ranges])
+    except LedgerError:
+        return True
+    return False
+
+
+@given(st.lists(SPECIFIERS, max_size=4))
+def test_overlaps_are_found_as_if_every_two_ranges_were_compared(texts):
+    ranges = [SpecifierSet(text) for text in texts]
+    pairs = itertools.combinations(ranges, 2)
+    assert two_overlap(ranges) == any(overlap(one, other) for one, other in pairs)
+
+
+ODD = [
+    "2.0rc2",
+    "2.0rc1.dev4",
+    "2.0.post2",
+    "2.0.post1.dev1",
+    "1.9.post1",
+    "2.0rc1",
+    "2.0.post1",
+    "2.0.dev3",
+    "2.0",
+    "2.0.1",
+    "2",
+    "1!1.0",
+    "2.0+cpu",
+    "2.0rc1.post2",
+]
+
+
+@given(
+    st.sampled_from(ODD),
+    st.sampled_from(
+        [
+            "==2.*",
+            "==2.0.*",
+            "~=2.0",
+            ">2.0",
+            "<2.0.1",
+            ">2.0rc1",
+            "<=2.0.post1",
+            ">2.0.post0",
+            "!=2.0",
+            "<2.0.post1",
+            "<2.0rc1",
+            ">2.0rc1.dev1",
+            ">=2.0.dev0",
+            "<=2.0",
+        ]
+    ),
+)
+def test_overlaps_with_pre_and_post_releases_are_found(version, text):
+    one, other = SpecifierSet(f"=={version}"), SpecifierSet(text)
+    assert two_overlap([one, other]) == other.contains(version, prereleases=True)
+
+
+# --------------------------------------------------------------- update, then verify
+
+OWN = """
+from torch.optim.lr_scheduler import StepLR
+from harness import resume_check, Subject
+
+class Fast(StepLR):
+    def __init__(self, optimizer, last_epoch=-1):
+        super().__init__(optimizer, 3, 0.5, last_epoch)
+
+SUBJECTS = [Subject("o'fast", Fast), Subject("StepLR", Fast)]
+
+@resume_check(needs=("last_epoch",))
+def by_hand(new_optimizer, build, checkpoint):
+    \"\"\"Resumed by last_epoch.\"\"\"
+    optimizer = new_optimizer()
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer, build(optimizer, last_epoch=checkpoint["epoch"] - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "own_fast:Fast",
+        "own_fast.py:Fast",
+        "own_fast.Fast",
+        "sub/own_fast_2.py:Fast",
+        "own_fast:SUBJECTS",
+        "StepLR",
+    ],
+)
+def test_verify_passes_for_what_update_has_written(tmp_path, command, name):
+    (tmp_path / "sub").mkdir()
+    for path in ("own_fast.py", "sub/own_fast_2.py"):
+        (tmp_path / path).write_text(OWN)
+    checks = ("--check", LAST_EPOCH, "--check", "own_fast:by_hand", "--max-examples", 0)
+    status, _, errors = command("check", name, *checks, "--json", "result.json")
+    assert (status, errors) == (1, errors)
+    status, text, _ = command("ledger", "update", "result.json", "--ledger", "new.toml", "--write")
+    assert (status, text) == (0, "wrote new.toml\n")
+    count = 4 if name.endswith("SUBJECTS") else 2
+    status, text, _ = command("ledger", "verify", "--ledger", "new.toml")
+    assert status == 0
+    assert f"{count} of {count} entries for this version are true" in text
+    command("check", name, *checks, "--json", "again.json")
+    status, text, _ = command("ledger", "update", "again.json", "--ledger", "new.toml", "--write")
+    assert (status, text) == (0, "new.toml already agrees with these results\n")
+
+
+def test_update_never_writes_to_an_installed_package(tmp_path):
+    [shipped] = shipped_ledgers()
+    before = shipped.path.read_bytes()
+    results = files_of(tmp_path, rows("2.4.1"))
+    with pytest.raises(click.UsageError, match="--write needs --ledger FILE"):
+        run("ledger", "update", *results, "--write")
+    status, printed = run("ledger", "update", *results)
+    assert status == 0
+    assert printed.startswith("# The known failures of PyTorch's schedulers")
+    assert printed != before.decode()
+    assert shipped.path.read_bytes() == before
+
+
+def test_several_installed_ledgers_are_not_updated_at_once(tmp_path, installed_package):
+    files = {"__init__.py": "", "known.toml": ""}
+    installed_package("ships_two", {"ledgers": {"two": "ships_two:known.toml"}}, **files)
+    with pytest.raises(click.UsageError, match="several packages ship a ledger: copy one"):
+        run("ledger", "update", *files_of(tmp_path, rows("2.4.1")))
+
+
+def test_comments_stay_where_entries_are_deleted(ledger):
+    since = {"torch": ">=1.13.1"}
+    path = ledger(since, {**since, "check": "resume_from_file"}, text="# the end\n")
+    text = path.read_text().replace("\n[[", "\n# before\n\n[[")
+    path.write_text(text)
+    both = rows("1.13.1")
+    both = replace(both, results=both.results + rows("1.13.1", check="resume_from_file").results)
+    assert updated(text, read(path).entries, [both]) == (
+        "# mine\n# before\n\n# before\n\n# the end\n"
+    )
+    assert updated(text, read(path).entries, [rows("1.13.1")]).startswith(
+        '# mine\n# before\n\n# before\n\n[[failure]]\nsubject = "StepLR"\ncheck = "resume_from_f'
+    )

@@ -1,0 +1,250 @@
+import time
+
+import faulty
+import pytest
+import torch
+from drawn_traces import traces
+from hypothesis import given, settings
+
+from harness import (
+    CheckError,
+    Subject,
+    SubjectError,
+    Trace,
+    TraceError,
+    resume_check,
+    state_check,
+)
+from harness.checks.registry import CHECKS, as_check
+from harness.core.errors import TimeLimit
+from harness.core.operations import branches, unpath
+from harness.engine.one_run import Runner
+from harness.engine.runs import run_trace
+
+PLAIN = "resume_optimizer_then_scheduler"
+
+BY_NAME = {check.name: check for check in CHECKS}
+
+
+def run(subject, check, trace, **options):
+    runner = Runner(subject.bind({}), **options)
+    return run_trace(runner, as_check(check), Trace.parse(trace)), runner.tally
+
+
+@given(traces())
+def test_the_path_to_the_present_has_no_gaps(trace):
+    """Walks a trace with a plain list of steps per slot, the way one would by hand."""
+    steps, slots, at = [], {}, []
+    for operation in trace.operations:
+        if operation.kind == "save":
+            slots[operation.slot] = list(steps)
+        elif operation.kind in ("resume", "load"):
+            steps = list(slots[operation.slot])
+        else:
+            steps += [operation.kind[0]] * operation.count
+        at.append("".join(steps))
+    whole = branches(trace.operations)
+    assert [path[: len(now)] for path, now in zip(whole, at, strict=True)] == at
+    assert whole[-1] == at[-1]
+
+
+@given(traces().filter(lambda trace: trace.resumes == 0 and trace.steps < 300))
+@settings(max_examples=25)
+def test_a_trace_without_resumes_equals_its_uninterrupted_run(trace):
+    check = BY_NAME["saving_changes_nothing"]
+    outcome = run_trace(Runner(faulty.COUNTER.bind({})), check, Trace(trace.operations))
+    assert outcome.broken is None
+    assert outcome.ended == ""
+
+
+def test_the_uninterrupted_run_is_what_a_bare_loop_does():
+    reference = Runner(faulty.COUNTER.bind({})).reference("toos")
+    optimizer = faulty.COUNTER.optimizer()
+    scheduler = faulty.Counter(optimizer)
+    seen = [[group["lr"] for group in optimizer.param_groups]]
+    for index, letter in zip((0, 1, 2, None), "toos", strict=True):
+        if letter != "s":
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = torch.full_like(
+                        parameter, torch.tensor(float(index)).double().cos()
+                    )
+            optimizer.step()
+        if letter != "o":
+            scheduler.step()
+        seen.append([group["lr"] for group in optimizer.param_groups])
+    assert [row["lr"] for row in reference.observations] == seen
+    weights = [p.tolist() for group in optimizer.param_groups for p in group["params"]]
+    assert reference.observations[-1]["weights"] == weights
+    assert reference.epochs == 2
+
+
+def test_references_are_reused_where_one_begins_with_another():
+    runner = Runner(faulty.COUNTER.bind({}))
+    long = runner.reference("tttttt")
+    assert runner.reference("ttt") is long
+    assert runner.reference("tto") is not long
+
+
+SHOWS = [
+    ("Forgets", PLAIN, "train:4 save:a resume:a train:3", (3, 1)),
+    ("Forgets", "roll_back_in_place", "train:2 save:a train:3 load:a train:3", (4, 1)),
+    ("RaisesOnLoad", PLAIN, "train:5 save:a resume:a", (2, 0)),
+    ("ExitsOnLoad", PLAIN, "save:a resume:a", (1, 0)),
+    ("SavingSteps", "saving_changes_nothing", "train:1 save:a train:2", (2, 1)),
+    ("SavingSteps", "resume_at_every_save", "save:a train:2 save:a train:3", None),
+    ("Drains", "loading_leaves_its_argument_alone", "train:1 save:a", (1, 0)),
+    ("Drains", "resume_twice_from_one_dict", "save:a resume:a train:2 resume:a", (3, 0)),
+    ("Aliases", "saved_state_is_a_snapshot", "train:1 save:a train:2", (2, 1)),
+    ("StaleReport", "last_lr_is_the_groups_lr", "train:4", (0, 3)),
+    ("SecondGroup", "resume_by_deepcopy", "train:1 save:a resume:a train:4", None),
+    ("SecondGroup", "resume_scheduler_then_optimizer", "save:a resume:a train:1", (2, 1)),
+    (
+        "NotOneToOne",
+        PLAIN,
+        "optimizer:3 save:a resume:a train:1",
+        (3, 1),
+    ),
+    ("NotOneToOne", PLAIN, "train:3 save:a resume:a train:4", None),
+]
+
+
+@pytest.mark.parametrize(("fault", "check", "trace", "where"), SHOWS)
+def test_a_break_is_found_where_it_shows(fault, check, trace, where):
+    outcome, _ = run(Subject(fault, getattr(faulty, fault)), check, trace)
+    broken = outcome.broken
+    assert where == (None if broken is None else (broken.operation, broken.step))
+
+
+def test_a_break_says_what_differs():
+    broken = run(
+        Subject("Forgets", faulty.Forgets), "roll_back_in_place", "train:3 save:a load:a train:1"
+    )
+    assert broken[0].broken is None  # a live scheduler need not load what it has
+    broken, _ = run(
+        Subject("Forgets", faulty.Forgets),
+        PLAIN,
+        "train:3 save:a resume:a train:1",
+    )
+    assert broken.broken.expected == {"lr": [0.05, 0.005]}
+    assert broken.broken.actual == {"lr": [0.1, 0.01]}
+
+
+def test_an_exception_of_the_subject_is_shown():
+    broken = run(
+        Subject("x", faulty.RaisesOnLoad),
+        PLAIN,
+        "train:5 save:a resume:a",
+    )[0].broken
+    assert broken.actual == {"raises": "RuntimeError: lost the plot"}
+    assert broken.expected == {"lr": [0.05, 0.005]}
+
+
+def test_what_was_tried_is_counted():
+    _, tally = run(
+        faulty.COUNTER, "resume_by_pickle", "train:3 save:a resume:a optimizer:2 resume:a"
+    )
+    assert (tally.traces, tally.steps, tally.resumes, tally.comparisons) == (1, 5, 2, 0)
+    _, tally = run(faulty.COUNTER, "saved_state_is_a_snapshot", "train:3 save:a train:2")
+    assert (tally.steps, tally.resumes, tally.comparisons) == (5, 0, 3)
+
+
+def test_every_group_and_the_weights_are_compared():
+    @resume_check
+    def loses_momentum(new_optimizer, build, checkpoint):
+        """Restores the scheduler and the weights, and not the optimizer's momentum."""
+        optimizer = new_optimizer()
+        scheduler = build(optimizer)
+        scheduler.load_state_dict(checkpoint["scheduler"])
+        return optimizer, scheduler
+
+    trace = "train:2 save:a resume:a train:1"
+    broken = run(faulty.COUNTER, loses_momentum, trace)[0].broken
+    assert set(broken.actual) == {"weights"}
+    assert (broken.operation, broken.step) == (3, 1)
+    assert run(faulty.COUNTER, loses_momentum, trace, weights=False)[0].broken is None
+
+
+def test_each_resume_gets_its_own_copy_of_the_checkpoint():
+    drains = Subject("Drains", faulty.Drains)
+    assert run(drains, PLAIN, "save:a resume:a resume:a")[0].broken is None
+
+
+def test_the_end_of_the_uninterrupted_run_is_no_break():
+    subject = Subject(
+        "OneCycleLR", torch.optim.lr_scheduler.OneCycleLR, options={"max_lr": 0.1, "total_steps": 5}
+    )
+    outcome, _ = run(subject, "resume_by_pickle", "train:4 save:a resume:a train:9")
+    assert outcome.broken is None
+    assert "ValueError" in outcome.ended
+
+
+@pytest.mark.parametrize(
+    ("check", "trace", "message"),
+    [
+        ("resume_by_last_epoch", "save:a resume:a", "goes back to epoch 0"),
+        ("resume_by_last_epoch", "optimizer:3 save:a resume:a", "goes back to epoch 0"),
+        ("roll_back_in_place", "save:a resume:a", "but by load:a"),
+        ("resume_from_file", "save:a load:a", "but by resume:a"),
+        ("resume_at_every_save", "save:a resume:a", "but at every save"),
+        ("last_lr_is_the_groups_lr", "save:a resume:a", "but after every step"),
+        ("resume_from_file", "save:a resume:a@resume_by_pickle", "only resumes_mixed mixes"),
+        ("resumes_mixed", "save:a resume:a", "resume:a@CHECK"),
+        ("resumes_mixed", "save:a resume:a@resumes_mixed", "resumes_mixed is not done by"),
+        ("resumes_mixed", "save:a load:a@resume_by_pickle", "but by resume:a"),
+    ],
+)
+def test_a_trace_that_a_check_cannot_run_is_refused(check, trace, message):
+    with pytest.raises(TraceError, match=message):
+        run(faulty.COUNTER, check, trace)
+
+
+def test_an_unknown_check_in_a_mixed_trace_is_refused():
+    with pytest.raises(CheckError, match="did you mean resume_by_pickle"):
+        run(faulty.COUNTER, "resumes_mixed", "save:a resume:a@resume_by_pickel")
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        (Subject("x", faulty.raises), "build raised ValueError: no such luck"),
+        (Subject("x", faulty.returns_none), "build must return a scheduler"),
+        (Subject("x", faulty.Counter, optimizer=dict), "must return a torch optimizer"),
+        (
+            Subject("x", faulty.Counter, optimizer=lambda: 1 / 0),
+            "optimizer raised ZeroDivisionError",
+        ),
+    ],
+)
+def test_a_subject_that_cannot_be_built_is_refused(subject, message):
+    with pytest.raises(SubjectError, match=message):
+        run(subject, "resume_from_file", "save:a resume:a")
+
+
+@resume_check
+def returns_one(new_optimizer):
+    """Returns no pair."""
+    return new_optimizer()
+
+
+@state_check(at="save")
+def returns_three():
+    """Returns no pair either."""
+    return 1, 2, 3
+
+
+@pytest.mark.parametrize(
+    ("check", "trace"), [(returns_one, "save:a resume:a"), (returns_three, "save:a")]
+)
+def test_a_check_that_returns_no_pair_is_refused(check, trace):
+    with pytest.raises(CheckError, match="must return"):
+        run(faulty.COUNTER, check, trace)
+
+
+def test_a_run_stops_at_the_deadline():
+    with pytest.raises(TimeLimit):
+        run(faulty.COUNTER, "resume_from_file", "save:a resume:a", deadline=time.monotonic() - 1)
+
+
+def test_paths_are_traces_too():
+    assert str(Trace(tuple(unpath("ttoss")))) == "train:2 optimizer:1 scheduler:2"

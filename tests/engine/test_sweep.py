@@ -1,0 +1,54 @@
+import pytest
+
+from harness import Trace
+from harness.checks.registry import as_check, select_checks
+from harness.core.operations import epochs, walk
+from harness.engine.search import sweep, sweep_pairs
+
+
+def saved_at(check, length):
+    """The epochs at which the traces of a sweep save first."""
+    return [
+        next(epochs(path) for operation, path, _ in walk(operations) if operation.kind == "save")
+        for operations in sweep(as_check(check), length)
+    ]
+
+
+@pytest.mark.parametrize(
+    "check", ["resume_from_file", "roll_back_in_place", "state_loads_with_weights_only"]
+)
+def test_every_epoch_is_a_save_point_the_first_and_the_last_too(check):
+    assert set(range(8)) == set(saved_at(check, 7))
+
+
+def test_what_has_nothing_to_resume_at_0_begins_at_1():
+    assert set(range(1, 8)) == set(saved_at("resume_by_last_epoch", 7))
+
+
+def test_a_resumed_run_is_resumed_again_and_the_first_save_gone_back_to():
+    traces = [str(Trace(operations)) for operations in sweep(as_check("resume_from_file"), 5)]
+    assert traces[2] == ("train:2 save:a resume:a save:b resume:b train:3 resume:a train:3")
+
+
+def test_a_check_at_every_save_is_done_in_chains_too():
+    traces = [str(Trace(operations)) for operations in sweep(as_check("resume_at_every_save"), 6)]
+    assert traces[-4:] == [
+        " ".join(["train:1 save:a"] * 6),
+        " ".join(["train:2 save:a"] * 3),
+        " ".join(["train:3 save:a"] * 2),
+        "train:5 save:a",
+    ]
+
+
+def test_every_way_follows_every_other():
+    ways = [as_check(name) for name in ("resume_from_file", "roll_back_in_place")]
+    pairs = {
+        tuple(op.check for op in operations if op.check) for operations in sweep_pairs(ways, 12)
+    }
+    assert pairs == {(a.name, b.name) for a in ways for b in ways}
+
+
+def test_every_default_check_has_something_to_sweep():
+    for check in select_checks():
+        if check.name != "resumes_mixed":
+            assert all(Trace(operations).steps for operations in list(sweep(check, 3))[:1])
