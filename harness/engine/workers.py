@@ -236,7 +236,7 @@ def _main(
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C does not reach it; its children can be killed with it
     _die_with(parent)
-    faulthandler.dump_traceback_later(2 * patience + 60, exit=True)
+    faulthandler.dump_traceback_later(2 * patience + 60, exit=True, file=2)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)

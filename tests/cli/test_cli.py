@@ -18,7 +18,7 @@ from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
 
 import harness
-from harness import CHECKS, Budget, check_subject
+from harness import CHECKS, Budget, check_subject, resume_check
 from harness.checks.registry import HERE, select_checks
 from harness.cli import main as cli
 from harness.cli.show import show_results
@@ -230,12 +230,19 @@ def test_a_subject_of_a_users_module(command, tmp_path, run_script):
     assert (status, printed.startswith("holds on torch ")) == (0, True)
 
 
+@resume_check
+def resume_from_the_start(new_optimizer, build):
+    """Start again."""
+    optimizer = new_optimizer()
+    return optimizer, build(optimizer)
+
+
 def test_a_check_of_a_users_module(command):
     status, printed, _ = command(
-        "check", "ExponentialLR", "--check", "test_script:resume_from_the_start"
+        "check", "ExponentialLR", "--check", "test_cli:resume_from_the_start"
     )
     assert status == 1
-    assert "replay ExponentialLR test_script:resume_from_the_start" in printed
+    assert "replay ExponentialLR test_cli:resume_from_the_start" in printed
 
 
 def test_list_shows_every_subject_and_check(command):

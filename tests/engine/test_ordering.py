@@ -28,7 +28,7 @@ from harness.subjects.lookup import as_subject
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
-ONE, TWO, STEP = "test_profiles:one", "test_profiles:two", "StepLR"
+ONE, TWO, STEP = "test_ordering:one", "test_ordering:two", "StepLR"
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing")
 

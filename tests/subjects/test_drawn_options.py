@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
 from harness.checks.registry import as_check, select_checks
 from harness.engine.one_run import Runner
-from harness.engine.option_sets import find_option_sets, uninterrupted_rates
+from harness.engine.option_sets import find_option_sets
+from harness.engine.session import SubjectSession
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
 
@@ -176,7 +177,7 @@ def refuses_five(optimizer, last_epoch=-1, *, number):
 def test_plain_runs_are_those_of_the_sets_that_are_not_refused():
     drawn = st.fixed_dictionaries({"number": st.integers(4, 6)})
     subject = Subject("x", refuses_five, options={"number": 4}, drawn=drawn)
-    rates = uninterrupted_rates(subject, 0)
+    rates = SubjectSession(subject).rates()
     assert set(rates) == {"number=4 train:12", "number=6 train:12"}
     assert [len(seen) for seen in rates.values()] == [13, 13]
-    assert uninterrupted_rates(Subject("x", refuses_five, options={"number": 5}), 0) == {}
+    assert SubjectSession(Subject("x", refuses_five, options={"number": 5})).rates() == {}
