@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from harness.cli.options import (
     options_of,
 )
 from harness.cli.progress import progress
-from harness.core.errors import TraceError
+from harness.core.errors import HarnessError, TraceError
 
 if TYPE_CHECKING:
     from harness.core.result import Budget
@@ -210,7 +211,22 @@ def check(
         checked = _explored(checker, pairs, budget, time_budget)
     else:
         checked = gate(checker, pairs, budget, time_budget)
-    results, complete = _run(pairs, checked, explores=profile == "explore")
+    part = "/".join(map(str, shard))
+    not_checked = {missed.what: missed.why for missed in plan.missed}
+
+    def write_json(results: Mapping[int, Checked], *, complete: bool) -> None:
+        if json_file is None:
+            return
+        from harness.report.result_file import dump_results, results_of_run
+
+        ordered = [results[index].result for index in sorted(results)]
+        file = results_of_run(
+            ordered, budget, complete=complete, planned=len(pairs), runs=checker.rates, shard=part
+        )
+        write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
+
+    results, stopped = _run(pairs, checked, write_json, explores=profile == "explore")
+    complete = len(results) == len(pairs) and (profile == "explore" or not stopped)
     last = [results[index].result for index in sorted(results)]
     made = {
         (one.result.subject, one.result.check): one.script
@@ -218,14 +234,8 @@ def check(
         if one.script is not None
     }
     outputs = Outputs()
-    not_checked = {missed.what: missed.why for missed in plan.missed}
-    part = "/".join(map(str, shard))
-    if json_file is not None:
-        from harness.report.result_file import dump_results, results_of_run
-
-        with outputs.one():
-            file = results_of_run(last, budget, complete=complete, runs=checker.rates, shard=part)
-            write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
+    with outputs.one():
+        write_json(results, complete=complete)
     if html_file is not None:
         from harness.report.html import run_page
 
@@ -237,12 +247,14 @@ def check(
         write_summary(ci, last, complete=complete)
     with outputs.printed():
         show_missed(plan.missed, plan.notes)
-        show_results(last, files=files, ledger=not no_ledger)
+        show_results(last, files=files, ledger=not no_ledger, planned=len(pairs))
         annotate(ci, last, not_checked=not_checked)
     status = status_of(last)
     if plan.missed:
         status = status or FAILED
-    return outputs.status(status) if complete else INTERRUPTED
+    if stopped and not complete:
+        return INTERRUPTED
+    return outputs.status(status if complete else status or FAILED)
 
 
 def _explored(
@@ -260,13 +272,22 @@ def _explored(
 
 
 def _run(
-    pairs: Sequence[Pair], checked: Iterator[Checked], *, explores: bool
+    pairs: Sequence[Pair],
+    checked: Iterator[Checked],
+    write: Callable[..., None],
+    *,
+    explores: bool,
 ) -> tuple[dict[int, Checked], bool]:
-    """The last result of each pair, by its index, and whether the run reached its end."""
+    """The last result of each pair, by its index, and whether the run was stopped.
+
+    Now and then `write` is called with the results so far, so that they survive if this process is
+    killed; it may take a tenth of the time.
+    """
     from harness.report.text import tried_text
 
     results: dict[int, Checked] = {}
     left = collections.Counter(subject.name for subject, _ in pairs)
+    written, took = 0.0, 0.0
     try:
         with progress(len(pairs)) as show:
             for one in checked:
@@ -279,12 +300,18 @@ def _run(
                     of_it = [each for each in everything if each.subject == result.subject]
                     line = f"{result.subject}: {tried_text(of_it)}"
                 show([each.result for each in results.values()], result, line)
+                if time.monotonic() > written + 10 * took:
+                    before = time.monotonic()
+                    with contextlib.suppress(HarnessError):  # the last write reports it
+                        write(results, complete=False)
+                    written = time.monotonic()
+                    took = written - before
     except KeyboardInterrupt:
         heard()
         if not explores:
             click.echo("interrupted: here are the results so far", err=True)
-        return results, explores
-    return results, True
+        return results, True
+    return results, False
 
 
 def _check_lines() -> list[str]:

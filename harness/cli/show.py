@@ -31,6 +31,7 @@ def show_results(
     *,
     files: Mapping[int, Sequence[str]] = MappingProxyType({}),
     ledger: bool = False,
+    planned: int = 0,
 ) -> None:
     """Print the whole report.
 
@@ -72,7 +73,7 @@ def show_results(
         say()
         say(report.legend(results))
         say()
-    say(report.summary(results))
+    say(report.summary(results, planned))
 
 
 def status_of(results: Sequence[Result]) -> int:

@@ -52,10 +52,10 @@ CONTAINERS: tuple[Any, ...] = (list, tuple, dict)
 class ResultFile:
     """The results of one run.
 
-    `shard` is ``2/5`` for every fifth pair, starting with the second. `complete` is false if the
-    run was stopped. `runs` holds the uninterrupted runs by subject and trace: the LR of every
-    param group at the start and after each epoch. `not_checked` maps schedulers that could not be
-    built to the reason.
+    `shard` is ``2/5`` for every fifth pair, starting with the second. `complete` is false while
+    the run goes on, and if it was stopped before all its `planned` pairs had a result. `runs`
+    holds the uninterrupted runs by subject and trace: the LR of every param group at the start
+    and after each epoch. `not_checked` maps schedulers that could not be built to the reason.
     """
 
     schema: int
@@ -68,6 +68,7 @@ class ResultFile:
     results: tuple[Result, ...]
     runs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     not_checked: dict[str, str] = field(default_factory=dict)
+    planned: int = 0
 
 
 def results_of_run(
@@ -75,6 +76,7 @@ def results_of_run(
     budget: Budget,
     *,
     complete: bool,
+    planned: int = 0,
     runs: Mapping[str, dict[str, list[Any]]] = MappingProxyType({}),
     shard: str = "1/1",
 ) -> ResultFile:
@@ -82,7 +84,7 @@ def results_of_run(
     version = results[0].torch if results else ""
     return ResultFile(
         SCHEMA, version, platform.python_version(), budget.seed, budget.max_examples, complete,
-        shard, tuple(results), dict(runs),
+        shard, tuple(results), dict(runs), planned=planned or len(results),
     )  # fmt: skip
 
 
@@ -308,7 +310,8 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
     if len(pairs) < len(results):
         raise ResultsError("two of the files contain the same pair: give the shards of one run")
     runs = {name: run for file in ordered for name, run in file.runs.items()}
-    return replace(first, shard="1/1", results=results, runs=runs)
+    planned = sum(file.planned for file in ordered)
+    return replace(first, shard="1/1", results=results, runs=runs, planned=planned)
 
 
 def _shard(path: Path, file: ResultFile) -> tuple[int, int]:

@@ -298,8 +298,8 @@ def legend(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def summary(results: Sequence[Result]) -> str:
-    """The counts in one line."""
+def summary(results: Sequence[Result], planned: int = 0) -> str:
+    """The counts in one line; `planned` is the number of pairs that were to be checked."""
     counts = collections.Counter(result.verdict for result in results)
     subjects = len({result.subject for result in results})
     checks = len({result.check for result in results})
@@ -312,4 +312,6 @@ def summary(results: Sequence[Result]) -> str:
         result.why == Reason.OUT_OF_TIME and result.verdict != Verdict.UNKNOWN for result in results
     )
     without = f", {short} not searched (out of time)" if short else ""
+    if planned > len(results):
+        without += f", stopped after {len(results)} of {planned} pairs"
     return f"torch {version}: {tried}: {verdicts}{without} ({_totals(results)})"

@@ -168,7 +168,7 @@ def ended(folder, module, text):
     """How the check of a schedule ends that interrupts its own process."""
     (folder / module).write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "check", "ends:build", "--jobs", "0", "--time-limit", "1000"],
+        [sys.executable, "-m", "harness", "check", "ends:build", "--jobs=0", "--time-limit=1000"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [folder, *sys.path]))},
         capture_output=True, text=True, check=False, timeout=60, preexec_fn=heed_ctrl_c,
