@@ -6,19 +6,21 @@ import types
 import warnings
 from unittest import mock
 
+from harness.core.training_loop import new_sgd
+
 
 def run_in_process(text):
     """The status and the output of a script, without a new process."""
+    new_sgd()  # imports the rest of torch, which registers functions with atexit
     printed = []
     module = types.ModuleType("a_script")
     module.print = lambda *words: printed.append(" ".join(map(str, words)))
-    with (
-        mock.patch.dict(sys.modules, a_script=module),  # where pickle looks for its classes
-        mock.patch("atexit.register"),
-        warnings.catch_warnings(),
-    ):
+    sys.modules["a_script"] = module  # where pickle looks for its classes
+    with mock.patch("atexit.register"), warnings.catch_warnings():
         try:
             exec(compile(text, "a_script.py", "exec"), vars(module))
         except (Exception, SystemExit):
             traceback.print_exc()
+        finally:
+            del sys.modules["a_script"]
     return getattr(module, "exit_status", 125), printed
