@@ -124,6 +124,7 @@ files = st.builds(
     results=st.lists(results, max_size=2).map(tuple),
     runs=st.dictionaries(st.text(), st.dictionaries(st.text(), rates, max_size=2), max_size=2),
     not_checked=st.dictionaries(st.text(), st.text(), max_size=2),
+    planned=counts,
 )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def test_the_strategies_leave_no_field_out():
     ]  # fmt: skip
     assert {field.name for field in fields(ResultFile)} == {
         "schema", "torch", "python", "seed", "max_examples", "complete", "shard", "results", "runs",
-        "not_checked",
+        "not_checked", "planned",
     }  # fmt: skip
 
 
