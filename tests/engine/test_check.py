@@ -47,7 +47,7 @@ def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
     opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
-        found = verdicts(subject, seed=seed, max_examples=60)
+        found = verdicts(subject, seed=seed, max_examples=25)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
         assert all(r.weights for r in found.values())
         assert {r.check for r in found.values() if r.verdict == "BROKEN"} <= opt_in
