@@ -13,6 +13,7 @@ from harness import CheckError, Subject, check_scheduler, check_subject, replay,
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.check import resume_check
 from harness.core.trace import Trace
+from harness.core.verdict import Reason
 from harness.engine.other_process import Worker, segments, worker_of
 from harness.engine.search import sweep
 from lr_schedules.controls import Halving
@@ -127,7 +128,7 @@ def test_a_scheduler_that_hangs_there_ends_with_the_time_limit():
     from harness import Budget
 
     [result] = check_subject(Subject("x", HangsWhenLoaded), [THERE], Budget(time_limit=1.0))
-    assert (result.verdict, "time limit" in result.reason) == ("UNKNOWN", True)
+    assert (result.verdict, result.why) == ("UNKNOWN", Reason.TIME_LIMIT)
     assert replay(Subject("x", Halving), THERE, "train:1 save:a resume:a").verdict == "HOLDS"
 
 

@@ -103,7 +103,7 @@ def test_a_trace_of_a_record_must_be_minimal_and_run(run):
 
 
 def test_what_holds_no_faults_is_refused():
-    with pytest.raises(SubjectError, match=r"sequence of harness\.engine\.planted_faults\.Fault"):
+    with pytest.raises(SubjectError, match="sequence of"):
         find_faults("few_faults:NO_FAULTS")
 
 
