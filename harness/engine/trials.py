@@ -106,6 +106,10 @@ class Limit:
                 f"the time limit of {self.seconds:g} s ran out{self.so_far()}", Reason.TIME_LIMIT
             ) from None
 
+    def begin(self, trace: Trace) -> None:
+        """Note that `trace` is run from now on."""
+        self.current = trace
+
     def so_far(self) -> str:
         """The trace that is being run, for a message."""
         return f" in the trace {self.current}" if self.current is not None else ""
@@ -218,7 +222,7 @@ class Trials:
 
         With `count` the tally then counts only the second run.
         """
-        self.limit.current = trace
+        self.limit.begin(trace)
         bound = self.bound(trace)
         outcomes = []
         for _ in range(2):
@@ -238,7 +242,7 @@ class Trials:
         as the `known` counterexample. If the optimizer is drawn, or the check is not searched, it
         does not if a scheduler that does nothing breaks in the same way.
         """
-        self.limit.current = trace
+        self.limit.begin(trace)
         bound = self.bound(trace)
         try:
             outcome = self.run(trace)

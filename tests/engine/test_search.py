@@ -38,7 +38,7 @@ def smaller(trace):
                 continue
             found.append([*operations[:i], one, *operations[i + 2 :]])
     for candidate in found:
-        # Without its save, or empty, it is no trace.
+        # Without its save, or empty, it is not a valid trace.
         with contextlib.suppress(TraceError):
             yield Trace(tuple(candidate), trace.options)
 

@@ -56,7 +56,7 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     "check", [check.name for check in CHECKS if check.name != "resume_from_another_process"]
 )
 def test_without_any_check_some_fault_is_missed(check):
-    """Of the default checks, among themselves; an opt-in one is asked for beside them all."""
+    """A default check is compared with the other default checks, an opt-in check with all."""
     if check == "resume_from_legacy_file" and "SavesEightBits" not in BY_NAME:
         pytest.skip("this torch has no float8")
     others = (DEFAULT if check in DEFAULT else set(HELD_BY)) - {check}
