@@ -173,9 +173,9 @@ resume_from_json = DOCUMENTED.variant(
 )  # fmt: skip
 
 
-# From epoch 1 on: if an optimizer has no state yet, get_state_dict makes one by a step with LR 0,
-# which puts the weight decay into the momentum of the saved run. For the same reason not after
-# a group was added, because it may have no state yet.
+# If an optimizer has no state yet, get_state_dict makes one by a step with LR 0, which puts the
+# weight decay into the momentum of the saved run. So this check resumes from epoch 1 on, and not
+# after a group was added, because that group may have no state yet.
 @resume_check(
     default=False, save=transports.save_distributed, needs=("distributed_checkpoint",),
     from_epoch=1, search=False, without=ADDS_GROUP,

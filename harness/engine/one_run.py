@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.checks.registry import routes
 from harness.core.check import Check
@@ -101,7 +101,7 @@ def run_along(
     return Run(role, seen, raises, name)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Slot:
     """What was saved to a slot, and the path of the run up to the save."""
 
@@ -428,7 +428,7 @@ class TraceRun:
         if not same(expected, seen):
             raise Stop(Outcome(Difference(self.operation, self.made, *differences(expected, seen))))
 
-    def _raised(self, error: BaseException, expected: Observation) -> None:
+    def _raised(self, error: BaseException, expected: Observation) -> NoReturn:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual = {"raises": describe(error)}
         raise Stop(Outcome(Difference(self.operation, self.made, expected, actual))) from error

@@ -156,20 +156,21 @@ def change_traces(
         yield Trace(tuple(operations), (("changed", changed), *bound.literals))
 
 
-def said_change(trace: Trace) -> tuple[str, str]:
+def change_text(trace: Trace) -> tuple[str, str]:
     """The names of the options that `trace` changes, and the names with their new values."""
     changed = dict(trace.options)["changed"]
     values = (f"{name}={format_value(value)}" for name, value in changed.items())
     return ",".join(changed), " ".join(values)
 
 
-def say(followed: Mapping[str, Mapping[str, str]]) -> str:
+def contracts_text(followed: Mapping[str, Mapping[str, str]]) -> str:
     """One line that says which contract each option follows.
 
     `followed` maps each option to the readings it follows, by the text of the change. An empty
     reading means that none is followed.
 
-    >>> say({"gamma": {"gamma=0.25": "saved"}, "mode": {"mode=1": "saved", "mode=2": "raises"}})
+    >>> mode = {"mode=1": "saved", "mode=2": "raises"}
+    >>> contracts_text({"gamma": {"gamma=0.25": "saved"}, "mode": mode})
     'the saved option wins: gamma, mode=1; it raises: mode=2'
     """
     names = {**DESCRIPTIONS, "": "none is followed"}

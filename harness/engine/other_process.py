@@ -273,9 +273,10 @@ class RunElsewhere(TraceRun):
         super()._save(slot)
         saved = self.slots[slot].saved
         try:
-            self.slots[slot].saved = {save: {"file": pack(saved[save])} for save in saved}
+            packed = {save: {"file": pack(saved[save])} for save in saved}
         except (Exception, SystemExit) as error:
             self._raised(error, self._expected())
+        self.slots[slot] = Slot(self.path, packed)
 
     def _go_back(self, slot: Slot, route: Check) -> None:
         self.path = slot.path

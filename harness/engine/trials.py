@@ -24,7 +24,7 @@ from harness.core.types import Scheduler, State
 from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
-from harness.engine.option_changes import said_change, say
+from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.other_process import prepare
 from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
@@ -206,19 +206,15 @@ class Trials:
     def note(self, *more: str) -> str:
         """What a verdict should mention: what was not compared or was left out."""
         if self.followed:
-            return say(self.followed)
-        notes = (
-            []
-            if self.weights
-            else ["the weights are not compared: the optimizer itself loses its state this way"]
-        )
-        if self.notes.elsewhere:
-            notes.append(self.notes.elsewhere)
-        if self.notes.apart:
-            notes.append(f"some traces are not compared: {self.notes.apart}")
-        if self.notes.refused:
-            notes.append(f"left out of some traces: {self.notes.refused}")
-        return "; ".join([*notes, *more])
+            return contracts_text(self.followed)
+        lost = "the weights are not compared: the optimizer itself loses its state this way"
+        notes = [
+            "" if self.weights else lost,
+            self.notes.elsewhere,
+            self.notes.apart and f"some traces are not compared: {self.notes.apart}",
+            self.notes.refused and f"left out of some traces: {self.notes.refused}",
+        ]
+        return "; ".join(filter(None, [*notes, *more]))
 
     # ---------------------------------------------------------------------------- one trace
 
@@ -308,7 +304,7 @@ class Trials:
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
         """Note which contract the changed options of `trace` followed."""
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
-            name, change = said_change(trace)
+            name, change = change_text(trace)
             self.followed.setdefault(name, {})[change] = outcome.reading
 
     # ------------------------------------------------------------------------ whose fault

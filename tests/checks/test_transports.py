@@ -1,6 +1,7 @@
 """The checks of what a state travels through, and of what has no form there."""
 
 import importlib
+import io
 import json
 import sys
 
@@ -13,8 +14,10 @@ from torch.optim.lr_scheduler import ExponentialLR, MultiStepLR
 from harness import Budget, Subject, Trace, check_subject, replay, write_script
 from harness.checks.registry import CHECKS, as_check
 from harness.checks.transports import raise_the_cause, save_distributed, save_json
+from harness.core.check import resume_check
 from harness.core.operations import optimizer_step
 from harness.core.training_loop import StateRefused, new_sgd
+from harness.core.verdict import Reason
 from harness.engine.option_sets import lacking
 from harness.engine.search import sweep
 from harness.engine.trials import do_nothing
@@ -64,6 +67,59 @@ def new_adamw_with_tensors():
     return torch.optim.AdamW(groups, lr=torch.tensor(0.5), weight_decay=0.1, amsgrad=True)
 
 
+# ---------------------------------------------------------------------------- save and load
+
+
+def save_bytes(optimizer, scheduler, epoch):
+    """Writes the states as bytes."""
+    states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    file = io.BytesIO()
+    torch.save(states, file)
+    return {"bytes": file.getvalue()}
+
+
+def load_bytes(checkpoint):
+    """Reads them again."""
+    return torch.load(io.BytesIO(checkpoint["bytes"]), weights_only=False)
+
+
+def cannot_load(checkpoint):
+    raise OSError("no disk")
+
+
+@pytest.mark.parametrize("elsewhere", ["", "resume", "save"])
+@pytest.mark.parametrize(
+    ("load", "raises"),
+    [(load_bytes, ""), (None, "KeyError: 'optimizer'"), (cannot_load, "OSError: no disk")],
+)
+def test_a_route_resumes_from_what_load_returns(elsewhere, load, raises):
+    own = as_check("resume_optimizer_then_scheduler").variant(
+        "own", "Read the bytes.", save=save_bytes, load=load, weights=False, elsewhere=elsewhere
+    )
+    result = replay(HALVING, own, "train:2 save:a resume:a train:1")
+    assert result.tally.resumes
+    if raises:  # with any scheduler
+        assert (result.verdict, result.why) == ("UNKNOWN", Reason.OPTIMIZER)
+        assert raises in result.reason
+    else:
+        assert (result.verdict, result.counterexample) == ("HOLDS", None)
+
+
+def test_a_decorated_function_takes_a_transport():
+    @resume_check(save=save_bytes, load=load_bytes, weights=False)
+    def resume_from_bytes(new_optimizer, build, checkpoint):
+        """Load both from bytes."""
+        optimizer = new_optimizer()
+        scheduler = build(optimizer)
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scheduler.load_state_dict(checkpoint["scheduler"])
+        return optimizer, scheduler
+
+    text = write_script(HALVING, resume_from_bytes, "train:2 save:a resume:a train:1")
+    assert run_in_process(text)[0] == 0
+    assert result_of(HALVING, resume_from_bytes, max_examples=0).verdict == "HOLDS"
+
+
 # ------------------------------------------------------------------------------------- verdicts
 
 
@@ -96,7 +152,7 @@ def test_an_optimizer_without_a_state_holds_or_is_said_to_be_the_optimizers_matt
     result = result_of(do_nothing(new_sgd_alone), DISTRIBUTED)
     assert result.verdict in ("HOLDS", "UNKNOWN")
     if result.verdict == "UNKNOWN":
-        assert "so the optimizer or the check is at fault: " in result.reason
+        assert result.why == Reason.OPTIMIZER
 
 
 @each_transport

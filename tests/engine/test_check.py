@@ -47,7 +47,7 @@ def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
     opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
-        found = verdicts(subject, seed=seed, max_examples=60)
+        found = verdicts(subject, seed=seed, max_examples=25)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
         assert all(r.weights for r in found.values())
         assert {r.check for r in found.values() if r.verdict == "BROKEN"} <= opt_in
@@ -124,7 +124,7 @@ def test_nothing_tried_is_no_hold(check):
 
     result = verdicts(faulty.COUNTER, [resume_much_later], max_examples=0)["resume_much_later"]
     assert result.verdict == "UNKNOWN"
-    assert "nothing was tried" in result.reason
+    assert result.why == Reason.NOTHING_TRIED
     assert verdicts(faulty.COUNTER, [check])[check].verdict == "HOLDS"
 
 
@@ -204,7 +204,7 @@ def test_a_build_that_only_passes_keywords_on_declines_too():
 def test_what_does_not_depend_on_the_steps_alone_is_unknown():
     found = verdicts(Subject("Random", faulty.Random))
     assert {result.verdict for result in found.values()} == {"UNKNOWN"}
-    assert "two uninterrupted runs differ" in found[PLAIN].reason
+    assert found[PLAIN].why == Reason.NOT_REPEATABLE
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_subject_that_cannot_run_is_unknown(subject, reason):
 def test_a_hang_is_unknown_in_time():
     found = verdicts(Subject("Hangs", faulty.Hangs), [PLAIN], time_limit=0.3)
     assert found[PLAIN].verdict == "UNKNOWN"
-    assert "time limit of 0.3 s" in found[PLAIN].reason
+    assert found[PLAIN].why == Reason.TIME_LIMIT
 
 
 def test_a_hang_after_a_resume_is_unknown_with_its_trace():
@@ -250,7 +250,7 @@ def test_without_signals_the_clock_is_read_between_operations():
     )
     thread.start()
     thread.join()
-    assert "time limit of 0.1 s" in found[0][PLAIN].reason
+    assert found[0][PLAIN].why == Reason.TIME_LIMIT
 
 
 def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
@@ -260,7 +260,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
     monkeypatch.setattr("harness.engine.search.sweep", fail)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
-    assert "error of the harness itself" in result.reason
+    assert result.why == Reason.HARNESS_ERROR
     assert "ZeroDivisionError: ours (fail, line" in result.reason
 
 
@@ -268,7 +268,8 @@ def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypat
     monkeypatch.setattr("harness.engine.option_sets.lacks", lambda *arguments: 1 / 0)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
-    assert "error of the harness itself, please report it: ZeroDivisionError" in result.reason
+    assert result.why == Reason.HARNESS_ERROR
+    assert "ZeroDivisionError" in result.reason
 
 
 class Amnesiac(torch.optim.SGD):
@@ -286,7 +287,7 @@ def test_what_the_optimizer_loses_is_not_charged_to_the_scheduler():
     right = Subject("right", faulty.Counter, optimizer=amnesiac)
     result = verdicts(right, [PLAIN])[PLAIN]
     assert result.verdict == "HOLDS"
-    assert "the weights are not compared" in result.reason
+    assert not result.weights
     wrong = Subject("wrong", faulty.Forgets, optimizer=amnesiac)
     result = verdicts(wrong, [PLAIN])[PLAIN]
     assert result.verdict == "BROKEN"
@@ -309,7 +310,6 @@ def test_what_the_optimizer_raises_is_not_charged_to_the_scheduler():
     result = verdicts(subject, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert result.why == Reason.OPTIMIZER
-    assert "so the optimizer or the check is at fault: " in result.reason
 
 
 def test_a_check_that_raises_is_not_charged_to_the_scheduler():

@@ -21,7 +21,7 @@ from harness import Budget, Subject, check_subject
 from harness.checks.registry import select_checks
 from harness.core.guard import Guard
 from harness.core.training_loop import new_sgd
-from harness.core.verdict import Verdict
+from harness.core.verdict import Reason, Verdict
 
 HARMLESS = Subject("harmless", ExponentialLR, options={"gamma": 0.9})
 FEW = select_checks(["resume_optimizer_then_scheduler", "resume_by_pickle"])
@@ -67,7 +67,7 @@ def test_what_a_subject_changes_is_as_before(name, capfd):
     if name == "ChangesDevice" and not hasattr(torch, "set_default_device"):
         expected = Verdict.HOLDS
     assert {result.verdict for result in results} == {expected}
-    assert not any("error of the harness" in result.reason for result in results)
+    assert not any(result.why == Reason.HARNESS_ERROR for result in results)
 
 
 def test_the_settings_of_the_process_are_kept_where_they_are_not_the_usual_ones():

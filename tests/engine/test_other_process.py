@@ -13,6 +13,7 @@ from harness import CheckError, Subject, check_scheduler, check_subject, replay,
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.check import resume_check
 from harness.core.trace import Trace
+from harness.core.verdict import Reason
 from harness.engine.other_process import Worker, segments, worker_of
 from harness.engine.search import sweep
 from lr_schedules.controls import Halving
@@ -26,10 +27,14 @@ def verdicts(subject, checks=(THERE, FROM), **given):
     return {result.check: result for result in check_subject(subject, checks, **given)}
 
 
-@pytest.fixture
-def other_python(tmp_path):
-    """This Python under another path, as if it were another one."""
-    path = tmp_path / "python of another"
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory):
+    """This Python under another path, as if it were another one; all tests share its worker."""
+    return python_in(tmp_path_factory.mktemp("other"))
+
+
+def python_in(folder):
+    path = folder / "python of another"
     path.write_text(f'#!/bin/sh\nOTHER_PYTHON=1 exec "{sys.executable}" "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -123,7 +128,7 @@ def test_a_scheduler_that_hangs_there_ends_with_the_time_limit():
     from harness import Budget
 
     [result] = check_subject(Subject("x", HangsWhenLoaded), [THERE], Budget(time_limit=1.0))
-    assert (result.verdict, "time limit" in result.reason) == ("UNKNOWN", True)
+    assert (result.verdict, result.why) == ("UNKNOWN", Reason.TIME_LIMIT)
     assert replay(Subject("x", Halving), THERE, "train:1 save:a resume:a").verdict == "HOLDS"
 
 
@@ -262,9 +267,9 @@ class Parts(Halving):
         return super().factor() * (0.5 if "OTHER_PYTHON" in os.environ and self.epoch > 5 else 1.0)
 
 
-def test_what_cannot_be_imported_there_is_declined(other_python, monkeypatch):
+def test_what_cannot_be_imported_there_is_declined(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    found = verdicts(Subject("x", leaves_behind.InAGlobal), resume_python=other_python)
+    found = verdicts(Subject("x", leaves_behind.InAGlobal), resume_python=python_in(tmp_path))
     assert {result.verdict for result in found.values()} == {"DECLINED"}
     assert "No module named 'leaves_behind'" in found[THERE.name].reason
 

@@ -150,7 +150,7 @@ def test_the_scripts_of_what_is_broken_on_this_torch_tell_the_truth(subject, run
 
 
 def at_present(draft):
-    """Ways back that are no way back in time: to what was saved just now."""
+    """Resumes from the last save only, never from an older one."""
     return [way for way in all_ways(draft) if draft.last_is("save")
             and way[2] == draft.operations[-1].slot]  # fmt: skip
 

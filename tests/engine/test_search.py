@@ -8,7 +8,7 @@ from drawn_traces import traces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import Operation, Subject, Trace, TraceError, check_subject, replay
+from harness import Budget, Operation, Subject, Trace, TraceError, check_subject, replay
 from harness.checks.registry import HERE, as_check
 from harness.engine.search import minimise, neighbours
 from lr_schedules.subjects import SUBJECTS
@@ -38,7 +38,7 @@ def smaller(trace):
                 continue
             found.append([*operations[:i], one, *operations[i + 2 :]])
     for candidate in found:
-        # Without its save, or empty, it is no trace.
+        # Without its save, or empty, it is not a valid trace.
         with contextlib.suppress(TraceError):
             yield Trace(tuple(candidate), trace.options)
 
@@ -81,8 +81,8 @@ def still_breaks(subject, check, trace):
         return False
 
 
-def assert_minimal(subject):
-    broken = [r for r in check_subject(subject, HERE) if r.verdict == "BROKEN"]
+def assert_minimal(subject, budget=None):
+    broken = [r for r in check_subject(subject, HERE, budget) if r.verdict == "BROKEN"]
     assert broken
     for result in broken:
         trace = result.counterexample.trace
@@ -93,7 +93,7 @@ def assert_minimal(subject):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_counterexamples_are_1_minimal(fault):
-    assert_minimal(Subject(fault.__name__, fault))
+    assert_minimal(Subject(fault.__name__, fault), Budget(max_examples=20))
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from conftest import served
 
-from harness import CHECKS, CheckError, Subject, SubjectError, TraceError, replay
+from harness import CHECKS, Budget, CheckError, Subject, SubjectError, TraceError, replay
 from harness.checks.registry import select_checks
 from harness.cli import main as cli
 from harness.engine import selftest
@@ -55,7 +56,7 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
     "check", [check.name for check in CHECKS if check.name != "resume_from_another_process"]
 )
 def test_without_any_check_some_fault_is_missed(check):
-    """Of the default checks, among themselves; an opt-in one is asked for beside them all."""
+    """A default check is compared with the other default checks, an opt-in check with all."""
     if check == "resume_from_legacy_file" and "SavesEightBits" not in BY_NAME:
         pytest.skip("this torch has no float8")
     others = (DEFAULT if check in DEFAULT else set(HELD_BY)) - {check}
@@ -102,7 +103,7 @@ def test_a_trace_of_a_record_must_be_minimal_and_run(run):
 
 
 def test_what_holds_no_faults_is_refused():
-    with pytest.raises(SubjectError, match=r"sequence of harness\.engine\.planted_faults\.Fault"):
+    with pytest.raises(SubjectError, match="sequence of"):
         find_faults("few_faults:NO_FAULTS")
 
 
@@ -110,8 +111,12 @@ def test_what_holds_no_faults_is_refused():
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs the command on the faults and controls of `few_faults`, in this process."""
+def run(tmp_path, monkeypatch):
+    """Runs the command on the faults and controls of `few_faults`, in this process.
+
+    The sweep finds all that they break, so the search is short.
+    """
+    monkeypatch.setattr("harness.core.result.Budget", functools.partial(Budget, max_examples=10))
 
     def run(faults="RIGHT", controls="CONTROLS", *arguments):
         file = tmp_path / "trials.json"
@@ -207,18 +212,12 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
 
 
 def test_the_trials_are_the_same_in_other_processes():
-    jobs = selftest.all_jobs([few_budget()], quick=True, aside=())
+    jobs = selftest.all_jobs([Budget(max_examples=20, seed=3)], quick=True, aside=())
     chosen = [job for job in jobs if job.is_fault][28:34]
     here = [trial_data(trial) for trial in selftest.run_jobs(chosen, 1)]
     there = [trial_data(trial) for trial in selftest.run_jobs(chosen, 2)]
     assert here == there
     assert len({name for name, *_ in here}) == 6
-
-
-def few_budget():
-    from harness import Budget
-
-    return Budget(seed=3)
 
 
 def trial_data(trial):
