@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -76,7 +75,7 @@ class _ReaderIsGone(Exception):
 
 
 class _Commands(click.Group):
-    def invoke(self, context: click.Context) -> Any:
+    def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except BrokenPipeError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -42,7 +41,7 @@ def check_python(resume_python: str) -> None:
         worker_of(resume_python)
 
 
-def options_of(kwargs: str) -> dict[str, Any]:
+def options_of(kwargs: str) -> dict[str, object]:
     """The options of a subject from text such as ``step_size=3 gamma=0.5``."""
     from harness.core.trace import parse_options
 

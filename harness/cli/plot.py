@@ -50,8 +50,7 @@ def plot(
     schedules = [schedule_of(found, max(epochs, default=0)) for found in subjects]
     title, labels = names_of(subjects)
     curves = list(zip(labels, schedules, strict=True))
-    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot",
-                            **{"svg.fonttype": "none"}))  # fmt: skip
+    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot"))
     click.echo(f"wrote {path}")
     click.echo("\n".join(sentences(schedules)))
     return OK

@@ -1,5 +1,6 @@
 """An output that fails is told, stops no other output, and changes no verdict."""
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ BROKEN = ("check", "StepLR", "--check", "resume_by_last_epoch", "--max-examples"
 HOLDS = ("check", "StepLR", "--check", "resume_by_pickle", "--max-examples", "0", "--no-ledger")
 VERDICT = {BROKEN: 1, HOLDS: 2}
 """The exit status of each where an output fails."""
-FULL = "No space left on device"
+FULL = os.strerror(errno.ENOSPC)
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 both = pytest.mark.parametrize("arguments", [BROKEN, HOLDS], ids=["broken", "holds"])
 
@@ -60,7 +61,7 @@ def test_standard_output_on_a_full_disk(arguments, tmp_path):
     with open("/dev/full", "w") as stdout:
         done = started([*arguments, *FILES], tmp_path, stdout)
     assert done.returncode == VERDICT[arguments]
-    assert f"error: cannot write the output: {FULL}" in done.stderr
+    assert re.search(f"^error: .*: {FULL}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
     names = {path.suffix for path in (tmp_path / "d").iterdir()}
     assert names == ({".py", ".svg"} if arguments is BROKEN else set())
@@ -73,7 +74,7 @@ def test_a_closed_pipe(arguments, tmp_path):
     done = started([*arguments, *FILES], tmp_path, writer)
     os.close(writer)
     assert done.returncode == VERDICT[arguments]
-    assert "error: cannot write the output: Broken pipe" in done.stderr
+    assert re.search(f"^error: .*: {os.strerror(errno.EPIPE)}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
 
 
@@ -100,8 +101,8 @@ def test_a_file_on_a_full_disk(command, tmp_path, arguments, option):
     status, printed, errors = command(*arguments, option, "/dev/full", *others, "--scripts", "d")
     assert status == VERDICT[arguments]
     assert errors.count("error: ") == 1
-    assert f"error: cannot write /dev/full: {FULL}" in errors
-    assert re.search(r"torch \S+ 1 subject, 1 check: \d HOLDS", printed)
+    assert re.search(f"error: .* /dev/full: {FULL}", errors)
+    assert re.search(r"\d HOLDS, \d BROKEN", printed)
     assert (tmp_path / others[1]).stat().st_size
     assert len(list((tmp_path / "d").iterdir())) == (arguments is BROKEN)
 
@@ -111,7 +112,7 @@ def test_the_summary_of_the_job_is_a_copy(command, tmp_path, arguments, monkeypa
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "summary"))
     status, printed, errors = command(*arguments, "--ci", "github", "--json", "r.json")
     assert status == (1 if arguments is BROKEN else 0)
-    assert "warning: cannot write the job's summary to " in errors
+    assert re.search(f"^warning: .*{tmp_path / 'no' / 'summary'}", errors, re.MULTILINE)
     assert printed.count("::error ") == (arguments is BROKEN)
     assert (tmp_path / "r.json").exists()
 
@@ -120,15 +121,14 @@ def test_the_summary_of_the_job_is_a_copy(command, tmp_path, arguments, monkeypa
 def test_a_folder_that_is_removed_in_the_run(command, tmp_path, option):
     if option == "--plots":
         pytest.importorskip("matplotlib.backends.backend_svg")
-    what = {"--scripts": "script", "--plots": "picture"}[option]
     other = {"--scripts": "--plots", "--plots": "--scripts"}[option]
     status, printed, errors = command(
         "check", "test_outputs:Leaves", *BROKEN[2:6], option, "gone", other, "kept",
         "--html", "r.html",
     )  # fmt: skip
     assert status == 1
-    assert f"No {what}: it can't be written" in printed
-    assert "error: cannot write gone/" in errors
+    assert {"--scripts": "No script: ", "--plots": "No picture: "}[option] in printed
+    assert re.search("error: .* gone/", errors)
     assert len(list((tmp_path / "kept").iterdir())) == 1
     assert (tmp_path / "r.html").exists()
 
@@ -136,9 +136,8 @@ def test_a_folder_that_is_removed_in_the_run(command, tmp_path, option):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ScriptError("it is a lambda"), "No script: it is a lambda"),
-        (RecursionError("too deep"), "No script: error of the harness itself, please report it: "
-                                     "RecursionError('too deep')"),
+        (ScriptError("it is a lambda"), "it is a lambda"),
+        (RecursionError("too deep"), "RecursionError('too deep')"),
     ],
 )  # fmt: skip
 def test_a_script_that_cannot_be_made(command, tmp_path, monkeypatch, error, said):
@@ -157,11 +156,12 @@ def test_a_script_that_cannot_be_made(command, tmp_path, monkeypatch, error, sai
 def test_merge_and_matrix_go_on(command, tmp_path):
     assert command(*BROKEN, "--shard", "1/1", "--json", "r.json")[0] == 1
     status, printed, errors = command("merge", "r.json", "--json", "/dev/full")
-    assert (status, errors) == (1, f"error: cannot write /dev/full: {FULL}\n")
+    assert (status, errors.count("\n")) == (1, 1)
+    assert re.match(f"error: .* /dev/full: {FULL}", errors)
     assert "BROKEN StepLR" in printed
     status, printed, errors = command(
         "matrix", "r.json", "--markdown", "/dev/full", "--html", "m.html"
     )
-    assert (status, printed) == (2, "wrote m.html\n")
-    assert errors == f"error: cannot write /dev/full: {FULL}\n"
+    assert (status, printed.split()[1:], errors.count("\n")) == (2, ["m.html"], 1)
+    assert re.match(f"error: .* /dev/full: {FULL}", errors)
     assert (tmp_path / "m.html").exists()
