@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import OK, options_of
+from harness.cli.options import OK, options_of, path_option
 
 MOST_CURVES = 5
 """With more curves than this, a reader can't tell which is which."""
@@ -19,9 +19,9 @@ MOST_CURVES = 5
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
               help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
               "length of the schedule]")  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the picture to FILE, an .svg or .png.  [default: "
-              "SUBJECT.svg]")  # fmt: skip
+@path_option(
+    "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
+)
 def plot(
     subject: str, kwargs: tuple[str, ...], epochs: tuple[int, ...], output: Path | None
 ) -> int:
