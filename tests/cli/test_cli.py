@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
+from running import CLOSED, run_harness
 
 import harness
 from harness import CHECKS, Budget, check_subject
@@ -34,6 +35,7 @@ from harness.report.text import broken_text, summary, table
 from harness.subjects.lookup import as_subject
 from lr_schedules.subjects import SUBJECTS
 
+ONE_CHECK = ("StepLR", "--check", "resume_by_pickle", "--max-examples", "0")
 HOLDING = "lr_schedules.correct:Halving"  # on every torch
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 
@@ -105,15 +107,8 @@ def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
     assert ("\n  python -m harness ledger update FILE\n" in text) != printed
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject():
-    read, write = os.pipe()
-    os.close(read)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "list"], stdout=write, stderr=subprocess.PIPE,
-        text=True, check=False, env=environment,
-    )  # fmt: skip
-    os.close(write)
+def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject(tmp_path):
+    done = run_harness("list", folder=tmp_path, stdout=CLOSED)
     assert (done.returncode, done.stderr) == (2, "")
 
 
@@ -352,13 +347,9 @@ def test_unknown_exits_2_and_broken_comes_first(command):
     assert "HOLDS" in printed
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["check", "StepLR", "--max-examples", "0"]])
-def test_output_that_cannot_be_written_is_said(arguments):
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *arguments], cwd=ROOT, stdout=full,
-            stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+@pytest.mark.parametrize("arguments", [["list"], ["check", *ONE_CHECK]])
+def test_output_that_cannot_be_written_is_said(arguments, tmp_path):
+    done = run_harness(*arguments, folder=tmp_path, stdout="/dev/full")
     assert done.returncode == 2
     assert re.search(f"error: .*: {os.strerror(errno.ENOSPC)}", done.stderr)
     assert "Traceback" not in done.stderr
@@ -385,7 +376,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "check", "StepLR", "faulty:Hangs", "--json", file,
-         "--max-examples", "0", "--no-ledger"],
+         "--max-examples", "0", "--no-ledger", "--check", "resume_by_last_epoch"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         preexec_fn=heed_ctrl_c,
     )  # fmt: skip

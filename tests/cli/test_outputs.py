@@ -4,12 +4,10 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from running import CLOSED, run_harness
 from torch.optim.lr_scheduler import StepLR
 
 from harness.core.errors import ScriptError
@@ -34,12 +32,8 @@ class Leaves(StepLR):
             folder.rmdir()
 
 
-def started(arguments, folder, stdout):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], cwd=folder, env=environment,
-        stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def started(arguments, folder, **output):
+    done = run_harness(*arguments, folder=folder, **output)
     assert "Traceback" not in done.stderr
     return done
 
@@ -58,8 +52,7 @@ FILES = ("--json", "r.json", "--html", "r.html", "--scripts", "d", "--plots", "d
 @full
 @both
 def test_standard_output_on_a_full_disk(arguments, tmp_path):
-    with open("/dev/full", "w") as stdout:
-        done = started([*arguments, *FILES], tmp_path, stdout)
+    done = started([*arguments, *FILES], tmp_path, stdout="/dev/full")
     assert done.returncode == VERDICT[arguments]
     assert re.search(f"^error: .*: {FULL}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
@@ -69,10 +62,7 @@ def test_standard_output_on_a_full_disk(arguments, tmp_path):
 
 @both
 def test_a_closed_pipe(arguments, tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = started([*arguments, *FILES], tmp_path, writer)
-    os.close(writer)
+    done = started([*arguments, *FILES], tmp_path, stdout=CLOSED)
     assert done.returncode == VERDICT[arguments]
     assert re.search(f"^error: .*: {os.strerror(errno.EPIPE)}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
@@ -80,14 +70,7 @@ def test_a_closed_pipe(arguments, tmp_path):
 
 @both
 def test_nobody_reads_standard_error(arguments, tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments, "--json", "r.json"], cwd=tmp_path,
-        env=environment, stdout=subprocess.PIPE, stderr=writer, text=True, check=False,
-    )  # fmt: skip
-    os.close(writer)
+    done = started([*arguments, "--json", "r.json"], tmp_path, stderr=CLOSED)
     assert done.returncode == (1 if arguments is BROKEN else 0)
     assert re.search(r"1 (BROKEN|HOLDS)", done.stdout)
     assert (tmp_path / "r.json").exists()
