@@ -13,6 +13,15 @@ from unittest import mock
 
 from conftest import ROOT, heed_ctrl_c
 
+from harness import resume_check
+
+
+@resume_check
+def resume_from_the_start(new_optimizer, build):
+    """Start again."""
+    optimizer = new_optimizer()
+    return optimizer, build(optimizer)
+
 
 def run_in_process(text):
     """The status and the output of a script, without a new process."""

@@ -486,7 +486,7 @@ class _Writer:
         return done
 
     @staticmethod
-    def _resuming(check: Check) -> list[Callable[..., Any]]:
+    def _resuming(check: Check) -> list[Callable[..., object]]:
         return [check.load, check.function] if check.load else [check.function]
 
     def _contract(self) -> tuple[list[str], str]:

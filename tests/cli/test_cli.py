@@ -223,10 +223,10 @@ def test_a_subject_of_a_users_module(command, tmp_path, run_script):
 
 def test_a_check_of_a_users_module(command):
     status, printed, _ = command(
-        "check", "ExponentialLR", "--check", "test_script:resume_from_the_start"
+        "check", "ExponentialLR", "--check", "running:resume_from_the_start"
     )
     assert status == 1
-    assert "replay ExponentialLR test_script:resume_from_the_start" in printed
+    assert "replay ExponentialLR running:resume_from_the_start" in printed
 
 
 def test_list_shows_every_subject_and_check(command):

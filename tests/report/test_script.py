@@ -11,7 +11,7 @@ import pytest
 from drawn_traces import traces
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from running import run_in_process
+from running import resume_from_the_start, run_in_process
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
 from harness import (
@@ -23,7 +23,6 @@ from harness import (
     TraceError,
     check_subject,
     replay,
-    resume_check,
     write_script,
 )
 from harness.checks.registry import HERE
@@ -216,13 +215,6 @@ def test_functions_among_the_options_are_brought_along(run_script):
     text = write_script(subject, "resume_scheduler_alone", "train:1 save:a resume:a")
     assert "functools.partial(pow, 0.5)" in text
     assert run_script(text).returncode == 1
-
-
-@resume_check
-def resume_from_the_start(new_optimizer, build):
-    """Start again."""
-    optimizer = new_optimizer()
-    return optimizer, build(optimizer)
 
 
 def test_a_users_own_check_is_pasted(run_script):

@@ -198,7 +198,13 @@ def test_the_three_kinds_of_script(module, run_script, tmp_path, monkeypatch):
     assert "from a_library import Decays" in library
     assert "users_glue import" not in library
     everything = written("all")
-    assert heads == snapshot()
+    assert heads == snapshot(
+        [
+            "Needs only torch: everything else is in this file.",
+            "Needs torch and an installed a_library; pasted into this file: users_glue.",
+            "Needs torch and users_glue, either installed or in the folder of this file.",
+        ]
+    )
     assert "from users_glue import build" in everything
     assert write_script(subject, BY_LAST_EPOCH, trace) == everything  # not said to be standalone
     files = [site / "a_library.py", tmp_path / "users_glue.py"]
