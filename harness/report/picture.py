@@ -42,7 +42,7 @@ class Trajectory:
     """The runs of a counterexample.
 
     `quantity` is what is drawn, ``lr`` unless something else differs. `marks` are the saves and
-    resumes, by epoch. The first difference is at `epoch`. `said` describes it for each group; the
+    resumes, by epoch. The first difference is at `epoch`. `labels` describe it for each group; the
     key is None if it does not belong to one group. `wrong` and `right` are the numbers there.
     """
 
@@ -52,7 +52,7 @@ class Trajectory:
     lines: list[Line]
     marks: dict[int, str]
     epoch: int
-    said: dict[int | None, str] = field(default_factory=dict)
+    labels: dict[int | None, str] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
     right: dict[int, float] = field(default_factory=dict)
 
@@ -76,11 +76,11 @@ def trajectory(result: Result) -> Trajectory | None:
         )
         for run in found.runs
     ]
-    said, wrong, right = _differences(result.promise, found, quantity, epoch)
+    labels, wrong, right = _differences(result.promise, found, quantity, epoch)
     title = one_line(f"{result.subject}: {result.check} (torch {result.torch})")
-    said = {group: one_line(text) for group, text in said.items()}
+    labels = {group: one_line(text) for group, text in labels.items()}
     return Trajectory(
-        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, said,
+        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, labels,
         wrong, right,
     )  # fmt: skip
 
@@ -91,7 +91,7 @@ def _marks(trace: Trace) -> dict[int, str]:
     for operation, _, path in walk(trace.operations):
         if operation.kind in (*BACK, "save"):
             marks.setdefault(epochs(path), []).append(str(operation))
-    return {epoch: shorten(" ".join(_counted(said)), 60) for epoch, said in marks.items()}
+    return {epoch: shorten(" ".join(_counted(words)), 60) for epoch, words in marks.items()}
 
 
 def _counted(words: list[str]) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _differences(
     promise: Promise, found: Counterexample, quantity: str, epoch: int
 ) -> tuple[dict[int | None, str], dict[int, float], dict[int, float]]:
     """A description of the first difference, and the wrong and right numbers, by group."""
-    said: dict[int | None, str] = {}
+    labels: dict[int | None, str] = {}
     wrong: dict[int, float] = {}
     right: dict[int, float] = {}
     at = f"epoch {epoch}: "
@@ -122,17 +122,17 @@ def _differences(
             if same(is_, must):
                 continue
             one, other = _apart(is_, must)
-            said[group] = f"{at}expected {other}, got {one}"
+            labels[group] = f"{at}expected {other}, got {one}"
             wrong[group], right[group] = number(is_), number(must)
-    if not said:
+    if not labels:
         name = next(iter(found.actual))
         is_, must = (shorten(side.get(name), 60) for side in (found.actual, found.expected))
-        said[None] = f"{at}expected {name} {must}, got {is_}"
+        labels[None] = f"{at}expected {name} {must}, got {is_}"
         if "raises" in found.expected:
-            said[None] = f"{at}expected it to raise {shorten(found.expected['raises'], 60)}"
+            labels[None] = f"{at}expected it to raise {shorten(found.expected['raises'], 60)}"
         elif name == "weights":
-            said[None] = f"{at}the weights differ"
-    return said, wrong, right
+            labels[None] = f"{at}the weights differ"
+    return labels, wrong, right
 
 
 def _apart(one: object, other: object) -> tuple[str, str]:
@@ -198,7 +198,7 @@ def figure_of(shown: Trajectory) -> Figure:
     """
     count = max((len(values) for line in shown.lines for _, values in line.points), default=0)
     count = count or 1
-    groups = sorted(sorted(range(count), key=lambda group: group not in shown.said)[:MOST_GROUPS])
+    groups = sorted(sorted(range(count), key=lambda group: group not in shown.labels)[:MOST_GROUPS])
     rows = [(group, small) for group in groups for small in (False, True)
             if not small or _too_small(shown, group)]  # fmt: skip
     title = [shown.title, *textwrap.wrap(shorten(shown.trace, 3 * LONGEST), LONGEST,
@@ -332,7 +332,7 @@ def _draw_difference(axes: Axes, shown: Trajectory, group: int) -> None:
 
 def _say(axes: Axes, shown: Trajectory, group: int, *, first: bool) -> None:
     """Point at the first difference."""
-    text = shown.said.get(group) or (shown.said.get(None) if first else None)
+    text = shown.labels.get(group) or (shown.labels.get(None) if first else None)
     if not text:
         return
     target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))

@@ -78,14 +78,14 @@ def _options_shown(subject: Subject) -> dict[str, str]:
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
     """What the resumes of all schedules do, one sentence for each way of resuming."""
-    return [". ".join(text for _, text in _said(ways)) for ways in _by_way(schedules)]
+    return [". ".join(text for _, text in _outcomes(ways)) for ways in _by_way(schedules)]
 
 
 def _by_way(schedules: Sequence[Schedule]) -> list[tuple[Way, ...]]:
     return list(zip(*(schedule.ways for schedule in schedules), strict=True))
 
 
-def _said(ways: Sequence[Way]) -> list[tuple[str, str]]:
+def _outcomes(ways: Sequence[Way]) -> list[tuple[str, str]]:
     """Texts on the resumes of one check in all schedules, with ``right``, ``wrong`` or ``""``."""
     name = ways[0].check.name
     tried = [resume for way in ways for resume in way.resumes]
@@ -163,7 +163,7 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
     return [
         Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
                **shapes[kind])
-        for kind, text in _said(ways)
+        for kind, text in _outcomes(ways)
     ]  # fmt: skip
 
 

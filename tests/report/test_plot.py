@@ -117,7 +117,7 @@ def test_a_difference_that_nobody_would_see_has_a_panel_of_its_own():
     assert xs[0] == 3
     assert gaps[0] == view.wrong[0] - view.right[0]
     assert 0 < abs(gaps[0]) < 1e-7
-    assert numbers(view.said[0]) == [3, 0.05, 0.049999998]
+    assert numbers(view.labels[0]) == [3, 0.05, 0.049999998]
 
 
 def test_what_is_broken_beside_the_lr_is_what_is_drawn():
@@ -142,7 +142,7 @@ def test_a_check_of_the_state_has_a_picture_where_an_lr_shows_it():
     published = subject_called("PublishedLinearAnnealingLR")
     trace = "num_annealing_steps=4 num_total_steps=9 train:9"
     view = shown(published, "lr_is_never_negative", trace)
-    assert numbers(view.said[0]) == [9, 0, -0.02]
+    assert numbers(view.labels[0]) == [9, 0, -0.02]
     assert lines(figure_of(view))["first 0"] == ([9], pytest.approx([-0.02]))
     assert shown(EmptiesTheDict, "loading_leaves_its_argument_alone", "save:a") is None
 
@@ -168,7 +168,7 @@ def test_a_picture_is_text_and_the_same_each_time():
     assert content == picture_of(result)
     root = ElementTree.fromstring(content)
     said = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
-    assert {trajectory(result).said[0], "uninterrupted"} <= {*said}
+    assert {trajectory(result).labels[0], "uninterrupted"} <= {*said}
     assert picture_of(result, "png").startswith(b"\x89PNG")
     with pytest.raises(HarnessError, match="'pdf'"):
         picture_of(result, "pdf")
