@@ -51,7 +51,7 @@ is true):
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.api import check_scheduler
@@ -144,7 +144,7 @@ def __dir__() -> list[str]:
     return [*__all__, "__doc__", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: ``--help`` must not wait for torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
