@@ -28,15 +28,14 @@ def run_in_process(text):
     printed = []
     module = types.ModuleType("a_script")
     module.print = lambda *words: printed.append(" ".join(map(str, words)))
-    with (
-        mock.patch.dict(sys.modules, a_script=module),  # where pickle looks for its classes
-        mock.patch("atexit.register"),
-        warnings.catch_warnings(),
-    ):
+    sys.modules["a_script"] = module  # where pickle looks for its classes
+    with mock.patch("atexit.register"), warnings.catch_warnings():
         try:
             exec(compile(text, "a_script.py", "exec"), vars(module))
         except (Exception, SystemExit):
             traceback.print_exc()
+        finally:
+            del sys.modules["a_script"]  # and nothing else: torch can't be imported twice
     return getattr(module, "exit_status", 125), printed
 
 
