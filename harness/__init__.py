@@ -51,7 +51,7 @@ is true):
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.api import check_scheduler
@@ -78,37 +78,33 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Failure": "report.failures",
-    "Verdict": "core.verdict",
-    "failures": "report.failures",
-    "CHECKS": "checks.registry",
-    "BrokenSchedule": "core.result",
-    "Budget": "core.result",
-    "Check": "core.check",
-    "CheckError": "core.errors",
-    "Counterexample": "core.result",
-    "HarnessError": "core.errors",
-    "Operation": "core.operations",
-    "OutputError": "core.errors",
-    "Result": "core.result",
-    "ScriptError": "core.errors",
-    "Subject": "subjects.subject",
-    "SubjectError": "core.errors",
-    "Term": "core.literals",
-    "Trace": "core.trace",
-    "TraceError": "core.errors",
-    "UndecidedError": "core.errors",
-    "check_scheduler": "api",
-    "check_subject": "engine.session",
-    "metrics": "core.training_loop",
-    "parametrize_with_checks": "parametrize",
-    "replay": "engine.session",
-    "resume_check": "core.check",
-    "state_check": "core.check",
-    "step_with_metric": "core.training_loop",
-    "write_script": "report.script",
+_NAMES = {
+    "api": ["check_scheduler"],
+    "checks.registry": ["CHECKS"],
+    "core.check": ["Check", "resume_check", "state_check"],
+    "core.errors": [
+        "CheckError",
+        "HarnessError",
+        "OutputError",
+        "ScriptError",
+        "SubjectError",
+        "TraceError",
+        "UndecidedError",
+    ],
+    "core.literals": ["Term"],
+    "core.operations": ["Operation"],
+    "core.result": ["BrokenSchedule", "Budget", "Counterexample", "Result"],
+    "core.trace": ["Trace"],
+    "core.training_loop": ["metrics", "step_with_metric"],
+    "core.verdict": ["Verdict"],
+    "engine.session": ["check_subject", "replay"],
+    "parametrize": ["parametrize_with_checks"],
+    "report.failures": ["Failure", "failures"],
+    "report.script": ["write_script"],
+    "subjects.subject": ["Subject"],
 }
+"""The public names of each module."""
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "CHECKS",
@@ -148,7 +144,7 @@ def __dir__() -> list[str]:
     return [*__all__, "__doc__", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for: ``--help`` must not wait for torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from harness import settings
 from harness.checks.registry import select_checks
@@ -20,16 +19,16 @@ from harness.subjects.lookup import as_subject
 
 
 def check_scheduler(
-    subject: Any,
+    subject: object,
     *,
-    checks: Iterable[Any] = (),
+    checks: Iterable[object] = (),
     all_checks: bool | None = None,
     max_examples: int | None = None,
     seed: int | None = None,
     time_limit: float | None = None,
     resume_python: str = "",
     ledger: str | Path | Iterable[str | Path] | None = None,
-    **options: Any,
+    **options: object,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint, in any test.
 

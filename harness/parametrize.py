@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness import settings
 from harness.core.errors import SubjectError, UndecidedError
@@ -28,14 +28,15 @@ __all__ = ["PairCheck", "forget", "ledger_of", "parametrize_with_checks", "unrep
 
 unreported: list[Result] = []
 """Results that are not yet in a report of pytest."""
-_pairs: dict[Any, tuple[Any, SubjectSession]] = {}
+Key: TypeAlias = "tuple[int, Settings, frozenset[str]]"
+_pairs: dict[Key, tuple[Subject, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}
 
 
 def parametrize_with_checks(
-    subjects: Iterable[Any],
+    subjects: Iterable[object],
     *,
-    checks: Iterable[Any] = (),
+    checks: Iterable[object] = (),
     all_checks: bool | None = None,
     max_examples: int | None = None,
     seed: int | None = None,
@@ -97,7 +98,7 @@ class PairCheck:
     def __repr__(self) -> str:
         return self.check.name
 
-    def __call__(self, subject: Any) -> None:
+    def __call__(self, subject: object) -> None:
         """Check the subject, and raise what gives the test the outcome of the verdict."""
         __tracebackhide__ = True
         import pytest

@@ -185,7 +185,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             output["lr_resume_header"] = [f"error: {error}"]
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """Print the header that the workers sent."""
     if config.getoption("verbose", 0) >= 0:
         for line in config.stash.get(_HEADERS, []):
@@ -241,7 +243,9 @@ def pytest_make_collect_report(
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
     """Count a test that could not be decided as an error, not as a failure."""
     if report.failed and getattr(report, "lr_resume_undecided", False):
         return "error", "E", "ERROR"
@@ -265,7 +269,9 @@ def _properties(result: Result) -> list[tuple[str, str]]:
     return [(name, str(text)) for name, text in properties.items() if text]
 
 
-def _shorten(report: Any, excinfo: pytest.ExceptionInfo[Any], config: pytest.Config) -> None:
+def _shorten(
+    report: Any, excinfo: pytest.ExceptionInfo[BaseException], config: pytest.Config
+) -> None:
     """Show an exception of our code by its text and its line in the user's test."""
     error = excinfo.value
     undecided = isinstance(error, HarnessError)

@@ -1,4 +1,5 @@
 import functools
+import re
 import subprocess
 import sys
 import warnings
@@ -26,6 +27,7 @@ from harness import (
 from harness.checks.registry import select_checks
 from harness.core.errors import LedgerError
 from harness.core.ledger import entry_text
+from harness.report.text import broken_text
 from harness.subjects.lookup import as_subject
 from lr_schedules import LinearAnnealingLR
 
@@ -43,16 +45,12 @@ def test_check_scheduler_raises_an_assertion_with_the_report():
         check_scheduler(StepLR, step_size=3, gamma=0.5)
     assert isinstance(caught.value, BrokenSchedule)
     assert len(caught.value.results) == len(DEFAULT)
-    text = str(caught.value)
-    assert "BROKEN StepLR: resume_by_last_epoch" in text
-    assert "step_size=3 gamma=0.5 train:3 save:a resume:a" in text
-    assert text.splitlines()[-3:] == [
-        "  Reproduce with:",
-        "    python -m harness replay torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
-        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
-        "    python -m harness script torch.optim.lr_scheduler:StepLR resume_by_last_epoch "
-        '"step_size=3 gamma=0.5 train:3 save:a resume:a"',
-    ]
+    [failure] = failures(caught.value.results)
+    assert str(caught.value) == broken_text(failure)
+    assert failure.checks == ("resume_by_last_epoch",)
+    trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+    assert str(failure.counterexample.trace) == trace
+    assert failure.result.references[0] == "torch.optim.lr_scheduler:StepLR"
 
 
 def test_check_scheduler_takes_known_failures(tmp_path):
@@ -75,7 +73,7 @@ def test_check_scheduler_takes_known_failures(tmp_path):
     stale.write_text(entry_text({**entry, "check": "resume_by_pickle"}))
     with pytest.raises(BrokenSchedule, match=r"STALE StepLR: resume_by_pickle\n  .*stale.toml:1"):
         check_scheduler(StepLR, step_size=3, gamma=0.5, ledger=[known, stale])
-    with pytest.raises(LedgerError, match="cannot read the ledger"):
+    with pytest.raises(LedgerError, match=r"none\.toml"):
         check_scheduler(StepLR, step_size=3, ledger=tmp_path / "none.toml")
 
 
@@ -92,23 +90,23 @@ def test_a_subject_without_a_name_on_the_command_line_is_reproduced_in_python():
 
 
 def test_check_scheduler_says_what_it_could_not_decide():
-    with pytest.raises(UndecidedError, match="two uninterrupted runs differ"):
+    with pytest.raises(UndecidedError, match="UNKNOWN Random: "):
         check_scheduler(Subject("Random", faulty.Random))
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((3,), {}, "must be a Subject"),
-        ((MultiplicativeLR,), {}, "it needs 'lr_lambda': give lr_lambda=..., on the command line"),
-        ((StepLR,), {"step_size": 3, "gama": 0.5}, r"takes no 'gama' \(did you mean 'gamma'\?\)"),
-        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch' is not an option"),
+        ((3,), {}, "Subject"),
+        ((MultiplicativeLR,), {}, r"lr_lambda=\.\.\."),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama' .*'gamma'"),
+        ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch'"),
         (
             (StepLR,),
             {"step_size": 3, "checks": ["resume_from_fil"]},
-            "did you mean resume_from_file",
+            "resume_from_file",
         ),
-        ((StepLR,), {"step_size": 3, "checks": [len]}, "is not a check: decorate it with"),
+        ((StepLR,), {"step_size": 3, "checks": [len]}, "resume_check"),
         ((StepLR,), {"step_size": 3, "max_examples": -1}, "got -1"),
         ((StepLR,), {"step_size": 3, "time_limit": 0}, "got 0"),
     ],
@@ -128,17 +126,17 @@ def test_a_users_own_check_is_used():
     assert rate_is_below_one.__name__ == "rate_is_below_one"
     [result] = check_scheduler(ExponentialLR, gamma=0.9, checks=[rate_is_below_one])
     assert result.verdict == "HOLDS"
-    with pytest.raises(BrokenSchedule, match="No LR reaches 1"):
+    with pytest.raises(BrokenSchedule, match=rate_is_below_one.__doc__):
         check_scheduler(ExponentialLR, gamma=2.0, checks=[rate_is_below_one])
 
 
 @pytest.mark.parametrize(
     ("decorate", "message"),
     [
-        (lambda: resume_check(lambda optimizer: None), "needs a docstring"),
-        (lambda: resume_check(at="never"), "got 'never'"),
-        (lambda: state_check(at="resume"), "got 'resume'"),
-        (lambda: state_check(at="save", compares="all"), "got 'all'"),
+        (lambda: resume_check(lambda optimizer: None), "docstring"),
+        (lambda: resume_check(at="never"), "'never'"),
+        (lambda: state_check(at="resume"), "'resume'"),
+        (lambda: state_check(at="save", compares="all"), "'all'"),
     ],
 )
 def test_what_is_no_check_is_refused(decorate, message):
@@ -159,7 +157,7 @@ def test_a_parameter_that_no_check_can_take_is_refused():
     [
         ("step_size=3 gamma=0.5 train:3 save:a resume:a", "BROKEN", ""),
         ("step_size=3 gamma=0.5 train:4 save:a resume:a", "HOLDS", ""),
-        ("step_size=3 gamma=0.5 train:4 save:a", "UNKNOWN", "does nothing that"),
+        ("step_size=3 gamma=0.5 train:4 save:a", "UNKNOWN", ""),
         ("step_size=0 train:4 save:a resume:a", "UNKNOWN", "ZeroDivisionError"),
     ],
 )
@@ -219,8 +217,7 @@ def test_what_a_class_or_function_needs_is_drawn_by_its_type_hints(build):
 
 
 def test_what_type_hints_do_not_say_is_asked_for():
-    message = r"it needs 'name': give name=\.\.\., on the command line --kwargs 'name=\.\.\.'"
-    with pytest.raises(SubjectError, match=message):
+    with pytest.raises(SubjectError, match=r"name=\.\.\..* --kwargs 'name=\.\.\.'"):
         check_scheduler(NeedsAName)
     assert set(as_subject(NeedsAName, options={"name": "x"}).open) == {"every"}
 
@@ -245,13 +242,12 @@ class Crashes(HalvesEvery):
 def test_a_mistake_in_the_code_is_no_end_of_a_schedule(options):
     with pytest.raises(UndecidedError) as caught:
         check_scheduler(Crashes, checks=["resume_by_deepcopy"], **options)
-    assert "NameError: name 'no_such_name' is not defined at its end (every=" in str(caught.value)
-    assert "train:4): that is a mistake in the code; fix it first" in str(caught.value)
+    assert re.search(r"NameError: .*'no_such_name'.* \(every=.* train:4\)", str(caught.value))
 
 
 def test_a_value_error_may_be_the_end_of_a_schedule():
     [result] = check_scheduler(Crashes, every=2, wrong=False, checks=["resume_by_deepcopy"])
-    assert (result.verdict, "nothing later is tried" in result.reason) == ("HOLDS", True)
+    assert (result.verdict, "it is over" in result.note) == ("HOLDS", True)
 
 
 # ------------------------------------------------------------------- pairs that break alike

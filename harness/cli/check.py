@@ -26,6 +26,7 @@ from harness.cli.options import (
     RESUME_PYTHON,
     cores,
     options_of,
+    path_option,
 )
 from harness.cli.progress import progress
 from harness.core.errors import HarnessError, TraceError
@@ -59,34 +60,18 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.command()
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1)
 @click.option("--installed", is_flag=True, help="Check the subjects that installed packages ship.")
-@click.option(
-    "--check", "checks", metavar="NAME", multiple=True, help="Run only this check; repeatable."
-)
+@click.option("--check", "checks", metavar="NAME", multiple=True,
+              help="Run only this check; repeatable.")  # fmt: skip
 @click.option("--all-checks", is_flag=True, help="Run the opt-in checks too.")
-@click.option(
-    "--kwargs",
-    metavar="OPTIONS",
-    default="",
-    help="Options for every SUBJECT, such as 'step_size=3 gamma=0.5'.",
-)
-@click.option(
-    "--max-examples",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=25,
-    show_default=True,
-    help="Random traces to try for each pair, after the sweep; 0 runs only the sweep.",
-)
+@click.option("--kwargs", metavar="OPTIONS", default="",
+              help="Options for every SUBJECT, such as 'step_size=3 gamma=0.5'.")  # fmt: skip
+@click.option("--max-examples", metavar="N", type=click.IntRange(min=0), default=25,
+              show_default=True, help="Random traces to try for each pair, after the sweep; 0 runs "
+              "only the sweep.")  # fmt: skip
 @click.option("--seed", metavar="N", type=int,
               help="Seed of the search.  [default: 0; a random one with explore]")  # fmt: skip
-@click.option(
-    "--time-limit",
-    metavar="SECONDS",
-    type=SECONDS,
-    default=30.0,
-    show_default=True,
-    help="Time limit for each pair of subject and check.",
-)
+@click.option("--time-limit", metavar="SECONDS", type=SECONDS, default=30.0, show_default=True,
+              help="Time limit for each pair of subject and check.")  # fmt: skip
 @click.option("--time-budget", metavar="SECONDS", type=SECONDS,
               help="Time limit for all pairs together. Every pair is swept before any is "
               "searched; the report lists what was not searched.")  # fmt: skip
@@ -97,27 +82,16 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.option("--shard", metavar="K/N", callback=_shard,
               help="Check only the K-th of N parts of the pairs, to split a run over N jobs; see "
               "`merge`.")  # fmt: skip
-@click.option(
-    "--json",
-    "json_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Write the results as JSON.",
+@path_option("--json", "json_file", help_="Write the results as JSON.")
+@path_option(
+    "--scripts", metavar="DIR", help_="Write a reproduction script for every counterexample."
 )
-@click.option(
-    "--scripts",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Write a reproduction script for every counterexample.",
+@path_option(
+    "--plots", metavar="DIR", help_="Draw a picture of every counterexample; needs matplotlib."
 )
-@click.option(
-    "--plots",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Draw a picture of every counterexample; needs matplotlib.",
+@path_option(
+    "--html", "html_file", help_="Write the report as one HTML page, with pictures and scripts."
 )
-@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help="Ignore all ledgers.")
 @click.option("--search-known", is_flag=True,

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 from harness.core.errors import TimeLimit
 
@@ -50,7 +49,7 @@ def interruptible() -> Iterator[list[int]]:
     """
     status: list[int] = []
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: object) -> None:
         if not _torch_is_imported():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -59,7 +58,7 @@ def interruptible() -> Iterator[list[int]]:
         _raise_again(number, AGAIN)
         raise KeyboardInterrupt
 
-    def ignored(unraisable: Any) -> None:
+    def ignored(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
             _raise_again(signal.SIGTERM if status else signal.SIGINT, SOON)
         elif not issubclass(unraisable.exc_type, TimeLimit):  # it comes again by itself

@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import BROKEN_FOUND, FAILED, OK
+from harness.cli.options import BROKEN_FOUND, FAILED, OK, RESULTS, path_option
 
 if TYPE_CHECKING:
     from harness.core.ledger import Entry
 
-FILES = click.option(
-    "--ledger",
-    "files",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="Use your own ledger instead of the installed ones; repeatable.",
-)
-RESULTS = click.argument(
-    "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
-)
+FILES = path_option(
+    "--ledger", "files", multiple=True,
+    help_="Use your own ledger instead of the installed ones; repeatable.",
+)  # fmt: skip
 
 
 @click.group()

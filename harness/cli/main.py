@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,8 +19,10 @@ from harness.cli.options import (
     FAILED,
     INTERRUPTED,
     OK,
+    RESULTS,
     RESUME_PYTHON,
     check_python,
+    path_option,
 )
 from harness.cli.outputs import Outputs, no_more_output, say, tell
 from harness.cli.plot import plot
@@ -76,7 +77,7 @@ class _ReaderIsGone(Exception):
 
 
 class _Commands(click.Group):
-    def invoke(self, context: click.Context) -> Any:
+    def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except BrokenPipeError:
@@ -134,8 +135,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
 @click.argument("trace")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write to FILE instead of standard output.")  # fmt: skip
+@path_option("-o", "--output", help_="Write to FILE instead of standard output.")
 @click.option("--imports", type=click.Choice(["torch", "library", "all"]),
               help="What the script imports; everything else is pasted into it. torch: only "
               "torch. library: also installed packages, so that a fix in one can be tested. all: "
@@ -191,8 +191,7 @@ def script(
               help="Repeat with this many seeds; 19 of 20 must catch each fault.")  # fmt: skip
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=os.cpu_count() or 1,
               show_default="all cores", help="Number of processes.")  # fmt: skip
-@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the trials as JSON.")  # fmt: skip
+@path_option("--json", "json_file", help_="Write the trials as JSON.")
 @click.option("--faults", metavar="MODULE:NAME", multiple=True,
               help="A list of planted faults; repeatable.")  # fmt: skip
 @click.option("--controls", metavar="MODULE:NAME", multiple=True,
@@ -251,10 +250,8 @@ for command in (check, list_, ledger, plot):
 
 
 @cli.command()
-@click.argument("results", metavar="RESULT...", nargs=-1, required=True,
-                type=click.Path(path_type=Path))  # fmt: skip
-@click.option("--json", "json_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the results to one JSON file.")  # fmt: skip
+@RESULTS
+@path_option("--json", "json_file", help_="Write the results to one JSON file.")
 @CI
 def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     """Merge the RESULTs of all shards of one run, and print the report of `check`.
@@ -305,12 +302,11 @@ def diff(old: Path, new: Path) -> int:
 
 
 @cli.command()
-@click.argument("results", metavar="RESULT...", nargs=-1, required=True,
-                type=click.Path(path_type=Path))  # fmt: skip
-@click.option("--markdown", "markdown_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the table as Markdown, for a README.")  # fmt: skip
-@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write an HTML page with the counterexample behind each cell.")  # fmt: skip
+@RESULTS
+@path_option("--markdown", "markdown_file", help_="Write the table as Markdown, for a README.")
+@path_option(
+    "--html", "html_file", help_="Write an HTML page with the counterexample behind each cell."
+)
 def matrix(
     results: tuple[Path, ...],
     markdown_file: Path | None,

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
+Command = TypeVar("Command", bound=Callable[..., object])
 OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: nothing is broken; something is broken; something is unknown, or an argument is
 wrong; Ctrl-C."""
-LEDGER = click.option(
-    "--ledger",
-    "ledgers",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    help="A file of your own known failures, in addition to the installed ledgers; repeatable.",
+
+
+def path_option(
+    *names: str, help_: str, metavar: str = "FILE", multiple: bool = False
+) -> Callable[[Command], Command]:
+    """An option that takes a path."""
+    return click.option(
+        *names, metavar=metavar, type=click.Path(path_type=Path), multiple=multiple, help=help_
+    )
+
+
+RESULTS = click.argument(
+    "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
 )
+LEDGER = path_option(
+    "--ledger", "ledgers", multiple=True,
+    help_="A file of your own known failures, in addition to the installed ledgers; repeatable.",
+)  # fmt: skip
 CI = click.option(
     "--ci",
     type=click.Choice(["auto", "github", "none"]),
@@ -57,7 +69,7 @@ def check_python(resume_python: str) -> None:
         worker_of(resume_python)
 
 
-def options_of(kwargs: str) -> dict[str, Any]:
+def options_of(kwargs: str) -> dict[str, object]:
     """The options of a subject from text such as ``step_size=3 gamma=0.5``."""
     from harness.core.trace import parse_options
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import OK, options_of
+from harness.cli.options import OK, options_of, path_option
 
 MOST_CURVES = 5
 """With more curves than this, a reader can't tell which is which."""
@@ -19,9 +19,9 @@ MOST_CURVES = 5
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
               help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
               "length of the schedule]")  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
-              help="Write the picture to FILE, an .svg or .png.  [default: "
-              "SUBJECT.svg]")  # fmt: skip
+@path_option(
+    "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
+)
 def plot(
     subject: str, kwargs: tuple[str, ...], epochs: tuple[int, ...], output: Path | None
 ) -> int:
@@ -50,8 +50,7 @@ def plot(
     schedules = [schedule_of(found, max(epochs, default=0)) for found in subjects]
     title, labels = names_of(subjects)
     curves = list(zip(labels, schedules, strict=True))
-    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot",
-                            **{"svg.fonttype": "none"}))  # fmt: skip
+    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot"))
     click.echo(f"wrote {path}")
     click.echo("\n".join(sentences(schedules)))
     return OK

@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from harness.core.errors import ResultsError
 from harness.core.result import Result, shorten
@@ -31,6 +31,7 @@ WIDTH = 100
 Results: TypeAlias = Mapping[tuple[str, str], Result]
 """Results by subject and check."""
 Item = TypeVar("Item")
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Drift:
     subject: str
     trace: str
     epoch: int
-    old: Any
-    new: Any
+    old: object
+    new: object
     rounding: bool
 
 
@@ -149,7 +150,7 @@ def _by_pair(file: ResultFile) -> dict[tuple[str, str], Result]:
     return {(result.subject, result.check): result for result in file.results}
 
 
-def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> Drift | None:
+def _drift(subject: str, trace: str, old: Sequence[object], new: Sequence[object]) -> Drift | None:
     """Where two plain runs first differ; None if they are equal."""
     if same(list(old), list(new)):
         return None
@@ -160,7 +161,7 @@ def _drift(subject: str, trace: str, old: Sequence[Any], new: Sequence[Any]) -> 
     return Drift(subject, trace, epoch, there[0], there[1], close)
 
 
-def _close(old: Any, new: Any, tolerance: float = ROUNDING) -> bool:
+def _close(old: object, new: object, tolerance: float = ROUNDING) -> bool:
     """Whether two LRs, or two lists of LRs, differ at most by rounding."""
     if isinstance(old, list) and isinstance(new, list):
         pairs = zip(old, new, strict=False)
@@ -420,9 +421,11 @@ def _drift_text(comparison: Comparison, subject: str, number: int, drift: Drift)
     yield f"  at epoch {drift.epoch} {sides[0]}, {sides[1]}"
 
 
-def _groups(items: Iterable[Item], key: Callable[[Item], Any]) -> Iterable[tuple[Any, list[Item]]]:
+def _groups(
+    items: Iterable[Item], key: Callable[[Item], Group]
+) -> Iterable[tuple[Group, list[Item]]]:
     """The items grouped by key, in the order in which the keys first appear."""
-    groups: dict[Any, list[Item]] = {}
+    groups: dict[Group, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups.items()

@@ -9,7 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.core.errors import HarnessError
 from harness.core.operations import BACK, epochs, path_to, walk
@@ -17,6 +17,11 @@ from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Points, Role, number, numbers_of, same
 from harness.core.safe_text import one_line
 from harness.core.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 """The parts of an observation that can be drawn."""
@@ -37,7 +42,7 @@ class Trajectory:
     """The runs of a counterexample.
 
     `quantity` is what is drawn, ``lr`` unless something else differs. `marks` are the saves and
-    resumes, by epoch. The first difference is at `epoch`. `said` describes it for each group; the
+    resumes, by epoch. The first difference is at `epoch`. `labels` describe it for each group; the
     key is None if it does not belong to one group. `wrong` and `right` are the numbers there.
     """
 
@@ -47,7 +52,7 @@ class Trajectory:
     lines: list[Line]
     marks: dict[int, str]
     epoch: int
-    said: dict[int | None, str] = field(default_factory=dict)
+    labels: dict[int | None, str] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
     right: dict[int, float] = field(default_factory=dict)
 
@@ -71,11 +76,11 @@ def trajectory(result: Result) -> Trajectory | None:
         )
         for run in found.runs
     ]
-    said, wrong, right = _differences(result.promise, found, quantity, epoch)
+    labels, wrong, right = _differences(result.promise, found, quantity, epoch)
     title = one_line(f"{result.subject}: {result.check} (torch {result.torch})")
-    said = {group: one_line(text) for group, text in said.items()}
+    labels = {group: one_line(text) for group, text in labels.items()}
     return Trajectory(
-        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, said,
+        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, labels,
         wrong, right,
     )  # fmt: skip
 
@@ -86,7 +91,7 @@ def _marks(trace: Trace) -> dict[int, str]:
     for operation, _, path in walk(trace.operations):
         if operation.kind in (*BACK, "save"):
             marks.setdefault(epochs(path), []).append(str(operation))
-    return {epoch: shorten(" ".join(_counted(said)), 60) for epoch, said in marks.items()}
+    return {epoch: shorten(" ".join(_counted(words)), 60) for epoch, words in marks.items()}
 
 
 def _counted(words: list[str]) -> Iterator[str]:
@@ -100,7 +105,7 @@ def _differences(
     promise: Promise, found: Counterexample, quantity: str, epoch: int
 ) -> tuple[dict[int | None, str], dict[int, float], dict[int, float]]:
     """A description of the first difference, and the wrong and right numbers, by group."""
-    said: dict[int | None, str] = {}
+    labels: dict[int | None, str] = {}
     wrong: dict[int, float] = {}
     right: dict[int, float] = {}
     at = f"epoch {epoch}: "
@@ -117,20 +122,20 @@ def _differences(
             if same(is_, must):
                 continue
             one, other = _apart(is_, must)
-            said[group] = f"{at}expected {other}, got {one}"
+            labels[group] = f"{at}expected {other}, got {one}"
             wrong[group], right[group] = number(is_), number(must)
-    if not said:
+    if not labels:
         name = next(iter(found.actual))
         is_, must = (shorten(side.get(name), 60) for side in (found.actual, found.expected))
-        said[None] = f"{at}expected {name} {must}, got {is_}"
+        labels[None] = f"{at}expected {name} {must}, got {is_}"
         if "raises" in found.expected:
-            said[None] = f"{at}expected it to raise {shorten(found.expected['raises'], 60)}"
+            labels[None] = f"{at}expected it to raise {shorten(found.expected['raises'], 60)}"
         elif name == "weights":
-            said[None] = f"{at}the weights differ"
-    return said, wrong, right
+            labels[None] = f"{at}the weights differ"
+    return labels, wrong, right
 
 
-def _apart(one: Any, other: Any) -> tuple[str, str]:
+def _apart(one: object, other: object) -> tuple[str, str]:
     """Two values as text, with enough digits to differ, or with dtypes if no digits differ."""
     for digits in range(6, 18):
         texts = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
@@ -139,7 +144,7 @@ def _apart(one: Any, other: Any) -> tuple[str, str]:
     return _with_dtype(one), _with_dtype(other)
 
 
-def _with_dtype(value: Any) -> str:
+def _with_dtype(value: object) -> str:
     if isinstance(value, dict) and "dtype" in value:
         return f"{number(value):g} ({value['dtype']})"
     return str(value)
@@ -148,7 +153,9 @@ def _with_dtype(value: Any) -> str:
 BLACK, BLUE, VERMILLION, GREEN, PURPLE = "#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 """The colours of Okabe and Ito that have a contrast of at least 3 to 1 on white."""
 GREY = "#666666"
-STYLES: dict[Role, dict[str, Any]] = {
+Style: TypeAlias = dict[str, Any]
+"""Keyword arguments for matplotlib."""
+STYLES: dict[Role, Style] = {
     Role.UNINTERRUPTED: {"color": BLUE, "linestyle": "-", "linewidth": 3.0, "marker": "o",
                       "markersize": 6, "markerfacecolor": "white"},
     Role.OTHER_OPTIONS: {"color": GREEN, "linestyle": "-.", "linewidth": 1.8, "marker": "s",
@@ -181,17 +188,17 @@ def picture_of(result: Result, suffix: str = "svg") -> bytes | None:
     shown = trajectory(result)
     if shown is None:
         return None
-    return drawn(lambda: figure_of(shown), suffix, "a picture", **{"svg.fonttype": "none"})
+    return drawn(lambda: figure_of(shown), suffix, "a picture")
 
 
-def figure_of(shown: Trajectory) -> Any:
+def figure_of(shown: Trajectory) -> Figure:
     """The matplotlib figure: a panel for each param group, and one more for a small difference.
 
     Each line has its name as label, and the gid ``ROLE GROUP``.
     """
     count = max((len(values) for line in shown.lines for _, values in line.points), default=0)
     count = count or 1
-    groups = sorted(sorted(range(count), key=lambda group: group not in shown.said)[:MOST_GROUPS])
+    groups = sorted(sorted(range(count), key=lambda group: group not in shown.labels)[:MOST_GROUPS])
     rows = [(group, small) for group in groups for small in (False, True)
             if not small or _too_small(shown, group)]  # fmt: skip
     title = [shown.title, *textwrap.wrap(shorten(shown.trace, 3 * LONGEST), LONGEST,
@@ -225,7 +232,7 @@ def figure_of(shown: Trajectory) -> Any:
     return figure
 
 
-def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Any, list[Any]]:
+def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Figure, list[Axes]]:
     """A figure with panels of these heights below each other, and `text` inches for text.
 
     If `share`, all panels have the same epochs.
@@ -265,7 +272,7 @@ def _xy(line: Line, group: int) -> tuple[list[int], list[float]]:
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _draw_group(axes: Any, shown: Trajectory, group: int) -> None:
+def _draw_group(axes: Axes, shown: Trajectory, group: int) -> None:
     last = None
     for line in shown.lines:
         xs, ys = _xy(line, group)
@@ -314,7 +321,7 @@ def _gaps(shown: Trajectory, group: int) -> dict[int, float]:
     return {epoch: gap for epoch, gap in gaps.items() if math.isfinite(gap)}
 
 
-def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
+def _draw_difference(axes: Axes, shown: Trajectory, group: int) -> None:
     gaps = _gaps(shown, group)
     axes.axhline(0, color=BLUE, linewidth=1.5)
     axes.plot(list(gaps), list(gaps.values()), gid=f"difference {group}",
@@ -323,9 +330,9 @@ def _draw_difference(axes: Any, shown: Trajectory, group: int) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useOffset=False)
 
 
-def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
+def _say(axes: Axes, shown: Trajectory, group: int, *, first: bool) -> None:
     """Point at the first difference."""
-    text = shown.said.get(group) or (shown.said.get(None) if first else None)
+    text = shown.labels.get(group) or (shown.labels.get(None) if first else None)
     if not text:
         return
     target: tuple[int, float] | None = (shown.epoch, shown.wrong.get(group, math.nan))
@@ -339,7 +346,7 @@ def _say(axes: Any, shown: Trajectory, group: int, *, first: bool) -> None:
                   gid=f"first {group}")  # fmt: skip
 
 
-def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
+def point_at(axes: Axes, text: str, target: tuple[float, float]) -> None:
     """Write `text` in a free strip above the lines, with an arrow to a point."""
     lines = textwrap.wrap(text, 64)
     strip = (len(lines) * GAP + 0.12) / PANEL
@@ -354,30 +361,46 @@ def point_at(axes: Any, text: str, target: tuple[float, float]) -> None:
                       "relpos": (corner, 0.2)})  # fmt: skip
 
 
-def _name_lines(axes: Any) -> None:
+def _name_lines(axes: Axes) -> None:
     """Write the name of each line at its end, so that no two overlap."""
-    ends = {}
+    ends: dict[str, tuple[float, float, Line2D]] = {}
     for line in axes.lines:
-        if line.get_label() and not line.get_label().startswith("_") and len(line.get_xdata()):
-            ends[line.get_label()] = line  # the last one, if several have this name
+        xs, ys = data_of(line)
+        if xs and not label_of(line).startswith("_"):
+            ends[label_of(line)] = xs[-1], ys[-1], line  # the last one, if several have this name
     bottom, top = axes.get_ylim()
     gap = GAP / PANEL * (top - bottom)
     below = -math.inf
-    right = max((line.get_xdata()[-1] for line in ends.values()), default=0)
-    for line in sorted(ends.values(), key=lambda line: (line.get_ydata()[-1], line.get_label())):
-        x, y = line.get_xdata()[-1], line.get_ydata()[-1]
+    right = max((x for x, _, _ in ends.values()), default=0)
+    for label, (x, y, line) in sorted(ends.items(), key=lambda end: (end[1][1], end[0])):
         above = 0
         if x < right:  # it ended early
             above = -11
         else:
             y = below = max(y if math.isfinite(y) else (bottom + top) / 2, below + gap)
-        axes.annotate(line.get_label(), (x, y), xytext=(10, above), textcoords="offset points",
+        axes.annotate(label, (x, y), xytext=(10, above), textcoords="offset points",
                       va="center", color=line.get_color(), weight="bold",
                       annotation_clip=False)  # fmt: skip
 
 
-SALT = "lr-resume-harness"
-"""Keeps the ids inside an SVG the same each time."""
+def data_of(line: Line2D) -> tuple[list[float], list[float]]:
+    """The points of a line."""
+    points: Any = line.get_xydata()  # an array, which matplotlib's stubs do not say
+    return points[:, 0].tolist(), points[:, 1].tolist()
+
+
+def label_of(line: Line2D) -> str:
+    """The label of a line; it begins with ``_`` if the line has no name."""
+    return str(line.get_label())
+
+
+SETTINGS: Any = {
+    "font.size": 8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lr-resume-harness",  # keeps the ids inside an SVG the same each time
+    "text.parse_math": False,
+}
+"""The settings of matplotlib for every picture."""
 
 
 def check_drawable(suffix: str, what: str) -> str:
@@ -396,18 +419,17 @@ def check_drawable(suffix: str, what: str) -> str:
     return kind
 
 
-def drawn(figure: Callable[[], Any], suffix: str, what: str, **settings: Any) -> bytes:
+def drawn(figure: Callable[[], Figure], suffix: str, what: str) -> bytes:
     """The bytes of the figure that a function makes. The same figure gives the same SVG.
 
-    `settings` are matplotlib's, in addition to ours. Raises the same errors as `check_drawable`.
+    Raises the same errors as `check_drawable`.
     """
     kind = check_drawable(suffix, what)
     import matplotlib
 
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     into = io.BytesIO()
-    ours: Any = {"svg.hashsalt": SALT, "font.size": 8, "text.parse_math": False, **settings}
-    with matplotlib.rc_context(ours), warnings.catch_warnings():
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about letters that the font lacks
         figure().savefig(into, format=kind, dpi=160, metadata=metadata)
     return into.getvalue()

@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.core.errors import TraceError
 from harness.core.literals import format_value
 from harness.core.result import shorten
 from harness.core.run import Points
 from harness.engine.every_epoch import Schedule, Way
-from harness.report.picture import BLACK, BLUE, GREEN, PURPLE, VERMILLION, new_axes, point_at
+from harness.report.picture import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    VERMILLION,
+    Style,
+    data_of,
+    label_of,
+    new_axes,
+    point_at,
+)
 from harness.subjects.subject import Subject
 
-CURVES: tuple[dict[str, Any], ...] = (
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+CURVES: tuple[Style, ...] = (
     {"color": BLUE, "linestyle": "-"},
     {"color": VERMILLION, "linestyle": (0, (5, 1.5))},
     {"color": GREEN, "linestyle": (0, (5, 1.5, 1, 1.5))},
@@ -23,9 +39,9 @@ CURVES: tuple[dict[str, Any], ...] = (
     {"color": BLACK, "linestyle": (0, (8, 2, 1, 2, 1, 2))},
 )  # fmt: skip
 """The curves differ in dashes too, and each has its name next to it."""
-RIGHT = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
+RIGHT: tuple[Style, ...] = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
          {"marker": "+", "markersize": 6})  # fmt: skip
-WRONG = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
+WRONG: tuple[Style, ...] = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
 """The markers of right and wrong resumes, one for each way of resuming."""
 PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
 """Inches: the height and approximate width of a panel, and the width of a bold letter."""
@@ -62,14 +78,14 @@ def _options_shown(subject: Subject) -> dict[str, str]:
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
     """What the resumes of all schedules do, one sentence for each way of resuming."""
-    return [". ".join(text for _, text in _said(ways)) for ways in _by_way(schedules)]
+    return [". ".join(text for _, text in _outcomes(ways)) for ways in _by_way(schedules)]
 
 
 def _by_way(schedules: Sequence[Schedule]) -> list[tuple[Way, ...]]:
     return list(zip(*(schedule.ways for schedule in schedules), strict=True))
 
 
-def _said(ways: Sequence[Way]) -> list[tuple[str, str]]:
+def _outcomes(ways: Sequence[Way]) -> list[tuple[str, str]]:
     """Texts on the resumes of one check in all schedules, with ``right``, ``wrong`` or ``""``."""
     name = ways[0].check.name
     tried = [resume for way in ways for resume in way.resumes]
@@ -91,7 +107,7 @@ def _said(ways: Sequence[Way]) -> list[tuple[str, str]]:
 
 def figure_of(
     title: str, curves: Sequence[tuple[str, Schedule]], ranges: Sequence[int] = ()
-) -> Any:
+) -> Figure:
     """The matplotlib figure of labelled schedules: a panel for each group and range of epochs.
 
     A range is a number of epochs from the start; without ranges, all epochs are drawn. Groups
@@ -111,7 +127,7 @@ def figure_of(
     handles = _curve_handles([label for label, _ in curves]) if len(curves) > 1 else []
     handles += [handle for index, ways in enumerate(_by_way(schedules))
                for handle in _handles(index, ways)]  # fmt: skip
-    text = 0.17 * (len(heading) + 1 + sum(h.get_label().count("\n") + 1 for h in handles))
+    text = 0.17 * (len(heading) + 1 + sum(label_of(h).count("\n") + 1 for h in handles))
     figure, panels = new_axes([PANEL] * len(rows), text, share=False)
     figure.suptitle("\n".join(heading), x=0.012, ha="left", fontsize=8)
     for (group, span), axes in zip(rows, panels, strict=True):
@@ -119,14 +135,14 @@ def figure_of(
         for number, (label, schedule) in enumerate(curves):
             _draw(axes, number, group, span, label, schedule)
         if len(curves) > 1:
-            _name(axes, [line for line in axes.lines if line.get_gid().startswith("plain")])
+            _name(axes, [line for line in axes.lines if str(line.get_gid()).startswith("plain")])
     panels[-1].set_xlabel("epoch (scheduler steps made)")
     figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4,
                   handlelength=3.5)  # fmt: skip
     return figure
 
 
-def _curve_handles(labels: list[str]) -> list[Any]:
+def _curve_handles(labels: list[str]) -> list[Line2D]:
     """The entries of the legend for the curves."""
     from matplotlib.lines import Line2D
 
@@ -135,11 +151,11 @@ def _curve_handles(labels: list[str]) -> list[Any]:
             for label, style in zip(labels, styles, strict=True)]  # fmt: skip
 
 
-def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
+def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
     """The entries of the legend for one way."""
     from matplotlib.lines import Line2D
 
-    shapes: dict[str, dict[str, Any]] = {
+    shapes: dict[str, Style] = {
         "right": RIGHT[index],
         "wrong": WRONG[index],
         "": {},
@@ -147,7 +163,7 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Any]:
     return [
         Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
                **shapes[kind])
-        for kind, text in _said(ways)
+        for kind, text in _outcomes(ways)
     ]  # fmt: skip
 
 
@@ -166,7 +182,7 @@ def _multiple(points: Points, group: int) -> bool:
     return all(abs(first * factor - other) <= ALIKE * most for first, other in pairs)
 
 
-def _draw(axes: Any, number: int, group: int, span: int, label: str, schedule: Schedule) -> None:
+def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: Schedule) -> None:
     """Draw one group of one schedule, with its resumes, for the first `span` epochs."""
     style = CURVES[number % len(CURVES)]
     plain = {epoch: values[group] for epoch, values in schedule.points if epoch <= span}
@@ -201,20 +217,23 @@ def _draw(axes: Any, number: int, group: int, span: int, label: str, schedule: S
         point_at(axes, f"raises {shorten(schedule.raises, 90)}", (end, plain[end]))
 
 
-def _name(axes: Any, lines: list[Any]) -> None:
+def _name(axes: Axes, lines: list[Line2D]) -> None:
     """Write the label of each line next to it, where it is farthest from the other lines.
 
     If it would cover a line everywhere, leave it out: the legend shows it too.
     """
     import numpy
 
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    limits = axes.get_xlim(), axes.get_ylim()
     runs = [
-        ((line.get_xdata() - left) / (right - left), (line.get_ydata() - bottom) / (top - bottom))
+        tuple(
+            [(value - low) / (high - low) for value in values]
+            for values, (low, high) in zip(data_of(line), limits, strict=True)
+        )
         for line in lines
     ]  # as fractions of the panel
     for line, (xs, ys) in zip(lines, runs, strict=True):
-        wide = len(line.get_label()) * LETTER / PANEL_WIDTH
+        wide = len(label_of(line)) * LETTER / PANEL_WIDTH
         best, at = 0.0, None
         for x, y in zip(xs, ys, strict=True):
             if x + wide > 1:
@@ -231,5 +250,5 @@ def _name(axes: Any, lines: list[Any]) -> None:
                 if clear > 0.06 and room > best:
                     best, at = room, (x + 0.015, low + 0.045)
         if at is not None:
-            axes.annotate(line.get_label(), at, xycoords="axes fraction", va="center",
+            axes.annotate(label_of(line), at, xycoords="axes fraction", va="center",
                           color=line.get_color(), weight="bold")  # fmt: skip

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin
 
 import cattrs
 from cattrs.errors import (
@@ -45,7 +45,12 @@ SCHEMA = 2
 """The version of the format. It goes up when a key changes its meaning or is removed."""
 TAGS = frozenset({"$float", "$bytes", "$items"})
 """The keys that mark values JSON can't hold. A dict that has only such a key is kept as items."""
-CONTAINERS: tuple[Any, ...] = (list, tuple, dict)
+CONTAINERS: tuple[object, ...] = (list, tuple, dict)
+Kind = TypeVar("Kind")
+Hook: TypeAlias = Callable[[Any, Any], Any]
+"""Turns what JSON holds into a value of the type that is asked for."""
+Rates: TypeAlias = dict[str, list[Any]]
+"""The uninterrupted runs of a subject: the LR of every param group after each epoch, by trace."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class ResultFile:
     complete: bool
     shard: str
     results: tuple[Result, ...]
-    runs: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    runs: dict[str, Rates] = field(default_factory=dict)
     not_checked: dict[str, str] = field(default_factory=dict)
     planned: int = 0
 
@@ -77,7 +82,7 @@ def results_of_run(
     *,
     complete: bool,
     planned: int = 0,
-    runs: Mapping[str, dict[str, list[Any]]] = MappingProxyType({}),
+    runs: Mapping[str, Rates] = MappingProxyType({}),
     shard: str = "1/1",
 ) -> ResultFile:
     """The results of a run of this process, as a `ResultFile`."""
@@ -148,7 +153,7 @@ def _message(error: BaseException, kind: type | None) -> str:
     return str(error).partition("\n")[0][:200]
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: object) -> object:
     """`value` in a form that JSON can hold."""
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and not _is_tagged(value):
@@ -161,12 +166,12 @@ def _encode(value: Any) -> Any:
     return {"$bytes": value.decode("latin-1")} if isinstance(value, bytes) else value
 
 
-def _is_tagged(value: dict[Any, Any]) -> bool:
+def _is_tagged(value: dict[object, object]) -> bool:
     """Whether a dict could be mistaken for a marked value."""
     return len(value) == 1 and not TAGS.isdisjoint(value)
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: object) -> object:
     """The inverse of `_encode`."""
     if isinstance(value, list):
         return [_decode(item) for item in value]
@@ -183,10 +188,10 @@ def _decode(value: Any) -> Any:
     return {key: _decode(item) for key, item in value.items()}
 
 
-def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
+def _strict(kind: type, accepted: tuple[type, ...]) -> Hook:
     """A hook that takes only a value of one of these types, and refuses a bool as a number."""
 
-    def take(value: Any, _: Any) -> Any:
+    def take(value: object, _: type) -> object:
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{_shown(value)} is not of type {kind.__name__}")
         return kind(value)
@@ -194,18 +199,18 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Any:
     return take
 
 
-def _container(asked: Any, converter: cattrs.Converter) -> Any:
+def _container(asked: Any, converter: cattrs.Converter) -> Hook:
     """A hook for a list, tuple or dict: refuses other types, and names the first wrong item."""
     origin, kinds = get_origin(asked), get_args(asked)
 
-    def item(value: Any, kind: Any, place: Any) -> Any:
+    def item(value: object, kind: Any, place: int | str) -> object:
         try:
             return converter.structure(value, kind)
         except Exception as error:
             error.add_note(IterableValidationNote(f"at {place!r}", place, kind))
             raise IterableValidationError(f"wrong {asked}", [error], asked) from None
 
-    def take(value: Any, _: Any) -> Any:
+    def take(value: object, _: type) -> object:
         if origin is dict:
             pairs = _instance(value, dict).items()
             return {_text(key): item(each, kinds[1], key) for key, each in pairs}
@@ -218,13 +223,13 @@ def _container(asked: Any, converter: cattrs.Converter) -> Any:
     return take
 
 
-def _object(asked: Any, converter: cattrs.Converter) -> Any:
+def _object(asked: type, converter: cattrs.Converter) -> Hook:
     """A hook for a dataclass: takes only a dict."""
-    build = make_dict_structure_fn(asked, converter)
+    build: Hook = make_dict_structure_fn(asked, converter)
     return lambda value, kind: build(_instance(value, dict), kind)
 
 
-def _instance(value: Any, kind: type) -> Any:
+def _instance(value: object, kind: type[Kind]) -> Kind:
     if not isinstance(value, kind):
         raise TypeError(f"{_shown(value)} is not of type {kind.__name__}")
     return value
@@ -247,12 +252,11 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
-def _text(value: Any) -> str:
-    text: str = _instance(value, str)
-    return text
+def _text(value: object) -> str:
+    return _instance(value, str)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value for a message; for a container, only its type."""
     if isinstance(value, (dict, list, bytes)):
         return f"a {type(value).__name__}"

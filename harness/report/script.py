@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.checks.registry import as_check, routes
 from harness.core import training_loop as loop
@@ -111,7 +110,7 @@ def elsewhere_lines(
     return lines, f"{main}()"
 
 
-def _parts(check: Check, trace: Trace) -> list[tuple[Any, ...]]:
+def _parts(check: Check, trace: Trace) -> Sequence[tuple[object, ...]]:
     """The parts of a trace, as arguments of `harness.engine.other_process_main.run_parts`."""
     steps = list(walk(trace.operations))
     parts = []
@@ -135,7 +134,12 @@ WIDTH = 100
 
 
 def write_script(
-    subject: Any, check: Any, trace: Any, *, resume_python: str = "", imports: str = ""
+    subject: object,
+    check: object,
+    trace: str | Trace,
+    *,
+    resume_python: str = "",
+    imports: str = "",
 ) -> str:
     """The text of a script that runs one trace with plain torch, and prints what happens.
 
@@ -151,7 +155,11 @@ def write_script(
 
 
 def script_of(
-    subject: Subject, check: Check, result: Result, trace: Any, imports: Imports | None = None
+    subject: Subject,
+    check: Check,
+    result: Result,
+    trace: str | Trace,
+    imports: Imports | None = None,
 ) -> str:
     """The same script, when the `result` of replaying the trace is already there."""
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
@@ -192,7 +200,7 @@ def _imports(source: Source, section: dict[str, str]) -> list[str]:
     return [line for line in source.import_lines(section) if line not in known]
 
 
-def _groups(definitions: Any) -> list[str]:
+def _groups(definitions: Iterable[str]) -> list[str]:
     """Definitions, with neighbouring one-line definitions joined."""
     groups: list[str] = []
     for text in definitions:
@@ -444,7 +452,9 @@ class _Writer:
         same = {name: name for name in ("checkpoint", "optimizer", "scheduler")}
         return {"new_optimizer": new_optimizer, "build": self.names.build, **same}
 
-    def _do(self, function: Callable[..., Any], given: Mapping[str, str], target: str) -> list[str]:
+    def _do(
+        self, function: Callable[..., object], given: Mapping[str, str], target: str
+    ) -> list[str]:
         """The statements of a save or a resume: written out if it happens once, else a call."""
         if self.functions.count(function) == 1:
             lines = self.source.inline(function, given, target)
@@ -452,11 +462,11 @@ class _Writer:
                 return lines
         return [f"{target} = {self._call(function, given)}"]
 
-    def _call(self, function: Callable[..., Any], given: Mapping[str, str]) -> str:
+    def _call(self, function: Callable[..., object], given: Mapping[str, str]) -> str:
         arguments = (given[name] for name in inspect.signature(function).parameters)
         return f"{self._paste(function)}({', '.join(arguments)})"
 
-    def _paste(self, function: Callable[..., Any]) -> str:
+    def _paste(self, function: Callable[..., object]) -> str:
         """The name of a function that concerns the bug. Its source is placed before the run."""
         self.source.section = self.source.first
         name = self.source.paste(function)
@@ -464,9 +474,9 @@ class _Writer:
         return name
 
     @functools.cached_property
-    def functions(self) -> list[Callable[..., Any]]:
+    def functions(self) -> list[Callable[..., object]]:
         """The functions that save and resume, each as often as the trace calls it."""
-        done: list[Callable[..., Any]] = []
+        done: list[Callable[..., object]] = []
         for number, operation in enumerate(self.trace.operations):
             if operation.kind == "save":
                 done += [way.save for way in self._saved(number).values()]
@@ -476,7 +486,7 @@ class _Writer:
         return done
 
     @staticmethod
-    def _resuming(check: Check) -> list[Callable[..., Any]]:
+    def _resuming(check: Check) -> list[Callable[..., object]]:
         return [check.load, check.function] if check.load else [check.function]
 
     def _contract(self) -> tuple[list[str], str]:

@@ -6,18 +6,25 @@ An exit status is 1 if the bug is there, 0 if it is gone, and 125 if the script 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.checks.changed_options import DESCRIPTIONS, contrast, judge, resumed_runs
+from harness.core.run import Observation
 from harness.core.training_loop import describe, differences, observe, plain
+from harness.core.types import Scheduler
 
-Ended = tuple[list[dict[str, Any]], str]
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+Answer = TypeVar("Answer")
+
+Ended = tuple[list[Observation], str]
 """What was seen after each step of a run, and the exception that ended it or ``""``."""
 
 
-def observed(run: Iterable[tuple[int, Any, Any]]) -> Ended:
+def observed(run: Iterable[tuple[int, Optimizer, Scheduler]]) -> Ended:
     """Do a run: what is seen after each step, and the exception that ends it or ``""``."""
-    seen: dict[int, dict[str, Any]] = {}
+    seen: dict[int, Observation] = {}
     step, error = 0, ""
     try:
         for step, optimizer, scheduler in run:
@@ -37,8 +44,8 @@ def compare(
         print("The uninterrupted run raises", end)
         return 125
     rows = []
-    left: dict[str, Any] = {}
-    right: dict[str, Any] = {}
+    left: Observation = {}
+    right: Observation = {}
     for pair in zip(expected, seen):  # noqa: B905 (one may have raised)
         rows.append([{name: run[name] for name in run if name not in ignored} for run in pair])
         left, right = differences(*rows[-1])
@@ -117,7 +124,7 @@ class BugIsThere(BaseException):
     """Ends a run at the first value that differs from what was expected."""
 
 
-def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def attempt(where: str, function: Callable[..., Answer], *arguments: object) -> Answer:
     """Call a function; if it raises, that is the bug."""
     try:
         return function(*arguments)
@@ -125,7 +132,9 @@ def attempt(where: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise BugIsThere(f"{where}: {function.__name__} raises {describe(error)}") from error
 
 
-def examine(where: str, function: Callable[..., Any], *arguments: Any) -> None:
+def examine(
+    where: str, function: Callable[..., tuple[Observation, Observation]], *arguments: object
+) -> None:
     """Call a check, which returns what it expects and what it got, and compare the two."""
     expected, actual = map(plain, attempt(where, function, *arguments))
     left, right = differences(expected, actual)

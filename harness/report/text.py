@@ -6,7 +6,7 @@ import collections
 import shlex
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
 from harness.core.operations import BACK, STEPS, epochs, path_to, unpath
@@ -95,7 +95,7 @@ def _where(found: Counterexample) -> tuple[str, str]:
     return f"step {found.step} of {operation} ({number})", path
 
 
-def values_text(values: Mapping[str, Any], *, shortest: bool = True) -> str:
+def values_text(values: Mapping[str, object], *, shortest: bool = True) -> str:
     """What was observed or raised, as text; long values are cut if `shortest`."""
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -16,21 +17,25 @@ import pytest
 import torch
 from conftest import ROOT, heed_ctrl_c, served
 from rich.console import Console
+from running import CLOSED, run_harness
 
 import harness
-from harness import CHECKS, Budget, check_subject, resume_check
+from harness import CHECKS, Budget, check_subject
 from harness.checks.registry import HERE, select_checks
 from harness.cli import main as cli
 from harness.cli.show import show_results
+from harness.core.relations import AGAIN
 from harness.core.result import FoundBy, Result
 from harness.core.run import Role, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
+from harness.report.failures import failures
 from harness.report.result_file import dump_results, read_results
-from harness.report.text import table
+from harness.report.text import broken_text, summary, table
 from harness.subjects.lookup import as_subject
 from lr_schedules.subjects import SUBJECTS
 
+ONE_CHECK = ("StepLR", "--check", "resume_by_pickle", "--max-examples", "0")
 HOLDING = "lr_schedules.correct:Halving"  # on every torch
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 
@@ -46,24 +51,23 @@ def test_help_does_not_import_torch(harness_command):
     assert out.stdout.split() == ["False", "False"]
 
 
-def test_a_broken_check_exits_1_with_all_that_is_needed(command):
-    status, printed, errors = command("check", "StepLR", "--check", "resume_by_last_epoch")
+def test_a_broken_check_exits_1_with_all_that_is_needed(command, tmp_path):
+    status, printed, errors = command(
+        "check", "StepLR", "--check", "resume_by_last_epoch", "--json", "r.json"
+    )
     assert status == 1
-    lines = printed.splitlines()
-    assert lines[0].startswith("BROKEN StepLR: resume_by_last_epoch (torch ")
-    rows = dict(line.strip().split("  ", 1) for line in lines[1:8])
-    assert rows["counterexample"].strip() == STEP_BUG
-    assert rows["at"].strip() == "resume:a (operation 3 of 3), epoch 3"
-    assert rows["expected"].strip() == "lr [0.05, 0.005] in the uninterrupted run (train:3)"
-    assert rows["got"].strip() == "lr [0.025, 0.0025] after resuming with resume_by_last_epoch"
-    assert rows["which is"].strip() == "multiplied a second time by the factor of the last step"
-    assert lines[8:11] == [
-        "  Reproduce with:",
-        f'    python -m harness replay StepLR resume_by_last_epoch "{STEP_BUG}"',
-        f'    python -m harness script StepLR resume_by_last_epoch "{STEP_BUG}"',
-    ]
+    [result] = read_results(tmp_path / "r.json").results
+    [failure] = failures([result])
+    assert printed.startswith(broken_text(failure))
+    found = failure.counterexample
+    assert (str(found.trace), found.operation, found.step) == (STEP_BUG, 2, 0)
+    assert (found.expected, found.actual) == ({"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]})
+    assert failure.relations == (AGAIN,)
+    for name in ("replay", "script"):
+        line = f'    python -m harness {name} StepLR resume_by_last_epoch "{STEP_BUG}"'
+        assert line in printed.splitlines()
     assert re.search(r"^StepLR\s+B$", printed, re.MULTILINE)
-    assert lines[-1].startswith(f"torch {torch.__version__}: 1 subject, 1 check: 0 HOLDS, 1 BROKEN")
+    assert printed.splitlines()[-1] == summary([result])
     assert errors.startswith("StepLR: 1 BROKEN (")
 
 
@@ -75,7 +79,7 @@ def test_the_commands_of_a_report_reproduce_it(command, run_script):
     )
     status, again, _ = command(*replay)
     assert status == 1
-    assert again.startswith("still broken\nBROKEN EmptiesTheDict: resume_twice_from_one_dict")
+    assert again.splitlines()[1] == printed.splitlines()[0]
     status, text, errors = command(*script)
     assert (status, errors) == (0, "")
     assert run_script(text).returncode == 1
@@ -86,7 +90,7 @@ def test_what_holds_exits_0(command):
     assert status == 0
     names = [check.name for check in select_checks()]
     needed = len(served(names)) < len(names)  # what is as it must be needs no table
-    assert ("\nsubject " in printed, "H holds" in printed) == (needed, needed)
+    assert ("\nsubject " in printed) == needed
     assert "BROKEN" not in printed.replace("0 BROKEN", "")
     assert f" {len(served(names))} HOLDS" in printed
 
@@ -100,23 +104,11 @@ def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
     show_results(results, ledger=True)
     text = capsys.readouterr().out
     assert (text.count("[[failure]]") == 3) == printed
-    more = (
-        "4 failures are not in any ledger. To print entries for them from a file that check "
-        "--json wrote:\n  python -m harness ledger update FILE\n"
-    )
-    assert (more in text) != printed
-    assert ("Not in any ledger. To accept these failures, add this to one:" in text) == printed
+    assert ("\n  python -m harness ledger update FILE\n" in text) != printed
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject():
-    read, write = os.pipe()
-    os.close(read)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "list"], stdout=write, stderr=subprocess.PIPE,
-        text=True, check=False, env=environment,
-    )  # fmt: skip
-    os.close(write)
+def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject(tmp_path):
+    done = run_harness("list", folder=tmp_path, stdout=CLOSED)
     assert (done.returncode, done.stderr) == (2, "")
 
 
@@ -138,7 +130,6 @@ def test_several_subjects_are_a_table_in_80_columns(command):
     for letter, check in zip(letters, HERE, strict=True):
         assert f"\n{letter} {check.name}\n" in printed
     assert "DECLINED ReduceLROnPlateau: resume_by_last_epoch, resume_by_initial_lr\n" in printed
-    assert "  its build takes no last_epoch\n" in printed
     assert len(errors.splitlines()) == 2
 
 
@@ -220,29 +211,22 @@ def test_a_subject_of_a_users_module(command, tmp_path, run_script):
     status, printed, _ = command(
         "replay", "mine:Halves", "resume_by_last_epoch", "every=3 train:3 save:a resume:a"
     )
-    assert (status, printed.splitlines()[0]) == (1, "still broken")
+    assert (status, "\nBROKEN Halves: " in printed) == (1, True)
     status, printed, _ = command("check", "faulty:SUBJECTS", "--max-examples", 0)
     assert status == 0
     assert re.search(r"^WithFunctions .*$", printed, re.MULTILINE)
     status, printed, _ = command(
         "replay", "faulty:SUBJECTS.Counter", "resume_at_every_save", "save:a train:1"
     )
-    assert (status, printed.startswith("holds on torch ")) == (0, True)
-
-
-@resume_check
-def resume_from_the_start(new_optimizer, build):
-    """Start again."""
-    optimizer = new_optimizer()
-    return optimizer, build(optimizer)
+    assert (status, printed.split()[0]) == (0, "holds")
 
 
 def test_a_check_of_a_users_module(command):
     status, printed, _ = command(
-        "check", "ExponentialLR", "--check", "test_cli:resume_from_the_start"
+        "check", "ExponentialLR", "--check", "running:resume_from_the_start"
     )
     assert status == 1
-    assert "replay ExponentialLR test_cli:resume_from_the_start" in printed
+    assert "replay ExponentialLR running:resume_from_the_start" in printed
 
 
 def test_list_shows_every_subject_and_check(command):
@@ -258,58 +242,50 @@ def test_list_shows_every_subject_and_check(command):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "part"),
     [
-        (["check", "NoSuchLR"], "no subject, package or module is called 'NoSuchLR'"),
-        (["check", "StepLr"], "did you mean StepLR?"),
-        (["check", "StepLR", "--check", "resume_from_fil"], "did you mean resume_from_file?"),
-        (["check", "no_such_module:x"], "cannot import 'no_such_module'"),
-        (["check", "math:no_such_name"], "has no attribute 'no_such_name'"),
-        (["check", "faulty:NOT_ONE"], "must be a Subject, a scheduler class or a function"),
+        (["check", "NoSuchLR"], "'NoSuchLR'"),
+        (["check", "StepLr"], " StepLR?"),
+        (["check", "StepLR", "--check", "resume_from_fil"], " resume_from_file?"),
+        (["check", "no_such_module:x"], "'no_such_module'"),
+        (["check", "math:no_such_name"], "'no_such_name'"),
+        (["check", "faulty:NOT_ONE"], "faulty:NOT_ONE"),
         (["check", "faulty:Counter", "--kwargs", "every=2"], "every"),
-        (["check", "StepLR", "--kwargs", "step_size"], "'step_size' is not an option"),
-        (["check", "StepLR", "--kwargs", "step_size=1+x"], "must be a Python literal"),
-        (["check", "StepLR", "--kwargs", "step_size=x"], "'x' is not a word of this subject"),
-        (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch' is not an option"),
-        (["check", "--kwargs", "gamma=1"], "--kwargs needs a SUBJECT"),
-        (["check", "torch.optim.lr_scheduler:MultiplicativeLR"], "it needs 'lr_lambda'"),
-        (["check", "torch.optim.lr_scheduler:StepLRs"], "'StepLRs': did you mean StepLR?"),
-        (
-            ["check", "faulty:returns_none"],
-            "with a step() (got None)",
-        ),
-        (["check", "faulty:NoStateDict"], "has no state_dict and load_state_dict"),
-        (["check", "StepLR", "--time-limit", "nan"], "must be a number of seconds"),
-        (["check", "StepLR", "--time-limit", "inf"], "is not in the range"),
-        (["check", "faulty:UNKNOWN_DECLINE"], "declines 'resume_by_last_epoc'"),
-        (["check", "faulty:raises"], "build raised ValueError: no such luck"),
-        (["check", "faulty:Hangs", "--time-limit", "0.2"], "time limit of 0.2 s ran out"),
-        (["check", "StepLR", "--max-examples", "-1"], "-1 is not in the range"),
-        (["check", "StepLR", "--time-limit", "0"], "0.0 is not in the range"),
-        (["check", "StepLR", "--nonsense"], "No such option"),
-        (["check", "StepLR", "--json", "no/such/folder/x.json"], "No such file or directory"),
-        (["check", "StepLR", "--json", "."], "it is a folder"),
-        (["check", "StepLR", "--scripts", "/dev/null/x"], "cannot make the folder"),
-        (["replay", "StepLR", "resume_by_last_epoch", "train:3 jump:a"], "'jump:a' in the trace"),
-        (
-            ["replay", "StepLR", "resume_by_last_epoch", "resume:a"],
-            "'resume:a' in the trace goes back",
-        ),
-        (["replay", "StepLR", "resume_by_last_epoch", "train:20000"], "at most 10000 are allowed"),
+        (["check", "StepLR", "--kwargs", "step_size"], "'step_size'"),
+        (["check", "StepLR", "--kwargs", "step_size=1+x"], "1+x"),
+        (["check", "StepLR", "--kwargs", "step_size=x"], "'x'"),
+        (["check", "StepLR", "--kwargs", "last_epoch=3"], "'last_epoch'"),
+        (["check", "--kwargs", "gamma=1"], "SUBJECT"),
+        (["check", "torch.optim.lr_scheduler:MultiplicativeLR"], "'lr_lambda'"),
+        (["check", "torch.optim.lr_scheduler:StepLRs"], " StepLR?"),
+        (["check", "faulty:returns_none"], "None"),
+        (["check", "faulty:NoStateDict"], "state_dict"),
+        (["check", "StepLR", "--time-limit", "nan"], "--time-limit"),
+        (["check", "StepLR", "--time-limit", "inf"], "'--time-limit'"),
+        (["check", "faulty:UNKNOWN_DECLINE"], "'resume_by_last_epoc'"),
+        (["check", "faulty:raises"], "ValueError: no such luck"),
+        (["check", "faulty:Hangs", "--time-limit", "0.2"], " 0.2 s "),
+        (["check", "StepLR", "--max-examples", "-1"], "-1 "),
+        (["check", "StepLR", "--time-limit", "0"], "0.0 "),
+        (["check", "StepLR", "--nonsense"], "--nonsense"),
+        (["check", "StepLR", "--json", "no/such/folder/x.json"], "no/such/folder"),
+        (["check", "StepLR", "--json", "."], " .: "),
+        (["check", "StepLR", "--scripts", "/dev/null/x"], " /dev/null/x: "),
+        (["replay", "StepLR", "resume_by_last_epoch", "train:3 jump:a"], "'jump:a'"),
+        (["replay", "StepLR", "resume_by_last_epoch", "resume:a"], "'resume:a'"),
+        (["replay", "StepLR", "resume_by_last_epoch", "train:20000"], " 10000 "),
         (["replay", "StepLR", "resume_by_last_epoch", "gama=1 train:1"], "'gama'"),
-        (["replay", "StepLR", "no_such_check", "train:1"], "no check is called 'no_such_check'"),
+        (["replay", "StepLR", "no_such_check", "train:1"], "'no_such_check'"),
         (["replay", "faulty:SUBJECTS", "resume_from_file", "train:1"], "faulty:SUBJECTS.Counter"),
-        (
-            ["script", "StepLR", "resume_from_file", "save:a resume:a", "-o", "no/x.py"],
-            "No such file",
-        ),
-        (["nonsense"], "No such command"),
+        (["script", "StepLR", "resume_from_file", "save:a resume:a", "-o", "no/x.py"], " no: "),
+        (["nonsense"], "'nonsense'"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exits_2(arguments, message, command, tmp_path):
+def test_a_mistake_is_one_sentence_and_exits_2(arguments, part, command, tmp_path):
+    """The sentence has the value at fault in it."""
     status, printed, errors = command(*arguments)
     assert status == 2
-    assert message in errors
+    assert part in errors
     assert "Traceback" not in errors + printed
     assert printed == ""
     assert len([line for line in errors.splitlines() if line.lower().startswith("error")]) == 1
@@ -340,16 +316,16 @@ def test_a_lambda_is_checked_and_has_a_script(command, tmp_path):
 @pytest.mark.parametrize(
     ("trace", "status", "answer"),
     [
-        (STEP_BUG, 1, "still broken"),
-        ("step_size=3 gamma=0.5 train:2 save:a resume:a", 0, "holds"),
-        ("step_size=3 gamma=0.5 train:2 save:a", 2, "cannot tell: the trace does nothing that"),
-        ("step_size=0 train:2 save:a resume:a", 2, "cannot tell: the uninterrupted run raises"),
+        (STEP_BUG, 1, "BROKEN StepLR: "),
+        ("step_size=3 gamma=0.5 train:2 save:a resume:a", 0, "holds "),
+        ("step_size=3 gamma=0.5 train:2 save:a", 2, ""),
+        ("step_size=0 train:2 save:a resume:a", 2, "ZeroDivisionError"),
     ],
 )
 def test_replay_says_which(trace, status, answer, command):
     found, printed, errors = command("replay", "StepLR", "resume_by_last_epoch", trace)
     assert (found, errors) == (status, "")
-    assert printed.startswith(answer)
+    assert answer in printed
 
 
 def test_a_script_goes_to_a_file(command, tmp_path):
@@ -359,43 +335,40 @@ def test_a_script_goes_to_a_file(command, tmp_path):
     assert (status, printed) == (0, "wrote bug.py\n")
     assert (tmp_path / "bug.py").read_text().startswith('"""StepLR: resume_by_last_epoch')
     _, _, errors = command("script", "ExponentialLR", "resume_from_file", "save:a resume:a")
-    assert errors.startswith("note: this trace is not broken on torch")
+    assert errors.startswith("note: ")
 
 
 def test_unknown_exits_2_and_broken_comes_first(command):
     status, printed, _ = command("check", "faulty:Random", "StepLR", "--max-examples", 0)
     assert status == 1
-    assert "UNKNOWN Random: every check\n  two uninterrupted runs differ" in printed
+    assert "\nUNKNOWN Random: " in printed
     status, printed, _ = command("check", "faulty:Random", HOLDING, "--max-examples", 0)
     assert status == 2
     assert "HOLDS" in printed
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["check", "StepLR", "--max-examples", "0"]])
-def test_output_that_cannot_be_written_is_said(arguments):
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *arguments], cwd=ROOT, stdout=full,
-            stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+@pytest.mark.parametrize("arguments", [["list"], ["check", *ONE_CHECK]])
+def test_output_that_cannot_be_written_is_said(arguments, tmp_path):
+    done = run_harness(*arguments, folder=tmp_path, stdout="/dev/full")
     assert done.returncode == 2
-    assert "error: cannot write the output: No space left on device" in done.stderr
+    assert re.search(f"error: .*: {os.strerror(errno.ENOSPC)}", done.stderr)
     assert "Traceback" not in done.stderr
 
 
 def test_a_subject_named_twice_is_checked_once(command):
     _, printed, _ = command("check", "StepLR", "StepLR", "--check", "resume_by_pickle")
-    assert "1 subject, 1 check: 1 HOLDS" in printed
+    assert "1 HOLDS, " in printed
 
 
-def test_what_an_uninterrupted_run_does_not_reach_is_said(command):
+def test_what_an_uninterrupted_run_does_not_reach_is_said(command, tmp_path):
     status, printed, _ = command(
         "check", "OneCycleLR", "--check", "resume_at_every_save", "--check", "resume_by_pickle",
-        "--max-examples", 0,
+        "--max-examples", 0, "--json", "r.json",
     )  # fmt: skip
     assert status == 0
-    assert "NOTE OneCycleLR: every check\n  the uninterrupted run raises ValueError: " in printed
-    assert "at epoch 11: nothing later is tried" in printed
+    [note] = {result.note for result in read_results(tmp_path / "r.json").results}
+    assert re.search("ValueError: .* epoch 11", note)
+    assert f"  {note}" in printed.splitlines()
 
 
 def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
@@ -403,7 +376,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "check", "StepLR", "faulty:Hangs", "--json", file,
-         "--max-examples", "0", "--no-ledger"],
+         "--max-examples", "0", "--no-ledger", "--check", "resume_by_last_epoch"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         preexec_fn=heed_ctrl_c,
     )  # fmt: skip

@@ -1,14 +1,13 @@
 """An output that fails is told, stops no other output, and changes no verdict."""
 
+import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from running import CLOSED, run_harness
 from torch.optim.lr_scheduler import StepLR
 
 from harness.core.errors import ScriptError
@@ -18,7 +17,7 @@ BROKEN = ("check", "StepLR", "--check", "resume_by_last_epoch", "--max-examples"
 HOLDS = ("check", "StepLR", "--check", "resume_by_pickle", "--max-examples", "0", "--no-ledger")
 VERDICT = {BROKEN: 1, HOLDS: 2}
 """The exit status of each where an output fails."""
-FULL = "No space left on device"
+FULL = os.strerror(errno.ENOSPC)
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 both = pytest.mark.parametrize("arguments", [BROKEN, HOLDS], ids=["broken", "holds"])
 
@@ -33,12 +32,8 @@ class Leaves(StepLR):
             folder.rmdir()
 
 
-def started(arguments, folder, stdout):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], cwd=folder, env=environment,
-        stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def started(arguments, folder, **output):
+    done = run_harness(*arguments, folder=folder, **output)
     assert "Traceback" not in done.stderr
     return done
 
@@ -57,10 +52,9 @@ FILES = ("--json", "r.json", "--html", "r.html", "--scripts", "d", "--plots", "d
 @full
 @both
 def test_standard_output_on_a_full_disk(arguments, tmp_path):
-    with open("/dev/full", "w") as stdout:
-        done = started([*arguments, *FILES], tmp_path, stdout)
+    done = started([*arguments, *FILES], tmp_path, stdout="/dev/full")
     assert done.returncode == VERDICT[arguments]
-    assert f"error: cannot write the output: {FULL}" in done.stderr
+    assert re.search(f"^error: .*: {FULL}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
     names = {path.suffix for path in (tmp_path / "d").iterdir()}
     assert names == ({".py", ".svg"} if arguments is BROKEN else set())
@@ -68,25 +62,15 @@ def test_standard_output_on_a_full_disk(arguments, tmp_path):
 
 @both
 def test_a_closed_pipe(arguments, tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = started([*arguments, *FILES], tmp_path, writer)
-    os.close(writer)
+    done = started([*arguments, *FILES], tmp_path, stdout=CLOSED)
     assert done.returncode == VERDICT[arguments]
-    assert "error: cannot write the output: Broken pipe" in done.stderr
+    assert re.search(f"^error: .*: {os.strerror(errno.EPIPE)}$", done.stderr, re.MULTILINE)
     assert_written(tmp_path, done.returncode)
 
 
 @both
 def test_nobody_reads_standard_error(arguments, tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments, "--json", "r.json"], cwd=tmp_path,
-        env=environment, stdout=subprocess.PIPE, stderr=writer, text=True, check=False,
-    )  # fmt: skip
-    os.close(writer)
+    done = started([*arguments, "--json", "r.json"], tmp_path, stderr=CLOSED)
     assert done.returncode == (1 if arguments is BROKEN else 0)
     assert re.search(r"1 (BROKEN|HOLDS)", done.stdout)
     assert (tmp_path / "r.json").exists()
@@ -100,8 +84,8 @@ def test_a_file_on_a_full_disk(command, tmp_path, arguments, option):
     status, printed, errors = command(*arguments, option, "/dev/full", *others, "--scripts", "d")
     assert status == VERDICT[arguments]
     assert errors.count("error: ") == 1
-    assert f"error: cannot write /dev/full: {FULL}" in errors
-    assert re.search(r"torch \S+ 1 subject, 1 check: \d HOLDS", printed)
+    assert re.search(f"error: .* /dev/full: {FULL}", errors)
+    assert re.search(r"\d HOLDS, \d BROKEN", printed)
     assert (tmp_path / others[1]).stat().st_size
     assert len(list((tmp_path / "d").iterdir())) == (arguments is BROKEN)
 
@@ -111,7 +95,7 @@ def test_the_summary_of_the_job_is_a_copy(command, tmp_path, arguments, monkeypa
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "summary"))
     status, printed, errors = command(*arguments, "--ci", "github", "--json", "r.json")
     assert status == (1 if arguments is BROKEN else 0)
-    assert "warning: cannot write the job's summary to " in errors
+    assert re.search(f"^warning: .*{tmp_path / 'no' / 'summary'}", errors, re.MULTILINE)
     assert printed.count("::error ") == (arguments is BROKEN)
     assert (tmp_path / "r.json").exists()
 
@@ -120,15 +104,14 @@ def test_the_summary_of_the_job_is_a_copy(command, tmp_path, arguments, monkeypa
 def test_a_folder_that_is_removed_in_the_run(command, tmp_path, option):
     if option == "--plots":
         pytest.importorskip("matplotlib.backends.backend_svg")
-    what = {"--scripts": "script", "--plots": "picture"}[option]
     other = {"--scripts": "--plots", "--plots": "--scripts"}[option]
     status, printed, errors = command(
         "check", "test_outputs:Leaves", *BROKEN[2:6], option, "gone", other, "kept",
         "--html", "r.html",
     )  # fmt: skip
     assert status == 1
-    assert f"No {what}: it can't be written" in printed
-    assert "error: cannot write gone/" in errors
+    assert {"--scripts": "No script: ", "--plots": "No picture: "}[option] in printed
+    assert re.search("error: .* gone/", errors)
     assert len(list((tmp_path / "kept").iterdir())) == 1
     assert (tmp_path / "r.html").exists()
 
@@ -136,9 +119,8 @@ def test_a_folder_that_is_removed_in_the_run(command, tmp_path, option):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ScriptError("it is a lambda"), "No script: it is a lambda"),
-        (RecursionError("too deep"), "No script: error of the harness itself, please report it: "
-                                     "RecursionError('too deep')"),
+        (ScriptError("it is a lambda"), "it is a lambda"),
+        (RecursionError("too deep"), "RecursionError('too deep')"),
     ],
 )  # fmt: skip
 def test_a_script_that_cannot_be_made(command, tmp_path, monkeypatch, error, said):
@@ -157,11 +139,12 @@ def test_a_script_that_cannot_be_made(command, tmp_path, monkeypatch, error, sai
 def test_merge_and_matrix_go_on(command, tmp_path):
     assert command(*BROKEN, "--shard", "1/1", "--json", "r.json")[0] == 1
     status, printed, errors = command("merge", "r.json", "--json", "/dev/full")
-    assert (status, errors) == (1, f"error: cannot write /dev/full: {FULL}\n")
+    assert (status, errors.count("\n")) == (1, 1)
+    assert re.match(f"error: .* /dev/full: {FULL}", errors)
     assert "BROKEN StepLR" in printed
     status, printed, errors = command(
         "matrix", "r.json", "--markdown", "/dev/full", "--html", "m.html"
     )
-    assert (status, printed) == (2, "wrote m.html\n")
-    assert errors == f"error: cannot write /dev/full: {FULL}\n"
+    assert (status, printed.split()[1:], errors.count("\n")) == (2, ["m.html"], 1)
+    assert re.match(f"error: .* /dev/full: {FULL}", errors)
     assert (tmp_path / "m.html").exists()

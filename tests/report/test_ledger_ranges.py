@@ -7,10 +7,12 @@ from click.testing import CliRunner
 
 from harness.cli.main import cli
 from harness.core.errors import LedgerError
+from harness.core.ledger import read_ledger
 from harness.core.result import Budget, Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.report.result_file import dump_results, results_of_run
+from harness.report.ledger import Outcome, move_ranges, releases_in
+from harness.report.result_file import dump_results, read_results, results_of_run
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 ENTRY = """
@@ -28,10 +30,10 @@ BREAK = Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, trace=Trace.parse(TRA
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs the command on a ledger and what breaks on each release; returns status and output."""
+def write(tmp_path):
+    """Writes a ledger with these ranges, and what breaks on each release; returns the paths."""
 
-    def run(broken, *ranges, check="resume_by_last_epoch"):
+    def write(broken, *ranges, check="resume_by_last_epoch"):
         ledger = tmp_path / "known.toml"
         entries = [ENTRY.format(torch=torch, trace=TRACE, check=check) for torch in ranges]
         ledger.write_text("".join(entries))
@@ -42,48 +44,57 @@ def run(tmp_path):
             files.append(tmp_path / f"{torch}.json")
             data = results_of_run([row], Budget(), complete=True)
             files[-1].write_text(dump_results(replace(data, torch=f"{torch}+cpu")))
-        arguments = ["ledger", "ranges", "--ledger", *map(str, [ledger, *files])]
-        done = CliRunner().invoke(cli, arguments, standalone_mode=False)
-        if done.exception is not None:
-            raise done.exception
-        return done.return_value, done.output.splitlines()
+        return ledger, files
 
-    return run
+    return write
 
 
-def test_a_tight_range_cannot_be_moved_unseen(run):
+@pytest.fixture
+def outcomes(write):
+    """The outcomes of the moves, counted, and the moves that no run would notice."""
+
+    def outcomes(broken, *ranges, **more):
+        ledger, files = write(broken, *ranges, **more)
+        moves = move_ranges(read_ledger([ledger]).entries, releases_in(map(read_results, files)))
+        assert moves.releases == len(broken)
+        return dict(moves.counts), [(str(entry.torch), str(new)) for entry, new in moves.unseen]
+
+    return outcomes
+
+
+def test_a_tight_range_cannot_be_moved_unseen(outcomes):
     broken = {"2.10.0": True, "2.2.0": True, "2.1.0": False, "2.13.0": False}
-    assert run(broken, ">=2.2.0,<2.13.0") == (
-        0,
-        ["1 entries, 4 releases, 3 moves: 2 BROKEN, 1 STALE"],
-    )
+    counts = {Outcome.BROKEN: 2, Outcome.STALE: 1}
+    assert outcomes(broken, ">=2.2.0,<2.13.0") == (counts, [])
 
 
-def test_a_range_that_is_too_short_or_too_long_is_named(run):
+def test_a_range_that_is_too_short_or_too_long_is_named(outcomes):
     broken = {"2.1.0": True, "2.2.0": True, "2.3.0": False, "2.4.0": False}
-    status, lines = run(broken, "<2.2.0")
-    assert status == 1
-    assert lines[0] == ("StepLR resume_by_last_epoch: no run shows whether <2.2.0 should be <2.3.0")
-    assert lines[1] == "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 NOT RED"
+    counts = {Outcome.NO_VERSION: 1, Outcome.UNSEEN: 1}
+    assert outcomes(broken, "<2.2.0") == (counts, [("<2.2.0", "<2.3.0")])
 
 
-def test_overlaps_are_refused_and_what_no_run_tells_is_counted(run):
+def test_overlaps_are_refused_and_what_no_run_tells_is_counted(outcomes):
     broken = {"2.1.0": True, "2.2.0": False, "2.3.0": True}
-    status, lines = run(broken, "<2.2.0", ">=2.3.0")
-    assert (status, lines) == (
-        0,
-        ["2 entries, 3 releases, 3 moves: 2 STALE, 1 refused: it covers no version"],
-    )
-    status, lines = run({"2.1.0": True, "2.2.0": True, "2.3.0": True}, "<2.2.0", ">=2.2.0")
-    assert (status, lines) == (
-        0,
-        ["2 entries, 3 releases, 4 moves: 2 refused: it overlaps another range, "
-         "1 refused: it covers no version, 1 BROKEN"],
-    )  # fmt: skip
-    status, lines = run(broken, ">=2.2.0", check="resume_by_pickle")
-    assert (status, lines) == (0, ["1 entries, 3 releases, 2 moves: 2 no result"])
+    counts = {Outcome.STALE: 2, Outcome.NO_VERSION: 1}
+    assert outcomes(broken, "<2.2.0", ">=2.3.0") == (counts, [])
+    counts = {Outcome.OVERLAP: 2, Outcome.NO_VERSION: 1, Outcome.BROKEN: 1}
+    everywhere = {"2.1.0": True, "2.2.0": True, "2.3.0": True}
+    assert outcomes(everywhere, "<2.2.0", ">=2.2.0") == (counts, [])
+    counts = {Outcome.NO_RESULT: 2}
+    assert outcomes(broken, ">=2.2.0", check="resume_by_pickle") == (counts, [])
 
 
-def test_a_release_where_a_range_ends_must_be_there(run):
-    with pytest.raises(LedgerError, match=r"torch 2\.0, 2\.2\.0, but there is no RESULT for it"):
-        run({"2.1.0": True}, "<2.2.0,>=2.0")
+@pytest.mark.parametrize(("torch", "status"), [(">=2.2.0,<2.3.0", 0), ("<2.2.0", 1)])
+def test_the_status_of_the_command(write, torch, status):
+    broken = {"2.1.0": torch[0] == "<", "2.2.0": True, "2.3.0": False, "2.4.0": False}
+    ledger, files = write(broken, torch)
+    arguments = ["ledger", "ranges", "--ledger", *map(str, [ledger, *files])]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert (done.exception, done.return_value) == (None, status)
+    assert done.output.strip()
+
+
+def test_a_release_where_a_range_ends_must_be_there(outcomes):
+    with pytest.raises(LedgerError, match=r"2\.0, 2\.2\.0"):
+        outcomes({"2.1.0": True}, "<2.2.0,>=2.0")

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from conftest import ROOT
+from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import Subject, Trace, replay, resume_check
@@ -47,6 +48,10 @@ def lines(figure):
     }
 
 
+def numbers(text):
+    return [float(number) for number in re.findall(r"-?[\d.]+\b", text)]
+
+
 def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
@@ -67,8 +72,9 @@ def test_both_runs_of_every_group_are_drawn_with_save_and_resume():
         assert drawn[f"first {group}"] == ([3], pytest.approx([0.025 * factor]))
     assert [axes.get_ylabel() for axes in figure.axes] == ["lr, group 0", "lr, group 1"]
     assert "save:a resume:a" in texts(figure)
-    assert "epoch 3: expected 0.05, got 0.025" in texts(figure)
-    assert "epoch 3: expected 0.005, got 0.0025" in texts(figure)
+    assert [numbers(text) for text in texts(figure) if "3" in text] == [
+        [3, 0.05, 0.025], [3, 0.005, 0.0025]
+    ]  # fmt: skip
     marked = [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == ":"]
     assert [list(xs) for xs in marked] == [[3, 3]]
     assert STEP_BUG in figure.get_suptitle()
@@ -89,7 +95,7 @@ def test_a_run_that_raises_is_marked_where_it_does():
     figure = figure_of(shown(EmptiesTheDict, "resume_twice_from_one_dict", trace))
     drawn = lines(figure)
     assert drawn["raises 0"] == ([4], [drawn["uninterrupted 0"][1][4]])
-    assert "epoch 4: raises KeyError: 'epoch'" in texts(figure)
+    assert any("KeyError: 'epoch'" in text for text in texts(figure))
     assert drawn["resumed 0"] == ([4], [drawn["uninterrupted 0"][1][4]])
 
 
@@ -111,7 +117,7 @@ def test_a_difference_that_nobody_would_see_has_a_panel_of_its_own():
     assert xs[0] == 3
     assert gaps[0] == view.wrong[0] - view.right[0]
     assert 0 < abs(gaps[0]) < 1e-7
-    assert "epoch 3: expected 0.05, got 0.049999998" in texts(figure)
+    assert numbers(view.labels[0]) == [3, 0.05, 0.049999998]
 
 
 def test_what_is_broken_beside_the_lr_is_what_is_drawn():
@@ -136,7 +142,7 @@ def test_a_check_of_the_state_has_a_picture_where_an_lr_shows_it():
     published = subject_called("PublishedLinearAnnealingLR")
     trace = "num_annealing_steps=4 num_total_steps=9 train:9"
     view = shown(published, "lr_is_never_negative", trace)
-    assert view.said[0] == "epoch 9: expected 0, got -0.02"
+    assert numbers(view.labels[0]) == [9, 0, -0.02]
     assert lines(figure_of(view))["first 0"] == ([9], pytest.approx([-0.02]))
     assert shown(EmptiesTheDict, "loading_leaves_its_argument_alone", "save:a") is None
 
@@ -146,7 +152,7 @@ def test_groups_that_differ_come_first_where_there_are_many():
     view = shown(subject, "resume_by_last_epoch", STEP_BUG)
     figure = figure_of(view)
     assert len(figure.axes) == 6
-    assert "6 of 9 param groups are shown" in figure.get_suptitle()
+    assert "6 of 9 " in figure.get_suptitle()
 
 
 def many_groups():
@@ -162,10 +168,9 @@ def test_a_picture_is_text_and_the_same_each_time():
     assert content == picture_of(result)
     root = ElementTree.fromstring(content)
     said = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
-    assert "epoch 3: expected 0.05, got 0.025" in said
-    assert "uninterrupted" in said
+    assert {trajectory(result).labels[0], "uninterrupted"} <= {*said}
     assert picture_of(result, "png").startswith(b"\x89PNG")
-    with pytest.raises(HarnessError, match="must end with"):
+    with pytest.raises(HarnessError, match="'pdf'"):
         picture_of(result, "pdf")
 
 
@@ -225,9 +230,9 @@ def test_without_matplotlib_nothing_is_begun(command, tmp_path, monkeypatch):
         (("check", "StepLR", "--plots", "shown"), "--plots"),
         (("plot", "StepLR"), "plot"),
     ]:
-        assert command(*arguments) == (
-            2, "", f"error: {what} needs matplotlib: python -m pip install matplotlib\n"
-        )  # fmt: skip
+        status, printed, errors = command(*arguments)
+        assert (status, printed) == (2, "")
+        assert re.fullmatch(rf"error: {what} .*pip install matplotlib\n", errors)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -260,7 +265,7 @@ def test_a_schedule_that_ends_by_an_exception_is_marked():
     figure = plot_figure_of("OneCycleLR", [("", schedule)])
     assert len(schedule.points) == 11
     assert lines(figure)["raises 0 0 10"][0] == [10]
-    assert any(text.startswith("raises ValueError") for text in texts(figure))
+    assert any("ValueError" in text for text in texts(figure))
 
 
 def test_a_long_schedule_is_resumed_everywhere_and_followed_as_far_as_there_is_room():
@@ -274,20 +279,25 @@ def test_a_long_schedule_is_resumed_everywhere_and_followed_as_far_as_there_is_r
 
 
 def test_what_a_subject_does_not_promise_is_said(command, tmp_path):
-    status, printed, _ = command("plot", "LambdaLR-stateful")
+    subject = subject_called("LambdaLR-stateful")
+    status, printed, _ = command("plot", subject.name)
     assert status == 0
-    assert "resume_by_last_epoch was not tried: its callable changes" in printed
+    reason = subject.declines["resume_by_last_epoch"]
+    assert re.search(f"resume_by_last_epoch .*: {re.escape(reason)}", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["LambdaLR-stateful.svg"]
 
 
 def test_a_plot_says_what_it_shows(command, tmp_path):
-    assert command("plot", "StepLR", "-o", "s.png") == (
-        0,
-        "wrote s.png\n"
-        "resume_optimizer_then_scheduler is right at all 13 epochs\n"
-        "resume_by_last_epoch is right at 8 of 12 epochs. "
-        "resume_by_last_epoch is wrong at 4 of 12 epochs: 3, 6, 9, 12\n",
-        "",
+    assert command("plot", "StepLR", "-o", "s.png") == snapshot(
+        (
+            0,
+            """\
+wrote s.png
+resume_optimizer_then_scheduler is right at all 13 epochs
+resume_by_last_epoch is right at 8 of 12 epochs. resume_by_last_epoch is wrong at 4 of 12 epochs: 3, 6, 9, 12
+""",
+            "",
+        )
     )
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
@@ -295,27 +305,22 @@ def test_a_plot_says_what_it_shows(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["StepLR", "-o", "s.gif"], "error: a picture's name must end with .png or .svg"),
-        (["StepLR", "-o", "no/s.svg"], "error: cannot write to the folder no: "),
-        (
-            ["StepLr"],
-            "error: no subject, package or module is called 'StepLr': did you mean StepLR?",
-        ),
-        (["StepLR", "--kwargs", "gama=1"], "error: subject StepLR: build cannot be called"),
-        (["StepLR", "--kwargs", "step_size"], "error: 'step_size' is not an option"),
-        (
-            ["StepLR", "--kwargs", "step_size=0"],
-            "error: subject StepLR: the uninterrupted run raises Zero",
-        ),
-        (["StepLR", "--epochs", "0"], "Usage: "),
-        (["StepLR", *["--kwargs", "gamma=0.5"] * 6], "Usage: "),
-        (["lr_schedules.subjects:SUBJECTS"], "Usage: "),
+        (["StepLR", "-o", "s.gif"], "'.gif'"),
+        (["StepLR", "-o", "no/s.svg"], " no: "),
+        (["StepLr"], " StepLR?"),
+        (["StepLR", "--kwargs", "gama=1"], "gama"),
+        (["StepLR", "--kwargs", "step_size"], "'step_size'"),
+        (["StepLR", "--kwargs", "step_size=0"], "ZeroDivisionError"),
+        (["StepLR", "--epochs", "0"], "--epochs"),
+        (["StepLR", *["--kwargs", "gamma=0.5"] * 6], "--kwargs"),
+        (["lr_schedules.subjects:SUBJECTS"], "lr_schedules.subjects:SUBJECTS.StepLR"),
     ],
 )
 def test_a_mistake_is_said_and_nothing_is_written(command, tmp_path, arguments, said):
     status, printed, errors = command("plot", *arguments)
     assert (status, printed) == (2, "")
-    assert errors.startswith(said)
+    assert errors.startswith(("error: ", "Usage: "))
+    assert said in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
@@ -324,7 +329,7 @@ def test_an_option_that_is_drawn_needs_a_value():
     from hypothesis import strategies as st
 
     subject = Subject("drawn", StepLR, options={"step_size": st.integers(1, 3)})
-    with pytest.raises(HarnessError, match="give it a value, by --kwargs 'step_size=VALUE'"):
+    with pytest.raises(HarnessError, match="--kwargs 'step_size=VALUE'"):
         schedule_of(subject)
 
 

@@ -1,13 +1,17 @@
+import ast
 import functools
 import math
+import re
+import sys
 from pathlib import Path
 
 import faulty
 import own_schedule
 import pytest
 from drawn_traces import traces
-from hypothesis import given, settings
-from running import run_in_process
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from running import resume_from_the_start, run_in_process
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
 from harness import (
@@ -19,7 +23,6 @@ from harness import (
     TraceError,
     check_subject,
     replay,
-    resume_check,
     write_script,
 )
 from harness.checks.registry import HERE
@@ -28,6 +31,25 @@ from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
 
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
+
+
+def modules_of(text):
+    """The top-level modules that a script imports."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def trace_in(text):
+    """The trace that the head of a script names."""
+    [trace] = re.findall(r"^[A-Z][a-z ]*: (.*train:\d.*)$", text.split('"""')[1], re.MULTILINE)
+    return str(Trace.parse(trace))
+
+
 LACKS_FLOATS = bool(lacking("weights_only"))
 
 
@@ -48,14 +70,14 @@ def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
             assert status == 1
             printed = "\n".join(lines)
         assert f"torch {result.torch}" in printed
-        assert "Needs only torch" in text
+        assert modules_of(text) <= {*sys.stdlib_module_names, "torch"}
         expected, actual = result.counterexample.expected, result.counterexample.actual
         for name, value in actual.items():
             assert str(value) in printed
             if name == "raises":
                 continue
             if name in expected:
-                assert f"expected {name} {expected[name]}" in printed
+                assert str(expected[name]) in printed
             else:  # which of two contracts it follows, and it is neither
                 assert all(str(other) in printed for other in expected.values())
 
@@ -85,17 +107,16 @@ def test_a_script_of_a_repaired_scheduler_exits_0(run_script):
     )
     done = run_script(repaired)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "the bug is gone" in done.stdout
 
 
 def test_a_script_that_this_torch_cannot_run_exits_125(run_script):
     text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
     done = run_script(text.replace("import StepLR", "import NoSuchLR"))
     assert (done.returncode, done.stdout) == (125, "")
-    assert "cannot import name 'NoSuchLR'" in done.stderr
+    assert "'NoSuchLR'" in done.stderr
     done = run_script(text.replace("gamma=0.5)", "gama=0.5)"))
     assert (done.returncode, done.stderr) == (125, "")
-    assert "The uninterrupted run raises TypeError" in done.stdout
+    assert "TypeError" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -132,24 +153,24 @@ def test_a_script_of_what_holds_exits_0_and_125_where_torch_lacks_what_it_needs(
         assert done.stderr.endswith("OSError: no floats\n")
 
 
-@given(traces().filter(lambda trace: trace.steps < 400))
-@settings(max_examples=40)
-def test_scripts_and_replays_agree_on_any_trace(trace):
+@given(
+    traces().filter(lambda trace: 0 < trace.steps < 100),
+    st.sampled_from(["resume_from_file", "resume_by_last_epoch"]),
+    st.sampled_from([(ExponentialLR, "gamma=0.9"), (ConstantLR, "factor=0.5 total_iters=3")]),
+)
+@settings(max_examples=80)
+def test_scripts_and_replays_agree_on_any_trace(trace, check, subject_and_options):
     """Of a right scheduler and of a wrong one."""
+    subject, options = subject_and_options
     operations = [str(op).partition("@")[0] for op in trace.operations if op.kind != "load"]
-    for subject, options in (
-        (ExponentialLR, "gamma=0.9"),
-        (ConstantLR, "factor=0.5 total_iters=3"),
-    ):
-        text = " ".join([options, *operations]) if operations else f"{options} train:1"
-        for check in ("resume_from_file", "resume_by_last_epoch"):
-            try:
-                result = replay(subject, check, text)
-            except TraceError:  # a resume at epoch 0
-                continue
-            status, printed = run_in_process(write_script(subject, check, text))
-            lacks = check == "resume_from_file" and LACKS_FLOATS
-            assert status == (125 if lacks else result.verdict == "BROKEN"), printed
+    text = " ".join([options, *operations])
+    try:
+        result = replay(subject, check, text)
+    except TraceError:  # a resume at epoch 0
+        assume(False)
+    status, printed = run_in_process(write_script(subject, check, text))
+    lacks = check == "resume_from_file" and LACKS_FLOATS
+    assert status == (125 if lacks else result.verdict == "BROKEN"), printed
 
 
 def test_a_subject_that_is_no_lr_scheduler_has_a_script(run_script):
@@ -181,7 +202,7 @@ def test_a_users_module_is_imported_and_named_first(run_script, tmp_path):
     (tmp_path / "empty" / "own_schedule.py").unlink()
     done = run_script(text)
     assert (done.returncode, done.stdout) == (125, "")
-    assert "No module named 'own_schedule'" in done.stderr
+    assert "ModuleNotFoundError" in done.stderr
 
 
 def test_functions_among_the_options_are_brought_along(run_script):
@@ -196,16 +217,9 @@ def test_functions_among_the_options_are_brought_along(run_script):
     assert run_script(text).returncode == 1
 
 
-@resume_check
-def resume_from_the_start(new_optimizer, build):
-    """Start again."""
-    optimizer = new_optimizer()
-    return optimizer, build(optimizer)
-
-
 def test_a_users_own_check_is_pasted(run_script):
     text = write_script(ExponentialLR, resume_from_the_start, "gamma=0.5 train:1 save:a resume:a")
-    assert "Start again." in text
+    assert resume_from_the_start.__doc__ in text
     assert "resume_check" not in text
     assert run_script(text).returncode == 1
 
@@ -214,14 +228,13 @@ def test_a_local_function_is_refused():
     def build(optimizer, last_epoch=-1):
         return ExponentialLR(optimizer, 0.9)
 
-    with pytest.raises(ScriptError, match="defined inside a function"):
+    with pytest.raises(ScriptError, match=r"build"):
         write_script(build, "resume_from_file", "train:1 save:a resume:a")
 
 
 def test_the_trace_in_the_head_parses_back():
     text = write_script(StepLR, "resume_by_last_epoch", STEP_BUG)
-    [line] = [line for line in text.splitlines() if line.startswith("The trace: ")]
-    assert str(Trace.parse(line.removeprefix("The trace: "))) == STEP_BUG
+    assert trace_in(text) == STEP_BUG
 
 
 def test_quotes_and_backslashes_do_not_break_the_head(run_script):
@@ -239,10 +252,10 @@ def test_a_trace_that_breaks_by_saving_for_what_comes_later_is_refused():
         "resume:a@resume_by_last_epoch train:6"
     )
     assert replay(subject, "resumes_mixed", trace).verdict == "BROKEN"
-    with pytest.raises(ScriptError, match="see saving_changes_nothing"):
+    with pytest.raises(ScriptError, match="saving_changes_nothing"):
         write_script(subject, "resumes_mixed", trace)
 
 
 def test_a_trace_is_cut_where_it_breaks():
     text = write_script(StepLR, "resume_by_last_epoch", f"{STEP_BUG} train:4 save:b resume:b")
-    assert f"The trace: {STEP_BUG}\n" in text
+    assert trace_in(text) == STEP_BUG

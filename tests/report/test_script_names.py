@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from harness import ScriptError, Subject, Term, replay, write_script
@@ -183,21 +184,27 @@ def test_the_three_kinds_of_script(module, run_script, tmp_path, monkeypatch):
                   "    return Decays(optimizer, 3, 0.5, last_epoch)\n")  # fmt: skip
     subject, trace = Subject("x", glue.build), "train:3 save:a resume:a"
 
-    def head(imports):
+    def written(imports):
         text = write_script(subject, BY_LAST_EPOCH, trace, imports=imports)
-        return text, text.splitlines()[1]
+        heads.append(text.splitlines()[1])
+        return text
 
-    alone, line = head("torch")
-    assert line == "Needs only torch: everything else is in this file."
+    heads = []
+    alone = written("torch")
     assert "class Decays(StepLR):" in alone
     done = run_script(alone)
     assert (done.returncode, done.stderr) == (1, "")
-    library, line = head("library")
-    assert line == "Needs torch and an installed a_library; pasted into this file: users_glue."
+    library = written("library")
     assert "from a_library import Decays" in library
     assert "users_glue import" not in library
-    everything, line = head("all")
-    assert line == "Needs torch and users_glue, either installed or in the folder of this file."
+    everything = written("all")
+    assert heads == snapshot(
+        [
+            "Needs only torch: everything else is in this file.",
+            "Needs torch and an installed a_library; pasted into this file: users_glue.",
+            "Needs torch and users_glue, either installed or in the folder of this file.",
+        ]
+    )
     assert "from users_glue import build" in everything
     assert write_script(subject, BY_LAST_EPOCH, trace) == everything  # not said to be standalone
     files = [site / "a_library.py", tmp_path / "users_glue.py"]
@@ -215,7 +222,7 @@ def test_the_command_writes_each_kind(command):
             "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", imports
         )
         assert status == 0
-        assert "Needs only torch" in printed
+        assert "from torch.optim.lr_scheduler import StepLR" in printed
     assert (
         command(
             "script", "torch.optim.lr_scheduler:StepLR", BY_LAST_EPOCH, BREAKS, "--imports", "none"
@@ -257,7 +264,7 @@ def test_a_lambda_that_its_text_does_not_say_is_refused():
 
     for function in (*factors, closed(0.5)):
         subject = Subject("x", LambdaLR, options={"lr_lambda": function})
-        with pytest.raises(ScriptError, match=r"a lambda that .*: define it with def or class"):
+        with pytest.raises(ScriptError, match="lambda"):
             write_script(subject, IN_ORDER, "train:1 save:a resume:a")
 
 

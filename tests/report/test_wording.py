@@ -846,7 +846,7 @@ def test_the_head_of_a_script_and_what_it_prints():
 
 def test_the_picture():
     shown = trajectory(RESULTS[0])
-    assert (shown.title, shown.marks, shown.said) == snapshot(
+    assert (shown.title, shown.marks, shown.labels) == snapshot(
         (
             "StepLR: resume_by_last_epoch (torch 2.13.0)",
             {3: "save:a resume:a"},
