@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from drawn_traces import traces
@@ -58,7 +59,7 @@ def test_what_does_not_parse_is_named(text, token):
 
 @pytest.mark.parametrize("text", ["", "gamma=2", "   "])
 def test_a_trace_without_operations_is_refused(text):
-    with pytest.raises(TraceError, match="no operations"):
+    with pytest.raises(TraceError, match=re.escape(repr(text))):
         Trace.parse(text)
 
 
@@ -71,7 +72,7 @@ def test_the_limit_is_on_all_steps_together():
 
 @pytest.mark.parametrize("value", [object(), len, {1, 2}, 1j])
 def test_what_has_no_literal_is_refused(value):
-    with pytest.raises(TraceError, match="cannot be written in a trace"):
+    with pytest.raises(TraceError, match=re.escape(repr(value))):
         format_value(value)
 
 

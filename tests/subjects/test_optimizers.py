@@ -215,28 +215,28 @@ TRACE = "optimizer={} step_size=3 gamma=0.5 train:3 save:a resume:a"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "names"),
     [
-        ("SGD(groups=5)", r"groups must be 1 to 4 \(got 5\)"),
-        ("SGD(groups=2,rates=[0.1])", "rates must hold an LR or None for each of 1 to 4 groups"),
-        ("SGD(rates=[])", "rates must hold an LR or None for each of 1 to 4 groups"),
-        ("SGD(rates=[0.1],lr='shared')", "groups that share an LR can't have other ones"),
-        ("SGD(lr=0.1)", r"lr must be 'float', 'tensor' or 'shared' \(got 0.1\): see rates"),
-        ("SGD(momentun=0.9)", "unexpected keyword argument 'momentun'"),
-        ("LBFGS(groups=2)", "doesn't support per-parameter options"),
+        ("SGD(groups=5)", "groups.* 5"),
+        ("SGD(groups=2,rates=[0.1])", r"rates.*\[0\.1\]"),
+        ("SGD(rates=[])", r"rates.*\[\]"),
+        ("SGD(rates=[0.1],lr='shared')", "rates"),
+        ("SGD(lr=0.1)", "lr.* 0.1.*rates"),
+        ("SGD(momentun=0.9)", "'momentun'"),
+        ("LBFGS(groups=2)", "LBFGS"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(text, message):
+def test_a_wrong_argument_is_one_sentence(text, names):
     bound = Subject("x", StepLR).bind({"optimizer": parse_value(text), "step_size": 3})
-    with pytest.raises(SubjectError, match=f"subject x: optimizer raised .*{message}") as caught:
+    with pytest.raises(SubjectError, match=f"subject x: optimizer .*{names}") as caught:
         Runner(bound).start()
     assert "\n" not in str(caught.value)
 
 
 def test_a_word_that_is_not_called_makes_no_optimizer():
-    with pytest.raises(TraceError, match=r"write SGD\(\)"):
+    with pytest.raises(TraceError, match=r" SGD\(\)"):
         replay(StepLR, "resume_by_pickle", TRACE.format("SGD"))
-    with pytest.raises(TraceError, match="did you mean AdamW"):
+    with pytest.raises(TraceError, match="AdamW"):
         replay(StepLR, "resume_by_pickle", TRACE.format("AdamWW()"))
 
 
@@ -261,11 +261,11 @@ def test_a_strategy_as_the_optimizer_is_drawn():
         assert result.verdict == Verdict.HOLDS, result
     result = replay(subject, some[0], "optimizer=Adam(groups=2) train:2 save:a resume:a")
     assert result.verdict == Verdict.HOLDS
-    with pytest.raises(SubjectError, match="drawn option 'optimizer': write optimizer=VALUE"):
+    with pytest.raises(SubjectError, match="optimizer=VALUE"):
         replay(subject, some[0], "train:2 save:a resume:a")
-    with pytest.raises(SubjectError, match=r"must return a torch optimizer \(got 3\)"):
+    with pytest.raises(SubjectError, match=r"optimizer .*3"):
         replay(subject, some[0], "optimizer=3 train:2 save:a resume:a")
-    with pytest.raises(SubjectError, match="'optimizer' must be callable"):
+    with pytest.raises(SubjectError, match=r"'optimizer'.*3"):
         Subject("x", StepLR, optimizer=3)
 
 
