@@ -260,7 +260,7 @@ def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(le
     assert found.tally.traces < 20
 
 
-def test_one_that_is_not_minimal_here_is_made_so(ledger):
+def test_a_counterexample_that_is_not_minimal_here_is_minimised(ledger):
     path = ledger({"torch": f"<{HERE}", "trace": STEP["trace"] + " train:1"})
     found = result(path)
     assert (found.verdict, str(found.counterexample.trace)) == ("BROKEN", STEP["trace"])
@@ -273,7 +273,7 @@ def test_an_entry_about_other_versions_that_holds_here_says_nothing(ledger):
     assert found.tally.traces > 0
 
 
-def test_an_event_that_cannot_be_with_these_options_breaks_nothing(ledger):
+def test_an_event_that_cannot_happen_with_these_options_breaks_nothing(ledger):
     class OneGroup(Halving):
         def step(self):
             if len(self.optimizer.param_groups) > 2:
@@ -334,7 +334,7 @@ def test_a_stale_entry_says_what_breaks_the_check_instead(ledger):
     assert str(found.counterexample.trace) == STEP["trace"]
 
 
-def test_what_holds_now_has_no_counterexample(ledger):
+def test_a_pair_that_holds_now_has_no_counterexample(ledger):
     subject = Subject("StepLR", Halving)
     found = result(ledger({"trace": "train:1 save:a resume:a"}), subject=subject)
     assert (found.verdict, found.counterexample) == ("STALE", None)
@@ -380,7 +380,7 @@ class TwoDefects(Halving):
             raise ValueError("too soon" if self.epoch < 6 else "too late")
 
 
-def test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched(ledger):
+def test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched(ledger):
     path = ledger({"trace": "train:1 save:a resume:a", "shows": "raises ValueError"})
     subject = Subject("StepLR", TwoDefects)
     assert result(path, subject=subject).verdict == "KNOWN"
@@ -390,7 +390,7 @@ def test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched(ledger
     assert f"{path}:2" in found.note
 
 
-def test_what_the_entry_tells_is_all_there_is_to_find(ledger):
+def test_a_search_that_finds_only_what_the_entry_describes_stays_known(ledger):
     found = result(ledger({}), search_known=True)
     assert found.verdict == "KNOWN"
     assert found.tally.traces > 20
@@ -425,7 +425,7 @@ def test_a_run_with_known_failures_alone_passes(ledger):
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
-def test_what_is_in_no_ledger_fails_and_prints_its_entry(tmp_path):
+def test_a_failure_without_an_entry_fails_and_prints_its_entry(tmp_path):
     status, printed = run(*ARGUMENTS)
     assert status == 1
     entry = printed[printed.index("[[failure]]") : printed.index("\n\nsubject")]
@@ -490,7 +490,7 @@ OTHER = "step_size=1 gamma=0.5 train:1 save:a resume:a"
         ([], [("2.0.1", ONE), ("2.4.1",), ("2.6.0", ONE)],
          [(ONE, "<2.4.1,>=2.0.1"), (ONE, ">=2.6.0")]),
         ([], [("2.0.1", ONE), ("2.4.1", OTHER)], [(ONE, "<2.4.1,>=2.0.1"), (OTHER, ">=2.4.1")]),
-        # What is there is made true, and says of other versions what it said.
+        # An entry is made true for these versions, and stays the same for all others.
         ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1", ONE)], [(ONE, ">=1.13")]),
         ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1",)], [(ONE, "<2.4.1,>=1.13")]),
         ([(ONE, ">=1.13,<3")], [("2.0.1", ONE)], [(ONE, "<3,>=1.13")]),
@@ -532,7 +532,7 @@ def in_ledger(file, *traces):
         ([(ONE, ">=2.4.1")], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(ONE, ">=2.0.1")]),
     ],
 )  # fmt: skip
-def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, runs, after):
+def test_ranges_get_longer_by_what_other_traces_of_the_ledger_show(ledger, before, runs, after):
     path = ledger(*({"trace": trace, "torch": versions} for trace, versions in before))
     data = [in_ledger(rows(*run[:2]), *run[2:]) for run in runs]
     path.write_text(updated(path.read_text(), read(path).entries, data))
@@ -541,7 +541,7 @@ def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, 
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
-def test_what_a_run_writes_of_the_ledger_is_what_update_reads(ledger, tmp_path):
+def test_update_reads_what_a_run_writes_about_the_ledger(ledger, tmp_path):
     longer = {"trace": "step_size=1 gamma=0.5 train:1 save:a resume:a", "torch": f"<{HERE}"}
     path = ledger({"torch": f">{HERE}"}, longer)
     written = tmp_path / "results.json"
@@ -568,7 +568,7 @@ def files_of(tmp_path, *runs):
     return paths
 
 
-def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
+def test_update_writes_only_to_the_named_file(ledger, tmp_path):
     path = ledger({})
     before = path.read_text()
     results = files_of(tmp_path, rows("2.4.1", ONE), rows("2.6.0"))
@@ -696,7 +696,7 @@ def verdicts_of(subject, ledger):
 
 
 @pytest.mark.parametrize("package", ["", "lr-resume-harness"])
-def test_a_listed_name_is_the_listed_subject_and_no_class_of_the_same_name(ledger, package):
+def test_a_listed_name_is_the_listed_subject_and_not_a_class_of_the_same_name(ledger, package):
     known = read_ledger([ledger({})], package=package)
     options = {"step_size": 3, "gamma": 0.5}
     assert verdicts_of(as_subject(StepLR, options=options), known) == ["KNOWN"]
@@ -776,7 +776,7 @@ HOSTILE = {
     "NUL in a text": entry_text(STEP).replace("StepLR", "Step\\u0000LR"),
     "NUL in a reason": entry_text(STEP).replace("decays", "de\\u0000cays"),
     "an unknown operator": entry_text({**STEP, "torch": "===foo"}),
-    "a version that is no version": entry_text({**STEP, "torch": ">=x"}),
+    "an invalid version": entry_text({**STEP, "torch": ">=x"}),
     "no end": '[[failure]]\nsubject = """',
     "a heading in a text": f'{entry_text(STEP)}\n[[failure]]\nreason = """\n[[failure]]\n"""',
 }

@@ -132,12 +132,12 @@ made = lambda: Subject("made", MyLR)
 
 
 @pytest.mark.parametrize("name", ["", " ", "two words", "tab\t", "NUL\0", "esc\x1b", "\ud800", 5])
-def test_a_name_that_would_not_print_is_refused(name):
+def test_a_name_with_spaces_or_control_characters_is_refused(name):
     with pytest.raises(SubjectError, match=re.escape(repr(name))):
         Subject(name, StepLR)
 
 
 @pytest.mark.parametrize("reason", ["", "  ", None, True])
-def test_what_is_declined_without_a_reason_is_refused(reason):
+def test_declining_without_a_reason_is_refused(reason):
     with pytest.raises(SubjectError, match=f"'declines'.*'x'.*{reason!r}"):
         Subject("mine", StepLR, declines={"x": reason})

@@ -140,7 +140,7 @@ def test_an_exception_of_the_subject_is_shown():
     assert broken.expected == {"lr": [0.05, 0.005]}
 
 
-def test_what_was_tried_is_counted():
+def test_the_tally_counts_what_was_tried():
     _, tally = run(
         faulty.COUNTER, "resume_by_pickle", "train:3 save:a resume:a optimizer:2 resume:a"
     )
@@ -170,7 +170,7 @@ def test_each_resume_gets_its_own_copy_of_the_checkpoint():
     assert run(drains, PLAIN, "save:a resume:a resume:a")[0].broken is None
 
 
-def test_the_end_of_the_uninterrupted_run_is_no_break():
+def test_the_end_of_the_uninterrupted_run_does_not_break_a_check():
     subject = Subject(
         "OneCycleLR", torch.optim.lr_scheduler.OneCycleLR, options={"max_lr": 0.1, "total_steps": 5}
     )
@@ -236,7 +236,7 @@ def returns_three():
 @pytest.mark.parametrize(
     ("check", "trace"), [(returns_one, "save:a resume:a"), (returns_three, "save:a")]
 )
-def test_a_check_that_returns_no_pair_is_refused(check, trace):
+def test_a_check_that_does_not_return_a_pair_is_refused(check, trace):
     with pytest.raises(CheckError, match=check.__name__):
         run(faulty.COUNTER, check, trace)
 

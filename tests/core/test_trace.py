@@ -51,7 +51,7 @@ def test_numbers_without_a_literal_have_names():
         ("gamma=1 gamma=2 train:1", "'gamma=2'"),
     ],
 )
-def test_what_does_not_parse_is_named(text, token):
+def test_the_token_that_does_not_parse_is_named(text, token):
     with pytest.raises(TraceError) as caught:
         Trace.parse(text)
     assert token in str(caught.value)
@@ -71,7 +71,7 @@ def test_the_limit_is_on_all_steps_together():
 
 
 @pytest.mark.parametrize("value", [object(), len, {1, 2}, 1j])
-def test_what_has_no_literal_is_refused(value):
+def test_a_value_without_a_literal_is_refused(value):
     with pytest.raises(TraceError, match=re.escape(repr(value))):
         format_value(value)
 

@@ -176,7 +176,7 @@ def test_the_lines_for_what_cannot_be_built_build_it(package):
     assert names["SUBJECT"].bind({}).options == {"total": 1, "name": 1}
 
 
-def test_what_cannot_be_imported_is_said_and_the_others_are_checked(package, command):
+def test_modules_that_cannot_be_imported_are_noted_and_the_others_checked(package, command):
     package(
         "pkg_partly",
         good="from torch.optim.lr_scheduler import ExponentialLR\n"
@@ -217,7 +217,7 @@ def test_a_package_with_a_broken_scheduler_is_red(package, command):
     assert replay("pkg_red.broken:StepLR", "resume_by_last_epoch", trace).verdict == "BROKEN"
 
 
-def test_what_cannot_be_built_is_no_pass(package, command, tmp_path):
+def test_a_class_that_cannot_be_built_is_not_a_pass(package, command, tmp_path):
     package("pkg_missed", schedules=SCHEDULES)
     file = tmp_path / "out.json"
     status, printed, _ = command(
@@ -241,7 +241,7 @@ def test_what_cannot_be_built_is_no_pass(package, command, tmp_path):
     assert "NOT CHECKED pkg_missed.schedules:Unhinted" in printed
 
 
-def test_a_package_of_which_nothing_can_be_built_is_no_pass(package, command):
+def test_a_package_in_which_nothing_can_be_built_is_not_a_pass(package, command):
     package(
         "pkg_none",
         only="from torch.optim.lr_scheduler import StepLR\n"
@@ -260,7 +260,7 @@ def test_a_package_of_which_nothing_can_be_built_is_no_pass(package, command):
 def test_mistakes_are_refused(package, command):
     package("pkg_empty", module="from torch.optim.lr_scheduler import StepLR")
     package("pkg_raises", __init__="raise RuntimeError('no')")
-    said = []
+    messages = []
     for arguments in (
         ("pkg_empty",),
         ("pkg_raises",),
@@ -270,8 +270,8 @@ def test_mistakes_are_refused(package, command):
     ):
         status, printed, errors = command("check", *arguments)
         assert (status, printed) == (2, "")
-        said.append(errors)
-    assert wrapped(said) == snapshot("""\
+        messages.append(errors)
+    assert wrapped(messages) == snapshot("""\
 error: 'pkg_empty' defines no scheduler: nothing in it is a subclass of LRScheduler. Name a
     scheduler of another kind as MODULE:NAME
 error: cannot import 'pkg_raises' (RuntimeError: no)
@@ -282,7 +282,7 @@ error: no subject, package or module is called 'StepLr': did you mean StepLR? Na
 """)
 
 
-def test_a_listed_name_is_no_package(package):
+def test_a_listed_name_is_preferred_to_a_package(package):
     package("StepLR", module=SCHEDULES)
     assert is_package("StepLR")
     [subject] = choose_subjects(["StepLR"], {}).subjects
@@ -294,15 +294,15 @@ def test_a_listed_name_is_no_package(package):
 
 @pytest.fixture
 def installed(package, tmp_path):
-    """Installs a package with entry points, beside its modules."""
+    """Installs a package: its modules and its entry points."""
 
     def install(name, points, **modules):
         package(name, **modules)
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        said = "".join(f"{point} = {value}\n" for point, value in points.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{said}")
+        lines = "".join(f"{point} = {value}\n" for point, value in points.items())
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
 
     return install
 
@@ -374,7 +374,7 @@ def test_an_entry_point_that_cannot_be_loaded_names_its_package(installed, comma
         assert f"{one}\n" in printed
 
 
-def test_without_any_there_is_nothing_to_check(command):
+def test_without_installed_subjects_there_is_nothing_to_check(command):
     with pytest.raises(SubjectError, match=GROUP):
         installed_subjects()
     status, printed, errors = command("check", "--installed")
