@@ -448,11 +448,11 @@ def test_without_a_ledger_nothing_is_known():
     assert (status, " KNOWN" in printed, "[[failure]]" in printed) == (1, False, False)
 
 
-def test_a_wrong_entry_is_an_error_of_one_line(ledger, harness_command):
-    done = harness_command("check", "StepLR", "--ledger", ledger({"kind": "?"}))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_entry_is_an_error_of_one_line(ledger, command):
+    status, printed, errors = command("ledger", "verify", "--ledger", ledger({"kind": "?"}))
+    assert (status, printed) == (2, "")
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------- update
