@@ -11,7 +11,7 @@ from harness.checks.registry import as_check
 from harness.core.errors import HarnessError
 from harness.core.literals import format_value
 from harness.core.operations import MAX_STEPS
-from harness.engine.runner import Runner
+from harness.engine.one_run import Runner
 from harness.subjects.lookup import find_subject
 
 

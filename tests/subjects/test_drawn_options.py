@@ -8,8 +8,8 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
 from harness.checks.registry import as_check, select_checks
-from harness.engine.one_run import Runner
 from harness.core.verdict import Reason
+from harness.engine.one_run import Runner
 from harness.engine.option_sets import find_option_sets, uninterrupted_rates
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
