@@ -12,6 +12,7 @@ from harness.core.errors import HarnessError
 from harness.core.literals import format_value
 from harness.core.operations import MAX_STEPS
 from harness.engine.one_run import Runner
+from harness.engine.runs import run_trace
 from harness.subjects.lookup import find_subject
 
 
@@ -93,7 +94,7 @@ cannot import 'none_lr' for 'none_lr:X' (ModuleNotFoundError: No module named 'n
 def test_what_a_run_refuses():
     def run(case):
         subject, check, trace = case
-        Runner(subject.bind({})).run(as_check(check), Trace.parse(trace))
+        run_trace(Runner(subject.bind({})), as_check(check), Trace.parse(trace))
 
     cases = [
         (COUNTER, "resume_by_last_epoch", "save:a resume:a"),

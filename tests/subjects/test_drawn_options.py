@@ -6,7 +6,7 @@ from conftest import verdicts_of
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 
-from harness import Subject, SubjectError, Term, check_scheduler, check_subject, replay
+from harness import Budget, Subject, SubjectError, Term, check_scheduler, check_subject, replay
 from harness.checks.registry import as_check, select_checks
 from harness.core.verdict import Reason
 from harness.engine.one_run import Runner
@@ -97,7 +97,7 @@ def test_a_fault_of_a_drawn_optimizer_itself_is_excused():
     words = {"Leaky": make_leaky}
     drawn = st.just({"optimizer": Term.of("Leaky")})
     subject = Subject("x", Halving, words=words, drawn=drawn)
-    assert verdicts_of(check_subject(subject, select_checks())) <= {"HOLDS"}
+    assert verdicts_of(check_subject(subject, select_checks(), Budget(3))) <= {"HOLDS"}
 
 
 def test_a_fault_that_needs_a_drawn_optimizer_is_found():
