@@ -309,7 +309,7 @@ def test_an_entry_that_is_not_true_is_stale(ledger, changes):
 def test_the_wording_of_what_is_not_true(ledger, tmp_path):
     lines = [result(ledger(changes)).reason for changes in NOT_TRUE]
     lines = [line.replace(f"{tmp_path}/", "").replace(str(HERE), "HERE") for line in lines]
-    lines = [re.sub(r"signature is .* -> 'None'", "signature is ...", line) for line in lines]
+    lines = [re.sub(r"signature is .*: cap", "signature is ...: cap", line) for line in lines]
     assert wrapped(lines) == snapshot("""\
 known.toml:2: its trace holds: cap the entry at '<HERE' (torch = ">=1.13,<HERE"); another trace
     breaks it
