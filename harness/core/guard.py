@@ -27,7 +27,7 @@ from harness.core.errors import TimeLimit
 from harness.core.safe_text import one_line
 
 _PID = struct.Struct("i")
-_said: set[str] = set()
+_reported: set[str] = set()
 """The subjects already reported as printing."""
 
 
@@ -47,20 +47,22 @@ class Guard:
     def on(self) -> Iterator[None]:
         """Guard the ``with`` block, as `Guard` describes."""
         before = [(get, set_, get()) for get, set_ in _settings()]
-        forks = _watch_forks()
-        forks.watched += 1
+        heard = _Heard()
         try:
-            with _Heard() as heard, contextlib.redirect_stdout(heard), warnings.catch_warnings():
+            with (
+                _forks().watch(),
+                heard,
+                contextlib.redirect_stdout(heard),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")
                 warnings.showwarning = _show_nothing  # the subject may undo the filter
                 yield
         finally:
-            forks.watched -= 1
-            forks.reap()
             for get, set_, value in before:
                 _restore(get, set_, value)
-            if heard.first.strip() and self.name not in _said:
-                _said.add(self.name)
+            if heard.first.strip() and self.name not in _reported:
+                _reported.add(self.name)
                 line = one_line(heard.first.strip().splitlines()[0])
                 print(f"{self.name} prints, which is not shown: {line}", file=sys.stderr)
 
@@ -145,10 +147,23 @@ class _Forks:
 
     def __init__(self) -> None:
         self.watched = 0
-        self.ended = os.pipe()
-        os.set_blocking(self.ended[0], False)
-        os.set_blocking(self.ended[1], False)
-        os.register_at_fork(after_in_child=self.in_child)
+        self.can_fork = hasattr(os, "fork")
+        if self.can_fork:
+            self.ended = os.pipe()
+            os.set_blocking(self.ended[0], False)
+            os.set_blocking(self.ended[1], False)
+            os.register_at_fork(after_in_child=self.in_child)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Watch during the ``with`` block."""
+        self.watched += 1
+        try:
+            yield
+        finally:
+            self.watched -= 1
+            if self.can_fork:
+                self.reap()
 
     def in_child(self) -> None:
         if self.watched:
@@ -172,18 +187,7 @@ class _Forks:
                     os.waitpid(pid, 0)
 
 
-class _NoForks:
-    """For a system without ``fork``."""
-
-    watched = 0
-
-    def reap(self) -> None:
-        pass
-
-
-@functools.cache
-def _watch_forks() -> _Forks | _NoForks:
-    return _Forks() if hasattr(os, "fork") else _NoForks()
+_forks = functools.cache(_Forks)
 
 
 @contextlib.contextmanager

@@ -51,9 +51,7 @@ def _new_optimizer(source: Source, bound: Bound) -> str:
     term = bound.fields.get("optimizer")
     if term is None:
         return source.expression(bound.subject.optimizer)
-    name = source.own("new_optimizer")
-    source.first[name] = f"def {name}():\n    return {source.expression(term)}"
-    return name
+    return source.define("new_optimizer", source.expression(term), parameters="")
 
 
 def _step(source: Source, bound: Bound) -> str:
@@ -67,9 +65,7 @@ def _step(source: Source, bound: Bound) -> str:
             return expression
     else:
         expression = source.expression(term)
-    name = source.own("step")
-    source.first[name] = f"{name} = {expression}"
-    return name
+    return source.define("step", expression)
 
 
 def step_call(names: Names, epoch: str) -> str:
@@ -84,23 +80,18 @@ def _build(source: Source, bound: Bound) -> str:
     make = source.expression(subject.build)
     options = {name: source.expression(value) for name, value in bound.options.items()}
     listed = ", ".join(f"{name}={value}" for name, value in options.items())
-    name = source.own("build")
     terms = holds_term(bound.options)  # new objects for each scheduler
     if listed and not terms:
         make = f"{source.module('functools')}.partial({make}, {listed})"
     if subject.state_dict is None and not terms:
-        source.first[name] = f"{name} = {make}"
-        return name
+        return source.define("build", make)
     if terms:
         pairs = ", ".join(f'"{option}": {value}' for option, value in options.items())
         made = f"{make}(optimizer, **{{{pairs}, **given}})"
     else:
-        maker = source.own("make")
-        source.first[maker] = f"{maker} = {make}"
-        made = f"{maker}(optimizer, **given)"
+        made = f"{source.define('make', make)}(optimizer, **given)"
     if subject.state_dict is not None:
         wrapper = source.name(loop.Stateful)
         functions = ", ".join(map(source.expression, (subject.state_dict, subject.load_state_dict)))
         made = f"{wrapper}({made}, {functions})"
-    source.first[name] = f"def {name}(optimizer, **given):\n    return {made}"
-    return name
+    return source.define("build", made, parameters="optimizer, **given")

@@ -150,6 +150,18 @@ class Source:
         """The script's name for something that the harness defines and that isn't a function."""
         return self._allot(("", name), name, theirs=False)
 
+    def define(self, name: str, expression: str, parameters: str | None = None) -> str:
+        """Add a value, or a function with these parameters, to the first section.
+
+        Returns its name in the script.
+        """
+        known_as = self.own(name)
+        if parameters is None:
+            self.first[known_as] = f"{known_as} = {expression}"
+        else:
+            self.first[known_as] = f"def {known_as}({parameters}):\n    return {expression}"
+        return known_as
+
     def _allot(self, key: tuple[object, ...], name: str, *, theirs: bool) -> str:
         """The name for `key`: `name`, or `name` with a number if that is taken."""
         if key not in self._names:
@@ -510,7 +522,7 @@ def _one_line(text: str, width: int = 100) -> str:
     lines = text.splitlines()
     first, last = node.lineno - 1, node.body[0].lineno - 1
     joined = " ".join(line.strip() for line in lines[first:last])
-    joined = joined.replace("( ", "(").replace(", )", ")")
+    joined = re.sub(r",? \)", ")", joined.replace("( ", "("))
     if last - first > 1 and len(joined) <= width:
         lines[first:last] = [joined]
     return "\n".join(lines)

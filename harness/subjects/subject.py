@@ -132,53 +132,52 @@ class Subject:
     reference: str = ""
 
     def __post_init__(self) -> None:
-        name = self.name
-        if not isinstance(name, str) or name.split() != [name] or not name.isprintable():
+        if (
+            not isinstance(self.name, str)
+            or self.name.split() != [self.name]
+            or not self.name.isprintable()
+        ):
             raise SubjectError(
-                f"a subject's name must be a word without spaces or control characters "
-                f"(got {name!r})"
+                "a subject's name must be a word without spaces or control characters "
+                f"(got {self.name!r})"
             )
+        for problem in self._problems():
+            raise SubjectError(f"subject {self.name}: {problem}")
+        for what in MAPPINGS:
+            object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
+
+    def _problems(self) -> Iterator[str]:
+        """What is wrong with the fields."""
         for what in ("build", "optimizer", "step"):
             value = getattr(self, what)
             if not callable(value) and not (what == "optimizer" and _is_strategy(value)):
-                raise SubjectError(
-                    f"subject {self.name}: {what!r} must be callable (got {value!r})"
-                )
+                yield f"{what!r} must be callable (got {value!r})"
         if (self.state_dict is None) != (self.load_state_dict is None):
-            raise SubjectError(
-                f"subject {self.name}: give both state_dict and load_state_dict, or neither"
-            )
+            yield "give both state_dict and load_state_dict, or neither"
         if type(self.length) is not int or not 1 <= self.length <= MAX_LENGTH:
-            raise SubjectError(
-                f"subject {self.name}: 'length' must be a whole number of epochs from 1 to "
-                f"{MAX_LENGTH} (got {self.length!r})"
+            yield (
+                f"'length' must be a whole number of epochs from 1 to {MAX_LENGTH} "
+                f"(got {self.length!r})"
             )
         for what in MAPPINGS:
-            value = getattr(self, what)
-            if not isinstance(value, Mapping):
-                raise SubjectError(f"subject {self.name}: {what!r} must be a dict (got {value!r})")
+            if not isinstance(getattr(self, what), Mapping):
+                yield f"{what!r} must be a dict (got {getattr(self, what)!r})"
         for declined, reason in self.declines.items():
             if not isinstance(reason, str) or not reason.strip():
-                raise SubjectError(
-                    f"subject {self.name}: 'declines' must give a reason for {declined!r}, a "
-                    f"string that is not empty (got {reason!r})"
+                yield (
+                    f"'declines' must give a reason for {declined!r}, a string that is not empty "
+                    f"(got {reason!r})"
                 )
         if self.drawn is not None and not _is_strategy(self.drawn):
-            raise SubjectError(
-                f"subject {self.name}: 'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
-            )
+            yield f"'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
         for what, who in (("last_epoch", "the checks set it"), ("changed", "a trace sets it")):
             if what in self.options:
-                raise SubjectError(
-                    f"subject {self.name}: {what!r} is not an option, {who}: leave it out"
-                )
+                yield f"{what!r} is not an option, {who}: leave it out"
         if self.contract not in ("", *CONTRACTS):
-            raise SubjectError(
-                f"subject {self.name}: 'contract' must be one of {', '.join(CONTRACTS)}, or empty "
+            yield (
+                f"'contract' must be one of {', '.join(CONTRACTS)}, or empty "
                 f"(got {self.contract!r})"
             )
-        for what in MAPPINGS:
-            object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
 
     @property
     def open(self) -> dict[str, SearchStrategy[object]]:

@@ -1,7 +1,8 @@
-"""Known failures: what is refused, how an entry is judged, and how a ledger is written anew."""
+"""Known failures: what is refused, how an entry is judged, and how a ledger is updated."""
 
 import itertools
 import json
+import re
 from dataclasses import replace
 
 import click
@@ -9,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from inline_snapshot import snapshot
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from torch.optim.lr_scheduler import StepLR
+from wrapped import wrapped
 
 import harness.core.ledger as ledger_module
 from harness import Budget, Subject, check_subject
@@ -34,7 +37,7 @@ from harness.core.ledger import (
 )
 from harness.core.result import Counterexample, Result
 from harness.core.trace import Trace
-from harness.core.verdict import Verdict
+from harness.core.verdict import Reason, Verdict
 from harness.report.ledger import updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries
@@ -91,63 +94,105 @@ def test_entries_come_back_as_they_were_written(ledger):
     assert [entry.place.rpartition(":")[2] for entry in (one, two)] == ["2", "11"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "line", "said"),
-    [
-        ({"subject": "StepLr"}, 2, "no subject is called 'StepLr'"),
-        ({"check": "resume"}, 2, "no check is called 'resume'"),
-        ({"trace": "train"}, 6, "'train' in the trace is not an operation"),
-        ({"trace": "resume:a"}, 6, "slot a"),
-        ({"reason": " "}, 10, "'reason' must be a string that is not empty (got ' ')"),
-        ({"tracked": "somewhere"}, 9, "'tracked' must be an issue"),
-        ({"kind": "flaky"}, 8, "'kind' must be bug or by-design (got 'flaky')"),
-        ({"torch": "2.13"}, 5, "'torch' must be a version specifier"),
-        ({"torch": ">=2.13,<2"}, 5, "'torch' contains no version (got '>=2.13,<2')"),
-        ({"torch": "===2.13"}, 5, "write == instead of ==="),
-    ],
-)
-def test_what_is_not_as_it_must_be_is_refused_with_its_line(ledger, changes, line, said):
+REFUSED = [
+    ({"subject": "StepLr"}, 2, "'StepLr'"),
+    ({"check": "resume"}, 2, "'resume'"),
+    ({"trace": "train"}, 6, "'train'"),
+    ({"trace": "resume:a"}, 6, "'resume:a'"),
+    ({"reason": " "}, 10, "'reason'"),
+    ({"tracked": "somewhere"}, 9, "'somewhere'"),
+    ({"kind": "flaky"}, 8, "'flaky'"),
+    ({"torch": "2.13"}, 5, "'2.13'"),
+    ({"torch": ">=2.13,<2"}, 5, "'>=2.13,<2'"),
+    ({"torch": "===2.13"}, 5, "'===2.13'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "line", "names"), REFUSED)
+def test_a_wrong_value_is_refused_with_its_line(ledger, changes, line, names):
     path = ledger(changes)
     with pytest.raises(LedgerError) as error:
         read(path)
     assert str(error.value).startswith(f"{path}:{line}: ")
-    assert said in str(error.value)
+    assert names in str(error.value)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_that_lacks_is_said(tmp_path, key):
+def test_a_missing_key_is_refused_with_the_line_of_its_entry(tmp_path, key):
     path = tmp_path / "known.toml"
     lines = [line for line in entry_text(STEP).splitlines() if not line.startswith(key)]
     path.write_text("\n".join(lines))
-    with pytest.raises(LedgerError, match=f":1: the failure has no '{key}'"):
+    with pytest.raises(LedgerError, match=f":1: .*'{key}'"):
         read(path)
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "said"),
-    [
-        ("why = 1\n", 11, "'why' is not a key of a failure"),
-        ("[[faliure]]\n", 11, "'faliure' is not a table"),
-        ("reason = \n", 11, "this is not valid TOML"),
-        ("subject = 'StepLR'\n", 11, "this is not valid TOML"),
-    ],
-)
-def test_what_is_no_ledger_is_refused(ledger, text, line, said):
-    with pytest.raises(LedgerError, match=rf":{line}: .*{said}"):
-        read(ledger({}, text=text))
+NOT_A_LEDGER = ["why = 1\n", "[[faliure]]\n", "reason = \n", "subject = 'StepLR'\n"]
 
 
-def test_a_file_that_is_not_there_or_not_utf_8(tmp_path):
-    with pytest.raises(LedgerError, match=r"cannot read the ledger .*none\.toml': No such file"):
+@pytest.mark.parametrize("text", NOT_A_LEDGER)
+def test_a_file_that_is_not_a_ledger_is_refused_with_a_line(ledger, text):
+    path = ledger({}, text=text)
+    with pytest.raises(LedgerError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}:11: ")
+
+
+def test_a_file_that_is_missing_or_not_utf_8_is_refused(tmp_path):
+    with pytest.raises(LedgerError, match=r"none\.toml"):
         read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"# one\n# \xe9\n")
-    with pytest.raises(LedgerError, match=r"latin\.toml:2: the text is not UTF-8"):
+    with pytest.raises(LedgerError, match=r"latin\.toml:2: "):
         read(tmp_path / "latin.toml")
+
+
+def test_the_wording_of_each_refusal(ledger, tmp_path):
+    def refusal(path):
+        with pytest.raises(LedgerError) as error:
+            read(path)
+        return str(error.value).replace(f"{tmp_path}/", "")
+
+    lines = [refusal(ledger(changes)) for changes, _, _ in REFUSED]
+    lines += [refusal(ledger({}, text=text)) for text in NOT_A_LEDGER]
+    lines.append(refusal(ledger({"torch": "<2.2"}, {"torch": ">=2.1"})))
+    lines.append(refusal(tmp_path / "none.toml"))
+    path = tmp_path / "known.toml"
+    path.write_bytes(b"# one\n# \xe9\n")
+    lines.append(refusal(path))
+    path.write_text(entry_text(STEP).partition("\nreason")[0])
+    lines.append(refusal(path))
+    assert wrapped(lines) == snapshot("""\
+known.toml:2: no subject is called 'StepLr'
+known.toml:2: no check is called 'resume'
+known.toml:6: 'train' in the trace is not an operation: write one of train:N, optimizer:N,
+    scheduler:N, skip:N, zero_grad_step:N, epoch:N, halve_lr:N, add_group:N, save:SLOT,
+    resume:SLOT, load:SLOT; or name=value for an option
+known.toml:6: 'resume:a' in the trace goes back to slot a, which was not saved before: put
+    save:a earlier
+known.toml:10: 'reason' must be a string that is not empty (got ' ')
+known.toml:9: 'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or 'no report
+    found' (got 'somewhere')
+known.toml:8: 'kind' must be bug or by-design (got 'flaky')
+known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '2.13')
+known.toml:5: 'torch' contains no version (got '>=2.13,<2')
+known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '===2.13'): write ==
+    instead of ===
+known.toml:11: 'why' is not a key of a failure: the keys are subject, check, torch, trace,
+    shows, kind, tracked, reason
+known.toml:11: 'faliure' is not a table [[failure]]: a ledger holds nothing else, and no text
+    that looks like one
+known.toml:11: this is not valid TOML: Invalid value (at line 11, column 10)
+known.toml:11: this is not valid TOML: Cannot overwrite a value (at line 11, column 19)
+known.toml:11: torch 2.1 is in '>=2.1' and in '<2.2' at known.toml:2, about the same subject and
+    check: change the ranges so that they do not overlap
+cannot read the ledger 'none.toml': No such file or directory
+known.toml:2: the text is not UTF-8: save the file as UTF-8
+known.toml:1: the failure has no 'reason'\
+""")
 
 
 def test_ranges_of_one_pair_must_not_overlap(ledger):
     assert len(read(ledger({"torch": "<2"}, {"torch": ">=2"})).entries) == 2
-    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2\.1 is in '>=2\.1' and in"):
+    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2\.1 .*known\.toml:2"):
         read(ledger({"torch": "<2.2"}, {"torch": ">=2.1"}))
 
 
@@ -197,7 +242,8 @@ def result(path, *, subject=None, check=LAST_EPOCH, **given):
 def test_a_trace_that_still_breaks_is_known_and_nothing_is_searched(ledger):
     found = result(ledger({}))
     assert found.verdict == "KNOWN"
-    assert found.reason == "bug, like pytorch/pytorch#102261: It decays again."
+    assert found.why == Reason.LEDGER_ENTRY
+    assert all(STEP[key] in found.reason for key in ("kind", "tracked", "reason"))
     assert str(found.counterexample.trace) == STEP["trace"]
     assert found.tally.traces < 20
 
@@ -209,14 +255,12 @@ def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(le
     found = result(path)
     assert found.verdict == "BROKEN"
     assert str(found.counterexample.trace) == trace  # and not the simpler one that is searched
-    assert (
-        found.note
-        == f"{path}:2 has this failure, but only for torch '{versions}': let an entry cover {HERE}"
-    )
+    assert found.why == Reason.ENTRY_RANGE_TOO_SHORT
+    assert all(text in found.note for text in (f"{path}:2 ", f"'{versions}'", str(HERE)))
     assert found.tally.traces < 20
 
 
-def test_one_that_is_not_minimal_here_is_made_so(ledger):
+def test_a_counterexample_that_is_not_minimal_here_is_minimised(ledger):
     path = ledger({"torch": f"<{HERE}", "trace": STEP["trace"] + " train:1"})
     found = result(path)
     assert (found.verdict, str(found.counterexample.trace)) == ("BROKEN", STEP["trace"])
@@ -229,7 +273,7 @@ def test_an_entry_about_other_versions_that_holds_here_says_nothing(ledger):
     assert found.tally.traces > 0
 
 
-def test_an_event_that_cannot_be_with_these_options_breaks_nothing(ledger):
+def test_an_event_that_cannot_happen_with_these_options_breaks_nothing(ledger):
     class OneGroup(Halving):
         def step(self):
             if len(self.optimizer.param_groups) > 2:
@@ -238,51 +282,59 @@ def test_an_event_that_cannot_be_with_these_options_breaks_nothing(ledger):
 
     trace = "add_group:1 save:a resume:a train:1"
     found = result(ledger({"trace": trace}), subject=Subject("StepLR", OneGroup))
-    assert found.verdict == "STALE"
-    assert (
-        "add_group is not tried with its options: after a param group was added, the"
-        in found.reason
-    )
+    assert (found.verdict, found.why) == ("STALE", Reason.ENTRY_NOT_TRUE)
+    assert "add_group" in found.reason
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}, "its trace holds: cap the"),
-        ({"shows": "momentum"}, "it shows 'lr' and not 'momentum': write that"),
-        ({"shows": "raises KeyError"}, "it shows 'lr' and not 'raises KeyError'"),
-        (
-            {"trace": STEP["trace"] + " train:1"},
-            "it breaks sooner, its trace is too long: cap the entry at",
-        ),
-        ({"trace": "step=3 train:2 save:a resume:a"}, "its trace can't be run"),
-    ],
-)
-def test_an_entry_that_is_not_true_is_stale(ledger, changes, said):
+HOLDS = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
+NOT_TRUE = [
+    HOLDS,
+    {**HOLDS, "torch": f"=={HERE}"},
+    {"shows": "momentum"},
+    {"shows": "raises KeyError"},
+    {"trace": STEP["trace"] + " train:1"},
+    {"trace": "step=3 train:2 save:a resume:a"},
+]
+
+
+@pytest.mark.parametrize("changes", NOT_TRUE)
+def test_an_entry_that_is_not_true_is_stale(ledger, changes):
     path = ledger(changes)
     found = result(path)
-    assert found.verdict == "STALE"
-    assert found.reason.startswith(f"{path}:2: {said}")
+    assert (found.verdict, found.why) == ("STALE", Reason.ENTRY_NOT_TRUE)
+    assert found.reason.startswith(f"{path}:2: ")
+    assert found.place == f"{path}:2"
 
 
-def test_what_to_write_instead(ledger):
-    holds = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
-    assert result(ledger(holds)).reason.endswith(
-        f"cap the entry at '<{HERE}' (torch = \">=1.13,<{HERE}\"); another trace breaks it"
-    )
-    assert result(ledger({**holds, "torch": f"=={HERE}"})).reason.endswith(
-        "delete the entry, or let it begin at a later torch; another trace breaks it"
-    )
+def test_the_wording_of_what_is_not_true(ledger, tmp_path):
+    lines = [result(ledger(changes)).reason for changes in NOT_TRUE]
+    lines = [line.replace(f"{tmp_path}/", "").replace(str(HERE), "HERE") for line in lines]
+    lines = [re.sub(r"signature is .*: cap", "signature is ...: cap", line) for line in lines]
+    assert wrapped(lines) == snapshot("""\
+known.toml:2: its trace holds: cap the entry at '<HERE' (torch = ">=1.13,<HERE"); another trace
+    breaks it
+known.toml:2: its trace holds: delete the entry, or let it begin at a later torch; another trace
+    breaks it
+known.toml:2: it shows 'lr' and not 'momentum': write that, or cap the entry at '<HERE' (torch =
+    ">=1.13,<HERE")
+known.toml:2: it shows 'lr' and not 'raises KeyError': write that, or cap the entry at '<HERE'
+    (torch = ">=1.13,<HERE")
+known.toml:2: it breaks sooner, its trace is too long: cap the entry at '<HERE' (torch =
+    ">=1.13,<HERE"); another trace breaks it
+known.toml:2: its trace can't be run: SubjectError: subject StepLR: build cannot be called with
+    the options ['gamma', 'step', 'step_size']: it takes no 'step' (did you mean 'step_size'?);
+    its signature is ...: cap the entry at '<HERE' (torch = ">=1.13,<HERE"); another trace
+    breaks it\
+""")
 
 
 def test_a_stale_entry_says_what_breaks_the_check_instead(ledger):
-    found = result(ledger({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}))
+    found = result(ledger(HOLDS))
     assert found.verdict == "STALE"
-    assert found.reason.endswith("; another trace breaks it")
     assert str(found.counterexample.trace) == STEP["trace"]
 
 
-def test_what_holds_now_has_no_counterexample(ledger):
+def test_a_pair_that_holds_now_has_no_counterexample(ledger):
     subject = Subject("StepLR", Halving)
     found = result(ledger({"trace": "train:1 save:a resume:a"}), subject=subject)
     assert (found.verdict, found.counterexample) == ("STALE", None)
@@ -291,7 +343,7 @@ def test_what_holds_now_has_no_counterexample(ledger):
 def test_a_pair_that_is_declined_here_has_a_stale_entry(ledger):
     subject = Subject("StepLR", StepLR, options={"step_size": 3}, declines={LAST_EPOCH: "no"})
     found = result(ledger({}), subject=subject)
-    assert (found.verdict, "it is declined here: no" in found.reason) == ("STALE", True)
+    assert (found.verdict, found.why) == ("STALE", Reason.ENTRY_NOT_TRUE)
 
 
 def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
@@ -307,7 +359,7 @@ def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
     for trace, verdict in (("step_size=3 train:1", "KNOWN"), ("step_size=3 train:2", "UNKNOWN")):
         known = read_ledger([ledger({**entry, "trace": trace})], *names)
         [found] = check_subject(subject, [as_check(entry["check"])], ledger=known)
-        assert (found.verdict, "not minimal" in found.reason) == (verdict, verdict != "KNOWN")
+        assert found.verdict == verdict
 
 
 def test_a_trace_that_is_not_minimal_is_refused(ledger):
@@ -315,7 +367,8 @@ def test_a_trace_that_is_not_minimal_is_refused(ledger):
     path = ledger({"trace": trace})
     found = result(path)
     assert found.verdict == "UNKNOWN"
-    assert f"{path}:2: its trace is not minimal: step_size=1 gamma=0.5 train:1" in found.reason
+    assert f"{path}:2: " in found.reason
+    assert "step_size=1 gamma=0.5 train:1 save:a resume:a" in found.reason
 
 
 class TwoDefects(Halving):
@@ -327,17 +380,17 @@ class TwoDefects(Halving):
             raise ValueError("too soon" if self.epoch < 6 else "too late")
 
 
-def test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched(ledger):
+def test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched(ledger):
     path = ledger({"trace": "train:1 save:a resume:a", "shows": "raises ValueError"})
     subject = Subject("StepLR", TwoDefects)
     assert result(path, subject=subject).verdict == "KNOWN"
     found = result(path, subject=subject, search_known=True)
-    assert found.verdict == "BROKEN"
+    assert (found.verdict, found.why) == ("BROKEN", Reason.MORE_THAN_LEDGER)
     assert found.counterexample.actual == {"raises": "ValueError: too late"}
-    assert f"not the failure known at {path}:2" in found.note
+    assert f"{path}:2" in found.note
 
 
-def test_what_the_entry_tells_is_all_there_is_to_find(ledger):
+def test_a_search_that_finds_only_what_the_entry_describes_stays_known(ledger):
     found = result(ledger({}), search_known=True)
     assert found.verdict == "KNOWN"
     assert found.tally.traces > 20
@@ -367,13 +420,12 @@ def no_ledger_of_torch(monkeypatch):
 def test_a_run_with_known_failures_alone_passes(ledger):
     status, printed = run(*ARGUMENTS, "--ledger", ledger({}))
     assert status == 0
-    assert "KNOWN StepLR: resume_by_last_epoch\n  bug, like pytorch/pytorch#102261" in printed
-    assert "StepLR  K" in printed
-    assert "0 HOLDS, 0 BROKEN, 1 KNOWN, 0 DECLINED" in printed
+    assert "KNOWN StepLR: resume_by_last_epoch\n" in printed
+    assert "1 KNOWN" in printed
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
-def test_what_is_in_no_ledger_fails_and_prints_its_entry(tmp_path):
+def test_a_failure_without_an_entry_fails_and_prints_its_entry(tmp_path):
     status, printed = run(*ARGUMENTS)
     assert status == 1
     entry = printed[printed.index("[[failure]]") : printed.index("\n\nsubject")]
@@ -386,9 +438,9 @@ def test_a_stale_entry_fails_the_run(ledger):
     path = ledger({"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"})
     status, printed = run(*ARGUMENTS, "--ledger", path)
     assert status == 1
-    assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: its trace holds" in printed
+    assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: " in printed
     status, printed = run("ledger", "verify", "--ledger", path)
-    assert (status, "0 of 1 entries for this version are true" in printed) == (1, True)
+    assert (status, "0 of 1 " in printed) == (1, True)
 
 
 def test_without_a_ledger_nothing_is_known():
@@ -396,11 +448,11 @@ def test_without_a_ledger_nothing_is_known():
     assert (status, " KNOWN" in printed, "[[failure]]" in printed) == (1, False, False)
 
 
-def test_a_wrong_entry_is_an_error_of_one_line(ledger, harness_command):
-    done = harness_command("check", "StepLR", "--ledger", ledger({"kind": "?"}))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_entry_is_an_error_of_one_line(ledger, command):
+    status, printed, errors = command("ledger", "verify", "--ledger", ledger({"kind": "?"}))
+    assert (status, printed) == (2, "")
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
 
 
 # ------------------------------------------------------------------------------- update
@@ -438,7 +490,7 @@ OTHER = "step_size=1 gamma=0.5 train:1 save:a resume:a"
         ([], [("2.0.1", ONE), ("2.4.1",), ("2.6.0", ONE)],
          [(ONE, "<2.4.1,>=2.0.1"), (ONE, ">=2.6.0")]),
         ([], [("2.0.1", ONE), ("2.4.1", OTHER)], [(ONE, "<2.4.1,>=2.0.1"), (OTHER, ">=2.4.1")]),
-        # What is there is made true, and says of other versions what it said.
+        # An entry is made true for these versions, and stays the same for all others.
         ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1", ONE)], [(ONE, ">=1.13")]),
         ([(ONE, ">=1.13")], [("2.0.1", ONE), ("2.4.1",)], [(ONE, "<2.4.1,>=1.13")]),
         ([(ONE, ">=1.13,<3")], [("2.0.1", ONE)], [(ONE, "<3,>=1.13")]),
@@ -480,7 +532,7 @@ def in_ledger(file, *traces):
         ([(ONE, ">=2.4.1")], [("2.0.1", OTHER, ONE), ("2.4.1", ONE, OTHER)], [(ONE, ">=2.0.1")]),
     ],
 )  # fmt: skip
-def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, runs, after):
+def test_ranges_get_longer_by_what_other_traces_of_the_ledger_show(ledger, before, runs, after):
     path = ledger(*({"trace": trace, "torch": versions} for trace, versions in before))
     data = [in_ledger(rows(*run[:2]), *run[2:]) for run in runs]
     path.write_text(updated(path.read_text(), read(path).entries, data))
@@ -489,7 +541,7 @@ def test_what_the_ledgers_other_traces_show_makes_ranges_longer(ledger, before, 
 
 
 @pytest.mark.usefixtures("no_ledger_of_torch")
-def test_what_a_run_writes_of_the_ledger_is_what_update_reads(ledger, tmp_path):
+def test_update_reads_what_a_run_writes_about_the_ledger(ledger, tmp_path):
     longer = {"trace": "step_size=1 gamma=0.5 train:1 save:a resume:a", "torch": f"<{HERE}"}
     path = ledger({"torch": f">{HERE}"}, longer)
     written = tmp_path / "results.json"
@@ -516,7 +568,7 @@ def files_of(tmp_path, *runs):
     return paths
 
 
-def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
+def test_update_writes_only_to_the_named_file(ledger, tmp_path):
     path = ledger({})
     before = path.read_text()
     results = files_of(tmp_path, rows("2.4.1", ONE), rows("2.6.0"))
@@ -525,31 +577,43 @@ def test_update_prints_and_writes_only_where_it_is_told(ledger, tmp_path):
     assert '">=1.13,<2.6.0"' in printed
     assert run("ledger", "update", *results, "--ledger", path, "--write")[1] == f"wrote {path}\n"
     assert path.read_text() == printed
-    assert (
-        "already agrees with" in run("ledger", "update", *results, "--ledger", path, "--write")[1]
-    )
+    run("ledger", "update", *results, "--ledger", path, "--write")
+    assert path.read_text() == printed
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ([], "has no results in it"),
-        (replace(rows("2.4.1"), schema=99), "has schema 99, but this version reads 2"),
-        (replace(rows("2.4.1"), complete=False), "is from a run that was stopped"),
-        (rows("2.0.1"), "is the second file for torch 2.0.1"),
-    ],
-)
-def test_results_that_cannot_be_used_are_said(ledger, tmp_path, data, said):
-    with pytest.raises(HarnessError, match=said):
-        run("ledger", "update", *files_of(tmp_path, rows("2.0.1"), data), "--ledger", ledger({}))
+UNUSABLE = [
+    [],
+    replace(rows("2.4.1"), schema=99),
+    replace(rows("2.4.1"), complete=False),
+    rows("2.0.1"),
+    with_results(rows("2.4.1"), verdict=Verdict.UNKNOWN, reason="the time ran out"),
+]
 
 
-def test_a_pair_that_could_not_be_decided_is_no_result(ledger, tmp_path):
-    reason = "the time limit of 30 s ran out"
-    data = with_results(rows("2.4.1"), verdict=Verdict.UNKNOWN, reason=reason)
-    said = r"torch 2\.4\.1: StepLR resume_by_last_epoch is UNKNOWN \(the time limit of 30 s ran out"
-    with pytest.raises(LedgerError, match=said):
-        run("ledger", "update", *files_of(tmp_path, data), "--ledger", ledger({}))
+@pytest.mark.parametrize("data", UNUSABLE)
+def test_results_that_cannot_be_used_are_refused(ledger, tmp_path, data):
+    path = ledger({})
+    before = path.read_text()
+    files = files_of(tmp_path, rows("2.0.1"), data)
+    with pytest.raises(HarnessError):
+        run("ledger", "update", *files, "--ledger", path, "--write")
+    assert path.read_text() == before
+
+
+def test_the_wording_of_results_that_cannot_be_used(ledger, tmp_path):
+    lines = []
+    for data in UNUSABLE:
+        with pytest.raises(HarnessError) as error:
+            run("ledger", "update", *files_of(tmp_path, rows("2.0.1"), data), "--ledger", ledger())
+        lines.append(str(error.value).replace(f"{tmp_path}/", ""))
+    assert wrapped(lines) == snapshot("""\
+1.json has no results in it: give a file that check --json wrote
+1.json has schema 99, but this version reads 2: write it again with this version of check --json
+1.json is from a run that was stopped: run it again
+1.json is the second file for torch 2.0.1: give one of them
+torch 2.4.1: StepLR resume_by_last_epoch is UNKNOWN (the time ran out): run it again until it is
+    decided\
+""")
 
 
 # ------------------------------------------------------------------------- what is printed
@@ -632,7 +696,7 @@ def verdicts_of(subject, ledger):
 
 
 @pytest.mark.parametrize("package", ["", "lr-resume-harness"])
-def test_a_listed_name_is_the_listed_subject_and_no_class_of_the_same_name(ledger, package):
+def test_a_listed_name_is_the_listed_subject_and_not_a_class_of_the_same_name(ledger, package):
     known = read_ledger([ledger({})], package=package)
     options = {"step_size": 3, "gamma": 0.5}
     assert verdicts_of(as_subject(StepLR, options=options), known) == ["KNOWN"]
@@ -653,7 +717,7 @@ def test_a_users_subject_is_named_by_its_name_in_the_users_file_only(ledger):
 def test_entries_of_two_files_about_one_subject_must_not_overlap(ledger):
     own = Subject("mine", StepLR, options={"step_size": 3}, reference="my:MINE")
     known = read_ledger([ledger({"subject": "mine"}, {"subject": "my:MINE", "torch": ">=2"})])
-    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2 is in '>=2' and in '>=1.13'"):
+    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2 .*known\.toml:2"):
         known_to(own, known)
 
 
@@ -712,7 +776,7 @@ HOSTILE = {
     "NUL in a text": entry_text(STEP).replace("StepLR", "Step\\u0000LR"),
     "NUL in a reason": entry_text(STEP).replace("decays", "de\\u0000cays"),
     "an unknown operator": entry_text({**STEP, "torch": "===foo"}),
-    "a version that is no version": entry_text({**STEP, "torch": ">=x"}),
+    "an invalid version": entry_text({**STEP, "torch": ">=x"}),
     "no end": '[[failure]]\nsubject = """',
     "a heading in a text": f'{entry_text(STEP)}\n[[failure]]\nreason = """\n[[failure]]\n"""',
 }
@@ -754,14 +818,13 @@ def assert_refused(path):
      ("ledger", "update", "result.json", "--ledger"),
      ("ledger", "ranges", "result.json", "--ledger")],
 )  # fmt: skip
-def test_every_command_refuses_a_hostile_ledger(tmp_path, harness_command, arguments):
+def test_every_command_refuses_a_hostile_ledger(tmp_path, arguments):
     (tmp_path / "hostile.toml").write_text(DEEP)
     (tmp_path / "result.json").write_text(dump_results(rows("2.13.0")))
     arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in arguments]
-    done = harness_command(*arguments, tmp_path / "hostile.toml")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(LedgerError) as error:
+        run(*arguments, tmp_path / "hostile.toml")
+    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------------------- overlaps
@@ -795,7 +858,7 @@ def test_checking_overlaps_grows_with_the_entries_and_not_with_their_square(ledg
 
 
 def test_the_last_two_of_many_are_found_to_overlap(ledger):
-    with pytest.raises(LedgerError, match=r"torch 2\.299 is in '<2\.300,>=2\.299' and in"):
+    with pytest.raises(LedgerError, match=r"known\.toml:2702: torch 2\.299 "):
         read(ledger(*apart(300), {"torch": ">=2.299,<2.300"}))
 
 
@@ -908,21 +971,22 @@ def test_verify_passes_for_what_update_has_written(tmp_path, command, name):
     count = 4 if name.endswith("SUBJECTS") else 2
     status, text, _ = command("ledger", "verify", "--ledger", "new.toml")
     assert status == 0
-    assert f"{count} of {count} entries for this version are true" in text
+    assert f"{count} of {count} " in text
     command("check", name, *checks, "--json", "again.json")
-    status, text, _ = command("ledger", "update", "again.json", "--ledger", "new.toml", "--write")
-    assert (status, text) == (0, "new.toml already agrees with these results\n")
+    before = (tmp_path / "new.toml").read_text()
+    status, _, _ = command("ledger", "update", "again.json", "--ledger", "new.toml", "--write")
+    assert (status, (tmp_path / "new.toml").read_text()) == (0, before)
 
 
 def test_update_never_writes_to_an_installed_package(tmp_path):
     [shipped] = shipped_ledgers()
     before = shipped.path.read_bytes()
     results = files_of(tmp_path, rows("2.4.1"))
-    with pytest.raises(click.UsageError, match="--write needs --ledger FILE"):
+    with pytest.raises(click.UsageError, match="--ledger"):
         run("ledger", "update", *results, "--write")
     status, printed = run("ledger", "update", *results)
     assert status == 0
-    assert printed.startswith("# The known failures of PyTorch's schedulers")
+    assert printed.startswith(before.decode().partition("\n")[0])
     assert printed != before.decode()
     assert shipped.path.read_bytes() == before
 
@@ -930,7 +994,7 @@ def test_update_never_writes_to_an_installed_package(tmp_path):
 def test_several_installed_ledgers_are_not_updated_at_once(tmp_path, installed_package):
     files = {"__init__.py": "", "known.toml": ""}
     installed_package("ships_two", {"ledgers": {"two": "ships_two:known.toml"}}, **files)
-    with pytest.raises(click.UsageError, match="several packages ship a ledger: copy one"):
+    with pytest.raises(click.UsageError, match="--ledger"):
         run("ledger", "update", *files_of(tmp_path, rows("2.4.1")))
 
 

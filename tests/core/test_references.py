@@ -1,5 +1,6 @@
 """What a reference may look like, and what a subject may be called."""
 
+import re
 import sys
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_dotted_name_is_a_reference():
         assert full_reference(name) == ""
     subject = find_subject("torch.optim.lr_scheduler.StepLR")
     assert (subject.build, subject.reference) == (StepLR, "torch.optim.lr_scheduler:StepLR")
-    with pytest.raises(SubjectError, match=r"no attribute 'StpLR': did you mean StepLR\?"):
+    with pytest.raises(SubjectError, match=r"'StpLR'.* StepLR\?"):
         find_subject("torch.optim.lr_scheduler.StpLR")
 
 
@@ -77,13 +78,13 @@ def test_a_file_and_a_dotted_name_are_references(files, name, reference, module)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none_lr.py:MyLR", "cannot import 'none_lr' for 'none_lr:MyLR'"),
-        ("sub/none_lr.py:MyLR", "no such file"),
-        ("sub/json.py:MyLR", "another module is called json: rename the file"),
-        ("here_lr.py:NoLR", "has no attribute 'NoLR'"),
+        ("none_lr.py:MyLR", "'none_lr'.*'none_lr:MyLR'"),
+        ("sub/none_lr.py:MyLR", "sub/none_lr.py"),
+        ("sub/json.py:MyLR", "json"),
+        ("here_lr.py:NoLR", "'NoLR'"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_said(files, name, message):
+def test_a_file_that_cannot_be_imported_is_refused(files, name, message):
     with pytest.raises(SubjectError, match=message):
         import_attribute(name)
 
@@ -125,18 +126,18 @@ made = lambda: Subject("made", MyLR)
         status, printed, _ = command("check", name, "--check", CHECK, "--max-examples", 0)
         assert (status, f"BROKEN {name}: {CHECK}" in printed) == (1, True)
     with pytest.raises(
-        SubjectError, match=r"called 'twice': name one of ships_named:OTHERS\.twice"
+        SubjectError, match=r"ships_named:OTHERS\.twice, ships_named:SUBJECTS\.twice"
     ):
         subject_called("twice")
 
 
 @pytest.mark.parametrize("name", ["", " ", "two words", "tab\t", "NUL\0", "esc\x1b", "\ud800", 5])
-def test_a_name_that_would_not_print_is_refused(name):
-    with pytest.raises(SubjectError, match="must be a word without spaces or control characters"):
+def test_a_name_with_spaces_or_control_characters_is_refused(name):
+    with pytest.raises(SubjectError, match=re.escape(repr(name))):
         Subject(name, StepLR)
 
 
 @pytest.mark.parametrize("reason", ["", "  ", None, True])
-def test_what_is_declined_without_a_reason_is_refused(reason):
-    with pytest.raises(SubjectError, match="'declines' must give a reason for 'x', a string that"):
+def test_declining_without_a_reason_is_refused(reason):
+    with pytest.raises(SubjectError, match=f"'declines'.*'x'.*{reason!r}"):
         Subject("mine", StepLR, declines={"x": reason})

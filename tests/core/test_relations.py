@@ -1,4 +1,4 @@
-"""What is said of a wrong value is exactly true of it."""
+"""That each relation reported for a wrong value holds exactly."""
 
 import math
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_a_relation_is_one_that_holds_exactly(wrong, trace, expected):
     assert relations(shown(falls(wrong), PLAIN, trace)) == expected
 
 
-def test_what_is_off_by_one_float_is_no_relation():
+def test_a_value_off_by_one_float_has_no_relation():
     found = shown(falls("earlier"), PLAIN, "train:3 save:a resume:a")
     off = [math.nextafter(rate, 1) for rate in found.actual["lr"]]
     assert relations(found) == {EARLIER}
@@ -90,7 +90,7 @@ def test_without_the_uninterrupted_run_its_other_epochs_are_not_known():
     assert relations(replace(found, uninterrupted=None)) == set()
 
 
-def test_a_run_that_goes_on_from_where_it_was_is_told_from_one_that_stands_still():
+def test_a_run_that_is_behind_is_distinguished_from_one_that_stands_still():
     trace = "train:4 save:a resume:a train:1"
     assert relations(shown(Subject("x", Stays), PLAIN, trace)) == {STAYS, EARLIER}
     assert relations(shown(falls("earlier"), PLAIN, trace)) == {EARLIER}
@@ -113,14 +113,14 @@ def test_a_later_optimizer_step_of_the_same_epoch_is_not_the_checkpoint():
 
 @pytest.mark.parametrize("gamma", [0.1, 0.3, 1 / 3, 0.9])
 @pytest.mark.parametrize("epoch", [2, 4, 6])
-def test_a_factor_that_is_taken_twice_is_found_in_spite_of_rounding(gamma, epoch):
+def test_a_factor_that_is_applied_twice_is_found_despite_rounding(gamma, epoch):
     subject = Subject("x", StepLR, options={"step_size": 2, "gamma": gamma})
     assert AGAIN in relations(shown(subject, LAST_EPOCH, f"train:{epoch} save:a resume:a"))
 
 
 @state_check(at="step")
 def stays_above(optimizer):
-    """Each LR is above 0, and there is no other key."""
+    """Each LR is above 0, and there are no other keys."""
     rates = [group["lr"] - 1 for group in optimizer.param_groups]
     return {"lr": [abs(rate) for rate in rates]}, {"lr": rates}
 
@@ -159,14 +159,14 @@ def test_messages_that_differ_in_numbers_are_one_relation():
     assert len({relations(one) for one in found}) == 1
 
 
-def test_what_is_given_after_the_end_has_its_relation():
+def test_a_value_after_the_end_of_the_uninterrupted_run_has_a_relation():
     [subject] = [subject for subject in ending.SUBJECTS if subject.name == "ForgetsItsEnd"]
     [result] = check_subject(subject, [as_check(PLAIN)])
     assert "raises" in result.counterexample.expected
     assert relations(result.counterexample) == {"given, but the uninterrupted run raises"}
 
 
-def test_what_follows_neither_of_two_contracts_has_no_relation():
+def test_a_value_that_follows_neither_contract_has_no_relation():
     [subject] = [subject for subject in SUBJECTS if subject.name == "LambdaLR-stateful"]
     [result] = check_subject(subject, [as_check("resume_with_changed_options")])
     found = result.counterexample
@@ -174,7 +174,7 @@ def test_what_follows_neither_of_two_contracts_has_no_relation():
     assert relations(found) == set()
 
 
-# ------------------------------------------------------------------- where it shows, and alike
+# -------------------------------------------------------------- where it shows, and which are alike
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_what_follows_neither_of_two_contracts_has_no_relation():
         ("last_lr_is_the_groups_lr", "train:3", (0, 0), "the start"),
     ],
 )
-def test_the_operation_is_told_without_slots(check, trace, place, expected):
+def test_the_operation_is_described_without_slots(check, trace, place, expected):
     found = Counterexample(*place, {"lr": [1]}, {"lr": [2]}, Trace.parse(trace))
     assert operation_of(as_check(check).promise, found) == expected
 
 
-def test_alike_are_those_that_share_a_relation():
+def test_counterexamples_that_share_a_relation_are_alike():
     early, late = "train:1 save:a resume:a", "train:3 save:a resume:a"
     begins, earlier = (
         [shown(falls(wrong), PLAIN, trace) for trace in (early, late)]
@@ -208,7 +208,7 @@ def test_alike_are_those_that_share_a_relation():
     assert not alike(PROMISE, begins[1], earlier[1])
 
 
-def test_alike_are_those_of_which_no_relation_is_known():
+def test_counterexamples_without_a_known_relation_are_alike():
     early, late = (
         shown(falls("other"), PLAIN, f"train:{epoch} save:a resume:a") for epoch in (2, 3)
     )
@@ -217,7 +217,7 @@ def test_alike_are_those_of_which_no_relation_is_known():
     assert not alike(PROMISE, early, shown(falls("nan"), PLAIN, "train:3 save:a resume:a"))
 
 
-def test_alike_are_only_those_of_one_operation_and_of_the_same_values():
+def test_counterexamples_at_other_operations_or_in_other_values_are_not_alike():
     found = shown(falls("earlier"), PLAIN, "train:3 save:a resume:a")
     later = Counterexample(3, 1, found.expected, found.actual,
                            Trace.parse("train:3 save:a resume:a train:1"),

@@ -140,7 +140,7 @@ def test_an_exception_of_the_subject_is_shown():
     assert broken.expected == {"lr": [0.05, 0.005]}
 
 
-def test_what_was_tried_is_counted():
+def test_the_tally_counts_what_was_tried():
     _, tally = run(
         faulty.COUNTER, "resume_by_pickle", "train:3 save:a resume:a optimizer:2 resume:a"
     )
@@ -170,7 +170,7 @@ def test_each_resume_gets_its_own_copy_of_the_checkpoint():
     assert run(drains, PLAIN, "save:a resume:a resume:a")[0].broken is None
 
 
-def test_the_end_of_the_uninterrupted_run_is_no_break():
+def test_the_end_of_the_uninterrupted_run_does_not_break_a_check():
     subject = Subject(
         "OneCycleLR", torch.optim.lr_scheduler.OneCycleLR, options={"max_lr": 0.1, "total_steps": 5}
     )
@@ -180,44 +180,44 @@ def test_the_end_of_the_uninterrupted_run_is_no_break():
 
 
 @pytest.mark.parametrize(
-    ("check", "trace", "message"),
+    ("check", "trace", "names"),
     [
-        ("resume_by_last_epoch", "save:a resume:a", "goes back to epoch 0"),
-        ("resume_by_last_epoch", "optimizer:3 save:a resume:a", "goes back to epoch 0"),
-        ("roll_back_in_place", "save:a resume:a", "but by load:a"),
-        ("resume_from_file", "save:a load:a", "but by resume:a"),
-        ("resume_at_every_save", "save:a resume:a", "but at every save"),
-        ("last_lr_is_the_groups_lr", "save:a resume:a", "but after every step"),
-        ("resume_from_file", "save:a resume:a@resume_by_pickle", "only resumes_mixed mixes"),
+        ("resume_by_last_epoch", "save:a resume:a", "epoch 0"),
+        ("resume_by_last_epoch", "optimizer:3 save:a resume:a", "epoch 0"),
+        ("roll_back_in_place", "save:a resume:a", "load:a"),
+        ("resume_from_file", "save:a load:a", "resume:a"),
+        ("resume_at_every_save", "save:a resume:a", "save"),
+        ("last_lr_is_the_groups_lr", "save:a resume:a", "step"),
+        ("resume_from_file", "save:a resume:a@resume_by_pickle", "resumes_mixed"),
         ("resumes_mixed", "save:a resume:a", "resume:a@CHECK"),
-        ("resumes_mixed", "save:a resume:a@resumes_mixed", "resumes_mixed is not done by"),
-        ("resumes_mixed", "save:a load:a@resume_by_pickle", "but by resume:a"),
+        ("resumes_mixed", "save:a resume:a@resumes_mixed", "resumes_mixed"),
+        ("resumes_mixed", "save:a load:a@resume_by_pickle", "resume:a"),
     ],
 )
-def test_a_trace_that_a_check_cannot_run_is_refused(check, trace, message):
-    with pytest.raises(TraceError, match=message):
+def test_a_trace_that_a_check_cannot_run_is_refused(check, trace, names):
+    with pytest.raises(TraceError, match=names):
         run(faulty.COUNTER, check, trace)
 
 
 def test_an_unknown_check_in_a_mixed_trace_is_refused():
-    with pytest.raises(CheckError, match="did you mean resume_by_pickle"):
+    with pytest.raises(CheckError, match="resume_by_pickle"):
         run(faulty.COUNTER, "resumes_mixed", "save:a resume:a@resume_by_pickel")
 
 
 @pytest.mark.parametrize(
-    ("subject", "message"),
+    ("subject", "names"),
     [
-        (Subject("x", faulty.raises), "build raised ValueError: no such luck"),
-        (Subject("x", faulty.returns_none), "build must return a scheduler"),
-        (Subject("x", faulty.Counter, optimizer=dict), "must return a torch optimizer"),
+        (Subject("x", faulty.raises), "build.*ValueError"),
+        (Subject("x", faulty.returns_none), "build.*None"),
+        (Subject("x", faulty.Counter, optimizer=dict), "optimizer.*{}"),
         (
             Subject("x", faulty.Counter, optimizer=lambda: 1 / 0),
-            "optimizer raised ZeroDivisionError",
+            "optimizer.*ZeroDivisionError",
         ),
     ],
 )
-def test_a_subject_that_cannot_be_built_is_refused(subject, message):
-    with pytest.raises(SubjectError, match=message):
+def test_a_subject_that_cannot_be_built_is_refused(subject, names):
+    with pytest.raises(SubjectError, match=names):
         run(subject, "resume_from_file", "save:a resume:a")
 
 
@@ -236,8 +236,8 @@ def returns_three():
 @pytest.mark.parametrize(
     ("check", "trace"), [(returns_one, "save:a resume:a"), (returns_three, "save:a")]
 )
-def test_a_check_that_returns_no_pair_is_refused(check, trace):
-    with pytest.raises(CheckError, match="must return"):
+def test_a_check_that_does_not_return_a_pair_is_refused(check, trace):
+    with pytest.raises(CheckError, match=check.__name__):
         run(faulty.COUNTER, check, trace)
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from drawn_traces import traces
@@ -50,7 +51,7 @@ def test_numbers_without_a_literal_have_names():
         ("gamma=1 gamma=2 train:1", "'gamma=2'"),
     ],
 )
-def test_what_does_not_parse_is_named(text, token):
+def test_the_token_that_does_not_parse_is_named(text, token):
     with pytest.raises(TraceError) as caught:
         Trace.parse(text)
     assert token in str(caught.value)
@@ -58,7 +59,7 @@ def test_what_does_not_parse_is_named(text, token):
 
 @pytest.mark.parametrize("text", ["", "gamma=2", "   "])
 def test_a_trace_without_operations_is_refused(text):
-    with pytest.raises(TraceError, match="no operations"):
+    with pytest.raises(TraceError, match=re.escape(repr(text))):
         Trace.parse(text)
 
 
@@ -70,8 +71,8 @@ def test_the_limit_is_on_all_steps_together():
 
 
 @pytest.mark.parametrize("value", [object(), len, {1, 2}, 1j])
-def test_what_has_no_literal_is_refused(value):
-    with pytest.raises(TraceError, match="cannot be written in a trace"):
+def test_a_value_without_a_literal_is_refused(value):
+    with pytest.raises(TraceError, match=re.escape(repr(value))):
         format_value(value)
 
 

@@ -130,7 +130,7 @@ def test_a_snapshot_shares_nothing_that_can_be_copied():
     assert copy == {"list": [1], "tensor": torch.ones(1), "lock": lock}
 
 
-def test_differences_are_told_by_key():
+def test_differences_are_listed_by_key():
     left, right = differences(
         {"lr": 1, "weights": 2, "same": 3}, {"lr": 0, "weights": 1, "same": 3}
     )
@@ -160,7 +160,7 @@ def test_the_ready_made_metric_falls_and_stands_still():
     assert any(b > a for a, b in itertools.pairwise(seen))
 
 
-def test_stateful_goes_by_its_functions_and_else_by_the_scheduler():
+def test_stateful_uses_its_functions_and_otherwise_the_scheduler():
     class Scheduler:
         count = 3
 

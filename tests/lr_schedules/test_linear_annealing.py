@@ -164,21 +164,16 @@ def test_the_published_one_is_right_where_it_is_not_resumed():
 
 
 def test_the_harness_tells_the_two_apart():
-    subjects = {subject.name: subject for subject in SUBJECTS}
+    """Ours holds every check, as a test above says; the published one fails two."""
+    [subject] = [subject for subject in SUBJECTS if subject.name == "PublishedLinearAnnealingLR"]
     checks = [check for check in select_checks() if not of_torch(check)]
     broken = {
-        name: {
-            result.check: str(result.counterexample.trace)
-            for result in check_subject(subjects[name], checks)
-            if result.verdict == "BROKEN"
-        }
-        for name in ("LinearAnnealingLR", "PublishedLinearAnnealingLR")
+        result.check: str(result.counterexample.trace)
+        for result in check_subject(subject, checks)
+        if result.verdict == "BROKEN"
     }
     options = "num_annealing_steps=4 num_total_steps=9"
     assert broken == {
-        "LinearAnnealingLR": {},
-        "PublishedLinearAnnealingLR": {
-            "resume_by_last_epoch": f"{options} train:1 save:a resume:a",
-            "lr_is_never_negative": f"{options} train:9",
-        },
+        "resume_by_last_epoch": f"{options} train:1 save:a resume:a",
+        "lr_is_never_negative": f"{options} train:9",
     }

@@ -107,7 +107,7 @@ def test_the_ledger_is_true_of_this_torch_and_no_range_is_too_short(name):
 
 @pytest.mark.skipif(str(HERE) not in MATRIX, reason="the ledger was not made on this release")
 def test_entries_moved_by_one_release_are_not_true(monkeypatch):
-    """Of one schedule with several traces, whatever end of their ranges is moved."""
+    """The schedule has several traces; either end of each range is moved."""
     subject = BY_NAME["CosineAnnealingWarmRestarts"]
     checks = [as_check("resume_by_last_epoch")]
     entries = [entry for entry in LEDGER.entries if entry.subject == subject.name]

@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 import torch
+from inline_snapshot import snapshot
+from wrapped import wrapped
 
 from harness import SubjectError, replay
 from harness.core.references import is_package
@@ -120,14 +122,43 @@ def test_every_scheduler_of_a_package_is_found(package):
         "Deeper": "pkg_all.inner.deep:Deeper",
     }
     missed = {one.what.partition(":")[2]: one for one in found.missed}
-    assert {name: one.why for name, one in missed.items()} == {
-        "Unhinted": "its required 'total' has no type hint",
-        "OfAFunction": "its required 'name' has the type str, which is too general",
-        "Refuses": "ValueError: total must be 100",
-        "NeedsALoss": "its step needs 'scale': write a 'step' that gives it",
-    }
-    note = "pkg_all.schedules:OnlyALR is not checked: it has no get_lr and no step"
-    assert found.notes == (note,)
+    assert {name: one.needs for name, one in missed.items()} == {
+        "Unhinted": ("total",), "OfAFunction": ("name",), "Refuses": (), "NeedsALoss": (),
+    }  # fmt: skip
+    assert [note.partition(" ")[0] for note in found.notes] == ["pkg_all.schedules:OnlyALR"]
+
+
+def test_the_wording_of_what_is_not_checked(package):
+    package("pkg_words", schedules=SCHEDULES)
+    found = subjects_of("pkg_words")
+    lines = [*found.notes, *map(str, found.missed)]
+    assert wrapped(lines) == snapshot("""\
+pkg_words.schedules:OnlyALR is not checked: it has no get_lr and no step
+NOT CHECKED pkg_words.schedules:Unhinted: its required 'total' has no type hint
+  Check it with: python -m harness check pkg_words.schedules:Unhinted --kwargs total=...
+  or add to a module, and check it as MODULE:SUBJECT:
+    from harness import Subject
+    from pkg_words.schedules import Unhinted
+    SUBJECT = Subject("Unhinted", Unhinted, options={"total": ...})
+NOT CHECKED pkg_words.schedules:OfAFunction: its required 'name' has the type str, which is too
+    general
+  Check it with: python -m harness check pkg_words.schedules:OfAFunction --kwargs name=...
+  or add to a module, and check it as MODULE:SUBJECT:
+    from harness import Subject
+    from pkg_words.schedules import OfAFunction
+    SUBJECT = Subject("OfAFunction", OfAFunction, options={"total": ..., "name": ...})
+NOT CHECKED pkg_words.schedules:Refuses: ValueError: total must be 100
+  Add to a module, and check it as MODULE:SUBJECT:
+    from harness import Subject
+    from pkg_words.schedules import Refuses
+    SUBJECT = Subject("Refuses", Refuses, options={"total": ...})
+NOT CHECKED pkg_words.schedules:NeedsALoss: its step needs 'scale': write a 'step' that gives it
+  Add to a module, and check it as MODULE:SUBJECT:
+    from harness import Subject
+    from pkg_words.schedules import NeedsALoss
+    SUBJECT = Subject("NeedsALoss", NeedsALoss, options={}, step=lambda scheduler, epoch:
+    scheduler.step(...))\
+""")
 
 
 def test_the_lines_for_what_cannot_be_built_build_it(package):
@@ -145,7 +176,7 @@ def test_the_lines_for_what_cannot_be_built_build_it(package):
     assert names["SUBJECT"].bind({}).options == {"total": 1, "name": 1}
 
 
-def test_what_cannot_be_imported_is_said_and_the_others_are_checked(package, command):
+def test_modules_that_cannot_be_imported_are_noted_and_the_others_checked(package, command):
     package(
         "pkg_partly",
         good="from torch.optim.lr_scheduler import ExponentialLR\n"
@@ -161,10 +192,17 @@ def test_what_cannot_be_imported_is_said_and_the_others_are_checked(package, com
         "check", "pkg_partly", "--check", "resume_optimizer_then_scheduler", "--max-examples", 0
     )
     assert (status, " 1 HOLDS, 0 BROKEN" in printed) == (0, True)
-    assert "note: pkg_partly.bad cannot be imported (ModuleNotFoundError: No module" in errors
-    assert "note: pkg_partly.raises cannot be imported (RuntimeError: at import)\n" in errors
-    assert "note: pkg_partly.exits cannot be imported (SystemExit: 0)\n" in errors
-    assert "pkg_partly.exits prints, which is not shown: hello\n" in errors
+    notes = subjects_of("pkg_partly").notes
+    assert [note.split()[0] for note in notes] == [
+        f"pkg_partly.{name}" for name in ("bad", "exits", "raises")
+    ]
+    for note, error in zip(
+        notes, ("ModuleNotFoundError", "SystemExit", "RuntimeError"), strict=True
+    ):
+        assert error in note
+        assert f"note: {note}\n" in errors
+    [heard] = [line for line in errors.splitlines() if "hello" in line]
+    assert heard.startswith("pkg_partly.exits ")
     assert "hello" not in printed
     assert "it was run" not in printed + errors
 
@@ -179,7 +217,7 @@ def test_a_package_with_a_broken_scheduler_is_red(package, command):
     assert replay("pkg_red.broken:StepLR", "resume_by_last_epoch", trace).verdict == "BROKEN"
 
 
-def test_what_cannot_be_built_is_no_pass(package, command, tmp_path):
+def test_a_class_that_cannot_be_built_is_not_a_pass(package, command, tmp_path):
     package("pkg_missed", schedules=SCHEDULES)
     file = tmp_path / "out.json"
     status, printed, _ = command(
@@ -193,7 +231,7 @@ def test_what_cannot_be_built_is_no_pass(package, command, tmp_path):
         file,
     )
     assert status == 2
-    assert "NOT CHECKED pkg_missed.schedules:Refuses: ValueError: total must be 100\n" in printed
+    assert "NOT CHECKED pkg_missed.schedules:Refuses: ValueError: " in printed
     assert "    from pkg_missed.schedules import Unhinted\n" in printed
     assert "3 HOLDS, 0 BROKEN" in printed
     assert "pkg_missed.schedules:Unhinted" in json.loads(file.read_text())["not_checked"]
@@ -203,7 +241,7 @@ def test_what_cannot_be_built_is_no_pass(package, command, tmp_path):
     assert "NOT CHECKED pkg_missed.schedules:Unhinted" in printed
 
 
-def test_a_package_of_which_nothing_can_be_built_is_no_pass(package, command):
+def test_a_package_in_which_nothing_can_be_built_is_not_a_pass(package, command):
     package(
         "pkg_none",
         only="from torch.optim.lr_scheduler import StepLR\n"
@@ -211,30 +249,40 @@ def test_a_package_of_which_nothing_can_be_built_is_no_pass(package, command):
     )
     status, printed, _ = command("check", "pkg_none")
     assert status == 2
-    assert "NOT CHECKED pkg_none.only:Only: its required 'n' has no type hint" in printed
+    [missed] = subjects_of("pkg_none").missed
+    assert (missed.what, missed.needs) == ("pkg_none.only:Only", ("n",))
+    assert f"{missed}\n" in printed
     status, printed, _ = command("check", "pkg_none", "--ci", "github")
     assert status == 2
-    title = "::error title=NOT CHECKED pkg_none.only%3AOnly::its required 'n' has no type hint\n"
-    assert title in printed
+    assert f"::error title=NOT CHECKED pkg_none.only%3AOnly::{missed.why}\n" in printed
 
 
-def test_mistakes_are_said(package, command):
+def test_mistakes_are_refused(package, command):
     package("pkg_empty", module="from torch.optim.lr_scheduler import StepLR")
     package("pkg_raises", __init__="raise RuntimeError('no')")
-    for arguments, said in {
-        ("pkg_empty",): "'pkg_empty' defines no scheduler: nothing in it is a subclass of",
-        ("pkg_raises",): "cannot import 'pkg_raises' (RuntimeError: no)",
-        ("pkg_raises.inner",): "cannot import 'pkg_raises' for 'pkg_raises:inner' (RuntimeError",
-        ("pkg_empty", "--kwargs", "a=1"): "options are for one scheduler, pkg_empty:NAME",
-        ("StepLr",): "no subject, package or module is called 'StepLr': did you mean StepLR?",
-    }.items():
+    messages = []
+    for arguments in (
+        ("pkg_empty",),
+        ("pkg_raises",),
+        ("pkg_raises.inner",),
+        ("pkg_empty", "--kwargs", "a=1"),
+        ("StepLr",),
+    ):
         status, printed, errors = command("check", *arguments)
         assert (status, printed) == (2, "")
-        assert errors.startswith("error: ")
-        assert said in errors
+        messages.append(errors)
+    assert wrapped(messages) == snapshot("""\
+error: 'pkg_empty' defines no scheduler: nothing in it is a subclass of LRScheduler. Name a
+    scheduler of another kind as MODULE:NAME
+error: cannot import 'pkg_raises' (RuntimeError: no)
+error: cannot import 'pkg_raises' for 'pkg_raises:inner' (RuntimeError: no)
+error: 'pkg_empty' is a package or module: options are for one scheduler, pkg_empty:NAME
+error: no subject, package or module is called 'StepLr': did you mean StepLR? Name your own
+    scheduler as MODULE:NAME\
+""")
 
 
-def test_a_listed_name_is_no_package(package):
+def test_a_listed_name_is_preferred_to_a_package(package):
     package("StepLR", module=SCHEDULES)
     assert is_package("StepLR")
     [subject] = choose_subjects(["StepLR"], {}).subjects
@@ -246,15 +294,15 @@ def test_a_listed_name_is_no_package(package):
 
 @pytest.fixture
 def installed(package, tmp_path):
-    """Installs a package with entry points, beside its modules."""
+    """Installs a package: its modules and its entry points."""
 
     def install(name, points, **modules):
         package(name, **modules)
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        said = "".join(f"{point} = {value}\n" for point, value in points.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{said}")
+        lines = "".join(f"{point} = {value}\n" for point, value in points.items())
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
 
     return install
 
@@ -314,17 +362,20 @@ def test_an_entry_point_that_cannot_be_loaded_names_its_package(installed, comma
     )
     assert status == 2
     assert "1 subject, 1 check: 1 HOLDS" in printed
-    for point, why in {
-        "gone": "pkg_bad.subjects:GONE cannot be loaded: AttributeError",
-        "fails": "pkg_bad.subjects:fails cannot be loaded: KeyError",
-        "number": "pkg_bad.subjects:NUMBER cannot be loaded: SubjectError",
-        "missing": "pkg_missing:X cannot be loaded: ModuleNotFoundError",
-    }.items():
-        assert f"NOT CHECKED the entry point {point!r} of the package 'pkg_bad': {why}" in printed
+    expected = {
+        "fails": ("pkg_bad.subjects:fails", "KeyError"),
+        "gone": ("pkg_bad.subjects:GONE", "AttributeError"),
+        "missing": ("pkg_missing:X", "ModuleNotFoundError"),
+        "number": ("pkg_bad.subjects:NUMBER", "SubjectError"),
+    }
+    for one, (point, names) in zip(installed_subjects().missed, expected.items(), strict=True):
+        assert all(name in one.what for name in (f"'{point}'", "'pkg_bad'"))
+        assert all(name in one.why for name in names)
+        assert f"{one}\n" in printed
 
 
-def test_without_any_there_is_nothing_to_check(command):
-    with pytest.raises(SubjectError, match="no installed package ships subjects"):
+def test_without_installed_subjects_there_is_nothing_to_check(command):
+    with pytest.raises(SubjectError, match=GROUP):
         installed_subjects()
     status, printed, errors = command("check", "--installed")
     assert (status, printed) == (2, "")

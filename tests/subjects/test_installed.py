@@ -48,28 +48,28 @@ def test_another_package_can_ship_default_subjects(installed_package):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "names"),
     [
-        ("ships_bad:SAME", "two packages ship a default subject called 'StepLR'"),
-        ("ships_bad:NONE", "'ships_bad': ships_bad:NONE cannot be loaded"),
+        ("ships_bad:SAME", "'StepLR'.*'ships_bad'"),
+        ("ships_bad:NONE", "'ships_bad': ships_bad:NONE"),
     ],
 )
-def test_default_subjects_that_cannot_be_used_are_said(installed_package, value, message):
+def test_default_subjects_that_cannot_be_used_are_refused(installed_package, value, names):
     installed_package("ships_bad", {"default_subjects": {"bad": value}}, **{"__init__.py": SHIPS})
-    with pytest.raises(SubjectError, match=message):
+    with pytest.raises(SubjectError, match=names):
         default_subjects()
 
 
 @pytest.mark.parametrize("value", ["no_such_package:known.toml", "ships_none"])
-def test_a_ledger_that_cannot_be_found_is_said(installed_package, value):
+def test_a_ledger_that_cannot_be_found_is_refused(installed_package, value):
     installed_package("ships_none", {"ledgers": {"bad": value}}, **{"__init__.py": ""})
-    with pytest.raises(LedgerError, match="its entry point must be package:file"):
+    with pytest.raises(LedgerError, match=repr(value)):
         shipped_ledgers()
 
 
 def test_without_any_package_there_is_nothing_to_check(monkeypatch):
     monkeypatch.setattr(installed, "entry_points", lambda group: ())
-    with pytest.raises(SubjectError, match="no installed package ships default subjects"):
+    with pytest.raises(SubjectError, match="SUBJECT"):
         choose_subjects((), {})
-    with pytest.raises(SubjectError, match="no installed package ships planted faults"):
+    with pytest.raises(SubjectError, match="planted"):
         all_jobs([Budget()], quick=True, aside=())

@@ -59,7 +59,7 @@ def accepted(name, groups=None, **options):
     return True
 
 
-def said(term):
+def options_of(term):
     return {"groups": group_count(term), **dict(term.keywords)}
 
 
@@ -104,7 +104,7 @@ def test_every_drawn_optimizer_can_be_made_and_trained():
             optimizer_step(optimizer, index)
         assert len(optimizer.param_groups) == group_count(term)
         rates = [group["lr"] for group in optimizer.param_groups]
-        kind = said(term).get("lr", "float")
+        kind = options_of(term).get("lr", "float")
         assert all(isinstance(rate, torch.Tensor) is (kind != "float") for rate in rates)
         if kind == "shared":
             assert all(rate is rates[0] for rate in rates)
@@ -114,12 +114,12 @@ def test_drawn_optimizers_print_and_parse_back():
     assert all(parse_value(str(term)) == term for term in drawn())
 
 
-def test_all_is_drawn_that_this_torch_has():
+def test_everything_that_this_torch_has_is_drawn():
     terms = drawn()
     seen = collections.Counter(
-        f"{name}={value}" for term in terms for name, value in said(term).items()
+        f"{name}={value}" for term in terms for name, value in options_of(term).items()
     )
-    rates = [said(term)["rates"] for term in terms if "rates" in said(term)]
+    rates = [options_of(term)["rates"] for term in terms if "rates" in options_of(term)]
     assert len(terms) > 200
     assert str(terms[0]) == "SGD(groups=1)"
     assert {term.name for term in terms} == set(WORDS)
@@ -215,28 +215,28 @@ TRACE = "optimizer={} step_size=3 gamma=0.5 train:3 save:a resume:a"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "names"),
     [
-        ("SGD(groups=5)", r"groups must be 1 to 4 \(got 5\)"),
-        ("SGD(groups=2,rates=[0.1])", "rates must hold an LR or None for each of 1 to 4 groups"),
-        ("SGD(rates=[])", "rates must hold an LR or None for each of 1 to 4 groups"),
-        ("SGD(rates=[0.1],lr='shared')", "groups that share an LR can't have other ones"),
-        ("SGD(lr=0.1)", r"lr must be 'float', 'tensor' or 'shared' \(got 0.1\): see rates"),
-        ("SGD(momentun=0.9)", "unexpected keyword argument 'momentun'"),
-        ("LBFGS(groups=2)", "doesn't support per-parameter options"),
+        ("SGD(groups=5)", "groups.* 5"),
+        ("SGD(groups=2,rates=[0.1])", r"rates.*\[0\.1\]"),
+        ("SGD(rates=[])", r"rates.*\[\]"),
+        ("SGD(rates=[0.1],lr='shared')", "rates"),
+        ("SGD(lr=0.1)", "lr.* 0.1.*rates"),
+        ("SGD(momentun=0.9)", "'momentun'"),
+        ("LBFGS(groups=2)", "LBFGS"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(text, message):
+def test_a_wrong_argument_is_one_sentence(text, names):
     bound = Subject("x", StepLR).bind({"optimizer": parse_value(text), "step_size": 3})
-    with pytest.raises(SubjectError, match=f"subject x: optimizer raised .*{message}") as caught:
+    with pytest.raises(SubjectError, match=f"subject x: optimizer .*{names}") as caught:
         Runner(bound).start()
     assert "\n" not in str(caught.value)
 
 
-def test_a_word_that_is_not_called_makes_no_optimizer():
-    with pytest.raises(TraceError, match=r"write SGD\(\)"):
+def test_a_word_that_is_not_called_does_not_make_an_optimizer():
+    with pytest.raises(TraceError, match=r" SGD\(\)"):
         replay(StepLR, "resume_by_pickle", TRACE.format("SGD"))
-    with pytest.raises(TraceError, match="did you mean AdamW"):
+    with pytest.raises(TraceError, match="AdamW"):
         replay(StepLR, "resume_by_pickle", TRACE.format("AdamWW()"))
 
 
@@ -261,11 +261,11 @@ def test_a_strategy_as_the_optimizer_is_drawn():
         assert result.verdict == Verdict.HOLDS, result
     result = replay(subject, some[0], "optimizer=Adam(groups=2) train:2 save:a resume:a")
     assert result.verdict == Verdict.HOLDS
-    with pytest.raises(SubjectError, match="drawn option 'optimizer': write optimizer=VALUE"):
+    with pytest.raises(SubjectError, match="optimizer=VALUE"):
         replay(subject, some[0], "train:2 save:a resume:a")
-    with pytest.raises(SubjectError, match=r"must return a torch optimizer \(got 3\)"):
+    with pytest.raises(SubjectError, match=r"optimizer .*3"):
         replay(subject, some[0], "optimizer=3 train:2 save:a resume:a")
-    with pytest.raises(SubjectError, match="'optimizer' must be callable"):
+    with pytest.raises(SubjectError, match=r"'optimizer'.*3"):
         Subject("x", StepLR, optimizer=3)
 
 
@@ -322,11 +322,13 @@ def test_each_word_has_its_options():
 
 
 def test_where_there_is_a_gpu_optimizers_on_it_are_drawn(monkeypatch):
-    """As far as this can be told without one: they are said, and not made."""
+    """Without a GPU only the terms can be checked: no optimizer is made."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("harness.subjects.optimizers.works", lambda name, said: True)
+    monkeypatch.setattr("harness.subjects.optimizers.works", lambda name, chosen: True)
     found = [dict(term.keywords) for term in drawn.__wrapped__()]
-    on_it = [said for said in found if said.get("device") == "cuda"]
+    on_it = [options for options in found if options.get("device") == "cuda"]
     assert 100 < len(on_it) < len(found)
-    assert {"device", "capturable", "fused", "lr"} <= {word for said in on_it for word in said}
-    assert not any(said.get("capturable") for said in found if "device" not in said)
+    assert {"device", "capturable", "fused", "lr"} <= {
+        word for options in on_it for word in options
+    }
+    assert not any(options.get("capturable") for options in found if "device" not in options)
