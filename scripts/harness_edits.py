@@ -305,7 +305,7 @@ def shrink_no_options(original, *args):
 
 @edit(
     "engine.trials:excuses",
-    "test_what_a_drawn_optimizer_does_itself_is_excused",
+    "test_a_fault_of_a_drawn_optimizer_itself_is_excused",
 )
 def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
     return False
@@ -462,7 +462,7 @@ def believe_the_ranges_of_a_ledger(original, trials, question, replays):
 
 @edit(
     "engine.verdict:find_untried",
-    "test_an_event_that_cannot_be_with_these_options_breaks_nothing",
+    "test_an_event_that_cannot_happen_with_these_options_breaks_nothing",
 )
 def replay_events_that_the_scheduler_cannot_handle(original, *args):
     return {}
@@ -475,7 +475,7 @@ def accept_entries_with_overlapping_ranges(original, one, other):
 
 @edit(
     "engine.trials:alike",
-    "test_a_second_defect_behind_a_known_one_is_found_where_it_is_searched",
+    "test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched",
 )
 def take_every_failure_for_the_known_one(original, *args):
     return True
@@ -611,7 +611,7 @@ def annotate_checks_that_hold(original, results):
     return list(results)
 
 
-@edit_value("cli.check:FAILED", "test_what_cannot_be_built_is_no_pass")
+@edit_value("cli.check:FAILED", "test_a_class_that_cannot_be_built_is_not_a_pass")
 def pass_a_package_whose_schedulers_could_not_be_built(original):
     return 0
 

@@ -3,7 +3,7 @@ import pytest
 from harness import Trace
 from harness.checks.registry import as_check, select_checks
 from harness.core.operations import epochs, walk
-from harness.engine.search import sweep, sweep_pairs
+from harness.engine.search import sweep, sweep_events, sweep_pairs, sweep_thinly
 
 
 def saved_at(check, length):
@@ -52,3 +52,57 @@ def test_every_default_check_has_something_to_sweep():
     for check in select_checks():
         if check.name != "resumes_mixed":
             assert all(Trace(operations).steps for operations in list(sweep(check, 3))[:1])
+
+
+EVENTS_SWEPT = {
+    "resume_optimizer_then_scheduler": [
+        "train:1 save:a resume:a skip:1 train:2 resume:a train:3",
+        "train:1 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
+        "train:3 save:a resume:a skip:1 train:2 resume:a train:3",
+        "train:3 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
+    ],
+    "roll_back_in_place": [
+        "train:1 save:a load:a skip:1 train:2 load:a train:3",
+        "train:1 skip:1 save:a load:a train:1 skip:1 save:b load:b train:2 load:a train:3",
+        "train:3 save:a load:a skip:1 train:2 load:a train:3",
+        "train:3 skip:1 save:a load:a train:1 skip:1 save:b load:b train:2 load:a train:3",
+        "train:1 add_group:1 save:a load:a train:1 train:2 load:a train:3",
+        "train:3 add_group:1 save:a load:a train:1 train:2 load:a train:3",
+    ],
+    "resume_at_every_save": [
+        "train:1 skip:1 save:a train:1 skip:1 save:a train:2",
+        "train:3 skip:1 save:a train:1 skip:1 save:a train:2",
+    ],
+    "last_lr_is_the_groups_lr": ["train:1 skip:1 train:1", "train:3 skip:1 train:3"],
+    "resume_from_distributed_checkpoint": [
+        "train:1 save:a resume:a skip:1 train:2 resume:a train:3",
+        "train:1 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
+        "train:1 save:a resume:a add_group:1 train:2 resume:a train:3",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EVENTS_SWEPT)
+def test_a_rare_event_comes_before_a_save_after_a_resume_and_later(name):
+    """A check that does not restore an event is not tried after a save that follows it."""
+    groups = name in ("roll_back_in_place", "resume_from_distributed_checkpoint")
+    events = ["skip", "add_group"] if groups else ["skip"]
+    traces = [str(Trace(operations)) for operations in sweep_events(as_check(name), events)]
+    assert traces == EVENTS_SWEPT[name]
+
+
+def test_two_ways_follow_each_other_from_the_second_epoch_on():
+    ways = [as_check("resume_optimizer_then_scheduler"), as_check("resume_by_last_epoch")]
+    traces = [str(Trace(operations)) for operations in sweep_pairs(ways, 5)]
+    assert traces == [
+        f"train:2 save:a resume:a@{one.name} train:1 save:b resume:b@{other.name} train:2"
+        for one in ways
+        for other in ways
+    ]
+
+
+def test_a_check_that_is_not_searched_has_a_few_save_points():
+    slow = as_check("resume_from_distributed_checkpoint")
+    assert list(saved_at(slow.name, 9)) == [1, 2, 4, 9]
+    thin = [str(Trace(operations)) for operations in sweep_thinly(slow, 2)]
+    assert thin == ["save:a train:1 save:a train:1 save:a"]
