@@ -49,7 +49,7 @@ for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_
     if importlib.util.find_spec(name.partition(".")[0]) and importlib.util.find_spec(name):
         importlib.import_module(name)
 import harness.checks.registry, harness.cli.main, harness.cli.show, harness.engine.ordering
-import harness.report.html, harness.subjects.registered
+import harness.report.html, harness.subjects.lookup
 gc.freeze()
 for line in sys.stdin:
     child = os.fork()
