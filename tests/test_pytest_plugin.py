@@ -469,7 +469,8 @@ def test_where_it_is_not_used_it_costs_nothing(pytester):
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """
     )
-    result = pytester.runpytest_subprocess(*PLUGIN, "-p", "no:hypothesispytest")
+    others = [f"-pno:{name}" for name in ("hypothesispytest", "inline_snapshot", "pytest_cov")]
+    result = pytester.runpytest_subprocess(*PLUGIN, *others)
     assert outcomes(result) == {"passed": 1}
     result.stdout.no_fnmatch_line("lr-resume-harness:*")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,8 +52,12 @@ class NamedSubject:
     place: str
 
     def find(self, options: Options) -> Subject:
-        """The subject itself, with these options."""
-        (subject,) = choose_subjects([self.reference or self.name], options).subjects
+        """The subject itself, with these options.
+
+        What its module prints is not shown: it was when the plan was made.
+        """
+        with contextlib.redirect_stderr(io.StringIO()):
+            (subject,) = choose_subjects([self.reference or self.name], options).subjects
         return replace(subject, name=self.name)
 
 

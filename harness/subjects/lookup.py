@@ -39,7 +39,7 @@ def find_subjects(reference: str, options: Options | None = None) -> list[Subjec
         return [
             replace(one.with_options(options), reference=f"{reference}.{one.name}") for one in value
         ]
-    name = reference.rpartition(":")[2]
+    name = reference.rpartition(":")[2] if callable(value) else reference
     subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
     return [replace(subject, reference=reference)]
 

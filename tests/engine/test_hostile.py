@@ -199,7 +199,7 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
     )
     assert done.returncode == 0
     assert done.stdout.startswith(f"torch {torch.__version__}: 1 subject, ")
-    assert done.stderr.startswith("belowprints prints, which is not shown: at import\n")
+    assert done.stderr.startswith("prints prints, which is not shown: at import\nDecays: ")
 
 
 def test_a_class_that_raises_at_import_is_one_sentence(harness_command, tmp_path):

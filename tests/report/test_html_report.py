@@ -12,7 +12,7 @@ from pages import Browser, Page, chromium
 
 from harness import __version__
 from harness.checks.registry import as_check
-from harness.cli.show import scripts_of
+from harness.cli.show import script_for
 from harness.core.errors import ScriptError
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
@@ -32,7 +32,11 @@ EVIL = """<script>alert("&amp;'")</script>\x00\ud800"""
 
 
 def report(results, **more):
-    scripts = scripts_of(results, [(SUBJECTS.get(r.subject), BY_LAST_EPOCH) for r in results])
+    scripts = {
+        (result.subject, result.check): script
+        for result in results
+        if (script := script_for(SUBJECTS.get(result.subject), BY_LAST_EPOCH, result))
+    }
     return run_page(results, scripts, Budget(), **{"complete": True, **more})
 
 
