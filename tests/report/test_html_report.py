@@ -216,7 +216,7 @@ def test_where_it_is_stopped_no_part_of_it_is_written(command, tmp_path, monkeyp
     def stopped(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.cli.show.script_of", stopped)
+    monkeypatch.setattr("harness.report.html.run_page", stopped)
     (tmp_path / "report.html").write_text("the last one")
     status, _, _ = command(*CHECK, "--html", "report.html")
     assert status == 130
