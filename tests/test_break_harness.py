@@ -31,9 +31,8 @@ def test_a_function_that_is_gone_is_a_problem():
     assert break_harness.problem(edit) == "harness.core.trace:gone is not in the harness"
 
 
-@pytest.mark.parametrize("name", ["mix each way only with itself", "let minimise return its input"])
-def test_an_edit_is_noticed(name):
-    (edit,) = (edit for edit in EDITS if edit.name == name)
+def test_an_edit_is_noticed():
+    (edit,) = (edit for edit in EDITS if edit.name == "mix each way only with itself")
     assert break_harness.survives(edit) == ""
 
 

@@ -124,7 +124,7 @@ def test_what_is_broken_is_not_searched(monkeypatch):
     assert len(list(gate(HERE, all_pairs(ONE), Budget(max_examples=0), 1000))) == 3
 
 
-@pytest.mark.parametrize("jobs", [0, 1, 2])
+@pytest.mark.parametrize("jobs", [0, 2])
 def test_with_time_enough_it_is_the_same_as_without_a_budget(jobs):
     names = ("resume_optimizer_then_scheduler", "roll_back_in_place", LAST_EPOCH, "resumes_mixed")
     pairs = all_pairs(STEP, ONE, names=names)

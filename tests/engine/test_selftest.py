@@ -213,11 +213,11 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
 
 def test_the_trials_are_the_same_in_other_processes():
     jobs = selftest.all_jobs([Budget(max_examples=20, seed=3)], quick=True, aside=())
-    chosen = [job for job in jobs if job.is_fault][28:34]
+    chosen = [job for job in jobs if job.is_fault][28:31]
     here = [trial_data(trial) for trial in selftest.run_jobs(chosen, 1)]
     there = [trial_data(trial) for trial in selftest.run_jobs(chosen, 2)]
     assert here == there
-    assert len({name for name, *_ in here}) == 6
+    assert len({name for name, *_ in here}) == 3
 
 
 def trial_data(trial):
