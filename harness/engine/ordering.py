@@ -216,7 +216,7 @@ def _unknown(subject: NamedSubject, check: NamedCheck, reason: str, why: Reason)
 
 def _died(task: Task, check: NamedCheck, died: Died) -> Result:
     where = f" in the trace {died.note}" if died.note else ""
-    return _unknown(task.subject, check, f"its process is gone: {died.how}{where}", Reason.DIED)
+    return _unknown(task.subject, check, f"its process {died.how}{where}", Reason.DIED)
 
 
 def _out_of_time(subject: NamedSubject, check: NamedCheck) -> Result:

@@ -125,7 +125,7 @@ def plan_in_worker(request: Request, patience: float) -> Plan:
     if isinstance(answer, Exception):
         raise answer
     if answer.note and answer.note not in request.skip:  # the scheduler that was being built
-        skip = {**request.skip, answer.note: f"{answer.how} while it was built"}
+        skip = {**request.skip, answer.note: f"its process {answer.how} while it was built"}
         return plan_in_worker(replace(request, skip=skip), patience)
     lost = {}
     for name in request.names:
@@ -134,9 +134,12 @@ def plan_in_worker(request: Request, patience: float) -> Plan:
             lost[name] = alone.how
     left = tuple(name for name in request.names if name not in lost)
     if not left or not lost:
-        raise SubjectError(f"cannot find what to check: {answer.how}")
+        what = ", ".join(request.names) or "the listed subjects"
+        raise SubjectError(f"cannot load {what}: the process that imports it {answer.how}")
     plan = plan_in_worker(replace(request, names=left), patience)
-    missed = tuple(Missed(name, f"{how} while it was imported") for name, how in lost.items())
+    missed = tuple(
+        Missed(name, f"its process {how} while it was imported") for name, how in lost.items()
+    )
     return replace(plan, missed=(*plan.missed, *missed))
 
 

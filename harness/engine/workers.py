@@ -41,7 +41,7 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True)
 class Died:
-    """A worker ended before its task did: `how`, and its last `note`."""
+    """A worker ended before its task did: `how`, such as "ended with status 0", and its `note`."""
 
     how: str
     note: str = ""
@@ -215,11 +215,11 @@ def _how(running: _Running[Any]) -> str:
     if running.error:
         return running.error
     if running.silent:
-        return "it did not end in time and was killed"
+        return "did not end in time and was killed"
     code = running.process.exitcode
     if code is not None and code < 0:
-        return f"it was killed by {signal.Signals(-code).name}"
-    return f"it ended its process with status {code}"
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with status {code}"
 
 
 # -------------------------------------------------------------------------- in the worker
@@ -249,7 +249,7 @@ def _main(
     try:
         work(task, tell)
     except BaseException as error:  # a task may raise anything
-        ended = _Ended(f"it raised {_described(error)}")
+        ended = _Ended(f"raised {_described(error)}")
     tell(ended)
     with contextlib.suppress(BaseException):
         sys.stderr.flush()

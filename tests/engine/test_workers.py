@@ -11,14 +11,14 @@ from harness.engine.workers import Died, Pool
 
 DIED, STOPPED, LIMIT = Reason.DIED, Reason.NOT_RUNNABLE, Reason.TIME_LIMIT
 ENDS = {
-    "ExitsWith0": (DIED, "it ended its process with status 0"),
-    "ExitsWith7": (DIED, "it ended its process with status 7"),
-    "Segfaults": (DIED, "it was killed by SIGSEGV"),
-    "KillsItself": (DIED, "it was killed by SIGKILL"),
-    "Loops": (DIED, "it did not end in time and was killed"),
+    "ExitsWith0": (DIED, "its process ended with status 0"),
+    "ExitsWith7": (DIED, "its process ended with status 7"),
+    "Segfaults": (DIED, "its process was killed by SIGSEGV"),
+    "KillsItself": (DIED, "its process was killed by SIGKILL"),
+    "Loops": (DIED, "its process did not end in time and was killed"),
     "DeletesModules": (DIED, ""),
-    "ClosesEverything": (DIED, "it ended its process with status 1"),
-    "Interrupts": (DIED, "it raised KeyboardInterrupt"),
+    "ClosesEverything": (DIED, "its process ended with status 1"),
+    "Interrupts": (DIED, "its process raised KeyboardInterrupt"),
     "Raises": (STOPPED, "the subject raised BaseException"),
     "ExitsAGenerator": (STOPPED, "the subject raised GeneratorExit"),
     "IsCancelled": (STOPPED, "the subject raised CancelledError"),
@@ -96,6 +96,28 @@ def test_after_a_death_the_other_pairs_are_checked(command, tmp_path):
     assert "status 3 in the trace gamma=" in reason or "status 3 in the trace save:a" in reason
 
 
+def test_what_dies_while_it_is_found_is_missed(harness_command, tmp_path):
+    (tmp_path / "dies.py").write_text("import os; os._exit(0)")
+    (tmp_path / "one_dies.py").write_text(
+        "import os\n"
+        "from hostile_subjects import Hostile\n"
+        "class Fine(Hostile): pass\n"
+        "class Dies(Hostile):\n"
+        "    def __init__(self, optimizer): os._exit(0)\n"
+    )
+    options = ("--check", CHECKS[0], "--max-examples", 0)
+    done = harness_command("check", "dies:X", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    why = "error: cannot load dies:X: the process that imports it ended with status 0\n"
+    assert done.stderr == why
+    done = harness_command("check", "dies:X", "one_dies", *options)
+    assert done.returncode == 2
+    ended = "its process ended with status 0 while it was"
+    assert f"NOT CHECKED dies:X: {ended} imported\n" in done.stdout
+    assert f"NOT CHECKED one_dies:Dies: {ended} built\n" in done.stdout
+    assert "1 HOLDS" in done.stdout
+
+
 # ------------------------------------------------------------------------------- the pool
 
 
@@ -117,8 +139,8 @@ def test_a_pool_loses_no_message(method):
             pool.add(task)
         told = sorted((task, message) for task, message in pool if message != task)
     assert told == [
-        ("exit", Died("it ended its process with status 5", "at exit")),
-        ("wait", Died("it did not end in time and was killed", "at wait")),
+        ("exit", Died("ended with status 5", "at exit")),
+        ("wait", Died("did not end in time and was killed", "at wait")),
     ]
 
 
