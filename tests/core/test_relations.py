@@ -153,6 +153,58 @@ def test_relations_of_a_state_check(check, differs, expected):
     assert operation_of(result.promise, found) == "the start"
 
 
+def values(expected, actual, key="lr"):
+    """A counterexample without runs."""
+    return Counterexample(0, 1, {key: expected}, {key: actual}, Trace.parse("train:1"))
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "relation"),
+    [
+        ([0.5], [-0.5], {"negative"}),
+        ([0.0], [-0.5], {"negative"}),
+        ([0.5], [0.0], set()),
+        ([-0.1], [-0.5], set()),
+        ([0.5, 0.5], [0.5, -0.5], {"negative"}),
+        ([0.5], [-(10**400)], {"negative"}),
+        ([0.5], [10**400], set()),
+        ([10**400], [-0.5], {"negative"}),
+        ([-(10**400)], [-0.5], set()),
+        (True, False, set()),
+        ({"tensor": [0.5]}, {"tensor": [-0.5]}, {"negative"}),
+        ([0.5], [math.nan], {"not a number"}),
+        ([math.nan], [math.nan], set()),
+        ([0.5, 0.1], [0.5, 0.5], {"the value of the first group in every group"}),
+        ([0.5], [0.5], set()),
+        ([0.5, 0.1], [0.5], set()),
+    ],
+)
+def test_relations_of_values_alone(expected, actual, relation):
+    assert relations(values(expected, actual)) == relation
+
+
+def test_only_what_each_group_has_is_that_of_the_first_group():
+    assert relations(values([1, 2], [1, 1], key="weights")) == set()
+
+
+def test_the_checkpoint_is_the_last_one():
+    trace = Trace.parse("train:1 save:a train:2 save:b train:3 save:c resume:b train:1")
+    rates = [{"lr": [float(epoch)]} for epoch in range(8)]
+    run = Reference("t" * 7, rates).run(7)
+
+    def shows(epoch, operation=6, step=0):
+        expected = rates[3 + step]
+        found = Counterexample(operation, step, expected, rates[epoch], trace, uninterrupted=run)
+        return relations(found)
+
+    assert shows(2) == {EARLIER}
+    assert shows(4) == {LATER}
+    assert shows(6) == {UNDONE}
+    assert shows(5, operation=7, step=1) == {LATER}
+    assert shows(3, operation=7, step=1) == {EARLIER, STAYS}
+    assert shows(1, operation=7, step=1) == {BEGINS}
+
+
 def test_messages_that_differ_in_numbers_are_one_relation():
     found = [shown(falls("raises"), PLAIN, f"train:{k} save:a resume:a") for k in (5, 1, 3)]
     assert len({str(one.actual) for one in found}) == 3
