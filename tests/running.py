@@ -11,7 +11,7 @@ import types
 import warnings
 from unittest import mock
 
-from conftest import ROOT, heed_ctrl_c
+from conftest import INHERITED, ROOT, heed_ctrl_c
 
 from harness import resume_check
 from harness.core.training_loop import new_sgd
@@ -89,7 +89,7 @@ CLOSED = ""
 @functools.cache
 def _server():
     """A process that has imported torch and the harness, and forks one for each command."""
-    places = os.pathsep.join(map(str, [ROOT, ROOT / "tests"]))
+    places = os.pathsep.join(map(str, [ROOT, ROOT / "tests", *INHERITED]))
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER], env={**os.environ, "PYTHONPATH": places},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,

@@ -204,7 +204,8 @@ def test_each_fault_of_an_event_is_found_through_that_event_alone(kind, monkeypa
     [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     assert fault in events_planted()
     check = as_check(PLAIN)
-    assert verdicts(fault.subject, [check])[check.name].verdict == "BROKEN"
+    result = verdicts(fault.subject, [check])[check.name]
+    assert (result.verdict, result.counterexample.found.by) == ("BROKEN", "sweep")
     monkeypatch.setattr(cases, "EVENTS", tuple(other for other in EVENTS if other != kind))
     assert verdicts(fault.subject, [check])[check.name].verdict == "HOLDS"
 
