@@ -35,6 +35,8 @@ NOTE_SIZE = 2048
 POLL = 0.05
 """Seconds between looks at a process that can't be waited for."""
 PR_SET_PDEATHSIG = 1
+METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""How a process starts; another can't rely on having what its parent has loaded."""
 
 Task = TypeVar("Task")
 
@@ -103,12 +105,12 @@ class Pool(Generic[Task]):
         jobs: int,
         patience: float,
         *,
-        method: str = "fork" if sys.platform == "linux" else "spawn",
+        method: str = "",
     ) -> None:
         self.work = work
         self.jobs = jobs
         self.patience = patience
-        self.context: Any = multiprocessing.get_context(method)
+        self.context: Any = multiprocessing.get_context(method or METHOD)
         self.waiting: deque[Task] = deque()
         self.running: list[_Running[Task]] = []
 

@@ -86,6 +86,12 @@ def test_the_results_do_not_depend_on_the_number_of_workers(command, tmp_path, j
     assert checked(command, tmp_path, *names, jobs=jobs) == checked(command, tmp_path, *names)
 
 
+def test_the_results_do_not_depend_on_how_a_worker_starts(command, tmp_path, monkeypatch):
+    forked = checked(command, tmp_path, "Good", "ExitsWith7")
+    monkeypatch.setattr("harness.engine.workers.METHOD", "spawn")
+    assert checked(command, tmp_path, "Good", "ExitsWith7") == forked
+
+
 def test_after_a_death_the_other_pairs_are_checked(command, tmp_path):
     """`ExitsAtAPickle` ends the process only when it is pickled."""
     status, rows = checked(command, tmp_path, "ExitsAtAPickle")
