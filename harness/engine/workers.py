@@ -207,8 +207,8 @@ def _kill(running: _Running[Any]) -> None:
     if pid is not None and hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-    if not running.ended or running.process.is_alive():
-        running.process.kill() if running.silent or running.process.is_alive() else None
+    if running.process.is_alive():
+        running.process.kill()
     running.process.join()
 
 
@@ -252,9 +252,9 @@ def _main(
         work(task, tell)
     except BaseException as error:  # a task may raise anything
         ended = _Ended(f"raised {_described(error)}")
-    tell(ended)
-    with contextlib.suppress(BaseException):
+    with contextlib.suppress(BaseException):  # the task may have replaced it
         sys.stderr.flush()
+    tell(ended)  # the parent may kill this process from here on
     os._exit(0)  # a thread of the task may not end, and torch takes a second to
 
 
