@@ -101,7 +101,7 @@ class Loops(Hostile):
                 while True:
                     pass
             except BaseException:
-                pass
+                pass  # the attack: no limit in the process itself can stop it
 
 
 class HangsInC(Hostile):
