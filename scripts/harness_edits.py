@@ -335,8 +335,8 @@ def resume_once(original, check, epochs, beyond=0):
     "engine.machine:draw_operations",
     "test_the_same_seed_draws_the_same_traces",
 )
-def ignore_the_seed(original, plan, max_examples, seed_number):
-    return original(plan, max_examples, 0)
+def ignore_the_seed(original, plan, count, seed_number):
+    return original(plan, count, 0)
 
 
 @edit(

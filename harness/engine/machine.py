@@ -40,6 +40,8 @@ These decisions rest on measurements on planted faults, with the sweep switched 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -210,21 +212,25 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
     return TraceMachine
 
 
-@functools.lru_cache(maxsize=64)
-def draw_operations(plan: Plan, max_examples: int, seed_number: int) -> tuple[Operations, ...]:
-    """The operations of up to `max_examples` different traces.
+def draw_operations(plan: Plan, count: int, seed_number: int) -> tuple[Operations, ...]:
+    """The operations of up to `count` different traces; `seed_number` says which.
 
-    The same `seed_number` draws the same traces, so they are drawn once for all searches with
-    the same plan. `harness.engine.search` makes them smaller, in a tenth of the time that
-    Hypothesis would take.
+    `harness.engine.search` makes them smaller, in a tenth of the time that Hypothesis would take.
     """
+    rounds = range(math.ceil(count / ROUND))
+    drawn = dict.fromkeys(
+        each for number in rounds for each in draw_round(plan, number, seed_number)
+    )
+    return tuple(drawn)[:count]
+
+
+@functools.lru_cache(maxsize=256)
+def draw_round(plan: Plan, number: int, seed_number: int) -> tuple[Operations, ...]:
+    """The operations of up to `ROUND` traces, drawn once for all searches with the same plan."""
     drawn: dict[Operations, None] = {}
-    for done in range(0, max_examples, ROUND):
-        # Not the class itself: Hypothesis would read its source for a database we do not use.
-        machine: Any = functools.partial(_machine(plan, drawn.setdefault))
-        few = settings(
-            quiet_settings(min(ROUND, max_examples - done)), stateful_step_count=LEGS_PER_TRACE
-        )
-        with without_local_constants():
-            run_state_machine_as_test(seed(f"{seed_number} {done}")(machine), settings=few)
+    # Not the class itself: Hypothesis would read its source for a database we do not use.
+    machine: Any = functools.partial(_machine(plan, drawn.setdefault))
+    few = settings(quiet_settings(ROUND), stateful_step_count=LEGS_PER_TRACE)
+    with without_local_constants():
+        run_state_machine_as_test(seed(f"{seed_number} {number * ROUND}")(machine), settings=few)
     return tuple(drawn)

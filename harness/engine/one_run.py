@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import time
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
+
+from torch.optim import Optimizer
 
 from harness.checks.registry import routes
 from harness.core.check import Check
@@ -118,14 +122,33 @@ class Stop(Exception):
 
 
 MAX_REFERENCES = 200
+HOOKED = getattr(Optimizer, "profile_hook_step", None)
+"""Calls an optimizer's hooks before and after its step, since torch 2.1."""
+HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+GLOBAL_HOOKS = [
+    getattr(importlib.import_module(Optimizer.__module__), f"_global_optimizer_{when}_hooks", {})
+    for when in ("pre", "post")
+]
+
+
+def _pass(optimizer: Optimizer, *arguments: object) -> None:
+    pass
+
+
+def _compute_nothing(optimizer: Optimizer, *arguments: object) -> None:
+    """Takes the place of an optimizer's ``step``: calls the hooks alone."""
+    hooks = [*GLOBAL_HOOKS, *(getattr(optimizer, name, None) for name in HOOKS)]
+    if HOOKED is not None and any(hooks):
+        HOOKED(_pass)(optimizer, *arguments)
 
 
 class Runner:
     """What the runs of one bound subject share: its uninterrupted runs, the count, the time limit.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`. `weights` says whether weights are compared at all. `resume_python` is
-    the interpreter for what runs in another process; empty means this one.
+    `TimeLimit`. `weights` says whether weights are compared at all. Unless `compute`, the steps of
+    optimizers compute nothing, and weights are not compared. `resume_python` is the interpreter
+    for what runs in another process; empty means this one.
     """
 
     def __init__(
@@ -134,11 +157,13 @@ class Runner:
         *,
         deadline: float = math.inf,
         weights: bool = True,
+        compute: bool = True,
         resume_python: str = "",
     ) -> None:
         self.bound = bound
         self.deadline = deadline
-        self.weights = weights
+        self.weights = weights and compute
+        self.compute = compute
         self.resume_python = resume_python
         self.texts: dict[Check, str] = {}
         """The module that is sent to another process, for each check."""
@@ -153,7 +178,7 @@ class Runner:
         Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
         """
         name = self.bound.subject.name
-        optimizer = self._make("optimizer", self.bound.new_optimizer)
+        optimizer = self._make("optimizer", self.new_optimizer)
         if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
             raise SubjectError(
                 f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
@@ -165,6 +190,13 @@ class Runner:
                 f"(got {scheduler!r:.80})"
             )
         return optimizer, scheduler
+
+    def new_optimizer(self) -> Any:
+        """A new optimizer."""
+        optimizer = self.bound.new_optimizer()
+        if not self.compute and isinstance(optimizer, Optimizer):
+            vars(optimizer)["step"] = types.MethodType(_compute_nothing, optimizer)
+        return optimizer
 
     def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -400,7 +432,7 @@ class TraceRun:
             )
 
     def _call(self, check: Check, checkpoint: Saved | None) -> Any:
-        new_optimizer = self.bound.new_optimizer
+        new_optimizer = self.runner.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
         has = {

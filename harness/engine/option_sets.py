@@ -7,8 +7,9 @@ import importlib
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -28,7 +29,7 @@ from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
-from harness.engine.one_run import Runner
+from harness.engine.one_run import Reference, Runner
 from harness.engine.option_changes import changes
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
@@ -129,13 +130,22 @@ class OptionSet:
     """A set of options, with the number of epochs of its uninterrupted run.
 
     `ended` names the exception that ends the run, if one does. `events` are the rare events
-    that may happen in it.
+    that may happen in it. `computed` says whether all its runs need optimizer steps that compute
+    something: because they are the subject's own options, or because the schedule depends on them.
     """
 
     bound: Bound
     epochs: int
     ended: str = ""
     events: tuple[str, ...] = ()
+    computed: bool = True
+
+
+class NewRunner(Protocol):
+    """Gives the runner of some options."""
+
+    def __call__(self, bound: Bound, *, compute: bool = True) -> Runner:
+        """The runner; unless `compute`, its optimizer steps compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,7 @@ class Prepared:
     untried: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare(
-    subject: Subject, seed: int, runner: Callable[[Bound], Runner], known: Collection[str]
-) -> Prepared:
+def prepare(subject: Subject, seed: int, runner: NewRunner, known: Collection[str]) -> Prepared:
     """The option sets of a subject, and what its scheduler can do, found by plain runs.
 
     `known` are the names of checks. Raises `HarnessError` with the reason if nothing can be
@@ -184,7 +192,7 @@ def prepare_one(bound: Bound, runner: Runner) -> Prepared:
 
 
 def find_option_sets(
-    subject: Subject, seed: int, runner: Callable[[Bound], Runner]
+    subject: Subject, seed: int, runner: NewRunner
 ) -> tuple[list[OptionSet], list[str]]:
     """The subject's own options, if complete, then drawn ones; and where the run of the first ends.
 
@@ -200,7 +208,7 @@ def find_option_sets(
     for values in sets:
         bound = subject.bind(values)
         try:
-            case = _option_set(bound, runner(bound))
+            case = _option_set(bound, runner, own=not values)
         except (SubjectError, _Refused) as error:
             if not values or (subject.open and isinstance(error, _Mistaken)):
                 raise
@@ -222,14 +230,17 @@ class _Mistaken(_Refused):
     """The scheduler raises an exception of `MISTAKES` at a later step."""
 
 
-def _option_set(bound: Bound, runner: Runner) -> OptionSet:
+def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool) -> OptionSet:
     """The set of options, after a plain run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
+    runner = new_runner(bound)
     first = runner.reference(path)
     if first.epochs == 0:
         raise _Refused(f"{first.error} at its first step")
-    again = Runner(bound, deadline=runner.deadline).reference(path)
-    if first.error != again.error or not same(first.observations, again.observations):
+    cheap = new_runner(bound, compute=False)
+    computed = own or not _alike(first, cheap.reference(path), weights=False)
+    again = Runner(bound, deadline=runner.deadline).reference(path) if computed else first
+    if not _alike(first, again):
         raise UndecidedError(
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
             "so there is nothing to compare a resumed run with",
@@ -242,7 +253,17 @@ def _option_set(bound: Bound, runner: Runner) -> OptionSet:
         )
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
-    return OptionSet(bound, first.epochs, first.error, events)
+    return OptionSet(bound, first.epochs, first.error, events, computed)
+
+
+def _alike(first: Reference, second: Reference, *, weights: bool = True) -> bool:
+    """Whether two uninterrupted runs show the same; weights count only if `weights`."""
+    left_out = () if weights else ("weights",)
+    seen, others = (
+        [{name: each[name] for name in each if name not in left_out} for each in run.observations]
+        for run in (first, second)
+    )
+    return first.error == second.error and same(seen, others)
 
 
 def find_untried(bound: Bound, runner: Runner, kinds: Collection[str] = EVENTS) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,16 +215,20 @@ def drawn_traces(
     lost = {kind for way in (check, *holding) for kind in way.without}
     if "load" in (check.at, *(way.at for way in holding)):
         lost.update(ADDS_GROUP)
-    for number in range(budget.max_examples):
-        case = cases[number % len(cases)]
+    drawn_from = []
+    for case, _ in zip(itertools.cycle(cases), range(budget.max_examples), strict=False):
         epochs = case.epochs
         if len(cases) > 1:  # with few lengths, operations are drawn only a few times
             epochs = max(length for length in HORIZONS if length <= epochs)
         events = tuple(kind for kind in case.events if kind not in lost)
-        plan = Plan(ways, epochs, case.bound.subject.length, events)
-        drawn = draw_operations(plan, budget.max_examples, budget.seed)
-        if number < len(drawn):
-            yield Trace(drawn[number], case.bound.literals)
+        drawn_from.append((case, Plan(ways, epochs, case.bound.subject.length, events)))
+    drawn = {
+        plan: iter(draw_operations(plan, count, budget.seed))
+        for plan, count in Counter(plan for _, plan in drawn_from).items()
+    }
+    for case, plan in drawn_from:
+        for operations in itertools.islice(drawn[plan], 1):
+            yield Trace(operations, case.bound.literals)
 
 
 FEW = (0, 1, 2)

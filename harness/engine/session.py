@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
@@ -70,7 +71,7 @@ class SubjectSession:
                 self.prepared = prepare(
                     subject,
                     self.budget.seed,
-                    lambda bound: self.runners.of(bound, limit.deadline, Tally()),
+                    functools.partial(self.runners.of, deadline=limit.deadline, tally=Tally()),
                     known,
                 )
         except KeyboardInterrupt:
@@ -114,7 +115,7 @@ class SubjectSession:
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
         limit = Limit(self.subject, budget.time_limit, self.note)
-        trials = Trials(self.runners, check, limit)
+        trials = Trials(self.runners, check, limit, self.prepared.option_sets)
         if self.refusal is not None:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
         names = {self.subject.name, self.subject.reference} - {""}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
 from harness.engine.option_changes import change_text, contracts_text
+from harness.engine.option_sets import OptionSet
 from harness.engine.other_process import prepare
 from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
@@ -126,20 +127,36 @@ class Runners:
     def __init__(self, subject: Subject, resume_python: str = "") -> None:
         self.subject = subject
         self.resume_python = resume_python
-        self._runners: dict[tuple[str, bool], Runner] = {}
+        self._runners: dict[tuple[str, bool, bool], Runner] = {}
+        self._bound: dict[str, Bound] = {}
 
-    def of(self, bound: Bound, deadline: float, tally: Tally, *, weights: bool = True) -> Runner:
+    def bind(self, trace: Trace) -> Bound:
+        """The subject with the options of `trace`."""
+        key = repr(trace.options)
+        if key not in self._bound:
+            self._bound[key] = self.subject.bind(dict(trace.options))
+        return self._bound[key]
+
+    def of(
+        self, bound: Bound, deadline: float, tally: Tally, *,
+        weights: bool = True, compute: bool = True,
+    ) -> Runner:  # fmt: skip
         """The runner for these options; from now on it counts its work in `tally`."""
-        key = (repr((bound.fields, bound.options, bound.changed)), weights)
+        key = (repr((bound.fields, bound.options, bound.changed)), weights, compute)
         if key not in self._runners:
-            self._runners[key] = self.new(bound, deadline, weights=weights)
+            self._runners[key] = self.new(bound, deadline, weights=weights, compute=compute)
         runner = self._runners[key]
         runner.begin(tally, deadline)
         return runner
 
-    def new(self, bound: Bound, deadline: float, *, weights: bool = True) -> Runner:
+    def new(
+        self, bound: Bound, deadline: float, *, weights: bool = True, compute: bool = True
+    ) -> Runner:
         """A new runner, without any uninterrupted runs yet."""
-        return Runner(bound, deadline=deadline, weights=weights, resume_python=self.resume_python)
+        return Runner(
+            bound, deadline=deadline, weights=weights, compute=compute,
+            resume_python=self.resume_python,
+        )  # fmt: skip
 
 
 @dataclass
@@ -160,9 +177,14 @@ class Trials:
     """The trials of one check on one subject.
 
     They keep their own counts and notes; the caller reads them when the trials are done.
+    `option_sets` says which options may be tried with optimizer steps that compute nothing. The
+    first trace that breaks the check without them is run again with computed steps, as are all
+    traces after it.
     """
 
-    def __init__(self, runners: Runners, check: Check, limit: Limit) -> None:
+    def __init__(
+        self, runners: Runners, check: Check, limit: Limit, option_sets: Iterable[OptionSet] = ()
+    ) -> None:
         self.runners = runners
         self.subject = runners.subject
         self.check = check
@@ -175,6 +197,10 @@ class Trials:
         self.followed: dict[str, dict[str, str]] = {}
         """Which contract each change of options followed."""
         self.notes = Notes()
+        ours = check.reference == check.name  # a user's check may look at the optimizer
+        cheap = [each for each in option_sets if not each.computed and check.search and ours]
+        self.cheap = {repr(each.bound.literals) for each in cheap}
+        """The options that are tried with optimizer steps that compute nothing."""
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
@@ -182,7 +208,7 @@ class Trials:
 
     def bound(self, trace: Trace) -> Bound:
         """The subject with the options of `trace`."""
-        return self.subject.bind(dict(trace.options))
+        return self.runners.bind(trace)
 
     def start_elsewhere(self, bound: Bound) -> str:
         """Start the other process, if the check needs one; why it can't be used, or nothing.
@@ -220,7 +246,16 @@ class Trials:
 
     def run(self, trace: Trace) -> Outcome:
         """Run `trace` once, compared with the uninterrupted runs that are known already."""
-        return run_trace(self.runner(self.bound(trace)), self.check, trace)
+        bound = self.bound(trace)
+        if repr(trace.options) in self.cheap:
+            before = replace(self.tally)
+            runner = self.runners.of(bound, self.limit.deadline, self.tally, compute=False)
+            outcome = run_trace(runner, self.check, trace)
+            if outcome.broken is None:
+                return outcome
+            self.cheap.clear()
+            self.tally = before
+        return run_trace(self.runner(bound), self.check, trace)
 
     def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
         """What `trace` shows in two runs from scratch; raises `UndecidedError` if they differ.

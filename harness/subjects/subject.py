@@ -278,7 +278,7 @@ class Bound:
     fields: dict[str, object] = field(default_factory=dict)
     changed: dict[str, object] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def literals(self) -> tuple[tuple[str, object], ...]:
         """The options that a trace can contain; the others are the subject's, such as functions."""
         pairs: list[tuple[str, object]] = [("changed", self.changed)] if self.changed else []
