@@ -40,7 +40,6 @@ These decisions rest on measurements on planted faults, with the sweep switched 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
