@@ -71,6 +71,14 @@ def select_checks(
     return list(dict.fromkeys(chosen))
 
 
+def ways_before(check: Check) -> list[Check]:
+    """The resume checks whose verdicts `check` depends on."""
+    if check.mixes:
+        ways = (way for way in CHECKS if way.default and way.kind == "resume" and way.at in BACK)
+        return [way for way in ways if not way.mixes]
+    return [check.prerequisite] if check.prerequisite else []
+
+
 def routes(check: Check, trace: Trace) -> list[Check]:
     """For every operation of `trace`, the check that a resume or load uses there.
 

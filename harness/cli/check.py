@@ -8,7 +8,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,7 +172,7 @@ def check(
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit)
-    pairs = shard_of([(s, c) for s in plan.subjects for c in plan.checks], *shard)
+    pairs = shard_of(plan, *shard)
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
     settings = Settings(
@@ -193,10 +193,11 @@ def check(
             return
         from harness.report.result_file import dump_results, results_of_run
 
-        ordered = [results[index].result for index in sorted(results)]
+        positions = sorted(results)
         file = results_of_run(
-            ordered, budget, complete=complete, planned=len(pairs), runs=checker.rates, shard=part
-        )
+            [results[index].result for index in positions], budget, complete=complete,
+            planned=len(pairs), runs=checker.rates, shard=part, positions=positions,
+        )  # fmt: skip
         write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
 
     results, stopped = _run(pairs, checked, write_json, explores=profile == "explore")
@@ -232,7 +233,7 @@ def check(
 
 
 def _explored(
-    checker: Checker, pairs: Sequence[Pair], budget: Budget, seconds: float | None
+    checker: Checker, pairs: Mapping[int, Pair], budget: Budget, seconds: float | None
 ) -> Iterator[Checked]:
     """The results of `explore`, until it is stopped or `seconds` are over."""
     from harness.engine.ordering import explore
@@ -246,7 +247,7 @@ def _explored(
 
 
 def _run(
-    pairs: Sequence[Pair],
+    pairs: Mapping[int, Pair],
     checked: Iterator[Checked],
     write: Callable[..., None],
     *,
@@ -260,7 +261,7 @@ def _run(
     from harness.report.text import tried_text
 
     results: dict[int, Checked] = {}
-    left = collections.Counter(subject.name for subject, _ in pairs)
+    left = collections.Counter(subject.name for subject, _ in pairs.values())
     written, took = 0.0, 0.0
     try:
         with progress(len(pairs)) as show:

@@ -34,7 +34,7 @@ from harness.core.result import Budget, Result
 from harness.core.training_loop import new_sgd
 from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
-from harness.engine.plan import NamedCheck, NamedSubject
+from harness.engine.plan import NamedCheck, NamedSubject, Plan
 from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
 from harness.engine.workers import Died, Pool, Tell
@@ -106,13 +106,34 @@ def warm_up() -> None:
     optimizer_step(optimizer, 0)
 
 
-def shard_of(pairs: Sequence[Pair], number: int, count: int) -> list[Pair]:
-    """Every `count`-th pair, beginning with pair `number`, which counts from 1.
+def shard_of(plan: Plan, number: int, count: int) -> dict[int, Pair]:
+    """Part `number`, which counts from 1, of the pairs of `plan` in `count` parts, by their index.
 
-    >>> shard_of("abcdefg", 2, 3)
-    ['b', 'e']
+    All checks of a subject are in one part, so that no part does the work of another again. Only
+    the subjects that are left over are divided, but never a check from those it depends on.
     """
-    return list(pairs[number - 1 :: count])
+    pairs = dict(enumerate(itertools.product(plan.subjects, plan.checks)))
+    starts = [place * len(plan.checks) for place in range(len(plan.subjects))]
+    whole = len(starts) // count * count
+    groups = _together(plan.checks)
+    units = [[start + each for group in groups for each in group] for start in starts[:whole]]
+    units += [[start + each for each in group] for group in groups for start in starts[whole:]]
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for unit in units:
+        min(parts, key=len).extend(unit)
+    return {index: pairs[index] for index in sorted(parts[number - 1])}
+
+
+def _together(checks: Sequence[NamedCheck]) -> list[list[int]]:
+    """The indices of checks in groups that do not depend on each other, the largest first."""
+    groups = [[index] for index in range(len(checks))]
+    for check in checks:
+        names = {check.name, *check.after}
+        if check.after:
+            linked = [group for group in groups if any(checks[i].name in names for i in group)]
+            rest = [group for group in groups if group not in linked]
+            groups = [sorted(itertools.chain.from_iterable(linked)), *rest]
+    return sorted(groups, key=len, reverse=True)
 
 
 class Checker:
@@ -224,22 +245,21 @@ def _out_of_time(subject: NamedSubject, check: NamedCheck) -> Result:
 
 
 def gate(
-    checker: Checker, pairs: Sequence[Pair], budget: Budget, seconds: float | None = None
+    checker: Checker, pairs: Mapping[int, Pair], budget: Budget, seconds: float | None = None
 ) -> Iterator[Checked]:
-    """The result of each pair.
+    """The result of each of the pairs, which are given with their indices.
 
     If `seconds` is given, all pairs together take no longer. Then a pair may have two results:
     one after its sweep, and one after its search that covers both.
     """
-    numbered = dict(enumerate(pairs))
     if seconds is None:
-        yield from checker.check(numbered, budget)
+        yield from checker.check(pairs, budget)
         return
     end = time.monotonic() + seconds
     ran_out = f"the time budget of {seconds:g} s ran out"
     sweeping, searching = replace(budget, max_examples=0), replace(budget, sweep=False)
     swept: dict[int, Checked] = {}
-    for checked in checker.check(numbered, sweeping, end):
+    for checked in checker.check(pairs, sweeping, end):
         result = checked.result
         if result.why == Reason.OUT_OF_TIME:
             result = replace(result, reason=f"{ran_out} before it was tried")
@@ -249,7 +269,7 @@ def gate(
         yield swept[checked.index]
     to_search = {
         index: pair
-        for index, pair in numbered.items()
+        for index, pair in pairs.items()
         if budget.max_examples and pair[1].searched and _goes_on(swept[index].result, checker)
     }
     earlier = [(sweeping, checked.result) for checked in swept.values()]
@@ -270,14 +290,14 @@ def _goes_on(swept: Result, checker: Checker) -> bool:
     return swept.verdict == Verdict.HOLDS or known
 
 
-def explore(checker: Checker, pairs: Sequence[Pair], budget: Budget) -> Iterator[Checked]:
+def explore(checker: Checker, pairs: Mapping[int, Pair], budget: Budget) -> Iterator[Checked]:
     """The results of one round after another.
 
     Each round has the next seed, and a result covers all rounds so far. A broken pair is not
     tried again; the explorer ends when no pair is left that holds or is known.
     """
     so_far: dict[int, Result] = {}
-    left = dict(enumerate(pairs))
+    left = dict(pairs)
     for number in itertools.count():
         for checked in checker.check(left, replace(budget, seed=budget.seed + number)):
             result = checked.result

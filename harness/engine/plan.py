@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.checks.registry import as_check, select_checks
+from harness.checks.registry import as_check, select_checks, ways_before
 from harness.core.check import Check
 from harness.core.errors import HarnessError, SubjectError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
@@ -63,12 +63,16 @@ class NamedSubject:
 
 @dataclass(frozen=True)
 class NamedCheck:
-    """A check by its name and reference, with what reports say about it."""
+    """A check by its name and reference, with what reports say about it.
+
+    `after` are the names of the checks whose verdicts it depends on.
+    """
 
     name: str
     reference: str
     promise: Promise
     searched: bool
+    after: tuple[str, ...] = ()
 
     def find(self) -> Check:
         """The check itself."""
@@ -107,7 +111,10 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
     return Plan(
         tuple(NamedSubject(s.name, s.reference, place_of(s.build)) for s in found.subjects),
         tuple(
-            NamedCheck(c.name, c.reference, c.promise, c.kind == "resume" and c.search)
+            NamedCheck(
+                c.name, c.reference, c.promise, c.kind == "resume" and c.search,
+                tuple(way.name for way in ways_before(c)),
+            )
             for c in checks
         ),
         found.missed, found.notes, ledger,

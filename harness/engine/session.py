@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from harness.checks.registry import CHECKS, as_check, routes
+from harness.checks.registry import CHECKS, as_check, routes, ways_before
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
-from harness.core.operations import BACK, Operation
+from harness.core.operations import Operation
 from harness.core.result import Budget, Result
 from harness.core.run import Tally
 from harness.core.trace import Trace
@@ -82,12 +82,9 @@ class SubjectSession:
     def check(self, check: Check, budget: Budget | None = None) -> Result:
         """The result of one pair; `budget`, if given, replaces the session's budget."""
         budget = budget or self.budget
-        before: list[Check] = []
-        if self.refusal is None and check.mixes:
-            before = [c for c in CHECKS if c.default and c.kind == "resume" and c.at in BACK]
-            before = [c for c in before if not c.mixes]
-        elif self.refusal is None and check.prerequisite and "options" not in self.prepared.lacks:
-            before = [check.prerequisite]
+        before = ways_before(check) if self.refusal is None else []
+        if check.prerequisite and "options" in self.prepared.lacks:
+            before = []
         for way in before:
             if _key(way.name, budget) not in self.searched:
                 self._ask(way, (), budget, replay_alone=False)

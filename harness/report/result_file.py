@@ -57,7 +57,8 @@ Rates: TypeAlias = dict[str, list[Any]]
 class ResultFile:
     """The results of one run.
 
-    `shard` is ``2/5`` for every fifth pair, starting with the second. `complete` is false while
+    `shard` is ``2/5`` for the second of five parts of a run, and `positions` are the indices that
+    its results have in the whole run. `complete` is false while
     the run goes on, and if it was stopped before all its `planned` pairs had a result. `runs`
     holds the uninterrupted runs by subject and trace: the LR of every param group at the start
     and after each epoch. `not_checked` maps schedulers that could not be built to the reason.
@@ -74,6 +75,7 @@ class ResultFile:
     runs: dict[str, Rates] = field(default_factory=dict)
     not_checked: dict[str, str] = field(default_factory=dict)
     planned: int = 0
+    positions: tuple[int, ...] = ()
 
 
 def results_of_run(
@@ -84,12 +86,14 @@ def results_of_run(
     planned: int = 0,
     runs: Mapping[str, Rates] = MappingProxyType({}),
     shard: str = "1/1",
+    positions: Sequence[int] = (),
 ) -> ResultFile:
     """The results of a run of this process, as a `ResultFile`."""
     version = results[0].torch if results else ""
     return ResultFile(
         SCHEMA, version, platform.python_version(), budget.seed, budget.max_examples, complete,
         shard, tuple(results), dict(runs), planned=planned or len(results),
+        positions=tuple(positions) or tuple(range(len(results))),
     )  # fmt: skip
 
 
@@ -299,23 +303,28 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
             )
         if not file.complete:
             raise ResultsError(f"{path} is from a run that was stopped: run that shard again")
+        if len(file.positions) != len(file.results):
+            raise ResultsError(f"{path} is from an older version: run that shard again")
         parts[number] = path, file
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in parts]
     if missing:
         raise ResultsError(f"some shards are missing: also give {', '.join(missing)}")
     ordered = [parts[number][1] for number in range(1, count + 1)]
-    results = tuple(
-        file.results[index]
-        for index in range(len(ordered[0].results))
+    placed = {
+        position: result
         for file in ordered
-        if index < len(file.results)
-    )
+        for position, result in zip(file.positions, file.results, strict=True)
+    }
+    results = tuple(placed[position] for position in sorted(placed))
     pairs = {(result.subject, result.check) for result in results}
-    if len(pairs) < len(results):
+    if len(pairs) < sum(len(file.results) for file in ordered):
         raise ResultsError("two of the files contain the same pair: give the shards of one run")
     runs = {name: run for file in ordered for name, run in file.runs.items()}
     planned = sum(file.planned for file in ordered)
-    return replace(first, shard="1/1", results=results, runs=runs, planned=planned)
+    return replace(
+        first, shard="1/1", results=results, runs=runs, planned=planned,
+        positions=tuple(sorted(placed)),
+    )  # fmt: skip
 
 
 def _shard(path: Path, file: ResultFile) -> tuple[int, int]:

@@ -36,9 +36,12 @@ NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing"
 one, two = Subject("one", Halving), Subject("two", Halving)
 
 
+def plan_of(*subjects, names=()):
+    return make_plan(Request(subjects, checks=names, ledgers=None))
+
+
 def all_pairs(*subjects, names=NAMES):
-    plan = make_plan(Request(subjects, checks=names, ledgers=None))
-    return [(subject, check) for subject in plan.subjects for check in plan.checks]
+    return shard_of(plan_of(*subjects, names=names), 1, 1)
 
 
 # -------------------------------------------------------------------------------- the gate
@@ -81,10 +84,10 @@ def test_all_pairs_are_swept_before_any_is_searched(monkeypatch):
     clock = Clock(monkeypatch)
     pairs = all_pairs(ONE, TWO)
     found = last(gate(HERE, pairs, Budget(), 1000))
-    swept = [(subject.name, check.name) for subject, check in pairs]
+    swept = [(subject.name, check.name) for subject, check in pairs.values()]
     assert [(name, check) for name, check, kind, _ in clock.done if kind == "sweep"] == swept
     assert [kind for _, _, kind, _ in clock.done] == ["sweep"] * 6 + ["search"] * 4
-    assert [found[i].check for i in sorted(found)] == [check.name for _, check in pairs]
+    assert [found[i].check for i in sorted(found)] == [check.name for _, check in pairs.values()]
     assert [found[i].tally.traces for i in sorted(found)] == [2, 2, 1, 2, 2, 1]
 
 
@@ -104,13 +107,13 @@ def test_what_was_not_got_to_is_said(monkeypatch):
 
 def test_a_pair_that_is_cut_short_is_said(monkeypatch):
     clock = Clock(monkeypatch)
-    [pair] = all_pairs(ONE, names=NAMES[:1])
+    pairs = all_pairs(ONE, names=NAMES[:1])
     clock.verdicts["search"] = "UNKNOWN"
-    [_, found] = gate(HERE, [pair], Budget(), 15)
+    [_, found] = gate(HERE, pairs, Budget(), 15)
     assert (found.result.verdict, found.result.tally.traces) == ("HOLDS", 1)
     assert found.result.reason == "the time budget of 15 s ran out in its search; sweep"
     clock.verdicts["sweep"] = "UNKNOWN"
-    [found] = gate(HERE, [pair], Budget(), 5)
+    [found] = gate(HERE, pairs, Budget(), 5)
     assert (found.result.verdict, found.result.reason) == (
         "UNKNOWN",
         "the time budget of 5 s ran out in its sweep",
@@ -144,10 +147,24 @@ def untimed(result):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shards_part_the_pairs(count):
-    pairs = all_pairs(ONE, TWO)
-    shards = [shard_of(pairs, number, count) for number in range(1, count + 1)]
-    assert sorted((pair for shard in shards for pair in shard), key=pairs.index) == pairs
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    plan = plan_of("StepLR", "SWALR", "LinearLR")
+    shards = [shard_of(plan, number, count) for number in range(1, count + 1)]
+    pairs = [pair for part in shards for pair in part.items()]
+    assert sorted(index for index, _ in pairs) == list(range(3 * len(plan.checks)))
+    assert dict(pairs) == shard_of(plan, 1, 1)
+    for part in shards:
+        checked = {(subject.name, check.name) for subject, check in part.values()}
+        for subject, check in part.values():
+            assert {(subject.name, name) for name in check.after} <= checked
+    assert max(map(len, shards)) - min(map(len, shards)) <= len(plan.checks) // 2
+
+
+def test_the_parts_of_a_run_have_whole_subjects():
+    plan = plan_of("StepLR", "SWALR")
+    parts = [shard_of(plan, number, 2) for number in (1, 2)]
+    assert [{subject.name for subject, _ in part.values()} for part in parts] == [
+        {"StepLR"}, {"SWALR"}
+    ]  # fmt: skip
 
 
 CHECKS = (LAST_EPOCH, "last_lr_is_the_groups_lr", "saving_changes_nothing")
@@ -191,17 +208,18 @@ def test_more_shards_than_pairs_are_said(command):
     assert "more parts than pairs" in errors
 
 
-def shard(part, *pairs, **changes):
-    results = tuple(Result(subject, check, Verdict.HOLDS) for subject, check in pairs)
-    return replace(ResultFile(2, "2.13.0", "3.11", 0, 25, True, part, results), **changes)
+def shard(part, placed):
+    results = tuple(Result(*pair, Verdict.HOLDS) for pair in placed.values())
+    return ResultFile(2, "2.13.0", "3.11", 0, 25, True, part, results, positions=tuple(placed))
 
 
-FIRST = shard("1/2", ("a", "x"), ("b", "x"))
-SECOND = shard("2/2", ("a", "y"))
+FIRST = shard("1/2", {0: ("a", "x"), 2: ("b", "x")})
+SECOND = shard("2/2", {1: ("a", "y")})
 
 
 def test_merged_pairs_come_in_their_order(tmp_path):
     file = merged([(tmp_path / "2", SECOND), (tmp_path / "1", FIRST)])
+    assert file.positions == (0, 1, 2)
     pairs = [(result.subject, result.check) for result in file.results]
     assert pairs == [("a", "x"), ("a", "y"), ("b", "x")]
     assert file.shard == "1/1"
@@ -217,7 +235,9 @@ def test_merged_pairs_come_in_their_order(tmp_path):
         ([FIRST, replace(SECOND, shard="2/3")], "is shard 2/3, but .* is one of 2"),
         ([FIRST, replace(SECOND, complete=False)], "is from a run that was stopped"),
         ([FIRST, replace(SECOND, shard="")], "does not say which shard it is"),
-        ([FIRST, shard("2/2", ("a", "x"))], "two of the files contain the same pair"),
+        ([FIRST, replace(SECOND, positions=())], "is from an older version: run that shard again"),
+        ([FIRST, shard("2/2", {0: ("a", "x")})], "two of the files contain the same pair"),
+        ([FIRST, shard("2/2", {1: ("a", "x")})], "two of the files contain the same pair"),
     ],
 )
 def test_what_is_no_whole_run_is_refused(tmp_path, files, said):
@@ -259,7 +279,7 @@ def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken(examples, mo
     ]  # fmt: skip
     traces = [one.result.tally.traces for one in found if one.index == 0]
     assert traces[0] < traces[1] < traces[2]
-    only_broken = explore(EXPLORER, pairs[1:], Budget(max_examples=2))
+    only_broken = explore(EXPLORER, {1: pairs[1]}, Budget(max_examples=2))
     assert [one.result.verdict for one in only_broken] == ["BROKEN"]
 
 

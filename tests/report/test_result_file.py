@@ -125,6 +125,7 @@ files = st.builds(
     runs=st.dictionaries(st.text(), st.dictionaries(st.text(), rates, max_size=2), max_size=2),
     not_checked=st.dictionaries(st.text(), st.text(), max_size=2),
     planned=counts,
+    positions=st.lists(counts, max_size=2).map(tuple),
 )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def test_the_strategies_leave_no_field_out():
     ]  # fmt: skip
     assert {field.name for field in fields(ResultFile)} == {
         "schema", "torch", "python", "seed", "max_examples", "complete", "shard", "results", "runs",
-        "not_checked", "planned",
+        "not_checked", "planned", "positions",
     }  # fmt: skip
 
 
