@@ -35,7 +35,7 @@ from harness.checks.registry import routes, select_checks
 from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
 from harness.core.training_loop import new_sgd
-from harness.engine.machine import draw_round
+from harness.engine.machine import ROUNDS
 from harness.engine.one_run import Outcome, Reference, Runner, TraceRun
 from harness.engine.option_sets import lacking
 from harness.engine.search import find
@@ -149,7 +149,7 @@ def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
     """Run the sweep of these checks, or their search; `phase` says which."""
     sweeps = phase == "sweep"
     budget = Budget(max_examples=0 if sweeps else 25, time_limit=600, sweep=sweeps)
-    draw_round.cache_clear()
+    ROUNDS.clear()
     session = SubjectSession(subject, (), budget)
     limit = Limit(subject, budget.time_limit)
     for check in checks:

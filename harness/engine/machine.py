@@ -223,13 +223,25 @@ def draw_operations(plan: Plan, count: int, seed_number: int) -> tuple[Operation
     return tuple(drawn)[:count]
 
 
-@functools.lru_cache(maxsize=256)
+Round: TypeAlias = tuple[Plan, int, int]
+"""What one round is drawn from: a plan, the number of the round, and a seed."""
+ROUNDS: dict[Round, tuple[Operations, ...]] = {}
+"""The rounds drawn so far: searches with the same plan share them."""
+MAX_ROUNDS = 1000
+
+
 def draw_round(plan: Plan, number: int, seed_number: int) -> tuple[Operations, ...]:
-    """The operations of up to `ROUND` traces, drawn once for all searches with the same plan."""
-    drawn: dict[Operations, None] = {}
-    # Not the class itself: Hypothesis would read its source for a database we do not use.
-    machine: Any = functools.partial(_machine(plan, drawn.setdefault))
-    few = settings(quiet_settings(ROUND), stateful_step_count=LEGS_PER_TRACE)
-    with without_local_constants():
-        run_state_machine_as_test(seed(f"{seed_number} {number * ROUND}")(machine), settings=few)
-    return tuple(drawn)
+    """The operations of up to `ROUND` traces."""
+    key = (plan, number, seed_number)
+    if key not in ROUNDS:
+        if len(ROUNDS) >= MAX_ROUNDS:
+            ROUNDS.clear()
+        drawn: dict[Operations, None] = {}
+        # Not the class itself: Hypothesis would read its source for a database we do not use.
+        machine: Any = functools.partial(_machine(plan, drawn.setdefault))
+        few = settings(quiet_settings(ROUND), stateful_step_count=LEGS_PER_TRACE)
+        with without_local_constants():
+            seeded = seed(f"{seed_number} {number * ROUND}")(machine)
+            run_state_machine_as_test(seeded, settings=few)
+        ROUNDS[key] = tuple(drawn)
+    return ROUNDS[key]

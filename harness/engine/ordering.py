@@ -34,6 +34,7 @@ from harness.core.result import Budget, Result
 from harness.core.training_loop import new_sgd
 from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
+from harness.engine.machine import ROUNDS, Operations, Round
 from harness.engine.plan import NamedCheck, NamedSubject, Plan
 from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
@@ -81,6 +82,13 @@ class Rates:
 
     subject: str
     runs: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a worker has drawn, so that the next workers need not draw it again."""
+
+    rounds: dict[Round, tuple[Operations, ...]]
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,8 @@ class Checker:
                     left[task.subject.name] = _without(rest, message)
                 if isinstance(message, (Checked, Rates)):
                     yield message
+                elif isinstance(message, Drawn):
+                    ROUNDS.update(message.rounds)
                 elif isinstance(message, Died):
                     prepared = message.note or rest.checks != task.checks
                     lost = rest.checks[:1] if prepared else rest.checks  # all need what killed it
@@ -194,8 +204,10 @@ def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
 
 def _tell_all(task: Task, tell: Tell) -> None:
     torch.set_num_threads(1)
+    before = set(ROUNDS)
     for message in _messages(task, tell.note):
         tell(message)
+    tell(Drawn({key: ROUNDS[key] for key in ROUNDS if key not in before}))
 
 
 def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Checked | Rates]:
