@@ -70,6 +70,8 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> State:
 
 def numbers(value: Any) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
+    if type(value) in (float, int):
+        return value
     if isinstance(value, torch.Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, (list, tuple)):

