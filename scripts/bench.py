@@ -1,30 +1,37 @@
 """Measures the cost of the harness, as ratios within one run.
 
-    python scripts/bench.py
+    python scripts/bench.py [SUBJECT ...] [--against FOLDER]
 
-(a) CPU time to check one subject, divided by the CPU time of a bare torch loop.
-    The loop makes the same torch calls: it builds the same optimizers and schedulers
-    and makes the same gradients, steps, saves and resumes. It does not observe, copy
-    or compare anything.
-(b) Time to the first counterexample of StepLR's bug. It includes the import of the
-    harness, but not the import of torch.
+(a) For each subject: CPU time to check it with the default checks, divided by the CPU time of a
+    bare loop that makes the same torch calls. The loop builds the same optimizers and schedulers,
+    and makes the same gradients, steps, saves, copies, resumes and calls of state checks. It does
+    not draw, observe or compare anything. And waste: the steps made, divided by the steps that
+    would be left if runs with the same beginning shared it.
+(b) Time to the first counterexample of StepLR's bug. It includes the import of the harness, but not
+    the import of torch.
 (c) How (a) grows with the length of the traces and the number of param groups.
+(d) With ``--against``: CPU time and wall time of ``check`` for these subjects, divided by those of
+    the harness in another folder, such as a checkout of an older version.
 
-Each ratio is the median of paired runs: the bare loop runs right after the check.
+Each ratio is the median of paired runs; which of the two comes first alternates.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
+import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import click
 import torch
@@ -32,26 +39,28 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import routes, select_checks
-from harness.core import training_loop as loop
 from harness.core.operations import BACK, BY_WORD, unpath, with_groups
-from harness.core.training_loop import new_sgd
+from harness.core.training_loop import new_sgd, restore_parameters, snapshot
+from harness.core.types import Pair, Save, Saved
 from harness.engine.machine import ROUNDS
 from harness.engine.one_run import Outcome, Reference, Runner, TraceRun
-from harness.engine.option_sets import lacking
-from harness.engine.search import find
 from harness.engine.session import SubjectSession
-from harness.engine.trials import Limit, Trials
+from harness.subjects.known_failures import known_failures
+from harness.subjects.lookup import choose_subjects
 
-SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
-HOLDING = [
-    check
-    for check in select_checks()
-    if check.kind == "resume"
-    and check.name != "resume_by_last_epoch"
-    and not any(map(lacking, check.needs))
-]
-WAYS = [check for check in HOLDING if check.at in BACK and not check.mixes]
-PLAIN = "resume_optimizer_then_scheduler"
+
+@dataclass(frozen=True)
+class Made:
+    """A run: its runner, the check (None for an uninterrupted run), and the trace up to its end.
+
+    `raises` says whether an exception may end it.
+    """
+
+    runner: Runner
+    check: Check | None
+    trace: Trace
+    raises: bool
+
 
 FIRST_COUNTEREXAMPLE = """
 import time, torch
@@ -70,18 +79,25 @@ class Recorder:
     """Records every run of a check, to repeat them without the harness."""
 
     def __init__(self) -> None:
-        self.runs: list[tuple[Check | None, Trace]] = []
+        self.runs: list[Made] = []
         self.go, self.uninterrupted = TraceRun.go, Runner._uninterrupted
 
     def __enter__(self) -> Recorder:
         def go(run: TraceRun) -> Outcome:
             outcome = self.go(run)
-            self.runs.append((run.check, run.trace))
+            broken = outcome.broken
+            trace = run.trace.until(broken.operation, broken.step) if broken else run.trace
+            raises = any(reference.raises for reference in run.references) or bool(
+                outcome.refused or (broken and "raises" in broken.actual)
+            )
+            self.runs.append(Made(run.runner, run.check, trace, raises))
             return outcome
 
         def uninterrupted(runner: Runner, path: str) -> Reference:
-            self.runs.append((None, Trace(tuple(unpath(path)))))
-            return self.uninterrupted(runner, path)
+            reference = self.uninterrupted(runner, path)
+            trace = Trace(tuple(unpath(path)))
+            self.runs.append(Made(runner, None, trace, bool(reference.raises)))
+            return reference
 
         TraceRun.go = go  # type: ignore[assignment,method-assign]
         Runner._uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
@@ -91,51 +107,80 @@ class Recorder:
         TraceRun.go, Runner._uninterrupted = self.go, self.uninterrupted  # type: ignore[method-assign]
 
 
-def bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
-    """Make only the torch calls of these runs; checkpoints are not copied either."""
-    with mock.patch.object(loop, "snapshot", lambda state: state):
-        _bare(runs, subject)
+def bare(runs: Iterable[Made]) -> None:
+    """Make only the torch calls of these runs, with the copies of what is saved."""
+    for run in runs:
+        expected = (Exception, SystemExit) if run.raises else ()
+        with contextlib.suppress(*expected):
+            _bare(run.runner, run.check, run.trace)
 
 
-def _bare(runs: list[tuple[Check | None, Trace]], subject: Subject) -> None:
-    build = functools.partial(subject.build, **subject.options)
-    new_optimizer = subject.bind({}).new_optimizer
-    for check, trace in runs:
-        ways = routes(check, trace) if check is not None else [None] * len(trace.operations)
-        optimizer = new_optimizer()
-        scheduler = build(optimizer)
-        slots: dict[str, Any] = {}
-        index = epoch = groups = 0
-        for operation, way in zip(trace.operations, ways, strict=True):
-            if operation.kind == "save":
-                assert check is not None  # an uninterrupted run has no saves
-                saves = {w.save for w in ways if w} if check.mixes else {check.save}
-                slots[operation.slot] = (
-                    index, epoch, groups,
-                    {save: save(optimizer, scheduler, epoch) for save in saves},
-                )  # fmt: skip
-            at_save = check is not None and check.at == "save" and operation.kind == "save"
-            if way is not None and (operation.kind in BACK or at_save):
-                index, epoch, groups, checkpoints = slots[operation.slot]
-                checkpoint = checkpoints[way.save]
-                has = {
-                    "new_optimizer": new_optimizer,
-                    "build": build,
-                    "checkpoint": way.load(checkpoint) if way.load else checkpoint,
-                    "optimizer": optimizer,
-                    "scheduler": scheduler,
-                }
-                if groups:
-                    more = functools.partial(with_groups, new_optimizer, groups)
-                    has["new_optimizer"] = more
-                optimizer, scheduler = way.function(**{name: has[name] for name in way.parameters})
-            if operation.count:
-                kind = BY_WORD[operation.kind]
-                for _ in range(operation.count):
-                    kind.perform(optimizer, scheduler, index, epoch, subject.step)
-                    index += kind.gradients
-                    epoch += kind.epochs
-                    groups += kind.adds_group
+def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
+    bound = runner.bound
+    optimizer, scheduler = runner.new_optimizer(), None
+    scheduler = bound.build(optimizer)
+    ways = routes(check, trace) if check is not None else []
+    slots: dict[str, tuple[int, int, int, dict[Save, Saved]]] = {}
+    latest: Saved | None = None
+    index = epoch = groups = 0
+
+    def call(way: Check, checkpoint: Saved | None) -> Any:
+        new_optimizer: Callable[[], Any] = runner.new_optimizer
+        if groups:
+            new_optimizer = functools.partial(with_groups, new_optimizer, groups)
+        has = {
+            "new_optimizer": new_optimizer, "build": bound.build, "checkpoint": checkpoint,
+            "optimizer": optimizer, "scheduler": scheduler,
+        }  # fmt: skip
+        return way.function(**{name: has[name] for name in way.parameters})
+
+    def resumed(way: Check, checkpoint: Saved) -> Pair:
+        pair: Pair = call(way, way.load(checkpoint) if way.load else checkpoint)
+        restore_parameters(pair[0], checkpoint)
+        return pair
+
+    def look(moment: str) -> None:
+        if check is None or check.compares != "values" or check.at != moment:
+            return
+        if "checkpoint" not in check.parameters or latest is not None:
+            call(check, latest)
+
+    look("step")
+    for number, operation in enumerate(trace.operations):
+        if operation.kind == "save" and check is not None:
+            later = [
+                way.save
+                for op, way in zip(trace.operations[number:], ways[number:], strict=True)
+                if op.kind in BACK and op.slot == operation.slot
+            ]
+            saves: dict[Save, None] = dict.fromkeys(later if check.mixes else [check.save])
+            saved = {save: save(optimizer, scheduler, epoch) for save in saves}
+            slots[operation.slot] = index, epoch, groups, saved
+            latest = saved.get(check.save)
+            if check.at == "save" and check.compares == "values":
+                look("save")
+            elif check.at == "save":
+                optimizer, scheduler = resumed(check, saved[check.save])
+        elif operation.kind in BACK:
+            index, epoch, groups, saved = slots[operation.slot]
+            way = ways[number]
+            optimizer, scheduler = resumed(way, snapshot(saved[way.save]))
+        for _ in range(operation.count):
+            kind = BY_WORD[operation.kind]
+            kind.perform(optimizer, scheduler, index, epoch, bound.step)
+            index += kind.gradients
+            epoch += kind.epochs
+            groups += kind.adds_group
+            look("step")
+
+
+def check_all(subject: Subject, checks: Sequence[Check], budget: Budget) -> None:
+    """Check a subject as ``check`` does, with the ledgers that are installed."""
+    ROUNDS.clear()
+    ledger = known_failures((), [subject], checks)
+    session = SubjectSession(subject, (), budget, ledger=ledger)
+    for check in checks:
+        session.check(check)
 
 
 def cpu(function: Callable[[], object]) -> float:
@@ -145,30 +190,75 @@ def cpu(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def work(subject: Subject, checks: Sequence[Check], phase: str) -> None:
-    """Run the sweep of these checks, or their search; `phase` says which."""
-    sweeps = phase == "sweep"
-    budget = Budget(max_examples=0 if sweeps else 25, time_limit=600, sweep=sweeps)
-    ROUNDS.clear()
-    session = SubjectSession(subject, (), budget)
-    limit = Limit(subject, budget.time_limit)
-    for check in checks:
-        trials = Trials(session.runners, check, limit)
-        with limit.on():
-            found = find(trials, session.prepared.option_sets, WAYS, budget)
-        if found is not None:
-            raise SystemExit(f"{check.name} is broken by {found.trace}: nothing to measure")
+def paired(
+    first: Callable[[], float], second: Callable[[], float], repeats: int
+) -> tuple[float, float]:
+    """The median ratio of two measurements, and the median of the first; they alternate."""
+    ratios, values = [], []
+    for number in range(repeats):
+        if number % 2:
+            divisor, value = second(), first()
+        else:
+            value, divisor = first(), second()
+        ratios.append(value / divisor)
+        values.append(value)
+    return statistics.median(ratios), statistics.median(values)
 
 
-def ratio(subject: Subject, checks: Sequence[Check], phase: str, repeats: int) -> tuple[float, int]:
-    """CPU time of a phase divided by the CPU time of the bare loop; and the number of steps."""
+def steps_of(runs: Iterable[Made]) -> int:
+    """How many steps these runs make."""
+    return sum(run.trace.steps for run in runs)
+
+
+def waste(runs: Sequence[Made]) -> float:
+    """Steps made, divided by those that are left if runs of the same kind share beginnings."""
+    beginnings: set[tuple[int, str, str]] = set()
+    for run in runs:
+        made, name = "", run.check.name if run.check else ""
+        for operation in run.trace.operations:
+            for _ in range(operation.count):
+                made += f" {operation.kind}"
+                beginnings.add((id(run.runner), name, made))
+            if not operation.count:
+                made += f" {operation}"
+    return steps_of(runs) / max(len(beginnings), 1)
+
+
+def measure(
+    subject: Subject, checks: Sequence[Check], repeats: int, budget: Budget
+) -> tuple[float, float, list[Made]]:
+    """CPU time to check a subject over that of the bare loop, its seconds, and its runs."""
     with Recorder() as recorder:
-        work(subject, checks, phase)
-    ratios = []
-    for _ in range(repeats):
-        checked = cpu(lambda: work(subject, checks, phase))
-        ratios.append(checked / cpu(lambda: bare(recorder.runs, subject)))
-    return statistics.median(ratios), sum(trace.steps for _, trace in recorder.runs)
+        check_all(subject, checks, budget)
+    gc.collect()
+    gc.freeze()  # a check does not hold these runs: no collection should look at them
+    ratio, seconds = paired(
+        lambda: cpu(lambda: check_all(subject, checks, budget)),
+        lambda: cpu(lambda: bare(recorder.runs)),
+        repeats,
+    )
+    gc.unfreeze()
+    return ratio, seconds, recorder.runs
+
+
+def of_each_subject(names: Sequence[str], repeats: int) -> None:
+    """Print (a)."""
+    print("\n(a) CPU time of a check / CPU time of a bare loop with the same torch calls; waste of")
+    print("    steps in uninterrupted runs, and in those that the checks interrupt")
+    print(f"{'':28}  ratio  seconds    steps  plain  interrupted")
+    ratios, total = [], 0.0
+    for subject in choose_subjects(names, {}).subjects:
+        ratio, seconds, runs = measure(subject, select_checks(), repeats, Budget(time_limit=600))
+        plain = [run for run in runs if run.check is None]
+        others = [run for run in runs if run.check is not None]
+        print(
+            f"{subject.name:28}  {ratio:5.2f}  {seconds:7.2f}  {steps_of(runs):7}  "
+            f"{waste(plain):5.2f}  {waste(others):11.2f}",
+            flush=True,
+        )
+        ratios.append(ratio)
+        total += seconds
+    print(f"{'median, and sum':28}  {statistics.median(ratios):5.2f}  {total:7.2f}")
 
 
 def groups_of(count: int) -> Callable[[], torch.optim.Optimizer]:
@@ -184,43 +274,75 @@ def groups_of(count: int) -> Callable[[], torch.optim.Optimizer]:
     return optimizer
 
 
+def growth(repeats: int) -> None:
+    """Print (c)."""
+    [check] = select_checks(["resume_optimizer_then_scheduler"])
+    subject = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
+    print(f"\n(c) growth of (a), for StepLR and {check.name}")
+    for what, subjects in (
+        ("epochs of the plain run", {n: replace(subject, length=n) for n in (6, 12, 24, 48)}),
+        ("param groups", {n: replace(subject, optimizer=groups_of(n)) for n in (2, 4, 8, 16, 32)}),
+    ):
+        print(f"{what:24}   steps  ratio")
+        for number, each in subjects.items():
+            ratio, _, runs = measure(each, [check], repeats, Budget(time_limit=600))
+            print(f"{number:24}  {steps_of(runs):6}  {ratio:5.2f}")
+
+
+def command(folder: Path, names: Sequence[str], jobs: int | None) -> tuple[float, float]:
+    """CPU and wall seconds of ``check`` with the harness in `folder`."""
+    arguments = [*names, *([] if jobs is None else [f"--jobs={jobs}"])]
+    environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "check", *arguments], env=environment, cwd=folder,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, 1):
+        raise click.ClickException(f"check in {folder} fails: {done.stderr[-500:]}")
+    return sum(after[:2]) - sum(before[:2]), wall
+
+
+def against(other: Path, names: Sequence[str], jobs: Sequence[int], repeats: int) -> None:
+    """Print (d)."""
+    here = Path(__file__).resolve().parent.parent
+    takes_jobs = (other / "harness/engine/workers.py").exists()
+    print(f"\n(d) check, divided by check in {other}")
+    for number in jobs:
+        pairs = []
+        for repeat in range(repeats):
+            theirs = functools.partial(command, other, names, number if takes_jobs else None)
+            ours = functools.partial(command, here, names, number)
+            first, second = (theirs, ours) if repeat % 2 else (ours, theirs)
+            mine, their = (one() for one in (first, second))
+            pairs.append((mine, their) if first is ours else (their, mine))
+        cpus = statistics.median(mine[0] / their[0] for mine, their in pairs)
+        walls = statistics.median(mine[1] / their[1] for mine, their in pairs)
+        print(f"--jobs {number}: CPU {cpus:.2f}, wall {walls:.2f}", flush=True)
+
+
 @click.command()
-@click.option("--repeats", default=5, show_default=True, help="Paired runs for each ratio.")
-def main(repeats: int) -> None:
-    """Print the ratios."""
+@click.argument("subjects", nargs=-1)
+@click.option("--repeats", default=3, show_default=True, help="Paired runs for each ratio.")
+@click.option("--against", "other", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Only (d): compare with the harness in this folder.")  # fmt: skip
+@click.option("--jobs", type=int, multiple=True, default=(0, 2), show_default=True,
+              help="Numbers of workers for (d).")  # fmt: skip
+def main(subjects: tuple[str, ...], repeats: int, other: Path | None, jobs: Sequence[int]) -> None:
+    """Print the ratios, of the given subjects or of all listed ones."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}")
-    print("\n(a) CPU time of a check / CPU time of a bare loop with the same torch calls")
-    print(f"{'':34} sweep  search")
-    for checks in [*([check] for check in HOLDING), HOLDING]:
-        sweep, _ = ratio(SUBJECT, checks, "sweep", repeats)
-        search, _ = ratio(SUBJECT, checks, "search", repeats)
-        name = checks[0].name if len(checks) == 1 else "all of these, one after the other"
-        print(f"{name:34} {sweep:5.2f}  {search:6.2f}")
-
-    print("\n(b) time to the first counterexample, without the import of torch")
+    if other is not None:
+        against(other, subjects, jobs, repeats)
+        return
+    of_each_subject(subjects, repeats)
+    print("\n(b) seconds to the first counterexample, without the import of torch")
     for _ in range(repeats):
-        command = [sys.executable, "-W", "ignore", "-c", FIRST_COUNTEREXAMPLE]
-        print(
-            "   ",
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip(),
-        )
-
-    [check] = [check for check in HOLDING if check.name == PLAIN]
-    print(f"\n(c) growth of (a), for {check.name}")
-    print("epochs of the plain run   steps made   sweep  search")
-    for length in (6, 12, 24, 48):
-        longer = replace(SUBJECT, length=length)
-        sweep, steps = ratio(longer, [check], "sweep", repeats)
-        search, more = ratio(longer, [check], "search", repeats)
-        print(f"{length:23}   {steps + more:10}   {sweep:5.2f}  {search:6.2f}")
-    print("param groups              steps made   sweep  search")
-    for groups in (2, 4, 8, 16, 32):
-        wider = replace(SUBJECT, optimizer=groups_of(groups))
-        sweep, steps = ratio(wider, [check], "sweep", repeats)
-        search, more = ratio(wider, [check], "search", repeats)
-        print(f"{groups:23}   {steps + more:10}   {sweep:5.2f}  {search:6.2f}")
+        run = [sys.executable, "-W", "ignore", "-c", FIRST_COUNTEREXAMPLE]
+        print("   ", subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip())
+    growth(repeats)
 
 
 if __name__ == "__main__":

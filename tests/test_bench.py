@@ -3,14 +3,15 @@
 import collections
 import importlib.util
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import ROOT
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LambdaLR, StepLR
 
-from harness import Trace
-from harness.checks.registry import as_check
+from harness import Budget, Subject, Trace
+from harness.checks.registry import as_check, select_checks, ways_before
 from harness.core.operations import STEPS
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_trace
@@ -48,22 +49,22 @@ def calls(monkeypatch):
     return counts
 
 
+SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # a scheduler step before any of the optimizer
-@pytest.mark.parametrize("phase", ["sweep", "search"])
-@pytest.mark.parametrize(
-    "name", [bench.PLAIN, "roll_back_in_place", "resume_at_every_save", "resumes_mixed"]
-)
-def test_the_bare_loop_makes_the_same_calls(name, phase, calls):
+@pytest.mark.parametrize("check", select_checks(), ids=lambda check: check.name)
+def test_the_bare_loop_makes_the_same_calls(check, calls):
     with bench.Recorder() as recorder:
-        bench.work(bench.SUBJECT, [as_check(name)], phase)
+        bench.check_all(SUBJECT, [check], Budget())
     checked = calls.copy()
     calls.clear()
-    bench.bare(recorder.runs, bench.SUBJECT)
+    bench.bare(recorder.runs)
     assert calls["SGD.step"] > 50
     before = checked - calls  # the subject is built, and looked at, before it is checked
     assert calls - checked == {}
     assert set(before) <= {"SGD.__init__", "StepLR.__init__", "StepLR.step"}
-    assert max(before.values()) <= 8
+    assert max(before.values()) <= 8 + len(ways_before(check))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -71,9 +72,49 @@ def test_the_bare_loop_makes_the_same_calls(name, phase, calls):
 def test_the_bare_loop_performs_every_operation(word, calls):
     trace = Trace.parse(f"train:1 {word}:2 save:a resume:a {word}:1")
     with bench.Recorder() as recorder:
-        run_trace(Runner(bench.SUBJECT.bind({})), as_check(bench.PLAIN), trace)
+        run_trace(Runner(SUBJECT.bind({})), as_check("resume_optimizer_then_scheduler"), trace)
     checked = calls.copy()
     calls.clear()
-    bench.bare(recorder.runs, bench.SUBJECT)
+    bench.bare(recorder.runs)
     assert calls == checked
     assert calls["SGD.__init__"] == 3
+
+
+def test_a_run_that_should_not_end_early_must_not_in_the_bare_loop_either():
+    runner = Runner(replace(SUBJECT, build=ends_at_3).bind({}))
+    made = bench.Made(runner, None, Trace.parse("train:4"), raises=True)
+    bench.bare([made])
+    with pytest.raises(ValueError, match="3 steps"):
+        bench.bare([replace(made, raises=False)])
+
+
+def ends_at_3(optimizer, step_size, gamma, last_epoch=-1):
+    def factor(epoch):
+        if epoch > 3:
+            raise ValueError("it has only 3 steps")
+        return 1.0
+
+    return LambdaLR(optimizer, factor, last_epoch)
+
+
+def test_waste_counts_shared_beginnings_once():
+    runner = Runner(SUBJECT.bind({}))
+
+    def made(*traces):
+        return [bench.Made(runner, None, Trace.parse(text), raises=False) for text in traces]
+
+    assert bench.waste(made("train:3")) == 1
+    assert bench.waste(made("train:3", "train:4")) == 7 / 4
+    assert bench.waste(made("train:3", "train:3")) == 2
+    assert bench.waste(made("train:2 save:a train:1", "train:2 save:b train:1")) == 6 / 4
+
+
+def test_measurements_are_paired_and_alternate():
+    order = []
+
+    def takes(seconds):
+        order.append(seconds)
+        return seconds
+
+    assert bench.paired(lambda: takes(6.0), lambda: takes(2.0), 3) == (3.0, 6.0)
+    assert order == [6.0, 2.0, 2.0, 6.0, 6.0, 2.0]
