@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -183,7 +184,7 @@ class Trials:
     """
 
     def __init__(
-        self, runners: Runners, check: Check, limit: Limit, option_sets: Iterable[OptionSet] = ()
+        self, runners: Runners, check: Check, limit: Limit, option_sets: Sequence[OptionSet] = ()
     ) -> None:
         self.runners = runners
         self.subject = runners.subject
@@ -197,10 +198,18 @@ class Trials:
         self.followed: dict[str, dict[str, str]] = {}
         """Which contract each change of options followed."""
         self.notes = Notes()
+        self.option_sets = option_sets
         ours = check.reference == check.name  # a user's check may look at the optimizer
-        cheap = [each for each in option_sets if not each.computed and check.search and ours]
-        self.cheap = {repr(each.bound.literals) for each in cheap}
-        """The options that are tried with optimizer steps that compute nothing."""
+        self.computes = not (ours and check.search)
+        """Whether the steps of all optimizers are computed."""
+
+    @functools.cached_property
+    def computed(self) -> dict[str, bool]:
+        """For each set of options, whether it needs computed steps."""
+        sets: dict[str, bool] = {}
+        for each in self.option_sets:  # the subject's own come first, and may be drawn as well
+            sets.setdefault(repr(each.bound.literals), each.computed)
+        return sets
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
@@ -247,13 +256,13 @@ class Trials:
     def run(self, trace: Trace) -> Outcome:
         """Run `trace` once, compared with the uninterrupted runs that are known already."""
         bound = self.bound(trace)
-        if repr(trace.options) in self.cheap:
+        if not (self.computes or self.computed.get(repr(trace.options), True)):
             before = replace(self.tally)
             runner = self.runners.of(bound, self.limit.deadline, self.tally, compute=False)
             outcome = run_trace(runner, self.check, trace)
             if outcome.broken is None:
                 return outcome
-            self.cheap.clear()
+            self.computes = True
             self.tally = before
         return run_trace(self.runner(bound), self.check, trace)
 

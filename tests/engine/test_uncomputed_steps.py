@@ -63,6 +63,16 @@ def test_only_the_steps_of_the_own_options_are_computed():
     assert 0 < Counting.computed < tally.steps / 2
 
 
+def test_the_own_options_are_computed_even_if_they_are_drawn_too():
+    drawn = st.just({"gamma": 0.9})
+    session = SubjectSession(
+        Subject("own", ExponentialLR, options={"gamma": 0.9}, drawn=drawn, optimizer=counting)
+    )
+    Counting.computed = 0
+    tally = session.check(PLAIN).tally
+    assert tally.steps * 0.9 < Counting.computed
+
+
 def test_the_results_are_the_same_as_with_computed_steps():
     some, every = session_of(ExponentialLR), all_computed(ExponentialLR)
     for check in select_checks():
