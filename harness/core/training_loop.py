@@ -70,15 +70,12 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> State:
 
 def numbers(value: Any) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
-    if type(value) in (float, int):
-        return value
-    if isinstance(value, torch.Tensor):
-        return {"tensor": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, (list, tuple)):
         return [numbers(item) for item in value]
-    if hasattr(value, "tolist"):
-        return {"numpy": value.tolist(), "dtype": str(value.dtype)}
-    return value
+    if type(value) is float or not hasattr(value, "tolist"):
+        return value
+    kind = "tensor" if isinstance(value, torch.Tensor) else "numpy"
+    return {kind: value.tolist(), "dtype": str(value.dtype)}
 
 
 def plain(value: object, inside: tuple[int, ...] = ()) -> Any:

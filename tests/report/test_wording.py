@@ -276,6 +276,7 @@ def test_the_keys_of_json():
             "runs": {"StepLR": {"train:1": [["float"]]}},
             "not_checked": {"x": "str"},
             "planned": "int",
+            "positions": ["int"],
         }
     )
 
