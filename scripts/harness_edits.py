@@ -228,6 +228,29 @@ def do_not_restore_the_weights(original, optimizer, checkpoint):
     pass
 
 
+# ------------------------------------------------------- optimizer steps that are not computed
+
+
+@edit("engine.one_run:_compute_nothing", "test_the_hooks_of_an_optimizer_are_called")
+def call_no_hooks(original, optimizer, *arguments):
+    pass
+
+
+@edit("engine.option_sets:_alike", "test_a_schedule_that_depends_on_computed_steps_gets_them")
+def regard_every_schedule_as_independent_of_computed_steps(original, first, second, **options):
+    return True
+
+
+@edit("engine.trials:Trials.run", "test_what_breaks_only_without_computed_steps_is_not_reported")
+def believe_what_breaks_without_computed_steps(original, self, trace):
+    from harness.engine.runs import run_trace
+
+    if self.computes or self.computed.get(repr(trace.options), True):
+        return original(self, trace)
+    runner = self.runners.of(self.bound(trace), self.limit.deadline, self.tally, compute=False)
+    return run_trace(runner, self.check, trace)
+
+
 # ------------------------------------------------------------------- copies of checkpoints
 
 
@@ -237,6 +260,14 @@ def do_not_restore_the_weights(original, optimizer, checkpoint):
 )
 def drop_the_deep_copy(original, value):
     return value
+
+
+@edit(
+    "engine.one_run:Slot.checkpoint",
+    "test_each_resume_gets_its_own_copy_of_the_checkpoint",
+)
+def give_all_resumes_the_same_checkpoint(original, self, save):
+    return self.saved[save]
 
 
 @edit("engine.one_run:TraceRun._go_back", SHOWS)
@@ -561,14 +592,21 @@ def write_a_file_in_place(original, path, content):
 def report_HOLDS_for_a_pair_that_the_time_budget_did_not_reach(original, *args, **kwargs):
     from harness.core.verdict import Reason, Verdict
 
-    for index, result in original(*args, **kwargs):
-        late = result.why == Reason.OUT_OF_TIME
-        yield index, replace(result, verdict=Verdict.HOLDS) if late else result
+    for one in original(*args, **kwargs):
+        late = one.result.why == Reason.OUT_OF_TIME
+        result = replace(one.result, verdict=Verdict.HOLDS) if late else one.result
+        yield replace(one, result=result)
 
 
 @edit("engine.ordering:shard_of", "test_shards_part_the_pairs")
-def leave_one_pair_out_of_all_shards(original, pairs, number, count):
-    return list(pairs[number::count])
+def leave_one_pair_out_of_all_shards(original, plan, number, count):
+    pairs = original(plan, number, count)
+    return {index: pairs[index] for index in pairs if index}
+
+
+@edit("engine.ordering:_together", "test_shards_part_the_pairs")
+def divide_a_check_from_those_it_depends_on(original, checks):
+    return [[index] for index in range(len(checks))]
 
 
 @edit("report.result_file:merged", "test_what_is_no_whole_run_is_refused")
