@@ -9,6 +9,7 @@ import tempfile
 from torch.optim import Optimizer
 
 from harness.checks import transports
+from harness.checks.transports import distributed_state, raise_the_cause
 from harness.core.check import check_of, resume_check
 from harness.core.operations import ADDS_GROUP, BY_HAND
 from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler
@@ -194,8 +195,8 @@ def resume_from_distributed_checkpoint(
 
     optimizer = new_optimizer()
     scheduler = build(optimizer)
-    model, state = transports.distributed_state(optimizer, scheduler)
-    with tempfile.TemporaryDirectory() as folder, transports.raise_the_cause():
+    model, state = distributed_state(optimizer, scheduler)
+    with tempfile.TemporaryDirectory() as folder, raise_the_cause():
         for name, content in checkpoint["files"].items():
             pathlib.Path(folder, name).write_bytes(content)
         load(state, checkpoint_id=folder)

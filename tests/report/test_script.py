@@ -3,6 +3,7 @@ import functools
 import math
 import re
 import sys
+import types
 from pathlib import Path
 
 import faulty
@@ -80,6 +81,15 @@ def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
                 assert str(expected[name]) in printed
             else:  # which of two contracts it follows, and it is neither
                 assert all(str(other) in printed for other in expected.values())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_what_a_check_calls_can_be_pasted(check):
+    """It does not go through a module of the harness, which a script would have to import."""
+    for function in filter(None, (check.function, check.save, check.load)):
+        used = [function.__globals__.get(name) for name in function.__code__.co_names]
+        modules = [value.__name__ for value in used if isinstance(value, types.ModuleType)]
+        assert not [name for name in modules if name.startswith("harness")]
 
 
 def test_a_script_shows_both_runs_side_by_side(run_script):
