@@ -43,8 +43,7 @@ from harness.core.training_loop import describe, differences
 from harness.engine import other_process_main as elsewhere
 from harness.engine.one_run import Outcome, Runner, Slot, Stop, TraceRun
 from harness.engine.other_process_main import Reply, Request, pack, unpack
-from harness.subjects.pasted_subject import bindings, step_call
-from harness.subjects.source_code import Imports, Source
+from harness.subjects.source_code import Imports, Source, names_of_subject, package_of
 from harness.subjects.subject import Bound
 
 STARTS_IN = 120.0
@@ -189,19 +188,15 @@ def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
     subject = bound.subject
     imports = Imports.TORCH if subject.standalone and not same else Imports.ALL
     source = Source(subject.name, imports, words=bound.words)
-    source = source.again("\n".join(segment_lines(source, bound, check)[1]))
+    source = source.second_version("\n".join(segment_lines(source, bound, check)[1]))
     there, lines = segment_lines(source, bound, check)
-    homes = {name: home for name, home in source.homes.items() if not _own(home)}
+    homes = {name: home for name, home in source.homes.items() if package_of(home) != "harness"}
     return _text(source, f"HOMES = {homes}", f"ENTRY = {there!r}", "", "", *lines)
-
-
-def _own(module: str) -> bool:
-    return module.partition(".")[0] == "harness"
 
 
 def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list[str]]:
     """The name of the function that runs a request, and its lines; `source` gets what it needs."""
-    names = bindings(source, bound)
+    names = names_of_subject(source, bound)
     run = source.name(elsewhere.run_segment)
     save = source.name(check.save)
     route = source.paste(check.function)
@@ -211,7 +206,7 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list
     step_it, resume, there = map(source.own, ("step_it", "resume", "there"))
     return there, [
         f"def {step_it}(scheduler, epoch):",
-        f"    {step_call(names, 'epoch')}",
+        f"    {names.step_call('epoch')}",
         "",
         "",
         f"def {resume}(new_optimizer, checkpoint):",

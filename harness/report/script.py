@@ -46,8 +46,7 @@ from harness.engine.other_process import done_there, letters, segment_lines, seg
 from harness.engine.session import replay
 from harness.report import script_helpers as side_by_side
 from harness.subjects.lookup import as_subject
-from harness.subjects.pasted_subject import bindings, paste_operations, step_call
-from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source
+from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source, names_of_subject
 from harness.subjects.subject import Bound, Subject
 
 HOW_TO_RUN = (
@@ -60,9 +59,8 @@ def elsewhere_lines(
     source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
 ) -> tuple[list[str], str]:
     """The script of a check that does a part in another process, and its last call."""
-    paste_operations(source, "".join(branches(trace.operations)))
+    source.paste_operations("".join(branches(trace.operations)))
     there, lines = segment_lines(source, bound, check)
-    source.section = source.last
     sys, torch = source.module("sys"), source.module("torch")
     run_parts, ask, reply, same, show = map(
         source.name,
@@ -169,9 +167,8 @@ def script_of(
     bound = subject.bind(dict(trace.options))
     source = Source(subject.name, imports, words=bound.words)
     body, _ = _Writer(source, bound, check, trace, result).write()
-    source = source.again("\n".join(body))
+    source = source.second_version("\n".join(body)).for_helpers
     body, call = _Writer(source, bound, check, trace, result).write()
-    source.section = source.last
     end = []
     if any("weights_only" in way.needs for way in (check, *routes(check, trace))):
         end.append(f"{source.name(load_a_float)}()  # fails if this torch can't run the check")
@@ -183,11 +180,11 @@ def script_of(
     text = "\n\n".join(
         [
             f'"""{_head(subject, check, trace, result, source)}"""\n'
-            + "\n".join([START, *_imports(source, source.first)]),
-            *_groups(source.first.values()),
+            + "\n".join([START, *_imports(source, top=True)]),
+            *_groups(source.top.values()),
             "\n".join(body),
-            "\n".join(["# Helpers.", *_imports(source, source.last)]),
-            *_groups(source.last.values()),
+            "\n".join(["# Helpers.", *_imports(source, top=False)]),
+            *_groups(source.helpers.values()),
             "\n".join([*end, f"exit_status = {call}", ""]),
         ]
     )
@@ -195,9 +192,9 @@ def script_of(
     return text
 
 
-def _imports(source: Source, section: dict[str, str]) -> list[str]:
+def _imports(source: Source, *, top: bool) -> list[str]:
     known = {f"import {module}" for module in ALWAYS_IMPORTED}
-    return [line for line in source.import_lines(section) if line not in known]
+    return [line for line in source.import_lines(top=top) if line not in known]
 
 
 def _groups(definitions: Iterable[str]) -> list[str]:
@@ -280,15 +277,15 @@ class _Writer:
     def __init__(
         self, source: Source, bound: Bound, check: Check, trace: Trace, result: Result
     ) -> None:
-        self.source = source
+        self.source = source.for_helpers
+        self.top = source.for_top
         self.bound = bound
         self.check = check
         self.trace = trace
         self.result = result
         self.routes = routes(check, trace)
-        source.module("torch")
-        self.names = bindings(source, bound)
-        source.section = source.last
+        self.top.module("torch")
+        self.names = names_of_subject(self.top, bound)
 
     def write(self) -> tuple[list[str], str]:
         """The statements of the trace, and the expression for the exit status."""
@@ -356,7 +353,7 @@ class _Writer:
         statements = self.source.inline(kind.perform, given, "")
         assert statements is not None  # it returns nothing
         mere = f"step({self.names.scheduler}, {here})"
-        lines = [step_call(self.names, here) if line == mere else line for line in statements]
+        lines = [self.names.step_call(here) if line == mere else line for line in statements]
         first = f"{begin}, " if begin else ""
         look = f"yield {_plus('i', len(path) - begin + 1)}, optimizer, scheduler" if seen else ""
         return [
@@ -468,10 +465,7 @@ class _Writer:
 
     def _paste(self, function: Callable[..., object]) -> str:
         """The name of a function that concerns the bug. Its source is placed before the run."""
-        self.source.section = self.source.first
-        name = self.source.paste(function)
-        self.source.section = self.source.last
-        return name
+        return self.top.paste(function)
 
     @functools.cached_property
     def functions(self) -> list[Callable[..., object]]:
@@ -492,11 +486,9 @@ class _Writer:
     def _contract(self) -> tuple[list[str], str]:
         """The script of the check whose traces change options on resume."""
         source, changed, names = self.source, self.bound.changed, self.names
-        paste_operations(source, "".join(branches(self.trace.operations)))
+        source.paste_operations("".join(branches(self.trace.operations)))
         save, resume = self._paste(self.check.save), self._paste(self.check.function)
-        source.section = source.first
-        given = {name: source.expression(value) for name, value in changed.items()}
-        source.section = source.last
+        given = {name: self.top.expression(value) for name, value in changed.items()}
         show = source.name(side_by_side.show_contract)
         rebuild, step_it, operations, allowed = map(
             source.own, ("rebuild", "step_it", "operations", "allowed")
@@ -508,7 +500,7 @@ class _Writer:
             f"    return {names.build}(optimizer, {listed})",
             "",
             f"def {step_it}(scheduler, epoch):",
-            f"    {step_call(names, 'epoch')}",
+            f"    {names.step_call('epoch')}",
             "",
             f"{operations} = [",
             *(f"    {operation!r}," for operation in plain_operations(self.trace.operations)),

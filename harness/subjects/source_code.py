@@ -2,7 +2,8 @@
 
 A function whose module may be pasted is pasted, with what it uses; any other function is
 imported. No two things get the same name: the user's keep their names if possible, and the
-harness's are changed. Names are changed at their positions in the syntax tree.
+harness's are changed. `names_of_subject` adds the functions of a subject, for a reproduction
+script or for the module that another process runs.
 """
 
 from __future__ import annotations
@@ -13,25 +14,45 @@ import enum
 import functools
 import importlib.metadata
 import inspect
-import itertools
 import keyword
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
+from harness.core import training_loop as loop
 from harness.core.errors import ScriptError, TraceError
-from harness.core.literals import Term, format_value
-from harness.subjects.global_names import global_names, local_names, renamed
-
-FIXED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
-"""Names that nothing in a script may have."""
+from harness.core.literals import Term, format_value, holds_term
+from harness.core.operations import BY_LETTER
+from harness.subjects.source_text import (
+    dedented,
+    global_names,
+    is_text_of,
+    local_names,
+    renamed,
+    without_annotations,
+)
+from harness.subjects.subject import Bound
 
 ALWAYS_IMPORTED = ("atexit", "os", "sys")
 """The modules that a script imports first."""
+RESERVED = frozenset({*dir(builtins), *keyword.kwlist, "exit_status", "ENTRY", "HOMES"})
+"""Names that nothing in a script may have."""
+
+
+@runtime_checkable
+class Definition(Protocol):
+    """A function or class, also one that is written in C."""
+
+    __module__: str
+    __name__: str
+    __qualname__: str
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Call it."""
 
 
 class Imports(enum.Enum):
@@ -49,6 +70,11 @@ class Imports(enum.Enum):
         if not is_foreign(package) or self is Imports.ALL:
             return True
         return self is Imports.LIBRARY and is_installed(package)
+
+
+def package_of(module: str) -> str:
+    """The top-level package of a module."""
+    return module.partition(".")[0]
 
 
 def is_foreign(package: str) -> bool:
@@ -70,10 +96,10 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FirstDraft:
     """The names in the first version of a script, so that the second version avoids clashes."""
 
-    theirs: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
     """The user's global names."""
     local: frozenset[str] = frozenset()
     """The names that the functions in the script itself bind."""
@@ -81,103 +107,113 @@ class Seen:
     """Every word of the script."""
 
 
+@dataclass(frozen=True)
 class Source:
     """Collects the imports and definitions of a script.
 
+    What a script defines is in two sections: the `top`, which concerns the bug, and the `helpers`
+    after the run. A source adds to the top, and its `for_helpers` adds to the helpers of the same
+    script. The user's definitions are always in the top. Only methods change the collections.
+
     `subject` is the subject's name for errors, `imports_from` says what is imported, and `words`
-    gives the meaning of terms. A script is written twice: `seen` holds the names in the first
+    gives the meaning of terms. A script is written twice: `draft` holds the names in the first
     version.
     """
 
-    def __init__(
-        self,
-        subject: str,
-        imports_from: Imports,
-        *,
-        words: Mapping[str, object] = MappingProxyType({}),
-        seen: Seen = Seen(),
-    ) -> None:
-        self.words = words
-        self.imports_from = imports_from
-        self.subject = subject
-        self.seen = seen
-        self.imports: dict[str, bool] = {}
-        """Import statements, and whether the first section needs them."""
-        self.first: dict[str, str] = {}
-        """The user's definitions, and those that make the optimizer and the scheduler."""
-        self.last: dict[str, str] = {}
-        """The harness's definitions that come after the run."""
-        self.section = self.first
-        self.homes: dict[str, str] = {}
-        """The module that each pasted definition is from."""
-        self.modules: dict[str, None] = {}
-        """The imported packages that are neither torch's nor the standard library's."""
-        self.pasted_modules: dict[str, None] = {}
-        """The user's modules from which something is pasted."""
-        self._names: dict[tuple[object, ...], str] = {
-            ("import", module, module): module for module in ALWAYS_IMPORTED
-        }
-        self._theirs: set[str] = set()
-        self._pasted: set[tuple[object, ...]] = set()
+    subject: str
+    imports_from: Imports
+    words: Mapping[str, object] = field(default_factory=dict)
+    draft: FirstDraft = FirstDraft()
+    adds_to_helpers: bool = False
+    top: dict[str, str] = field(default_factory=dict)
+    """The user's definitions, and those that make the optimizer and the scheduler."""
+    helpers: dict[str, str] = field(default_factory=dict)
+    """The harness's definitions that come after the run."""
+    imports: dict[str, bool] = field(default_factory=dict)
+    """Import statements, and whether the top needs them."""
+    homes: dict[str, str] = field(default_factory=dict)
+    """The module that each pasted definition is from."""
+    modules: dict[str, None] = field(default_factory=dict)
+    """The imported packages that are neither torch's nor the standard library's."""
+    pasted_modules: dict[str, None] = field(default_factory=dict)
+    """The user's modules from which something is pasted."""
+    _names: dict[tuple[object, ...], str] = field(
+        default_factory=lambda: {("import", module, module): module for module in ALWAYS_IMPORTED}
+    )
+    _users: set[str] = field(default_factory=set)
+    _pasted: set[tuple[object, ...]] = field(default_factory=set)
+
+    @property
+    def for_top(self) -> Source:
+        """The source that adds to the top of the same script."""
+        return replace(self, adds_to_helpers=False)
+
+    @property
+    def for_helpers(self) -> Source:
+        """The source that adds to the helpers of the same script."""
+        return replace(self, adds_to_helpers=True)
+
+    @property
+    def _section(self) -> dict[str, str]:
+        return self.helpers if self.adds_to_helpers else self.top
 
     @property
     def definitions(self) -> dict[str, str]:
         """All definitions, in order."""
-        return {**self.first, **self.last}
+        return {**self.top, **self.helpers}
 
-    def again(self, text: str) -> Source:
+    def second_version(self, text: str) -> Source:
         """An empty source that avoids clashes with the names so far and with those of `text`.
 
         Without it a local variable of `text` could hide a name that is added later.
         """
         pasted = "\n".join([*self.definitions.values(), text])
         words = frozenset(re.findall(r"\w+", pasted))
-        seen = Seen(frozenset(self._theirs), frozenset(local_names(text)), words)
-        return Source(self.subject, self.imports_from, words=self.words, seen=seen)
+        draft = FirstDraft(frozenset(self._users), frozenset(local_names(text)), words)
+        return Source(self.subject, self.imports_from, self.words, draft)
 
-    def import_lines(self, section: dict[str, str] | None = None) -> list[str]:
-        """The import statements of one section or both, sorted."""
-        lines = [line for line, first in self.imports.items()
-                 if section is None or first == (section is self.first)]  # fmt: skip
+    def import_lines(self, *, top: bool | None = None) -> list[str]:
+        """The import statements of the top, of the helpers, or by default of both, sorted."""
+        lines = [line for line, for_top in self.imports.items() if top in (None, for_top)]
         return sorted(lines, key=lambda line: (line.startswith("from"), line))
 
     def _import(self, line: str) -> None:
-        self.imports[line] = self.imports.get(line, False) or self.section is self.first
+        self.imports[line] = self.imports.get(line, False) or not self.adds_to_helpers
 
     # ------------------------------------------------------------------------- names
 
     def own(self, name: str) -> str:
         """The script's name for something that the harness defines and that isn't a function."""
-        return self._allot(("", name), name, theirs=False)
+        return self._allot(("", name), name, users=False)
 
     def define(self, name: str, expression: str, parameters: str | None = None) -> str:
-        """Add a value, or a function with these parameters, to the first section.
+        """Add a value, or a function with these parameters, to the top.
 
         Returns its name in the script.
         """
         known_as = self.own(name)
         if parameters is None:
-            self.first[known_as] = f"{known_as} = {expression}"
+            self.top[known_as] = f"{known_as} = {expression}"
         else:
-            self.first[known_as] = f"def {known_as}({parameters}):\n    return {expression}"
+            self.top[known_as] = f"def {known_as}({parameters}):\n    return {expression}"
         return known_as
 
-    def _allot(self, key: tuple[object, ...], name: str, *, theirs: bool) -> str:
+    def _allot(self, key: tuple[object, ...], name: str, *, users: bool) -> str:
         """The name for `key`: `name`, or `name` with a number if that is taken."""
         if key not in self._names:
-            taken = {*FIXED, *self.seen.local, *self._names.values()}
-            if not theirs:
-                taken |= self.seen.theirs
+            taken = {*RESERVED, *self.draft.local, *self._names.values()}
+            if not users:
+                taken |= self.draft.users
             free, number = name, 1
-            while free in taken or (number > 1 and free in self.seen.words):
+            while free in taken or (number > 1 and free in self.draft.words):
                 number += 1
                 free = f"{name}_{number}"
             self._names[key] = free
-        if theirs:
-            self._theirs.add(name)
+        if users:
+            self._users.add(name)
         return self._names[key]
 
-    def name(self, value: Any) -> str:
+    def name(self, value: object) -> str:
         """The expression with which the script can use a function, class or module.
 
         Raises `ScriptError` if it is defined inside a function, or its source is not available
@@ -185,9 +221,9 @@ class Source:
         """
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__)
-        if isinstance(value, types.MethodType) or not hasattr(value, "__qualname__"):
+        if isinstance(value, types.MethodType) or not isinstance(value, Definition):
             self._refuse(value, "neither a function nor a class")
-        if value.__name__ == "<lambda>":
+        if isinstance(value, types.FunctionType) and value.__name__ == "<lambda>":
             return self._lambda(value)
         if "<locals>" in value.__qualname__:
             self._refuse(value, "defined inside a function")
@@ -195,20 +231,22 @@ class Source:
         if module is None or module.__name__ == "__main__":
             self._refuse(value, "defined in a session or in the program itself")
         if module.__name__ == "builtins":
-            return str(value.__qualname__)
-        package = module.__name__.partition(".")[0]
+            return value.__qualname__
         first, _, rest = value.__qualname__.partition(".")
-        if not self.imports_from.includes(package):
+        if not self.imports_from.includes(package_of(module.__name__)):
             name = self.paste(getattr(module, first) if rest else value)
             return f"{name}.{rest}" if rest else name
-        if functools.reduce(_get, value.__qualname__.split("."), module) is not value:
+        found: object = module
+        for part in value.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is not value:
             self._refuse(value, f"not available as {module.__name__}.{value.__qualname__}")
         name = self._import_from(module.__name__, first)
         return f"{name}.{rest}" if rest else name
 
     def _import_from(self, module: str, attribute: str) -> str:
-        name = self._allot(("from", module, attribute), attribute, theirs=True)
-        self._note_module(module.partition(".")[0])
+        name = self._allot(("from", module, attribute), attribute, users=True)
+        self._note_package(module)
         known_as = "" if name == attribute else f" as {name}"
         self._import(f"from {module} import {attribute}{known_as}")
         return name
@@ -216,18 +254,18 @@ class Source:
     def module(self, module: str, known_as: str = "") -> str:
         """The name of a module that the script imports."""
         known_as = known_as or module
-        self._note_module(module.partition(".")[0])
+        self._note_package(module)
         if "." in known_as:  # importing it binds its package
             self._import(f"import {module}")
             package, _, rest = module.partition(".")
             return f"{self.module(package)}.{rest}"
-        name = self._allot(("import", module, known_as), known_as, theirs=True)
+        name = self._allot(("import", module, known_as), known_as, users=True)
         self._import(f"import {module}" + ("" if name == module else f" as {name}"))
         return name
 
-    def _note_module(self, package: str) -> None:
-        if is_foreign(package):
-            self.modules[package] = None
+    def _note_package(self, module: str) -> None:
+        if is_foreign(package_of(module)):
+            self.modules[package_of(module)] = None
 
     # ------------------------------------------------------------------- expressions
 
@@ -241,7 +279,7 @@ class Source:
             pairs = (f"{self.expression(k)}: {self.expression(v)}" for k, v in value.items())
             return "{" + ", ".join(pairs) + "}"
         if isinstance(value, functools.partial):
-            return self.call(self._partial(), [value.func, *value.args], value.keywords)
+            return self._call(self._partial(), [value.func, *value.args], value.keywords)
         if isinstance(value, Term):
             return self._term(value)
         if isinstance(value, float) and repr(value).strip("-") in ("inf", "nan"):
@@ -252,8 +290,9 @@ class Source:
             return self.name(value)
         return repr(value)
 
-    def call(self, function: str, arguments: list[object], keywords: dict[str, object]) -> str:
-        """A call of `function` with values as its arguments."""
+    def _call(
+        self, function: str, arguments: Sequence[object], keywords: Mapping[str, object]
+    ) -> str:
         given = [self.expression(argument) for argument in arguments]
         given += [f"{name}={self.expression(value)}" for name, value in keywords.items()]
         return f"{function}({', '.join(given)})"
@@ -270,29 +309,27 @@ class Source:
             arguments, keywords = [*word.args, *arguments], {**word.keywords, **keywords}
             word = word.func
         if word is functools.partial:
-            return self.call(self._partial(), arguments, keywords)
-        return self.call(self.name(word), arguments, keywords)
+            return self._call(self._partial(), arguments, keywords)
+        return self._call(self.name(word), arguments, keywords)
 
     def _lambda(self, value: types.FunctionType) -> str:
         """The source of a lambda; `ScriptError` if the source alone is not enough."""
-        module = sys.modules.get(value.__module__)
         if value.__closure__:
             self._refuse(value, "a lambda that uses a variable of the function around it")
         try:
-            text = inspect.getsource(module or value)
+            text = inspect.getsource(sys.modules.get(value.__module__) or value)
         except (OSError, TypeError):
             self._refuse(value, "a lambda whose file can't be read")
         found = {
             segment
             for node in ast.walk(ast.parse(text))
             if isinstance(node, ast.Lambda) and node.lineno == value.__code__.co_firstlineno
-            if (segment := ast.get_source_segment(text, node)) and _is_text_of(segment, value)
+            if (segment := ast.get_source_segment(text, node)) and is_text_of(segment, value)
         }
         if len(found) != 1:
             self._refuse(value, "a lambda that can't be found in its line")
-        [segment] = found
-        text = f"({segment})"
-        return renamed(text, self._needs(text, value.__globals__, theirs=True))
+        text = f"({found.pop()})"
+        return renamed(text, self._needs(text, value.__globals__, users=True))
 
     def _refuse(self, value: object, what: str) -> NoReturn:
         raise ScriptError(
@@ -302,27 +339,25 @@ class Source:
 
     # ------------------------------------------------------------------- definitions
 
-    def paste(self, value: Any) -> str:
+    def paste(self, value: Callable[..., object]) -> str:
         """Add a function or class, and all that it uses; returns its name in the script."""
         key = ("of", value.__module__, value.__name__)
-        theirs = value.__module__.partition(".")[0] != "harness"
-        name = self._allot(key, value.__name__, theirs=theirs)
+        users = package_of(value.__module__) != "harness"
+        name = self._allot(key, value.__name__, users=users)
         if key in self._pasted:
             return name
         self._pasted.add(key)
-        before = self.section
-        if theirs:
-            self.section = self.first
+        into = self.for_top if users else self
+        if users:
             self.pasted_modules[value.__module__] = None
         try:
-            text = _dedent(inspect.getsource(value))
+            text = dedented(inspect.getsource(value))
         except (OSError, TypeError):
             self._refuse(value, "not in a file that can be read")
         scope = _scope(value)
-        text = _bare(text, scope, ours=not theirs, documented=self.section is self.last)
-        names = self._needs(text, scope, theirs=theirs, known={value.__name__: name})
-        self.section[name] = renamed(text, names)
-        self.section = before
+        text = without_annotations(text, scope, ours=not users, documented=into.adds_to_helpers)
+        names = into._needs(text, scope, users=users, known={value.__name__: name})
+        into._section[name] = renamed(text, names)
         self.homes[name] = value.__module__
         return name
 
@@ -334,33 +369,33 @@ class Source:
         `given` are its arguments, and `target` the variables that get what it returns. None
         if statements can't replace a call.
         """
-        text = _bare(_dedent(inspect.getsource(value)), _scope(value), ours=True, documented=False)
+        scope = _scope(value)
+        text = dedented(inspect.getsource(value))
+        text = without_annotations(text, scope, ours=True, documented=False)
         [function] = ast.parse(text).body
         assert isinstance(function, ast.FunctionDef)
         last = function.body[-1]
         early = [node for node in ast.walk(function)
                  if isinstance(node, (ast.Return, ast.Yield)) and node is not last]  # fmt: skip
-        if early or value.__module__.partition(".")[0] != "harness":
+        if early or package_of(value.__module__) != "harness":
             return None
-        lines = text.splitlines()[function.body[0].lineno - 1 :]
-        indent = function.body[0].col_offset
-        lines = [line[indent:] for line in lines]
+        first = function.body[0]
+        lines = [line[first.col_offset :] for line in text.splitlines()[first.lineno - 1 :]]
         if isinstance(last, ast.Return):
             assert last.value is not None
-            place = last.lineno - function.body[0].lineno
+            place = last.lineno - first.lineno
             lines[place] = f"{target} = {lines[place].removeprefix('return ')}"
             if ast.unparse(last.value).strip("()") == target:
                 lines = lines[:place]
         text = "\n".join(lines)
-        names = self._needs(text, _scope(value), theirs=False, known=given)
-        return renamed(text, names).splitlines()
+        return renamed(text, self._needs(text, scope, users=False, known=given)).splitlines()
 
     def _needs(
         self,
         text: str,
         scope: Mapping[str, object],
         *,
-        theirs: bool,
+        users: bool,
         known: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, str]:
         """The script's name for each global name in a text; adds what they need."""
@@ -370,8 +405,8 @@ class Source:
                 continue
             if used in scope:
                 names[used] = self._need(used, scope[used], scope)
-            elif theirs:
-                self._theirs.add(used)
+            elif users:
+                self._users.add(used)
         return names
 
     def _need(self, name: str, value: object, scope: Mapping[str, object]) -> str:
@@ -383,146 +418,98 @@ class Source:
         home = str(scope["__name__"])
         shared = isinstance(value, (list, dict, set))
         key = ("value", id(value)) if shared else ("value", home, name)
-        known_as = self._allot(key, name, theirs=home.partition(".")[0] != "harness")
+        known_as = self._allot(key, name, users=package_of(home) != "harness")
         if key not in self._pasted:
             self._pasted.add(key)
-            self.section[known_as] = f"{known_as} = {self.expression(value)}"
+            self._section[known_as] = f"{known_as} = {self.expression(value)}"
         return known_as
 
-    def paste_value(self, name: str, value: object, part: object) -> None:
-        """Add only a `part` of the value that the harness's functions use as `name`."""
-        key = ("value", id(value))
-        known_as = self._allot(key, name, theirs=False)
+    def paste_operations(self, path: str) -> None:
+        """Add the operations of a path, and no others.
+
+        Without this, a script that performs operations by their letters contains all of them.
+        """
+        key = ("value", id(BY_LETTER))
+        known_as = self._allot(key, "BY_LETTER", users=False)
         self._pasted.add(key)
-        self.section[known_as] = f"{known_as} = {self.expression(part)}"
+        performed = {letter: BY_LETTER[letter] for letter in dict.fromkeys(path)}
+        self._section[known_as] = f"{known_as} = {self.expression(performed)}"
 
 
-def _get(value: object, name: str) -> Any:
-    return getattr(value, name, None)
-
-
-def _value(node: ast.expr, scope: Mapping[str, object]) -> Any:
-    """The value of a dotted name; None if there is none."""
-    if isinstance(node, ast.Attribute):
-        return getattr(_value(node.value, scope), node.attr, None)
-    return scope.get(node.id) if isinstance(node, ast.Name) else None
-
-
-def _scope(value: Any) -> Mapping[str, object]:
+def _scope(value: Callable[..., object]) -> Mapping[str, object]:
     """The global names where a function or class is defined."""
     function = inspect.unwrap(value)
     return getattr(function, "__globals__", None) or vars(sys.modules[value.__module__])
 
 
-def _is_text_of(segment: str, function: types.FunctionType) -> bool:
-    """Whether the text of a lambda defines exactly this function."""
-    tree = ast.parse(f"({segment})", mode="eval")
-    assert isinstance(tree.body, ast.Lambda)
-    code = compile(tree, "", "eval")
-    found = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    arguments = tree.body.args
-    try:
-        defaults = tuple(map(ast.literal_eval, arguments.defaults))
-        keywords = {
-            argument.arg: ast.literal_eval(default)
-            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-            if default is not None
-        }
-    except ValueError:  # a value that the text alone does not give
-        return False
-    given = function.__defaults__ or (), function.__kwdefaults__ or {}
-    return (defaults, keywords) == given and _shape(found[-1]) == _shape(function.__code__)
+# ------------------------------------------------------------------------------- a subject
 
 
-def _shape(code: types.CodeType) -> tuple[object, ...]:
-    """A value that is equal for two pieces of code that are the same except for their position."""
-    constants = (_shape(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
-    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, tuple(constants)
+@dataclass(frozen=True)
+class SubjectNames:
+    """The names of a subject's functions in a script.
 
-
-# ------------------------------------------------------------------------------- texts
-
-
-def _dedent(text: str) -> str:
-    """`text` without the indentation of its first line; strings stay as they are."""
-    indent = text[: len(text) - len(text.lstrip(" \t"))]
-    if not indent:
-        return text.rstrip()
-    inside_strings = {
-        line - 2  # for the first line, and for the line of the `if`
-        for node in ast.walk(ast.parse(f"if True:\n{text}"))
-        if isinstance(node, (ast.Constant, ast.JoinedStr))
-        for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)
-    }
-    return "".join(
-        line if index in inside_strings else line.removeprefix(indent)
-        for index, line in enumerate(text.splitlines(keepends=True))
-    ).rstrip()
-
-
-def _bare(text: str, scope: Mapping[str, object], *, ours: bool, documented: bool) -> str:
-    """A definition without annotations, and without the decorators that only the harness uses.
-
-    The harness's own definitions also lose comments for linters and their docstrings, except the
-    first line if `documented`. Strings and other comments stay as they are.
+    `scheduler` is the expression that `step` is called with; `step` is empty for
+    ``step_scheduler``, which is a plain call.
     """
-    if ours:
-        text = re.sub(r" *# (noqa|type|fmt):?.*$", "", text, flags=re.MULTILINE)
-    code = text.encode()
-    starts = [0, *itertools.accumulate(map(len, code.splitlines(keepends=True)))]
-    cuts: list[tuple[int, int, str]] = []
 
-    def start(node: ast.expr | ast.stmt | ast.arg) -> int:
-        return starts[node.lineno - 1] + node.col_offset
+    new_optimizer: str
+    build: str
+    step: str
+    scheduler: str
 
-    def end(node: ast.expr | ast.stmt | ast.arg) -> int:
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        return starts[node.end_lineno - 1] + node.end_col_offset
-
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.arg) and node.annotation is not None:
-            equals = re.compile(rb"( *= *)?").match(code, end(node))
-            assert equals is not None
-            cuts.append(
-                (start(node) + len(node.arg.encode()), equals.end(), "=" if equals[1] else "")
-            )
-        elif isinstance(node, ast.AnnAssign):
-            if ours and node.value is not None:
-                cuts.append((end(node.target), end(node.annotation), ""))
-            else:  # a field of a dataclass
-                quoted = repr(ast.unparse(node.annotation))
-                cuts.append((start(node.annotation), end(node.annotation), quoted))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
-            arrow = code.rindex(b"->", 0, start(node.returns))
-            cuts.append((len(code[:arrow].rstrip()), end(node.returns), ""))
-        if ours and isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-            first = (ast.get_docstring(node) or "").partition("\n")[0]
-            keep = f'"""{first}"""' if documented or len(node.body) == 1 else ""
-            cuts.append((start(node.body[0]), end(node.body[0]), keep))
-        for decorator in getattr(node, "decorator_list", []):
-            function = decorator.func if isinstance(decorator, ast.Call) else decorator
-            known = _value(function, scope)
-            if str(getattr(known, "__module__", "")).partition(".")[0] == "harness":
-                cuts.append((starts[decorator.lineno - 1], end(decorator), ""))
-    for begins, ends, instead in sorted(cuts, reverse=True):
-        before, after = code[:begins], code[ends:]
-        if not instead and not before.rpartition(b"\n")[2].strip() and after[:1] in (b"\n", b""):
-            before, after = before.rpartition(b"\n")[0], after  # nothing is left of the line
-        code = before + instead.encode() + after
-    bare = code.decode().strip("\n")
-    return _one_line(bare) if ours else bare
+    def step_call(self, epoch: str) -> str:
+        """The statement that steps the scheduler at an epoch."""
+        if not self.step:
+            return f"{self.scheduler}.step()"
+        return f"{self.step}({self.scheduler}, {epoch})"
 
 
-def _one_line(text: str, width: int = 100) -> str:
-    """A harness function with its parameters in one line, if that is not too long."""
-    [node] = ast.parse(text).body
-    if not isinstance(node, ast.FunctionDef):
-        return text
-    lines = text.splitlines()
-    first, last = node.lineno - 1, node.body[0].lineno - 1
-    joined = " ".join(line.strip() for line in lines[first:last])
-    joined = re.sub(r",? \)", ")", joined.replace("( ", "("))
-    if last - first > 1 and len(joined) <= width:
-        lines[first:last] = [joined]
-    return "\n".join(lines)
+def names_of_subject(source: Source, bound: Bound) -> SubjectNames:
+    """Add the functions of `bound` to the top of `source`, and return their names.
+
+    Raises `ScriptError` if the source of one is not available.
+    """
+    build = _build(source, bound)
+    # the scheduler inside a `Stateful`
+    scheduler = "scheduler" if bound.subject.state_dict is None else "scheduler.scheduler"
+    return SubjectNames(_new_optimizer(source, bound), build, _step(source, bound), scheduler)
+
+
+def _new_optimizer(source: Source, bound: Bound) -> str:
+    term = bound.fields.get("optimizer")
+    if term is None:
+        return source.expression(bound.subject.optimizer)
+    return source.define("new_optimizer", source.expression(term), parameters="")
+
+
+def _step(source: Source, bound: Bound) -> str:
+    term = bound.fields.get("step")
+    if term is None and bound.subject.step is loop.step_scheduler:
+        return ""
+    expression = source.expression(bound.subject.step if term is None else term)
+    if term is None and expression.isidentifier():
+        return expression
+    return source.define("step", expression)
+
+
+def _build(source: Source, bound: Bound) -> str:
+    subject = bound.subject
+    make = source.expression(subject.build)
+    options = {name: source.expression(value) for name, value in bound.options.items()}
+    listed = ", ".join(f"{name}={value}" for name, value in options.items())
+    terms = holds_term(bound.options)  # new objects for each scheduler
+    if listed and not terms:
+        make = f"{source.module('functools')}.partial({make}, {listed})"
+    if subject.state_dict is None and not terms:
+        return source.define("build", make)
+    if terms:
+        pairs = ", ".join(f'"{option}": {value}' for option, value in options.items())
+        made = f"{make}(optimizer, **{{{pairs}, **given}})"
+    else:
+        made = f"{source.define('make', make)}(optimizer, **given)"
+    if subject.state_dict is not None:
+        wrapper = source.name(loop.Stateful)
+        functions = ", ".join(map(source.expression, (subject.state_dict, subject.load_state_dict)))
+        made = f"{wrapper}({made}, {functions})"
+    return source.define("build", made, parameters="optimizer, **given")

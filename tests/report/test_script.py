@@ -170,7 +170,7 @@ def test_a_script_of_what_holds_exits_0_and_125_where_torch_lacks_what_it_needs(
 )
 @settings(max_examples=80)
 def test_scripts_and_replays_agree_on_any_trace(trace, check, subject_and_options):
-    """Of a right scheduler and of a wrong one."""
+    """For a correct scheduler and for a broken one."""
     subject, options = subject_and_options
     operations = [str(op).partition("@")[0] for op in trace.operations if op.kind != "load"]
     text = " ".join([options, *operations])
@@ -183,7 +183,7 @@ def test_scripts_and_replays_agree_on_any_trace(trace, check, subject_and_option
     assert status == (125 if lacks else result.verdict == "BROKEN"), printed
 
 
-def test_a_subject_that_is_no_lr_scheduler_has_a_script(run_script):
+def test_a_subject_that_is_not_an_lr_scheduler_has_a_script(run_script):
     subject = Subject(
         "x", faulty.Drains, standalone=True
     )  # fmt: skip

@@ -10,7 +10,7 @@ from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from harness import ScriptError, Subject, Term, replay, write_script
-from harness.subjects.global_names import renamed
+from harness.subjects.source_text import renamed
 
 BREAKS = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 BY_LAST_EPOCH = "resume_by_last_epoch"
@@ -206,7 +206,9 @@ def test_the_three_kinds_of_script(module, run_script, tmp_path, monkeypatch):
         ]
     )
     assert "from users_glue import build" in everything
-    assert write_script(subject, BY_LAST_EPOCH, trace) == everything  # not said to be standalone
+    assert (
+        write_script(subject, BY_LAST_EPOCH, trace) == everything
+    )  # it is not marked as standalone
     files = [site / "a_library.py", tmp_path / "users_glue.py"]
     assert run_script(library, isolated=False, beside=files[:1]).returncode == 1
     assert run_script(everything, isolated=False, beside=files).returncode == 1
@@ -256,7 +258,7 @@ def test_a_lambda_is_pasted(subject, run_script):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_lambda_that_its_text_does_not_say_is_refused():
+def test_a_lambda_that_its_text_does_not_define_is_refused():
     factors = [lambda epoch, factor=factor: factor for factor in (FACTOR, 1.0)]
 
     def closed(factor):
