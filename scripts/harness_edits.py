@@ -256,7 +256,7 @@ def believe_what_breaks_without_computed_steps(original, self, trace):
 
 @edit(
     "core.training_loop:snapshot",
-    "test_each_resume_gets_its_own_copy_of_the_checkpoint",
+    "test_a_snapshot_shares_nothing_that_can_be_copied",
 )
 def drop_the_deep_copy(original, value):
     return value
