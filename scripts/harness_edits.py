@@ -537,7 +537,7 @@ def exit_with_0_although_something_is_unknown(original, results):
 
 @edit(
     "report.script:script_of",
-    "test_a_subject_that_is_no_lr_scheduler_has_a_script",
+    "test_a_subject_that_is_not_an_lr_scheduler_has_a_script",
 )
 def write_scripts_that_always_exit_with_0(original, *args, **kwargs):
     return f"{original(*args, **kwargs)}\nexit_status = 0\n"
