@@ -114,7 +114,7 @@ class Forks(Hostile):
 
     def harm(self):
         Forks.calls += 1
-        if Forks.calls % 20 == 1:  # a fork takes a while
+        if Forks.calls % 100 == 1:  # a fork takes a while
             self.fork()
 
     def fork(self):
@@ -180,15 +180,3 @@ SUBJECTS = {
     if cls not in (ExponentialLR, Hostile)
 }
 ALL = list(SUBJECTS.values())
-
-
-def fork():
-    """Come back twice."""
-    return os.fork()
-
-
-def back_to_the_harness(function):
-    """What `function` returns, called as the harness does."""
-    here = {"__name__": "harness.of_a_test", "function": function}
-    exec("result = function()", here)
-    return here["result"]

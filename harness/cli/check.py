@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.interrupts import heard
 from harness.cli.options import (
     CI,
     FAILED,
@@ -282,7 +281,6 @@ def _run(
                     written = time.monotonic()
                     took = written - before
     except KeyboardInterrupt:
-        heard()
         if not explores:
             click.echo("interrupted: here are the results so far", err=True)
         return results, True

@@ -11,7 +11,7 @@ import click
 
 from harness import __version__
 from harness.cli.check import check, list_
-from harness.cli.interrupts import heard, interruptible
+from harness.cli.interrupts import interruptible
 from harness.cli.ledger import ledger
 from harness.cli.options import (
     BROKEN_FOUND,
@@ -233,7 +233,6 @@ def selftest(
                 trials.append(trial)
                 show(len(trials), trial.name, selftest_report.line(trial))
     except KeyboardInterrupt:
-        heard()
         click.echo("interrupted: the selftest has no result", err=True)
         return INTERRUPTED
     outputs = Outputs()

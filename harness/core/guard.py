@@ -13,12 +13,11 @@ import io
 import os
 import random
 import signal
-import struct
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ import torch
 from harness.core.errors import TimeLimit
 from harness.core.safe_text import one_line
 
-_PID = struct.Struct("i")
 _reported: set[str] = set()
 """The subjects already reported as printing."""
 
@@ -37,7 +35,8 @@ class Guard:
     Inside it, warnings and output are not shown. If the subject prints, one message on standard
     error says so, with its first line. Afterwards the random number generators of `random`, numpy
     and torch, the default dtype and device, gradient mode, threads, current folder and
-    environment are restored. A child that is forked inside ends when it returns to the harness.
+    environment are restored. A child that is forked inside ends where it returns to the harness; it
+    is not waited for.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,9 +47,9 @@ class Guard:
         """Guard the ``with`` block, as `Guard` describes."""
         before = [(get, set_, get()) for get, set_ in _settings()]
         heard = _Heard()
+        _watch.guards += 1
         try:
             with (
-                _forks().watch(),
                 heard,
                 contextlib.redirect_stdout(heard),
                 warnings.catch_warnings(),
@@ -59,6 +58,8 @@ class Guard:
                 warnings.showwarning = _show_nothing  # the subject may undo the filter
                 yield
         finally:
+            end_if_forked()
+            _watch.guards -= 1
             for get, set_, value in before:
                 _restore(get, set_, value)
             if heard.first.strip() and self.name not in _reported:
@@ -139,55 +140,29 @@ def _set_environment(environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
-class _Forks:
-    """Ends processes forked while it is `watched`, as soon as they return to the harness.
+@dataclass
+class _Watch:
+    """How many guards are on, and whether this process was forked inside one."""
 
-    Otherwise such a child would run all remaining work a second time.
-    """
-
-    def __init__(self) -> None:
-        self.watched = 0
-        self.can_fork = hasattr(os, "fork")
-        if self.can_fork:
-            self.ended = os.pipe()
-            os.set_blocking(self.ended[0], False)
-            os.set_blocking(self.ended[1], False)
-            os.register_at_fork(after_in_child=self.in_child)
-
-    @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Watch during the ``with`` block."""
-        self.watched += 1
-        try:
-            yield
-        finally:
-            self.watched -= 1
-            if self.can_fork:
-                self.reap()
-
-    def in_child(self) -> None:
-        if self.watched:
-            sys.setprofile(self.end)
-
-    def end(self, frame: FrameType, event: str, argument: object) -> None:
-        """End this process if a function returns to the harness."""
-        if event == "return" and frame.f_back is not None:
-            package = str(frame.f_back.f_globals.get("__name__")).partition(".")[0]
-            if package == "harness":
-                with contextlib.suppress(OSError):
-                    os.write(self.ended[1], _PID.pack(os.getpid()))
-                os._exit(0)
-
-    def reap(self) -> None:
-        """Wait for children that have ended, so that they don't stay as zombies."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                [pid] = _PID.unpack(os.read(self.ended[0], _PID.size))
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+    guards: int = 0
+    forked: bool = False
 
 
-_forks = functools.cache(_Forks)
+_watch = _Watch()
+
+
+def _after_fork() -> None:
+    _watch.forked = _watch.guards > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def end_if_forked() -> None:
+    """End this process if a subject forked it, or it would do all remaining work a second time."""
+    if _watch.forked:
+        os._exit(0)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import CheckError, SubjectError, TimeLimit
+from harness.core.guard import end_if_forked
 from harness.core.operations import (
     LETTER,
     STEPS,
@@ -229,7 +230,9 @@ class Runner:
 
     def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            made = function(*arguments)
+            end_if_forked()
+            return made
         except (Exception, SystemExit) as error:
             raise SubjectError(
                 f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
@@ -254,6 +257,7 @@ class Runner:
         try:
             for letter in path:
                 index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
+                end_if_forked()
                 seen.append(observe(optimizer, scheduler))
         except (Exception, SystemExit) as error:
             return Reference(path, seen, describe(error))
@@ -272,6 +276,7 @@ class Runner:
 
     def check_time(self) -> None:
         """Raise `TimeLimit` after the deadline."""
+        end_if_forked()
         if time.monotonic() > self.deadline:
             raise TimeLimit
 
@@ -344,6 +349,7 @@ class TraceRun:
                 self.index, self.epoch = perform(
                     letter, self.optimizer, self.scheduler, self.index, self.epoch, step
                 )
+                end_if_forked()
                 seen = observe(self.optimizer, self.scheduler)
             except (Exception, SystemExit) as error:
                 if beyond and describe(error) == reference.raises:

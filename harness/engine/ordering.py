@@ -77,6 +77,13 @@ class Checked:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A pair, by its index, that is being checked from now on."""
+
+    index: int
+
+
+@dataclass(frozen=True)
 class Rates:
     """The LRs of the plain runs of a subject, by trace."""
 
@@ -175,6 +182,7 @@ class Checker:
     def _in_workers(self, tasks: Sequence[Task]) -> Iterator[Checked | Rates]:
         patience = PATIENCE + 2 * max((task.budget.time_limit for task in tasks), default=0.0)
         left = {task.subject.name: task for task in tasks}
+        begun: dict[str, int] = {}
         with Pool(_tell_all, self.jobs, patience) as pool:
             for task in tasks:
                 pool.add(task)
@@ -186,9 +194,11 @@ class Checker:
                     yield message
                 elif isinstance(message, Drawn):
                     ROUNDS.update(message.rounds)
+                elif isinstance(message, Begun):
+                    begun[task.subject.name] = message.index
                 elif isinstance(message, Died):
-                    prepared = message.note or rest.checks != task.checks
-                    lost = rest.checks[:1] if prepared else rest.checks  # all need what killed it
+                    at = begun.pop(task.subject.name, None)  # else all need what killed it
+                    lost = [pair for pair in rest.checks if at in (pair[0], None)]
                     for index, check in lost:
                         dead = Checked(index, _died(rest, check, message))
                         left[task.subject.name] = rest = _without(rest, dead)
@@ -199,7 +209,9 @@ class Checker:
 
 def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
     for task in tasks:
-        yield from _messages(task, lambda text: None)
+        for message in _messages(task, lambda text: None):
+            if not isinstance(message, Begun):
+                yield message
 
 
 def _tell_all(task: Task, tell: Tell) -> None:
@@ -210,25 +222,43 @@ def _tell_all(task: Task, tell: Tell) -> None:
     tell(Drawn({key: ROUNDS[key] for key in ROUNDS if key not in before}))
 
 
-def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Checked | Rates]:
-    """The result of each pair of a task, and the LRs of the plain runs."""
+def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Begun | Checked | Rates]:
+    """The result of each pair of a task, and the LRs of the plain runs.
+
+    All pairs are swept before any is searched; those that depend on others come last.
+    """
     settings, subject = task.settings, task.subject.find(task.settings.options)
     session = SubjectSession(
         subject, settings.names, task.budget, resume_python=settings.resume_python,
         ledger=settings.ledger, search_known=settings.search_known,
         examples=Examples.here() if settings.examples else None, earlier=task.earlier, note=note,
     )  # fmt: skip
-    for index, named in task.checks:
-        left = task.end - time.monotonic()
-        if left <= 0:
-            yield Checked(index, _out_of_time(task.subject, named))
-            continue
-        note("")
-        check = named.find()
-        limit = min(task.budget.time_limit, left)
-        result = session.check(check, replace(task.budget, time_limit=limit))
-        script = settings.script(subject, check, result) if settings.script else None
-        yield Checked(index, result, script)
+
+    done: set[int] = set()
+
+    def check_all(
+        pairs: Iterable[tuple[int, NamedCheck]], check_one: Callable[[Check, Budget], Result | None]
+    ) -> Iterator[Begun | Checked]:
+        for index, named in pairs:
+            left = task.end - time.monotonic()
+            if left <= 0:
+                done.add(index)
+                yield Checked(index, _out_of_time(task.subject, named))
+                continue
+            yield Begun(index)
+            note("")
+            check = named.find()
+            limit = min(task.budget.time_limit, left)
+            result = check_one(check, replace(task.budget, time_limit=limit))
+            if result is not None:
+                done.add(index)
+                script = settings.script(subject, check, result) if settings.script else None
+                yield Checked(index, result, script)
+
+    pairs = sorted(task.checks, key=lambda pair: bool(pair[1].after))
+    if task.budget.sweep and task.budget.max_examples:
+        yield from check_all([pair for pair in pairs if not pair[1].after], session.sweep)
+    yield from check_all([pair for pair in pairs if pair[0] not in done], session.check)
     if settings.rates:
         yield Rates(task.subject.name, session.rates())
 

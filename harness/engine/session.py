@@ -6,12 +6,13 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from harness.checks.registry import CHECKS, as_check, routes, ways_before
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
-from harness.core.ledger import NOTHING_KNOWN, Ledger
+from harness.core.ledger import NOTHING_KNOWN, Entry, Ledger
 from harness.core.operations import Operation
 from harness.core.result import Budget, Result
 from harness.core.run import Tally
@@ -61,6 +62,7 @@ class SubjectSession:
         self.traces = 0
         self.started = time.process_time()
         self.searched = {_key(result.check, spent): result for spent, result in earlier}
+        self.swept: dict[str, tuple[Trials, Result]] = {}
         self.note = note
         self.prepared = Prepared()
         self.refusal: BaseException | None = None
@@ -80,8 +82,17 @@ class SubjectSession:
             self.refusal = error
 
     def check(self, check: Check, budget: Budget | None = None) -> Result:
-        """The result of one pair; `budget`, if given, replaces the session's budget."""
+        """The result of one pair; `budget`, if given, replaces the session's budget.
+
+        A pair that was swept is only searched now.
+        """
         budget = budget or self.budget
+        if check.name in self.swept:
+            trials, swept = self.swept.pop(check.name)
+            result = self._judge(trials, (), replace(budget, sweep=False))
+            result = replace(result, seconds=round(swept.seconds + result.seconds, 4))
+            self.searched[_key(check.name, budget)] = result
+            return result
         before = ways_before(check) if self.refusal is None else []
         if check.prerequisite and "options" in self.prepared.lacks:
             before = []
@@ -90,6 +101,21 @@ class SubjectSession:
                 self._ask(way, (), budget, replay_alone=False)
         holding = tuple(way for way in before if self._holds(way))
         return self._ask(check, holding, budget, replay_alone=self.replay_alone)
+
+    def sweep(self, check: Check, budget: Budget) -> Result | None:
+        """The result of a pair, or None if only a search can decide: then `check` goes on.
+
+        Only for a check that depends on no other. A pair with ledger entries is decided at once.
+        """
+        if self.refusal is not None or self._entries(check):
+            return self.check(check, budget)
+        trials = self._trials(check, budget)
+        result = self._judge(trials, (), replace(budget, max_examples=0), will_search=True)
+        if result.verdict == Verdict.HOLDS:
+            self.swept[check.name] = trials, result
+            return None
+        self.searched[_key(check.name, budget)] = result
+        return result
 
     def rates(self) -> dict[str, list[Any]]:
         """The LR of every group at the start and after each epoch of the plain run, by its trace.
@@ -111,19 +137,32 @@ class SubjectSession:
     def _ask(
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
-        limit = Limit(self.subject, budget.time_limit, self.note)
-        trials = Trials(self.runners, check, limit, self.prepared.option_sets)
+        trials = self._trials(check, budget)
         if self.refusal is not None:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
-        names = {self.subject.name, self.subject.reference} - {""}
-        entries = tuple(self.ledger.on(names, check.name, check.reference))
-        result = judge(trials, Question(
-            self.prepared, Spent(self.traces, self.started), budget, holding, None, entries,
-            self.search_known, replay_alone, self.examples,
-        ))  # fmt: skip
-        self.traces += result.tally.traces
+        result = self._judge(trials, holding, budget, replay_alone=replay_alone)
         if not replay_alone:
             self.searched[_key(check.name, budget)] = result
+        return result
+
+    def _entries(self, check: Check) -> tuple[Entry, ...]:
+        names = {self.subject.name, self.subject.reference} - {""}
+        return tuple(self.ledger.on(names, check.name, check.reference))
+
+    def _trials(self, check: Check, budget: Budget) -> Trials:
+        limit = Limit(self.subject, budget.time_limit, self.note)
+        return Trials(self.runners, check, limit, self.prepared.option_sets)
+
+    def _judge(
+        self, trials: Trials, holding: tuple[Check, ...], budget: Budget, *,
+        will_search: bool = False, replay_alone: bool = False,
+    ) -> Result:  # fmt: skip
+        check, before = trials.check, trials.tally.traces
+        result = judge(trials, Question(
+            self.prepared, Spent(self.traces - before, self.started), budget, holding, None,
+            self._entries(check), self.search_known, will_search, replay_alone, self.examples,
+        ))  # fmt: skip
+        self.traces += result.tally.traces - before
         return result
 
     def _holds(self, way: Check) -> bool:

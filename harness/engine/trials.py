@@ -31,6 +31,9 @@ from harness.engine.other_process import prepare
 from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
 
+SOON = 0.001
+"""The shortest time limit: none would be no limit."""
+
 __all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
 
 
@@ -95,6 +98,8 @@ class Limit:
         """A reading of ``time.monotonic()`` after which runs end."""
         self.current: Trace | None = None
         """The trace that is being run."""
+        self.left = seconds
+        """The seconds that are left."""
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -102,15 +107,18 @@ class Limit:
         # The first optimizer of a process imports the rest of torch. That takes a second, is not
         # the subject's fault, and can't be repeated if the limit interrupts it.
         new_sgd()
-        self.deadline = time.monotonic() + self.seconds
+        started = time.monotonic()
+        self.deadline = started + self.left
         self.current = None
         try:
-            with self.guard.on(), time_limit(self.seconds):
+            with self.guard.on(), time_limit(max(self.left, SOON)):
                 yield
         except TimeLimit:
             raise UndecidedError(
                 f"the time limit of {self.seconds:g} s ran out{self.so_far()}", Reason.TIME_LIMIT
             ) from None
+        finally:
+            self.left -= time.monotonic() - started
 
     def begin(self, trace: Trace) -> None:
         """Remember the trace that is run from now on."""

@@ -127,7 +127,8 @@ class Question:
 
     `holding` are the checks that hold, among those this check depends on. With a `trace`, only
     that trace is run. `entries` are the ledger entries for this pair. `search_known` searches for
-    other failures than the known one. With `replay_alone` only the traces of the entries are run.
+    other failures than the known one. `will_search`: another question, with the same trials, will
+    search what this one sweeps. With `replay_alone` only the traces of the entries are run.
     `examples` are counterexamples of earlier runs.
     """
 
@@ -138,6 +139,7 @@ class Question:
     trace: Trace | None = None
     entries: tuple[Entry, ...] = ()
     search_known: bool = False
+    will_search: bool = False
     replay_alone: bool = False
     examples: Examples | None = None
 
@@ -287,7 +289,8 @@ def _by_ledger(trials: Trials, question: Question) -> Decision:
         for replay in replays
         if replay.found and replay.minimal
     )
-    trials.compare_weights_again()
+    if question.entries:
+        trials.compare_weights_again()
     about = next((replay for replay in replays if replay.entry.covers(version)), None)
     if about is None:
         decision = _without_entry(trials, question, replays)
@@ -348,7 +351,8 @@ def _search(trials: Trials, question: Question, known: Counterexample | None = N
         if hit is not None:
             trials.blames_weights(hit.trace)
     if hit is None:
-        _require_something_tried(trials)
+        if not question.will_search:
+            _require_something_tried(trials)
         return Decision(Verdict.HOLDS, reason=trials.note(*question.prepared.ends))
     found = question.spent.found(hit.by, trials)
     if examples is not None:

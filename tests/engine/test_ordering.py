@@ -13,7 +13,7 @@ from conftest import INHERITED, ROOT
 from hypothesis.database import InMemoryExampleDatabase
 
 from harness import Budget, Subject, Trace
-from harness.checks.registry import select_checks
+from harness.checks.registry import as_check, select_checks
 from harness.core.errors import ResultsError
 from harness.core.result import Result
 from harness.core.run import Tally
@@ -91,6 +91,19 @@ def test_all_pairs_are_swept_before_any_is_searched(monkeypatch):
     assert [found[i].tally.traces for i in sorted(found)] == [2, 2, 1, 2, 2, 1]
 
 
+def test_every_pair_is_swept_before_any_is_searched():
+    names = ("resume_optimizer_then_scheduler", "resume_by_pickle", LAST_EPOCH)
+    pairs = all_pairs(STEP, names=names)
+    order = [one.result for one in gate(HERE, pairs, Budget(max_examples=3))]
+    assert [result.check for result in order] == [LAST_EPOCH, *names[:2]]
+    subject = pairs[0][0].find({})
+    alone = list(check_subject(subject, map(as_check, names), Budget(max_examples=3)))
+    by_name = {result.check: replace(result, seconds=0) for result in order}
+    assert [by_name[result.check] for result in alone] == [
+        replace(result, seconds=0) for result in alone
+    ]
+
+
 def test_what_was_not_got_to_is_said(monkeypatch):
     clock = Clock(monkeypatch)
     found = last(gate(HERE, all_pairs(ONE, TWO), Budget(), 35))
@@ -134,7 +147,9 @@ def test_with_time_enough_it_is_the_same_as_without_a_budget(jobs):
     budget = Budget(max_examples=5)
     plain = last(gate(HERE, pairs, budget))
     within = last(gate(Checker(Settings(), jobs), pairs, budget, 600))
-    assert [untimed(plain[i]) for i in plain] == [untimed(within[i]) for i in sorted(within)]
+    assert [untimed(plain[i]) for i in sorted(plain)] == [
+        untimed(within[i]) for i in sorted(within)
+    ]
     assert {plain[i].verdict for i in plain} == {"HOLDS", "BROKEN"}
 
 
@@ -275,7 +290,7 @@ def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken(examples, mo
     found = some(explore(EXPLORER, pairs, Budget(max_examples=2, seed=40)), 4)
     assert seeds == [40, 41, 42]
     assert [(one.index, one.result.verdict) for one in found] == [
-        (0, "HOLDS"), (1, "BROKEN"), (0, "HOLDS"), (0, "HOLDS"),
+        (1, "BROKEN"), (0, "HOLDS"), (0, "HOLDS"), (0, "HOLDS"),
     ]  # fmt: skip
     traces = [one.result.tally.traces for one in found if one.index == 0]
     assert traces[0] < traces[1] < traces[2]
