@@ -11,15 +11,19 @@ an edit's name. For mechanical changes, such as ``<`` in place of ``<=``, see ``
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import io
+import multiprocessing
 import os
 import pkgutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import harness_edits
+import pytest
 from harness_edits import EDITS, Edit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +46,11 @@ def problem(edit: Edit) -> str:
     return "" if len(found) == 1 else f"{edit.test} is in {len(found)} files of tests/, not in one"
 
 
+def problems_of(edits: Sequence[Edit]) -> list[str]:
+    """Why each edit can't be made, or nothing."""
+    return [problem(edit) for edit in edits]
+
+
 def files_with(test: str) -> list[Path]:
     """The test files that define this test."""
     definition = f"def {test.partition('[')[0]}("
@@ -55,28 +64,42 @@ def node_of(test: str) -> str:
 
 
 def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str]:
-    """The exit status of pytest and the end of its output, with edit `number` if given."""
+    """The exit status of pytest and the end of its output, with edit `number` if given.
+
+    The edit stays in this process, and is made in the processes that it starts.
+    """
+    printed = io.StringIO()
+    # The parent has imported Hypothesis, whose own assertions are of no interest.
+    ignored = "ignore::pytest.PytestAssertRewriteWarning"
+    command = ["-q", "-x", "-p", "no:cacheprovider", "-W", ignored, *tests]
     with tempfile.TemporaryDirectory() as folder:
         if number is not None:
             text = START.format(scripts=str(ROOT / "scripts"), number=number)
             Path(folder, "sitecustomize.py").write_text(text)
+            harness_edits.install(number)
         path = os.pathsep.join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-    return done.returncode, done.stdout[-1500:] + done.stderr[-500:]
+        os.environ["PYTHONPATH"] = path.rstrip(os.pathsep)
+        os.chdir(ROOT)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            status = int(pytest.main(command))
+    return status, printed.getvalue()[-2000:]
 
 
 def survives(edit: Edit) -> str:
     """What is wrong if the edit's test does not fail; empty if it fails."""
     status, output = run_tests([node_of(edit.test)], EDITS.index(edit))
-    if status == 0:
+    if status == pytest.ExitCode.OK:
         return f"it survives {edit.test}"
-    if status != 1:  # no test failed, but pytest could not run it
+    if status != pytest.ExitCode.TESTS_FAILED:
         return f"{edit.test} could not be run:\n{output}"
     return ""
+
+
+def pool(jobs: int) -> concurrent.futures.Executor:
+    """Processes that each do one task, forked from one that has imported all but the harness."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hypothesis.stateful", "pytest", "torch"])
+    return concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1)
 
 
 @click.command()
@@ -88,18 +111,19 @@ def main(names: tuple[str, ...], jobs: int) -> None:
     edits = [edit for edit in EDITS if not names or any(name in edit.name for name in names)]
     if not edits:
         raise click.UsageError(f"no edit's name contains {' or '.join(map(repr, names))}")
-    problems = [f"{edit.name}: {problem(edit)}" for edit in edits if problem(edit)]
-    if not problems:
-        tests = list(dict.fromkeys(node_of(edit.test) for edit in edits))
-        status, output = run_tests(tests)
-        if status:
-            problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
-    if not problems:
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for edit, found in zip(edits, pool.map(survives, edits), strict=True):
-                click.echo(f"{'SURVIVES' if found else 'noticed '} {edit.name}")
-                if found:
-                    problems.append(f"{edit.name}: {found}")
+    with pool(jobs) as processes:
+        found = processes.submit(problems_of, edits).result()
+        problems = [f"{edit.name}: {text}" for edit, text in zip(edits, found, strict=True) if text]
+        if not problems:
+            tests = list(dict.fromkeys(node_of(edit.test) for edit in edits))
+            status, output = processes.submit(run_tests, tests).result()
+            if status:
+                problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
+        if not problems:
+            for edit, text in zip(edits, processes.map(survives, edits), strict=True):
+                click.echo(f"{'SURVIVES' if text else 'noticed '} {edit.name}")
+                if text:
+                    problems.append(f"{edit.name}: {text}")
     for text in problems:
         click.echo(text, err=True)
     click.echo(f"{len(edits)} edits, {len(problems)} problems")

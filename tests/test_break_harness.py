@@ -1,7 +1,8 @@
 """That the edits of ``scripts/harness_edits.py`` can be made; the script tries what they do."""
 
+import os
+import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -31,16 +32,32 @@ def test_a_function_that_is_gone_is_a_problem():
     assert break_harness.problem(edit) == "harness.core.trace:gone is not in the harness"
 
 
-def test_an_edit_is_noticed():
-    (edit,) = (edit for edit in EDITS if edit.name == "mix each way only with itself")
-    assert break_harness.survives(edit) == ""
+TRY = """
+from dataclasses import replace
+import break_harness
+from break_harness import EDITS
+
+def leave_it_as_it_is(original, *args):
+    return original(*args)
+
+name = "mix each way only with itself"
+(edit,) = (edit for edit in EDITS if edit.name == name)
+EDITS.append(replace(edit, function=leave_it_as_it_is))
+if __name__ == "__main__":
+    break_harness.main([name, "leave it as it is"])
+"""
 
 
-def test_an_edit_that_no_test_notices_survives():
-    (edit,) = (edit for edit in EDITS if edit.name == "mix each way only with itself")
-    survivor = replace(edit, test="test_every_edit_has_a_name_of_its_own")
-    EDITS.append(survivor)
-    try:
-        assert break_harness.survives(survivor) == f"it survives {survivor.test}"
-    finally:
-        EDITS.pop()
+def test_an_edit_is_noticed_and_one_that_does_nothing_survives(tmp_path):
+    (tmp_path / "try.py").write_text(TRY)
+    done = subprocess.run(
+        [sys.executable, "try.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "noticed  mix each way only with itself",
+        "SURVIVES leave it as it is",
+        "2 edits, 1 problems",
+    ]
+    assert "leave it as it is: it survives test_every_way_follows_every_other" in done.stderr
+    assert done.returncode == 1
