@@ -77,7 +77,8 @@ def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str
             text = START.format(scripts=str(ROOT / "scripts"), number=number)
             Path(folder, "sitecustomize.py").write_text(text)
             harness_edits.install(number)
-        path = os.pathsep.join([folder, str(ROOT), os.environ.get("PYTHONPATH", "")])
+        sys.path[:0] = [folder, str(ROOT)]  # a test may hand them on
+        path = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
         os.environ["PYTHONPATH"] = path.rstrip(os.pathsep)
         os.chdir(ROOT)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

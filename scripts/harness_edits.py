@@ -654,11 +654,6 @@ def pass_a_package_whose_schedulers_could_not_be_built(original):
     return 0
 
 
-@edit("core.guard:end_if_forked", "test_a_child_that_comes_back_does_no_work")
-def let_forked_children_go_on(original):
-    pass
-
-
 @edit("engine.session:SubjectSession.sweep", "test_every_pair_is_swept_before_any_is_searched")
 def search_each_pair_right_after_its_sweep(original, self, check, budget):
     return self.check(check, budget)

