@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from harness import CHECKS, Subject, check_subject
+from harness import CHECKS, Budget, Subject, check_subject
 from harness.checks.registry import HERE, as_check, select_checks
 from harness.core.verdict import Reason
 from lr_schedules.correct import Halving
@@ -19,7 +19,7 @@ PLAIN = "resume_optimizer_then_scheduler"
 
 
 def verdicts(subject, checks=None):
-    results = check_subject(subject, checks or select_checks())
+    results = check_subject(subject, checks or select_checks(), Budget(max_examples=5))
     return {result.check: result for result in results}
 
 

@@ -363,6 +363,7 @@ def test_a_slow_check_is_not_searched():
     assert 4 < result_of(HALVING, DISTRIBUTED).tally.traces < 10
 
 
+@pytest.mark.slow
 @each_transport
 def test_no_control_alarms(check):
     verdicts = {c.name: result_of(c, check, max_examples=0).verdict for c in CONTROLS}

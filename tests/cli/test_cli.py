@@ -115,7 +115,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject(tmp_path):
 def test_several_subjects_are_a_table_in_80_columns(command):
     status, printed, errors = command(
         "check",
-        "CosineAnnealingWarmRestarts",
+        "StepLR",
         "ReduceLROnPlateau",
         *(f"--check={check.name}" for check in HERE),
         "--max-examples",

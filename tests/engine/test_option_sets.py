@@ -281,13 +281,14 @@ def test_the_plainest_draws_are_the_plainest_options():
 # ---------------------------------------------------------------------------- compositions
 
 
+@pytest.mark.slow
 @of_each_composition
 def test_compositions_are_nested_to_depth_3(name):
     depths = set()
     for seed in range(SEED, SEED + 8):
         depths |= {
             max((depth for depth, _ in terms(values["schedulers"])), default=0)
-            for values in drawn(name, seed)
+            for values in drawn(name, seed, MANY)
         }
         if depths == {0, 1, 2}:  # inside the subject, which is a composition itself
             return

@@ -9,7 +9,15 @@ import pytest
 from conftest import verdicts_of
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, StepLR
 
-from harness import CheckError, Subject, check_scheduler, check_subject, replay, write_script
+from harness import (
+    Budget,
+    CheckError,
+    Subject,
+    check_scheduler,
+    check_subject,
+    replay,
+    write_script,
+)
 from harness.checks.registry import CHECKS, as_check, select_checks
 from harness.core.check import resume_check
 from harness.core.trace import Trace
@@ -24,7 +32,10 @@ LEAVING = (leaves_behind.InAGlobal, leaves_behind.InTheClass, leaves_behind.InAC
 
 
 def verdicts(subject, checks=(THERE, FROM), **given):
-    return {result.check: result for result in check_subject(subject, checks, **given)}
+    return {
+        result.check: result
+        for result in check_subject(subject, checks, Budget(max_examples=5), **given)
+    }
 
 
 @pytest.fixture(scope="module")

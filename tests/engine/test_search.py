@@ -93,7 +93,7 @@ def assert_minimal(subject, budget=None):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_counterexamples_are_1_minimal(fault):
-    assert_minimal(Subject(fault.__name__, fault), Budget(max_examples=20))
+    assert_minimal(Subject(fault.__name__, fault), Budget(max_examples=10))
 
 
 @pytest.mark.slow

@@ -140,14 +140,22 @@ def work(task, tell):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_pool_loses_no_message(method):
-    with Pool(work, 3, 10.0, method=method) as pool:
-        for task in ("one", "exit", "fork", "two", "wait", "three"):
+    tasks = ("one", "exit", "fork", "two", "three")
+    with Pool(work, 3, 60.0, method=method) as pool:
+        for task in tasks:
             pool.add(task)
-        told = sorted((task, message) for task, message in pool if message != task)
-    assert told == [
+        messages = sorted(pool)
+    assert messages == [
         ("exit", Died("ended with status 5", "at exit")),
-        ("wait", Died("did not end in time and was killed", "at wait")),
+        *((task, task) for task in sorted(tasks) if task != "exit"),
     ]
+
+
+def test_a_pool_kills_a_worker_that_says_nothing():
+    with Pool(work, 1, 2.0) as pool:
+        pool.add("wait")
+        [(_, died)] = pool
+    assert died.how == "did not end in time and was killed"
 
 
 def test_leaving_a_pool_kills_its_workers():

@@ -5,7 +5,7 @@ import torch
 from conftest import verdicts_of
 from torch.optim import lr_scheduler
 
-from harness import Subject, check_scheduler, check_subject
+from harness import Budget, Subject, check_scheduler, check_subject
 from harness.checks.registry import HERE, select_checks
 from harness.core.ledger import version_of
 from harness.subjects.known_failures import shipped_failures
@@ -13,6 +13,8 @@ from lr_schedules import LinearAnnealingLR
 from lr_schedules.linear_annealing import LRScheduler
 from lr_schedules.published import PublishedLinearAnnealingLR
 from lr_schedules.subjects import SUBJECTS
+
+FEW = Budget(max_examples=5)
 
 
 def optimizer_of(*rates):
@@ -92,7 +94,7 @@ def of_torch(check):
 
 def test_it_holds_every_check_but_those_it_declines():
     [subject] = [subject for subject in SUBJECTS if subject.name == "LinearAnnealingLR"]
-    results = list(check_subject(subject, [check for check in HERE if not of_torch(check)]))
+    results = list(check_subject(subject, [check for check in HERE if not of_torch(check)], FEW))
     declined = [r for r in results if r.check in subject.declines]
     assert {r.verdict for r in declined} == {"DECLINED"}
     assert verdicts_of(r for r in results if r not in declined) == {"HOLDS"}
@@ -109,12 +111,14 @@ def test_it_holds_with_tensor_rates():
     )  # fmt: skip
     shared = "saved_state_is_a_snapshot"
     checks = [check for check in select_checks() if check.name != shared]
-    assert verdicts_of(check_scheduler(subject, checks=checks)) == {"HOLDS"}
+    assert verdicts_of(check_scheduler(subject, checks=checks, max_examples=5)) == {"HOLDS"}
     # torch 2.2 to 2.9 saves the groups' own tensors as _last_lr, whatever the schedule is.
     of_torch = Subject(
         "x", lr_scheduler.ExponentialLR, optimizer=tensor_adam, options={"gamma": 0.5}
     )
-    ours, theirs = (list(check_subject(s, select_checks([shared]))) for s in (subject, of_torch))
+    ours, theirs = (
+        list(check_subject(s, select_checks([shared]), FEW)) for s in (subject, of_torch)
+    )
     assert [r.verdict for r in ours] == [r.verdict for r in theirs]
     assert ours[0].verdict == "HOLDS" or ours[0].counterexample.actual.keys() == {"_last_lr"}
 
@@ -122,7 +126,7 @@ def test_it_holds_with_tensor_rates():
 def test_it_holds_in_a_sequence():
     # SequentialLR itself starts again from its first scheduler when built with last_epoch.
     checks = [check for check in select_checks() if check.name != "resume_by_last_epoch"]
-    assert verdicts_of(check_scheduler(in_sequence, checks=checks)) == {"HOLDS"}
+    assert verdicts_of(check_scheduler(in_sequence, checks=checks, max_examples=5)) == {"HOLDS"}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_the_harness_tells_the_two_apart():
     checks = [check for check in select_checks() if not of_torch(check)]
     broken = {
         result.check: str(result.counterexample.trace)
-        for result in check_subject(subject, checks)
+        for result in check_subject(subject, checks, FEW)
         if result.verdict == "BROKEN"
     }
     options = "num_annealing_steps=4 num_total_steps=9"
