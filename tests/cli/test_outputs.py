@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,25 @@ def test_merge_and_matrix_go_on(command, tmp_path):
     assert (status, printed.split()[1:], errors.count("\n")) == (2, ["m.html"], 1)
     assert re.match(f"error: .* /dev/full: {FULL}", errors)
     assert (tmp_path / "m.html").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder in which nobody can write")
+@pytest.mark.parametrize("option", ["--json", "--html", "--scripts"])
+def test_a_folder_that_is_not_writable(command, option):
+    status, printed, errors = command(*BROKEN, option, "/proc/out")
+    assert (status, printed) == (2, "")
+    assert re.fullmatch("error: cannot (write to|make) the folder /proc.*\n", errors)
+
+
+def test_two_runs_that_write_the_same_files(tmp_path):
+    words = [sys.executable, "-m", "harness", *BROKEN, *FILES]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    runs = [
+        subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [run.wait(120) for run in runs] == [1, 1]
+    assert_written(tmp_path, 1)
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    name = "d/StepLR-resume_by_last_epoch"
+    assert kept == {"r.json", "r.html", f"{name}.py", f"{name}.svg"}
