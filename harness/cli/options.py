@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import TypeVar
 
 import click
 
+from harness.settings import HELP
+
 Command = TypeVar("Command", bound=Callable[..., object])
-OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: nothing is broken; something is broken; something is unknown, or an argument is
-wrong; Ctrl-C."""
+
+
+class Exit(enum.IntEnum):
+    """The exit statuses. UNDECIDED: something is unknown, or an argument is wrong."""
+
+    OK = 0
+    BROKEN = 1
+    UNDECIDED = 2
+    INTERRUPTED = 130
 
 
 def path_option(
@@ -27,10 +36,7 @@ def path_option(
 RESULTS = click.argument(
     "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
 )
-LEDGER = path_option(
-    "--ledger", "ledgers", multiple=True,
-    help_="A file of your own known failures, in addition to the installed ledgers; repeatable.",
-)  # fmt: skip
+LEDGER = path_option("--ledger", "ledgers", multiple=True, help_=HELP["ledger"])
 CI = click.option(
     "--ci",
     type=click.Choice(["auto", "github", "none"]),
@@ -61,7 +67,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_python(resume_python: str) -> None:
+def require_python(resume_python: str) -> None:
     """Start another Python, so that an error in it is reported early."""
     if resume_python:
         from harness.engine.other_process import worker_of

@@ -6,6 +6,7 @@ When a sentence changes on purpose: ``pytest tests/report/test_wording.py --inli
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +18,7 @@ from running import run_in_process
 
 from harness.checks.registry import as_check
 from harness.cli.main import cli
+from harness.cli.outputs import print_table
 from harness.cli.show import show_results
 from harness.core.errors import HarnessError
 from harness.core.ledger import Entry
@@ -25,10 +27,10 @@ from harness.core.run import Role, Run, Seen, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.engine.selftest import Trial
-from harness.report import diff, github, html, ledger, matrix, selftest
+from harness.report import diff, github, html, ledger, ledger_ranges, matrix, selftest
 from harness.report import text as report
 from harness.report.picture import trajectory
-from harness.report.result_file import ResultFile, dump_results, results_of_run
+from harness.report.result_file import ResultFile, VersionFile, dump_results, results_of_run
 from harness.report.script import script_of
 from harness.subjects.lookup import as_subject
 
@@ -286,7 +288,7 @@ def without_blocks(monkeypatch):
     """Reports in which the block of a failure, which `show_results` pins, is left out."""
     monkeypatch.setattr(report, "broken_text", lambda failure: "(the block)")
     monkeypatch.setattr(html, "broken_rows", lambda failure: [("promise", "(the block)")])
-    monkeypatch.setattr(html, "picture_of", lambda result: b"")
+    monkeypatch.setattr(html, "picture_or_why", lambda result: b"")
 
 
 def test_annotations_on_github():
@@ -516,9 +518,12 @@ def sources():
         for result in RESULTS[:2]
     ]
     return [
-        matrix.Source(f"{version}.json", Version(version), "3.11.7", 0, examples, tuple(results))
-        for version, examples, results in ((TORCH, 25, RESULTS), ("2.6.0", 10, older))
-    ]
+        VersionFile(
+            Path(f"{version}.json"), Version(version),
+            results_of_run(results, Budget(examples), complete=True),
+        )
+        for version, examples, results in (("2.6.0", 10, older), (TORCH, 25, RESULTS))
+    ]  # fmt: skip
 
 
 def test_the_matrix():
@@ -760,8 +765,8 @@ def test_the_report_of_ledger_ranges():
     files = [a_file(version, [result], {}) for version, result in
              (("2.1.0", broken), ("2.2.0", broken), ("2.3.0", held), ("2.4.0", held))]  # fmt: skip
     entries = [an_entry("<2.2.0")]
-    moves = ledger.move_ranges(entries, ledger.releases_in(files))
-    assert lines_of(ledger.moves_text(entries, moves)) == snapshot(
+    moves = ledger_ranges.move_ranges(entries, ledger_ranges.releases_in(files))
+    assert lines_of(ledger_ranges.moves_text(entries, moves)) == snapshot(
         [
             "StepLR resume_by_last_epoch: no run shows whether <2.2.0 should be <2.3.0",
             "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 NOT RED",
@@ -780,7 +785,8 @@ def trials():
 
 def test_the_report_of_selftest(monkeypatch, capsys):
     monkeypatch.setattr("torch.__version__", TORCH)
-    selftest.show([*trials()], {"NeedsMore": "it needs float8"}, quick=True)
+    print_table(selftest.table([*trials()]))
+    print(selftest.text([*trials()], {"NeedsMore": "it needs float8"}, quick=True))
     printed = lines_of(capsys.readouterr().out)
     columns = [line for line in printed if not re.fullmatch(r"[a-zA-Z] \w+", line)]
     assert columns == snapshot(
