@@ -87,32 +87,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": ["check_scheduler"],
-    "checks.registry": ["CHECKS"],
-    "core.check": ["Check", "resume_check", "state_check"],
-    "core.errors": [
-        "CheckError",
-        "HarnessError",
-        "OutputError",
-        "ScriptError",
-        "SubjectError",
-        "TraceError",
-        "UndecidedError",
-    ],
-    "core.literals": ["Term"],
-    "core.operations": ["Operation"],
-    "core.result": ["BrokenSchedule", "Budget", "Counterexample", "Result"],
-    "core.trace": ["Trace"],
-    "core.training_loop": ["metrics", "step_with_metric"],
-    "core.verdict": ["Verdict"],
-    "engine.session": ["check_subject", "replay"],
-    "parametrize": ["parametrize_with_checks"],
-    "report.failures": ["Failure", "failures"],
-    "report.script": ["write_script"],
-    "subjects.subject": ["Subject"],
+    "api": "check_scheduler",
+    "checks.registry": "CHECKS",
+    "core.check": "Check resume_check state_check",
+    "core.errors": "CheckError HarnessError OutputError ScriptError "
+    "SubjectError TraceError UndecidedError",
+    "core.literals": "Term",
+    "core.operations": "Operation",
+    "core.result": "BrokenSchedule Budget Counterexample Result",
+    "core.trace": "Trace",
+    "core.training_loop": "metrics step_with_metric",
+    "core.verdict": "Verdict",
+    "engine.session": "check_subject replay",
+    "parametrize": "parametrize_with_checks",
+    "report.failures": "Failure failures",
+    "report.script": "write_script",
+    "subjects.subject": "Subject",
 }
 """The public names of each module."""
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME)
 

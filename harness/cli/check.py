@@ -22,7 +22,6 @@ from harness.cli.options import (
     RESUME_PYTHON,
     Exit,
     cores,
-    options_of,
     path_option,
 )
 from harness.cli.outputs import print_out
@@ -141,6 +140,7 @@ def check(
     from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
     from harness.core.files import write_text
     from harness.core.result import Budget
+    from harness.core.trace import parse_options
     from harness.engine import ordering
     from harness.engine.plan import Request, make_plan, plan_in_worker
     from harness.report.github import annotate, write_summary
@@ -156,7 +156,7 @@ def check(
     if jobs is None:
         jobs = cores()
     request = Request(
-        subjects, options_of(kwargs), installed, checks, all_checks, resume_python,
+        subjects, parse_options(kwargs), installed, checks, all_checks, resume_python,
         None if no_ledger else ledgers,
     )  # fmt: skip
     if jobs:

@@ -240,7 +240,7 @@ def selftest(
             write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
     with outputs.printed():
         print_table(selftest_report.table(trials))
-        print_out("\n" + selftest_report.text(trials, aside, quick=quick))
+        print_out(selftest_report.text(trials, aside, quick=quick))
     return outputs.status(selftest_report.status(trials))
 
 

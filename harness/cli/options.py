@@ -55,8 +55,8 @@ JOBS = click.option(
     "--jobs",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Worker processes; each checks one subject at a time. 0 checks everything in this "
-    "process, for a debugger.  [default: one for each core]",
+    help="How many worker processes run at the same time; each subject has its own. 0 checks "
+    "everything in this process, for a debugger.  [default: one for each core]",
 )
 
 
@@ -73,10 +73,3 @@ def require_python(resume_python: str) -> None:
         from harness.engine.other_process import worker_of
 
         worker_of(resume_python)
-
-
-def options_of(kwargs: str) -> dict[str, object]:
-    """The options of a subject from text such as ``step_size=3 gamma=0.5``."""
-    from harness.core.trace import parse_options
-
-    return parse_options(kwargs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import Exit, options_of, path_option
+from harness.cli.options import Exit, path_option
 from harness.cli.outputs import print_out
 
 
@@ -30,6 +30,7 @@ def plot(
     shows the wrong LR, and a thin line shows how training goes on. Needs matplotlib.
     """
     from harness.core.files import file_name, require_writable, write_bytes
+    from harness.core.trace import parse_options
     from harness.engine.every_epoch import schedule_of
     from harness.report.picture import drawn, picture_kind
     from harness.report.plot import CURVES, figure_of, names_of, sentences
@@ -37,7 +38,7 @@ def plot(
 
     if len(kwargs) > len(CURVES):
         raise click.UsageError(f"--kwargs: at most {len(CURVES)} curves fit in one picture")
-    chosen = [choose_subjects((subject,), options_of(text)).subjects for text in kwargs or ("",)]
+    chosen = [choose_subjects((subject,), parse_options(text)).subjects for text in kwargs or ("",)]
     if len(chosen[0]) > 1:
         names = ", ".join(found.reference for found in chosen[0])
         raise click.UsageError(f"{subject} contains several subjects: choose one of {names}")

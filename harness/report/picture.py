@@ -390,7 +390,7 @@ def label_of(line: Line2D) -> str:
     return str(line.get_label())
 
 
-SETTINGS: Any = {
+SETTINGS: Any = {  # rc_context is typed with a literal for each key
     "font.size": 8,
     "svg.fonttype": "none",
     "svg.hashsalt": "lr-resume-harness",  # keeps the ids inside an SVG the same each time

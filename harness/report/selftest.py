@@ -33,7 +33,7 @@ def line(trial: Trial) -> str:
 
 def text(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> str:
     """What is printed below the table: its legend, the complaints, and the totals."""
-    lines = [LEGEND, *(f"{letter} {name}" for name, letter in LETTER_OF.items()), ""]
+    lines = ["", LEGEND, *(f"{letter} {name}" for name, letter in LETTER_OF.items()), ""]
     for name, reason in aside.items():
         lines.append(f"left out, because this torch can't run it: {name}: {reason}")
     for trial in trials:
