@@ -123,7 +123,7 @@ def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
     Each RESULT is a file that `check --json` wrote on one release. There must be one for every
     release where a range begins or ends. Nothing is run.
 
-    Exit status: 0 every range is tight, 1 at least one is not, 2 the files can't be compared.
+    Exit status: 0 every range is confirmed, 1 at least one is not, 2 the files can't be compared.
     """
     from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
     from harness.report.result_file import read_results

@@ -45,29 +45,24 @@ def main() -> None:
 
 
 def _status() -> int:
-    status: int
     try:
-        status = cli.main(standalone_mode=False)
+        status: int = cli.main(standalone_mode=False)
         sys.stdout.flush()
+        return status
     except SystemExit:  # not Click's, which returns a status
         click.echo("error: a subject or a check called sys.exit", err=True)
-        status = Exit.UNDECIDED
     except HarnessError as error:
         print_error(f"error: {error}")
-        status = Exit.UNDECIDED
     except click.Abort:
-        status = Exit.INTERRUPTED
+        return Exit.INTERRUPTED
     except click.ClickException as error:
         error.show()
-        status = Exit.UNDECIDED
     except (BrokenPipeError, _ReaderIsGone):  # whoever reads the pipe has seen enough
         no_more_output()
-        status = Exit.UNDECIDED
     except OSError as error:
         no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
-        status = Exit.UNDECIDED
-    return status
+    return Exit.UNDECIDED
 
 
 class _ReaderIsGone(Exception):
@@ -325,22 +320,16 @@ def matrix(
         if path is not None:
             require_writable(path)
     merged = merge(read_versions(results))
-    made: list[tuple[Path, str]] = []
-    if markdown_file is not None:
-        made.append((markdown_file, markdown(merged)))
-    if html_file is not None:
-        made.append((html_file, matrix_page(merged)))
     outputs = Outputs()
-    written = []
-    for path, content in made:
-        with outputs.one():
-            write_text(path, content)
-            written.append(f"wrote {path}")
+    lines = [] if markdown_file or html_file else [markdown(merged).rstrip("\n")]
+    for path, page in ((markdown_file, markdown), (html_file, matrix_page)):
+        if path is not None:
+            with outputs.one():
+                write_text(path, page(merged))
+                lines.append(f"wrote {path}")
     with outputs.printed():
-        for line in written:
+        for line in lines:
             print_out(line)
-        if not made:
-            print_out(markdown(merged).rstrip("\n"))
     if merged.uneven:
         print_error(f"note: {merged.uneven}")
     return outputs.status(Exit.OK)

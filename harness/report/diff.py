@@ -67,6 +67,11 @@ class Change:
         return self.old.verdict, self.new.verdict
 
     @property
+    def broken(self) -> Result:
+        """The result that is BROKEN; the new one if both are."""
+        return self.new if self.new.verdict == Verdict.BROKEN else self.old
+
+    @property
     def kind(self) -> Kind:
         """What became of the pair."""
         old, new = self.verdicts
@@ -262,21 +267,19 @@ def _alone(name: str, mine: Results, others: Results) -> list[str]:
 def _newly(comparison: Comparison, kind: Kind) -> list[str]:
     """The newly broken or fixed pairs; apart, those whose options the other file does not have."""
     old, new = _names(comparison)
-    pairs = comparison.of(kind)
     if kind == Kind.NEWLY_BROKEN:
-        lines_of, more, other, version = _broken_lines, f". To replay, on {new}:", "OLD", old
-        known, unlike = by_options([(pair, pair.new) for pair in pairs], comparison.old)
+        lines_of, more = _broken_lines, f". To replay, on {new}:"
+        name, version, file = "OLD", old, comparison.old
     else:
-        lines_of, other, version = _fixed_lines, "NEW", new
-        more = f", with the counterexample on {old}:"
-        known, unlike = by_options([(pair, pair.old) for pair in pairs], comparison.new)
+        lines_of, more = _fixed_lines, f", with the counterexample on {old}:"
+        name, version, file = "NEW", new, comparison.new
+    known, unlike = by_options(comparison.of(kind), file)
     lines = [f"{kind.value}: " + (count(len(known), "pair") + more if known else "none")]
     lines += lines_of(known)
     if unlike:
-        lines += ["", *_wrapped(
-            f"PERHAPS {kind.value}, with options that {other} was not checked with: ",
-            f"{count(len(unlike), 'pair')}. Replay on {version} to find out:",
-        )]  # fmt: skip
+        title = f"PERHAPS {kind.value}, with options that {name} was not checked with: "
+        pairs = count(len(unlike), "pair")
+        lines += ["", *_wrapped(title, f"{pairs}. Replay on {version} to find out:")]
         lines += lines_of(unlike)
     return lines
 
@@ -297,22 +300,18 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
     return lines
 
 
-def by_options(
-    broken: Sequence[tuple[Change, Result]], other: ResultFile
-) -> tuple[list[Change], list[Change]]:
+def by_options(pairs: Sequence[Change], other: ResultFile) -> tuple[list[Change], list[Change]]:
     """The pairs whose options are also in a plain run of the other file, then the rest.
 
-    Each pair comes with its broken result. If the other file has no plain runs, there is no rest.
+    If the other file has no plain runs, there is no rest.
     """
 
-    def is_known(result: Result) -> bool:
-        runs = other.runs.get(result.subject, {})
-        return not other.runs or _options(_trace(result)) in map(_options, runs)
+    def is_known(pair: Change) -> bool:
+        runs = other.runs.get(pair.subject, {})
+        return not other.runs or _options(_trace(pair.broken)) in map(_options, runs)
 
-    return (
-        [pair for pair, result in broken if is_known(result)],
-        [pair for pair, result in broken if not is_known(result)],
-    )
+    known = [pair for pair in pairs if is_known(pair)]
+    return known, [pair for pair in pairs if not is_known(pair)]
 
 
 def _options(trace: str) -> str:

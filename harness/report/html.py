@@ -257,15 +257,12 @@ def _parts(
                 number += f" from {causes}"
         sections = [_section(ids[failure.result.pair], failure, scripts) for failure in shown]
         rest = by_reason(result for result in chosen if result.counterexample is None)
+        tried = tally_text if verdict == Verdict.HOLDS else lambda results: ""
         lists = [
-            (subject, reason, [(ids[r.pair], r.check, _tried(r)) for r in group])
+            (subject, reason, [(ids[r.pair], r.check, tried([r])) for r in group])
             for (subject, reason), group in rest.items()
         ]
         yield f"{verdict.capitalize()}: {MEANINGS[verdict]} ({number})", sections, lists
-
-
-def _tried(result: Result) -> str:
-    return tally_text([result]) if result.verdict == Verdict.HOLDS else ""
 
 
 def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:

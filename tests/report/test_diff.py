@@ -123,9 +123,7 @@ def test_what_the_other_file_was_not_checked_with_is_told_apart():
     for file in (old, new):
         file.runs["B"] = {"step_size=3 gamma=0.5 train:12": []}
     broken, fixed = compare(old, new), compare(new, old)
-    newly_broken = [(change, change.new) for change in broken.of(Kind.NEWLY_BROKEN)]
-    newly_fixed = [(change, change.old) for change in fixed.of(Kind.FIXED)]
-    for changes in (newly_broken, newly_fixed):
+    for changes in (broken.of(Kind.NEWLY_BROKEN), fixed.of(Kind.FIXED)):
         known, unlike = by_options(changes, old)
         assert (pairs(known), pairs(unlike)) == ([("B", "c")], [("A", "c")])
     lines = text(broken).splitlines()
