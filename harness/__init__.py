@@ -54,89 +54,60 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.api import check_scheduler
-    from harness.checks.registry import CHECKS
-    from harness.core.check import Check, resume_check, state_check
-    from harness.core.errors import (
-        CheckError,
-        HarnessError,
-        OutputError,
-        ScriptError,
-        SubjectError,
-        TraceError,
-        UndecidedError,
-    )
-    from harness.core.literals import Term
-    from harness.core.operations import Operation
-    from harness.core.result import BrokenSchedule, Budget, Counterexample, Result
-    from harness.core.trace import Trace
-    from harness.core.training_loop import metrics, step_with_metric
-    from harness.engine.session import check_subject, replay
-    from harness.parametrize import parametrize_with_checks
-    from harness.report.script import write_script
-    from harness.subjects.subject import Subject
+    from harness.api import check_scheduler as check_scheduler
+    from harness.checks.registry import CHECKS as CHECKS
+    from harness.core.check import Check as Check
+    from harness.core.check import resume_check as resume_check
+    from harness.core.check import state_check as state_check
+    from harness.core.errors import CheckError as CheckError
+    from harness.core.errors import HarnessError as HarnessError
+    from harness.core.errors import OutputError as OutputError
+    from harness.core.errors import ScriptError as ScriptError
+    from harness.core.errors import SubjectError as SubjectError
+    from harness.core.errors import TraceError as TraceError
+    from harness.core.errors import UndecidedError as UndecidedError
+    from harness.core.literals import Term as Term
+    from harness.core.operations import Operation as Operation
+    from harness.core.result import BrokenSchedule as BrokenSchedule
+    from harness.core.result import Budget as Budget
+    from harness.core.result import Counterexample as Counterexample
+    from harness.core.result import Result as Result
+    from harness.core.trace import Trace as Trace
+    from harness.core.training_loop import metrics as metrics
+    from harness.core.training_loop import step_with_metric as step_with_metric
+    from harness.core.verdict import Verdict as Verdict
+    from harness.engine.session import check_subject as check_subject
+    from harness.engine.session import replay as replay
+    from harness.parametrize import parametrize_with_checks as parametrize_with_checks
+    from harness.report.failures import Failure as Failure
+    from harness.report.failures import failures as failures
+    from harness.report.script import write_script as write_script
+    from harness.subjects.subject import Subject as Subject
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": ["check_scheduler"],
-    "checks.registry": ["CHECKS"],
-    "core.check": ["Check", "resume_check", "state_check"],
-    "core.errors": [
-        "CheckError",
-        "HarnessError",
-        "OutputError",
-        "ScriptError",
-        "SubjectError",
-        "TraceError",
-        "UndecidedError",
-    ],
-    "core.literals": ["Term"],
-    "core.operations": ["Operation"],
-    "core.result": ["BrokenSchedule", "Budget", "Counterexample", "Result"],
-    "core.trace": ["Trace"],
-    "core.training_loop": ["metrics", "step_with_metric"],
-    "core.verdict": ["Verdict"],
-    "engine.session": ["check_subject", "replay"],
-    "parametrize": ["parametrize_with_checks"],
-    "report.failures": ["Failure", "failures"],
-    "report.script": ["write_script"],
-    "subjects.subject": ["Subject"],
+    "api": "check_scheduler",
+    "checks.registry": "CHECKS",
+    "core.check": "Check resume_check state_check",
+    "core.errors": "CheckError HarnessError OutputError ScriptError "
+    "SubjectError TraceError UndecidedError",
+    "core.literals": "Term",
+    "core.operations": "Operation",
+    "core.result": "BrokenSchedule Budget Counterexample Result",
+    "core.trace": "Trace",
+    "core.training_loop": "metrics step_with_metric",
+    "core.verdict": "Verdict",
+    "engine.session": "check_subject replay",
+    "parametrize": "parametrize_with_checks",
+    "report.failures": "Failure failures",
+    "report.script": "write_script",
+    "subjects.subject": "Subject",
 }
 """The public names of each module."""
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "CHECKS",
-    "BrokenSchedule",
-    "Budget",
-    "Check",
-    "CheckError",
-    "Counterexample",
-    "Failure",
-    "HarnessError",
-    "Operation",
-    "OutputError",
-    "Result",
-    "ScriptError",
-    "Subject",
-    "SubjectError",
-    "Term",
-    "Trace",
-    "TraceError",
-    "UndecidedError",
-    "Verdict",
-    "check_scheduler",
-    "check_subject",
-    "failures",
-    "metrics",
-    "parametrize_with_checks",
-    "replay",
-    "resume_check",
-    "state_check",
-    "step_with_metric",
-    "write_script",
-]
+__all__ = sorted(_HOME)
 
 
 def __dir__() -> list[str]:

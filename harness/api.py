@@ -9,7 +9,7 @@ from harness import settings
 from harness.checks.registry import select_checks
 from harness.core.errors import UndecidedError
 from harness.core.ledger import read_ledger
-from harness.core.result import BrokenSchedule, Budget, Result
+from harness.core.result import BrokenSchedule, Result
 from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
@@ -52,7 +52,8 @@ def check_scheduler(
         another process: they save with one Python and resume with the other.
     ledger : str, Path or iterable of these, optional
         Files of known failures (`harness.core.ledger`): a failure in them is KNOWN and does not
-        fail the test. The ledger of PyTorch is used only if you name it.
+        fail the test. PyTorch's own ledger is not read. To read it, give its path:
+        ``Path(lr_schedules.__file__).with_name("known_failures.toml")``.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
@@ -70,19 +71,18 @@ def check_scheduler(
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
     checks = list(checks)
-    wanted = settings.current.having(
-        all_checks=False if checks and all_checks is None else all_checks,
-        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
+    wanted = settings.current.with_arguments(
+        checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,
+        time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
     chosen = as_subject(subject, options=options)
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
     selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python))
-    budget = Budget(wanted.max_examples, wanted.seed, wanted.time_limit)
     chosen.bind(dict.fromkeys(chosen.open))  # raises if build does not take an option
     results = list(
         check_subject(
-            chosen, selected, budget, resume_python=resume_python,
+            chosen, selected, wanted.budget, resume_python=resume_python,
             ledger=read_ledger(wanted.files), search_known=wanted.search_known,
         )
     )  # fmt: skip

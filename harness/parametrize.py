@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from harness.engine.session import SubjectSession
     from harness.subjects.subject import Subject
 
-__all__ = ["PairCheck", "forget", "ledger_of", "parametrize_with_checks", "unreported"]
+__all__ = ["PairCheck", "forget_run", "ledger_of", "parametrize_with_checks", "unreported"]
 
 unreported: list[Result] = []
 """Results that are not yet in a report of pytest."""
 Key: TypeAlias = "tuple[int, Settings, frozenset[str]]"
-_pairs: dict[Key, tuple[Subject, SubjectSession]] = {}
+_sessions: dict[Key, tuple[Subject, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}
 
 
@@ -69,11 +69,11 @@ def parametrize_with_checks(
                 f"Subject({name + '-2'!r}, build, options={{...}})"
             )
     for subject in chosen:
-        subject.bind(dict.fromkeys(subject.open))
+        subject.bind(dict.fromkeys(subject.open))  # raises if build does not take an option
     checks = list(checks)
-    wanted = settings.current.having(
-        all_checks=False if checks and all_checks is None else all_checks,
-        max_examples=max_examples, seed=seed, time_limit=time_limit, ledger=ledger,
+    wanted = settings.current.with_arguments(
+        checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,
+        time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
     selected = select_checks(checks, all_checks=wanted.all_checks)
     names = frozenset(check.name for check in selected)
@@ -109,7 +109,7 @@ class PairCheck:
         from harness.report.failures import Failure
         from harness.subjects.lookup import as_subject
 
-        result = self.pairs(as_subject(subject)).check(self.check)
+        result = self.session(as_subject(subject)).check(self.check)
         unreported.append(result)
         if result.verdict == Verdict.DECLINED:
             pytest.skip(result.reason)
@@ -125,23 +125,21 @@ class PairCheck:
                 text += f"\n  Not in any ledger:\n\n{report.entries([result])[0]}"
             raise results.BrokenSchedule(text, [result])
 
-    def pairs(self, subject: Subject) -> SubjectSession:
+    def session(self, subject: Subject) -> SubjectSession:
         """The checks of a subject, which is prepared when the first of them is called."""
         from harness.core.ledger import NOTHING_KNOWN
-        from harness.core.result import Budget
         from harness.engine.session import SubjectSession
 
-        key = (id(subject), self.wanted, self.names)
-        if key not in _pairs:
-            wanted, known = self.wanted, NOTHING_KNOWN
-            if not wanted.no_ledger:
-                known = ledger_of(wanted)
-            budget = Budget(wanted.max_examples, wanted.seed, wanted.time_limit)
-            pairs = SubjectSession(
-                subject, self.names, budget, ledger=known, search_known=wanted.search_known
-            )
-            _pairs[key] = subject, pairs  # keep the subject, so that no other gets its id
-        return _pairs[key][1]
+        wanted = self.wanted
+        key = (id(subject), wanted, self.names)
+        if key not in _sessions:
+            session = SubjectSession(
+                subject, self.names, wanted.budget,
+                ledger=NOTHING_KNOWN if wanted.no_ledger else ledger_of(wanted),
+                search_known=wanted.search_known,
+            )  # fmt: skip
+            _sessions[key] = subject, session  # keep the subject, so that no other gets its id
+        return _sessions[key][1]
 
 
 def ledger_of(wanted: Settings) -> Ledger:
@@ -155,7 +153,7 @@ def ledger_of(wanted: Settings) -> Ledger:
     return _ledgers[wanted.files]
 
 
-def forget() -> None:
+def forget_run() -> None:
     """Forget the subjects, ledgers and results of this pytest run."""
-    for kept in (_pairs, _ledgers, unreported):
+    for kept in (_sessions, _ledgers, unreported):
         kept.clear()

@@ -14,7 +14,7 @@ BROKEN     fails and shows the report
 STALE      fails and says which ledger entry is wrong
 KNOWN      is an xfail with the ledger's reason; fails with ``--runxfail``
 DECLINED   is a skip with its reason
-UNKNOWN    is an error, like a wrong argument
+UNKNOWN    is an error, as is a wrong argument
 =========  =====================================================================================
 
 A test that calls ``check_scheduler`` shows the same reports. ``--full-trace`` and ``--tb=native``
@@ -30,7 +30,7 @@ the option, then the key. ``--ledger`` adds to the files of the key; ``--all-che
 to a test that names its checks.
 
 `parametrize_with_checks` reads the ledgers that installed packages ship. ``check_scheduler`` reads
-them only if you name them, because a test that passes can't show a known failure.
+only the files given with ``ledger``, because a test that passes can't show a known failure.
 
 The plugin imports nothing but pytest until a test needs more.
 """
@@ -42,30 +42,26 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
 from harness import __version__, settings
 from harness.core.errors import CheckError, HarnessError, LedgerError
-from harness.parametrize import forget, ledger_of, unreported
-from harness.settings import Settings
+from harness.parametrize import forget_run, ledger_of, unreported
+from harness.settings import HELP, Settings
 
 if TYPE_CHECKING:
     from harness.core.result import Result
 
-NUMBERS: dict[str, tuple[Callable[[str], float], str, str]] = {
-    "max_examples": (int, "a whole number, 0 or more", "Random traces to try for each pair (25)."),
-    "seed": (int, "a whole number", "Seed of the search (0)."),
-    "time_limit": (float, "seconds, above 0 and within a day", "Seconds for each pair (30)."),
+NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {
+    "max_examples": (int, "a whole number, 0 or more"),
+    "seed": (int, "a whole number"),
+    "time_limit": (float, "seconds, above 0 and within a day"),
 }
-FLAGS = {
-    "all_checks": "Run the opt-in checks too.",
-    "no_ledger": "Ignore all ledgers.",
-    "search_known": "Also search known failures for defects that are not in the ledger.",
-}
-LEDGER = "A file of your own known failures, in addition to the installed ledgers; repeatable."
+FLAGS = ("all_checks", "no_ledger", "search_known")
 
+Report: TypeAlias = pytest.CollectReport | pytest.TestReport
 _BEFORE = pytest.StashKey[Settings]()
 _HEADERS = pytest.StashKey[list[str]]()
 
@@ -75,11 +71,15 @@ _HEADERS = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ini keys."""
-    for name, (_, what, help_) in NUMBERS.items():
-        parser.addini(f"lr_resume_{name}", f"{help_} The value is {what}.", default="")
-    for name, help_ in FLAGS.items():
-        parser.addini(f"lr_resume_{name}", help_, type="bool", default=False)
-    parser.addini("lr_resume_ledger", LEDGER, type="paths", default=[])
+    for name, (_, what) in NUMBERS.items():
+        parser.addini(f"lr_resume_{name}", f"{_help(name)} The value is {what}.", default="")
+    for name in FLAGS:
+        parser.addini(f"lr_resume_{name}", HELP[name], type="bool", default=False)
+    parser.addini("lr_resume_ledger", HELP["ledger"], type="paths", default=[])
+
+
+def _help(name: str) -> str:
+    return f"{HELP[name]}  [default: {getattr(Settings, name):g}]"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,7 +87,8 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None]:
     """Add the options, after the user's conftest.py has added its own."""
-    # Until then pytest takes the 3 in "--seed 3" for a path, and looks for a conftest.py there.
+    # pytest does not know our options yet, so it takes the 3 of `--seed 3` for a path and looks for
+    # a conftest.py there: remove it.
     taken = {f"--{name}" for name in ("ledger", "max-examples", "seed", "time-limit")}
     values = {value for name, value in pairwise(args) if name in taken}
     paths = early_config.known_args_namespace.file_or_dir
@@ -95,12 +96,12 @@ def pytest_load_initial_conftests(
     yield
     group = parser.getgroup("lr-resume-harness", "lr-resume-harness")
     options: dict[str, dict[str, Any]] = {
-        "ledger": {"metavar": "FILE", "action": "append", "help": LEDGER, "default": []}
+        "ledger": {"metavar": "FILE", "action": "append", "help": HELP["ledger"], "default": []}
     }
-    for name, (convert, _, help_) in NUMBERS.items():
-        options[name] = {"metavar": "N" if convert is int else "SECONDS", "help": help_}
-    for name, help_ in FLAGS.items():
-        options[name] = {"action": "store_true", "help": help_, "default": False}
+    for name, (convert, _) in NUMBERS.items():
+        options[name] = {"metavar": "N" if convert is int else "SECONDS", "help": _help(name)}
+    for name in FLAGS:
+        options[name] = {"action": "store_true", "help": HELP[name], "default": False}
     for name, how in options.items():
         option = f"--{name.replace('_', '-')}"
         try:
@@ -120,7 +121,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Restore the settings from before this run."""
     settings.current = config.stash.get(_BEFORE, Settings())
-    forget()
+    forget_run()
 
 
 def _settings_of(config: pytest.Config) -> Settings:
@@ -133,7 +134,7 @@ def _settings_of(config: pytest.Config) -> Settings:
             raise pytest.UsageError(f"the ini key lr_resume_{name}: {error}") from None
     given = {name: config.getoption(f"lr_resume_{name}", None) for name in ini}
     found: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
-    for name, (convert, what, _) in NUMBERS.items():
+    for name, (convert, what) in NUMBERS.items():
         for text, where in (
             (given[name], f"--{name.replace('_', '-')}"),
             (ini[name], f"the ini key lr_resume_{name}"),
@@ -147,7 +148,7 @@ def _settings_of(config: pytest.Config) -> Settings:
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
     if found["no_ledger"] and (files or found["search_known"]):
         raise pytest.UsageError("--no-ledger can't be combined with --ledger or --search-known")
-    # A worker of pytest-xdist gets each file twice: from its master and from the command line.
+    # A worker of pytest-xdist gets each file twice: from its controller and from the command line.
     found["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
     for file in () if found["no_ledger"] else found["ledgers"]:
         if not file.is_file():
@@ -170,13 +171,13 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Keep the header of a worker of pytest-xdist, because its master collects nothing."""
+    """Keep the header of a worker of pytest-xdist, because the controller collects nothing."""
     header = getattr(node, "workeroutput", {}).get("lr_resume_header", [])
     node.config.stash[_HEADERS] = header or node.config.stash.get(_HEADERS, [])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """In a worker of pytest-xdist, send the header to its master."""
+    """In a worker of pytest-xdist, send the header to the controller."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         try:
@@ -225,7 +226,7 @@ def pytest_runtest_makereport(
     while unreported:
         item.user_properties += _properties(unreported.pop(0))
     report = yield
-    if report.failed and call.excinfo is not None:
+    if report.failed and call.excinfo is not None and _mark(report, call.excinfo.value):
         _shorten(report, call.excinfo, item.config)
     return report
 
@@ -237,17 +238,15 @@ def pytest_make_collect_report(
     """Do the same for errors in a test module."""
     report = yield
     excinfo = getattr(getattr(report, "call", None), "excinfo", None)
-    if report.failed and excinfo is not None:
+    if report.failed and excinfo is not None and _mark(report, excinfo.value):
         _shorten(report, excinfo, collector.config)
     return report
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_report_teststatus(
-    report: pytest.CollectReport | pytest.TestReport,
-) -> tuple[str, str, str] | None:
-    """Count a test that could not be decided as an error, not as a failure."""
-    if report.failed and getattr(report, "lr_resume_undecided", False):
+def pytest_report_teststatus(report: Report) -> tuple[str, str, str] | None:
+    """Count an UNKNOWN verdict or a wrong argument as an error, not as a failure."""
+    if report.failed and getattr(report, "lr_resume_is_error", False):
         return "error", "E", "ERROR"
     return None
 
@@ -269,16 +268,19 @@ def _properties(result: Result) -> list[tuple[str, str]]:
     return [(name, str(text)) for name, text in properties.items() if text]
 
 
+def _mark(report: Report, error: BaseException) -> bool:
+    """Whether our code raised `error`; if it is an error of ours, the report is marked so."""
+    if isinstance(error, HarnessError):
+        report.lr_resume_is_error = True  # type: ignore[union-attr]
+        return True
+    results = sys.modules.get("harness.core.result")
+    return results is not None and isinstance(error, results.BrokenSchedule)
+
+
 def _shorten(
-    report: Any, excinfo: pytest.ExceptionInfo[BaseException], config: pytest.Config
+    report: Report, excinfo: pytest.ExceptionInfo[BaseException], config: pytest.Config
 ) -> None:
     """Show an exception of our code by its text and its line in the user's test."""
-    error = excinfo.value
-    undecided = isinstance(error, HarnessError)
-    results = sys.modules.get("harness.core.result")
-    if not undecided and (results is None or not isinstance(error, results.BrokenSchedule)):
-        return
-    report.lr_resume_undecided = undecided
     if config.getoption("fulltrace", False) or config.getoption("tbstyle", "auto") == "native":
         return
     for depth, entry in enumerate(excinfo.traceback):
@@ -288,7 +290,7 @@ def _shorten(
     shown = excinfo.getrepr(style="value", chain=False)
     crash = shown.reprcrash
     if crash is not None:
-        crash.message, *more = str(error).splitlines()
+        crash.message, *more = str(excinfo.value).splitlines()
         here, path = config.invocation_params.dir, Path(crash.path)
         crash.path = str(path.relative_to(here) if path.is_relative_to(here) else path)
         for block in shown.reprtraceback.reprentries:

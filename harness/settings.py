@@ -5,11 +5,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.core.errors import CheckError
+
+if TYPE_CHECKING:
+    from harness.core.result import Budget
+
+HELP = {
+    "max_examples": "Random traces to try for each pair, after every save point was tried (the "
+    "sweep); 0 for the sweep alone.",
+    "seed": "Seed of the search.",
+    "time_limit": "Seconds for each pair of subject and check.",
+    "all_checks": "Run the opt-in checks too.",
+    "no_ledger": "Ignore all ledgers.",
+    "search_known": "Also search known failures for defects that are not in the ledger.",
+    "ledger": "A file of your own known failures, in addition to the installed ledgers; "
+    "repeatable.",
+}
+"""What the options do, on the command line and in pytest."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +54,22 @@ class Settings:
                 f"(got {self.time_limit!r})"
             )
 
-    def having(
+    def with_arguments(
         self,
         *,
+        checks: Collection[object] = (),
         all_checks: bool | None = None,
         max_examples: int | None = None,
         seed: int | None = None,
         time_limit: float | None = None,
         ledger: str | Path | Iterable[str | Path] | None = None,
     ) -> Settings:
-        """A copy with every argument that is not None in place of the present value."""
+        """A copy in which each argument that is not None replaces the present value.
+
+        A call that names its `checks` gets the opt-in checks only if it asks for them itself.
+        """
+        if checks and all_checks is None:
+            all_checks = False
         given: dict[str, object] = {
             "all_checks": all_checks,
             "max_examples": max_examples,
@@ -58,6 +81,13 @@ class Settings:
             given |= {"ledgers": tuple(map(Path, files)), "no_ledger": False}
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def budget(self) -> Budget:
+        """How much to try for each pair."""
+        from harness.core.result import Budget
+
+        return Budget(self.max_examples, self.seed, self.time_limit)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -553,10 +553,11 @@ def take_a_missed_fault_for_exact(original, self):
     return ()
 
 
-@edit("pytest_plugin:_shorten", OUTCOMES)
-def report_an_undecided_check_as_a_failure_in_pytest(original, report, excinfo, config):
-    original(report, excinfo, config)
-    report.lr_resume_undecided = False
+@edit("pytest_plugin:_mark", OUTCOMES)
+def report_an_undecided_check_as_a_failure_in_pytest(original, report, error):
+    ours = original(report, error)
+    report.lr_resume_is_error = False
+    return ours
 
 
 @edit("parametrize:PairCheck.__call__", OUTCOMES)
@@ -567,7 +568,7 @@ def pass_a_broken_check_in_pytest(original, self, subject):
         original(self, subject)
 
 
-@edit("parametrize:PairCheck.pairs", "test_a_subject_is_prepared_once")
+@edit("parametrize:PairCheck.session", "test_a_subject_is_prepared_once")
 def prepare_a_subject_for_each_of_its_tests(original, self, subject):
     return original(replace(self, names=(*self.names, self.check.name)), subject)
 
@@ -649,9 +650,9 @@ def annotate_checks_that_hold(original, results):
     return list(results)
 
 
-@edit_value("cli.check:FAILED", "test_a_class_that_cannot_be_built_is_not_a_pass")
-def pass_a_package_whose_schedulers_could_not_be_built(original):
-    return 0
+@edit("cli.check:_status", "test_a_class_that_cannot_be_built_is_not_a_pass")
+def pass_a_package_whose_schedulers_could_not_be_built(original, status, *, all_checked):
+    return status
 
 
 @edit("engine.session:SubjectSession.sweep", "test_every_pair_is_swept_before_any_is_searched")

@@ -429,12 +429,12 @@ SUBJECTS = [HOLDS]
 def test_cache():
     from harness import parametrize
 
-    assert len(parametrize._pairs) == 1
+    assert len(parametrize._sessions) == 1
 """
     assert outcomes(user(tests)) == {"passed": 4}
     from harness import parametrize
 
-    assert not parametrize._pairs
+    assert not parametrize._sessions
 
 
 def test_what_failed_last_is_run_first_and_alone(user):

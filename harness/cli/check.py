@@ -8,35 +8,40 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
 from harness.cli.options import (
     CI,
-    FAILED,
-    INTERRUPTED,
     JOBS,
     LEDGER,
-    OK,
     RESUME_PYTHON,
+    Exit,
     cores,
-    options_of,
     path_option,
 )
+from harness.cli.outputs import print_out
 from harness.cli.progress import progress
-from harness.core.errors import HarnessError, TraceError
+from harness.core.errors import HarnessError
+from harness.settings import HELP, Settings
 
 if TYPE_CHECKING:
     from harness.core.result import Budget
     from harness.engine.ordering import Checked, Checker, Pair
-    from harness.subjects.subject import Subject
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
 SECONDS.name = "number of seconds"
+
+
+class Write(Protocol):
+    """Writes the results so far, by the index of the pair, to a file."""
+
+    def __call__(self, results: Mapping[int, Checked], *, complete: bool) -> None:
+        """Write them; `complete` says whether they are all."""
 
 
 def _shard(
@@ -52,7 +57,7 @@ def _shard(
 
 def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
-        click.echo("\n".join(_check_lines()))
+        print_out("\n".join(_check_lines()))
         context.exit()
 
 
@@ -61,16 +66,17 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.option("--installed", is_flag=True, help="Check the subjects that installed packages ship.")
 @click.option("--check", "checks", metavar="NAME", multiple=True,
               help="Run only this check; repeatable.")  # fmt: skip
-@click.option("--all-checks", is_flag=True, help="Run the opt-in checks too.")
+@click.option("--all-checks", is_flag=True, help=HELP["all_checks"])
 @click.option("--kwargs", metavar="OPTIONS", default="",
               help="Options for every SUBJECT, such as 'step_size=3 gamma=0.5'.")  # fmt: skip
-@click.option("--max-examples", metavar="N", type=click.IntRange(min=0), default=25,
-              show_default=True, help="Random traces to try for each pair, after the sweep; 0 runs "
-              "only the sweep.")  # fmt: skip
+@click.option("--max-examples", metavar="N", type=click.IntRange(min=0),
+              default=Settings.max_examples, show_default=True,
+              help=HELP["max_examples"])  # fmt: skip
 @click.option("--seed", metavar="N", type=int,
-              help="Seed of the search.  [default: 0; a random one with explore]")  # fmt: skip
-@click.option("--time-limit", metavar="SECONDS", type=SECONDS, default=30.0, show_default=True,
-              help="Time limit for each pair of subject and check.")  # fmt: skip
+              help=f"{HELP['seed']}  [default: {Settings.seed}; a random one with "
+              "explore]")  # fmt: skip
+@click.option("--time-limit", metavar="SECONDS", type=SECONDS, default=Settings.time_limit,
+              show_default=True, help=HELP["time_limit"])  # fmt: skip
 @click.option("--time-budget", metavar="SECONDS", type=SECONDS,
               help="Time limit for all pairs together. Every pair is swept before any is "
               "searched; the report lists what was not searched.")  # fmt: skip
@@ -92,10 +98,8 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
     "--html", "html_file", help_="Write the report as one HTML page, with pictures and scripts."
 )
 @LEDGER
-@click.option("--no-ledger", is_flag=True, help="Ignore all ledgers.")
-@click.option("--search-known", is_flag=True,
-              help="Also search known failures for defects that are not in the "
-              "ledger.")  # fmt: skip
+@click.option("--no-ledger", is_flag=True, help=HELP["no_ledger"])
+@click.option("--search-known", is_flag=True, help=HELP["search_known"])
 @CI
 @RESUME_PYTHON
 @JOBS
@@ -127,16 +131,17 @@ def check(
     """Check each SUBJECT. The default is every scheduler of PyTorch and of this project.
 
     Name a package or module to check every scheduler that it defines. If one of them
-    can't be loaded or built, the exit status is not 0.
+    can't be loaded or built, the exit status is 2, or 1 if something is broken or stale.
 
-    Exit status: 0 nothing is broken, 1 something is broken, 2 something is unknown or
+    Exit status: 0 nothing is broken or stale, 1 something is, 2 something is unknown or
     an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.cli.outputs import Outputs
     from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
-    from harness.core.files import check_folder, check_writable, write_text
+    from harness.core.files import write_text
     from harness.core.result import Budget
-    from harness.engine.ordering import PATIENCE, Checker, Settings, gate, shard_of, warm_up
+    from harness.core.trace import parse_options
+    from harness.engine import ordering
     from harness.engine.plan import Request, make_plan, plan_in_worker
     from harness.report.github import annotate, write_summary
 
@@ -147,43 +152,34 @@ def check(
     for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
         if seconds is not None and math.isnan(seconds):
             raise click.BadParameter("must be a number of seconds", param_hint=name)
-    for path in (json_file, html_file):
-        if path is not None:
-            check_writable(path)
-    if scripts is not None:
-        check_folder(scripts)
-    if plots is not None:
-        from harness.report.picture import check_drawable
-
-        check_drawable("svg", "--plots")
-        check_folder(plots)
+    _require_outputs([json_file, html_file], scripts, plots)
     if jobs is None:
         jobs = cores()
     request = Request(
-        subjects, options_of(kwargs), installed, checks, all_checks, resume_python,
+        subjects, parse_options(kwargs), installed, checks, all_checks, resume_python,
         None if no_ledger else ledgers,
     )  # fmt: skip
     if jobs:
-        warm_up()
-        plan = plan_in_worker(request, PATIENCE + time_limit)
+        ordering.warm_up()
+        plan = plan_in_worker(request, ordering.PATIENCE + time_limit)
     else:
         plan = make_plan(request)
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit)
-    pairs = shard_of(plan, *shard)
+    pairs = ordering.shard_of(plan, *shard)
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
-    settings = Settings(
+    settings = ordering.Settings(
         tuple(check.name for check in plan.checks), request.options, plan.ledger, search_known,
         resume_python, script_for if scripts or html_file else None,
         rates=json_file is not None, examples=profile == "explore",
     )  # fmt: skip
-    checker = Checker(settings, jobs)
+    checker = ordering.Checker(settings, jobs)
     if profile == "explore":
         checked = _explored(checker, pairs, budget, time_budget)
     else:
-        checked = gate(checker, pairs, budget, time_budget)
+        checked = ordering.gate(checker, pairs, budget, time_budget)
     part = "/".join(map(str, shard))
     not_checked = {missed.what: missed.why for missed in plan.missed}
 
@@ -202,11 +198,7 @@ def check(
     results, stopped = _run(pairs, checked, write_json, explores=profile == "explore")
     complete = len(results) == len(pairs) and (profile == "explore" or not stopped)
     last = [results[index].result for index in sorted(results)]
-    made = {
-        (one.result.subject, one.result.check): one.script
-        for one in results.values()
-        if one.script is not None
-    }
+    made = {one.result.pair: one.script for one in results.values() if one.script is not None}
     outputs = Outputs()
     with outputs.one():
         write_json(results, complete=complete)
@@ -223,12 +215,32 @@ def check(
         show_missed(plan.missed, plan.notes)
         show_results(last, files=files, ledger=not no_ledger, planned=len(pairs))
         annotate(ci, last, not_checked=not_checked)
-    status = status_of(last)
-    if plan.missed:
-        status = status or FAILED
     if stopped and not complete:
-        return INTERRUPTED
-    return outputs.status(status if complete else status or FAILED)
+        return Exit.INTERRUPTED
+    return outputs.status(_status(status_of(last), all_checked=complete and not plan.missed))
+
+
+def _require_outputs(
+    files: Iterable[Path | None], scripts: Path | None, plots: Path | None
+) -> None:
+    """Raise `HarnessError` now if an output could not be written at the end."""
+    from harness.core.files import make_folder, require_writable
+
+    for path in files:
+        if path is not None:
+            require_writable(path)
+    if scripts is not None:
+        make_folder(scripts)
+    if plots is not None:
+        from harness.report.picture import picture_kind
+
+        picture_kind("svg", "--plots")
+        make_folder(plots)
+
+
+def _status(status: Exit, *, all_checked: bool) -> Exit:
+    """The exit status of a run, which is never 0 if something was not checked."""
+    return status if all_checked else status or Exit.UNDECIDED
 
 
 def _explored(
@@ -248,7 +260,7 @@ def _explored(
 def _run(
     pairs: Mapping[int, Pair],
     checked: Iterator[Checked],
-    write: Callable[..., None],
+    write: Write,
     *,
     explores: bool,
 ) -> tuple[dict[int, Checked], bool]:
@@ -303,26 +315,17 @@ def _check_lines() -> list[str]:
 def list_(subjects: tuple[str, ...], installed: bool) -> int:
     """List the subjects and the checks. For a package, list the schedulers it defines."""
     from harness.cli.show import show_missed
+    from harness.core.literals import format_options
     from harness.subjects.lookup import choose_subjects
 
     found = choose_subjects(subjects, {}, installed=installed)
     show_missed(found.missed, found.notes)
     width = max((len(subject.name) for subject in found.subjects), default=0)
-    click.echo("Subjects:")
+    print_out("Subjects:")
     for subject in found.subjects:
-        click.echo(f"  {subject.name:{width}}  {_built_by(subject)}")
-    click.echo("\nChecks:")
-    click.echo("\n".join(f"  {line}" for line in _check_lines()))
-    return OK
-
-
-def _built_by(subject: Subject) -> str:
-    from harness.core.literals import format_value
-
-    words = [f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"]
-    for name, value in subject.options.items():
-        try:
-            words.append(f"{name}={format_value(value)}")
-        except TraceError:
-            words.append(f"{name}=...")
-    return " ".join(words)
+        built_by = f"{subject.build.__module__}.{getattr(subject.build, '__qualname__', '')}"
+        options = [f"{name}={text}" for name, text in format_options(subject.options).items()]
+        print_out(" ".join([f"  {subject.name:{width}}  {built_by}", *options]))
+    print_out("\nChecks:")
+    print_out("\n".join(f"  {line}" for line in _check_lines()))
+    return Exit.OK

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import BROKEN_FOUND, FAILED, OK, RESULTS, path_option
+from harness.cli.options import RESULTS, Exit, path_option
+from harness.cli.outputs import print_out
 
 if TYPE_CHECKING:
     from harness.core.ledger import Entry
@@ -20,7 +21,7 @@ FILES = path_option(
 
 @click.group()
 def ledger() -> None:
-    """Verify and update a ledger of known failures."""
+    """Verify, update and examine a ledger of known failures."""
 
 
 @ledger.command()
@@ -28,12 +29,13 @@ def ledger() -> None:
 def verify(files: tuple[Path, ...]) -> int:
     """Run the trace of every entry, to see if its range is right for the installed torch.
 
-    Exit status: 0 every range is right, 1 at least one is wrong, 2 at least one can't be
+    Exit status: 0 every range is right, 1 at least one is wrong, else 2 if one can't be
     decided.
     """
     import torch
 
     from harness.checks.registry import as_check
+    from harness.cli.show import status_of_verdicts
     from harness.core.ledger import Ledger, version_of
     from harness.core.verdict import Verdict
     from harness.engine.session import check_subject
@@ -52,23 +54,21 @@ def verify(files: tuple[Path, ...]) -> int:
             if entry.subject == name and entry not in known.entries:
                 verdicts.append(Verdict.UNKNOWN)
                 why = f"{entry.place}: the entry does not apply to the subject called {name}"
-                click.echo(f"{Verdict.UNKNOWN} {name}: {entry.check}\n  {why}")
+                print_out(f"{Verdict.UNKNOWN} {name}: {entry.check}\n  {why}")
         for result in check_subject(
             subject, map(as_check, checks), ledger=known, replay_alone=True
         ):
             verdicts.append(result.verdict)
             if result.verdict in (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN):
-                click.echo(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
+                print_out(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
     more = verdicts.count(Verdict.BROKEN)
     true = verdicts.count(Verdict.KNOWN)
-    click.echo(
+    print_out(
         f"torch {version}: {true} of {len(about)} entries for this version are true; "
         f"{more or 'none'} of {len(entries) - len(about)} entries for other versions "
         f"{'is' if more < 2 else 'are'} also true here"
     )
-    if Verdict.UNKNOWN in verdicts:
-        return FAILED
-    return BROKEN_FOUND if Verdict.BROKEN in verdicts or Verdict.STALE in verdicts else OK
+    return status_of_verdicts(verdicts)
 
 
 @ledger.command()
@@ -83,9 +83,10 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     version is deleted. Comments stay, and so do ranges for versions without a RESULT. Without
     --ledger, the installed ledger is updated and printed; installed packages are never changed.
     """
-    from harness.core.files import check_writable, write_text
-    from harness.core.ledger import read_ledger, read_text
-    from harness.report.ledger import read_versions, updated
+    from harness.core.files import require_writable, write_text
+    from harness.core.ledger import read_ledger, read_text, version_of
+    from harness.report.ledger import updated
+    from harness.report.result_file import read_versions
 
     if len(files) > 1:
         raise click.UsageError("--ledger: only one file can be updated at a time")
@@ -95,42 +96,43 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
             "redirect the output: ledger update RESULT... > known.toml"
         )
     path = files[0] if files else _installed()
-    data = read_versions(results)
+    data = [one.file for one in read_versions(results, version_of)]
     exists = path.exists()
     text = read_text(path) if exists else ""
     entries = read_ledger([path]).entries if exists else ()
     new = updated(text, entries, data)
     if not write:
         click.echo(new, nl=False)
-        return OK
+        return Exit.OK
     if new == text:
-        click.echo(f"{path} already agrees with these results")
-        return OK
-    check_writable(path)
+        print_out(f"{path} already agrees with these results")
+        return Exit.OK
+    require_writable(path)
     write_text(path, new)
-    click.echo(f"wrote {path}")
-    return OK
+    print_out(f"wrote {path}")
+    return Exit.OK
 
 
 @ledger.command()
 @RESULTS
 @FILES
 def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
-    """List the ranges that could begin or end one release away without a run turning red.
+    """List the ledger's version ranges that these RESULTs don't confirm.
 
+    If such a range began or ended one release earlier or later, every run would still pass.
     Each RESULT is a file that `check --json` wrote on one release. There must be one for every
     release where a range begins or ends. Nothing is run.
 
-    Exit status: 0 every range is tight, 1 at least one is not, 2 the files can't be compared.
+    Exit status: 0 every range is confirmed, 1 at least one is not, 2 the files can't be compared.
     """
-    from harness.report.ledger import move_ranges, moves_text, releases_in
+    from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
     from harness.report.result_file import read_results
 
     seen = releases_in([read_results(path) for path in results])
     entries = _read(files)
     moves = move_ranges(entries, seen)
-    click.echo(moves_text(entries, moves))
-    return BROKEN_FOUND if moves.unseen else OK
+    print_out(moves_text(entries, moves))
+    return Exit.BROKEN if moves.unseen else Exit.OK
 
 
 def _read(files: tuple[Path, ...]) -> tuple[Entry, ...]:

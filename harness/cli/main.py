@@ -14,17 +14,15 @@ from harness.cli.check import check, list_
 from harness.cli.interrupts import interruptible
 from harness.cli.ledger import ledger
 from harness.cli.options import (
-    BROKEN_FOUND,
     CI,
-    FAILED,
-    INTERRUPTED,
-    OK,
     RESULTS,
     RESUME_PYTHON,
-    check_python,
+    Exit,
+    cores,
     path_option,
+    require_python,
 )
-from harness.cli.outputs import Outputs, no_more_output, say, tell
+from harness.cli.outputs import Outputs, no_more_output, print_error, print_out, print_table
 from harness.cli.plot import plot
 from harness.cli.progress import bar
 from harness.core.errors import HarnessError
@@ -47,29 +45,24 @@ def main() -> None:
 
 
 def _status() -> int:
-    status: int
     try:
-        status = cli.main(standalone_mode=False)
+        status: int = cli.main(standalone_mode=False)
         sys.stdout.flush()
+        return status
     except SystemExit:  # not Click's, which returns a status
         click.echo("error: a subject or a check called sys.exit", err=True)
-        status = FAILED
     except HarnessError as error:
-        tell(f"error: {error}")
-        status = FAILED
+        print_error(f"error: {error}")
     except click.Abort:
-        status = INTERRUPTED
+        return Exit.INTERRUPTED
     except click.ClickException as error:
         error.show()
-        status = FAILED
     except (BrokenPipeError, _ReaderIsGone):  # whoever reads the pipe has seen enough
         no_more_output()
-        status = FAILED
     except OSError as error:
         no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
-        status = FAILED
-    return status
+    return Exit.UNDECIDED
 
 
 class _ReaderIsGone(Exception):
@@ -102,9 +95,9 @@ def cli() -> None:
 @click.argument("trace")
 @RESUME_PYTHON
 def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
-    """Run TRACE once more, and print: still broken, holds, or cannot tell.
+    """Run TRACE once more, and print: still broken, holds, declined, or cannot tell.
 
-    Exit status: 1 still broken, 0 holds, 2 cannot tell.
+    Exit status: 1 still broken, 0 holds or declined, 2 cannot tell.
     """
     from harness.checks.registry import as_check
     from harness.core.verdict import Verdict
@@ -114,21 +107,21 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     from harness.subjects.lookup import subject_called
 
     chosen = as_check(check_name)
-    check_python(resume_python)
+    require_python(resume_python)
     result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
     if result.verdict == Verdict.BROKEN:
-        say("still broken\n" + report.broken_text(Failure((result,))))
-        return BROKEN_FOUND
+        print_out("still broken\n" + report.broken_text(Failure((result,))))
+        return Exit.BROKEN
     if result.verdict == Verdict.DECLINED:
-        say(f"declined: {result.reason}")
-        return OK
+        print_out(f"declined: {result.reason}")
+        return Exit.OK
     if result.verdict == Verdict.HOLDS:
-        say(f"holds on torch {result.torch}: {report.tried_text([result])}")
+        print_out(f"holds on torch {result.torch}: {report.tried_text([result])}")
         if result.note:
-            say(f"note: {result.note}")
-        return OK
-    say(f"cannot tell: {result.reason}")
-    return FAILED
+            print_out(f"note: {result.note}")
+        return Exit.OK
+    print_out(f"cannot tell: {result.reason}")
+    return Exit.UNDECIDED
 
 
 @cli.command()
@@ -156,7 +149,7 @@ def script(
     tell, so that `git bisect run` can use it.
     """
     from harness.checks.registry import as_check
-    from harness.core.files import check_writable, write_text
+    from harness.core.files import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
@@ -165,8 +158,8 @@ def script(
 
     chosen, found = as_check(check_name), subject_called(subject)
     if output is not None:
-        check_writable(output)
-    check_python(resume_python)
+        require_writable(output)
+    require_python(resume_python)
     result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace, Imports(imports) if imports else None)
     if result.verdict != Verdict.BROKEN:
@@ -176,8 +169,8 @@ def script(
         click.echo(text, nl=False)
     else:
         write_text(output, text)
-        click.echo(f"wrote {output}")
-    return OK
+        print_out(f"wrote {output}")
+    return Exit.OK
 
 
 @cli.command()
@@ -188,9 +181,10 @@ def script(
     "--seed", metavar="N", type=int, default=0, show_default=True, help="Seed of the search."
 )
 @click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Repeat with this many seeds; 19 of 20 must catch each fault.")  # fmt: skip
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=os.cpu_count() or 1,
-              show_default="all cores", help="Number of processes.")  # fmt: skip
+              help="Repeat with this many seeds; each fault must be caught with at "
+              "least 95% of them.")  # fmt: skip
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=cores,
+              show_default="one for each core", help="Number of processes.")  # fmt: skip
 @path_option("--json", "json_file", help_="Write the trials as JSON.")
 @click.option("--faults", metavar="MODULE:NAME", multiple=True,
               help="A list of planted faults; repeatable.")  # fmt: skip
@@ -214,13 +208,13 @@ def selftest(
     Exit status: 0 everything is as expected, 1 something is not, 2 something is
     unknown, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.core.files import check_writable, write_text
+    from harness.core.files import require_writable, write_text
     from harness.core.result import Budget
     from harness.engine import selftest
     from harness.report import selftest as selftest_report
 
     if json_file is not None:
-        check_writable(json_file)
+        require_writable(json_file)
     budgets = [Budget(seed=number) for number in range(seed, seed + seeds)]
     trials: list[selftest.Trial] = []
     try:
@@ -234,13 +228,14 @@ def selftest(
                 show(len(trials), trial.name, selftest_report.line(trial))
     except KeyboardInterrupt:
         click.echo("interrupted: the selftest has no result", err=True)
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     outputs = Outputs()
     if json_file is not None:
         with outputs.one():
             write_text(json_file, json.dumps(selftest.to_json(trials, aside), indent=1) + "\n")
     with outputs.printed():
-        selftest_report.show(trials, aside, quick=quick)
+        print_table(selftest_report.table(trials))
+        print_out(selftest_report.text(trials, aside, quick=quick))
     return outputs.status(selftest_report.status(trials))
 
 
@@ -258,13 +253,13 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
     from harness.cli.show import show_results, status_of
-    from harness.core.files import check_writable, write_text
+    from harness.core.files import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
     from harness.report.result_file import dump_results, merged, read_results
 
     if json_file is not None:
-        check_writable(json_file)
+        require_writable(json_file)
     file = merged([(path, read_results(path)) for path in results])
     outputs = Outputs()
     if json_file is not None:
@@ -296,8 +291,8 @@ def diff(old: Path, new: Path) -> int:
     from harness.report.result_file import read_results
 
     comparison = compare(read_results(old), read_results(new))
-    click.echo(text(comparison))
-    return BROKEN_FOUND if comparison.worse else OK
+    print_out(text(comparison))
+    return Exit.BROKEN if comparison.worse else Exit.OK
 
 
 @cli.command()
@@ -316,30 +311,25 @@ def matrix(
     Each RESULT is a file that `check --json` wrote, one for each version. Without
     options, the table is printed as Markdown.
     """
-    from harness.core.files import check_writable, write_text
+    from harness.core.files import require_writable, write_text
     from harness.report.html import matrix_page
-    from harness.report.matrix import markdown, merge, read
+    from harness.report.matrix import markdown, merge
+    from harness.report.result_file import read_versions
 
     for path in (markdown_file, html_file):
         if path is not None:
-            check_writable(path)
-    merged = merge(map(read, results))
-    made: list[tuple[Path, str]] = []
-    if markdown_file is not None:
-        made.append((markdown_file, markdown(merged)))
-    if html_file is not None:
-        made.append((html_file, matrix_page(merged)))
+            require_writable(path)
+    merged = merge(read_versions(results))
     outputs = Outputs()
-    written = []
-    for path, content in made:
-        with outputs.one():
-            write_text(path, content)
-            written.append(f"wrote {path}")
+    lines = [] if markdown_file or html_file else [markdown(merged).rstrip("\n")]
+    for path, page in ((markdown_file, markdown), (html_file, matrix_page)):
+        if path is not None:
+            with outputs.one():
+                write_text(path, page(merged))
+                lines.append(f"wrote {path}")
     with outputs.printed():
-        for line in written:
-            say(line)
-        if not made:
-            say(markdown(merged).rstrip("\n"))
+        for line in lines:
+            print_out(line)
     if merged.uneven:
-        tell(f"note: {merged.uneven}")
-    return outputs.status(OK)
+        print_error(f"note: {merged.uneven}")
+    return outputs.status(Exit.OK)

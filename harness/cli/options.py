@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import TypeVar
 
 import click
 
+from harness.settings import HELP
+
 Command = TypeVar("Command", bound=Callable[..., object])
-OK, BROKEN_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: nothing is broken; something is broken; something is unknown, or an argument is
-wrong; Ctrl-C."""
+
+
+class Exit(enum.IntEnum):
+    """The exit statuses. UNDECIDED: something is unknown, or an argument is wrong."""
+
+    OK = 0
+    BROKEN = 1
+    UNDECIDED = 2
+    INTERRUPTED = 130
 
 
 def path_option(
@@ -27,10 +36,7 @@ def path_option(
 RESULTS = click.argument(
     "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
 )
-LEDGER = path_option(
-    "--ledger", "ledgers", multiple=True,
-    help_="A file of your own known failures, in addition to the installed ledgers; repeatable.",
-)  # fmt: skip
+LEDGER = path_option("--ledger", "ledgers", multiple=True, help_=HELP["ledger"])
 CI = click.option(
     "--ci",
     type=click.Choice(["auto", "github", "none"]),
@@ -49,8 +55,8 @@ JOBS = click.option(
     "--jobs",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Worker processes; each checks one subject at a time. 0 checks everything in this "
-    "process, for a debugger.  [default: one for each core]",
+    help="How many worker processes run at the same time; each subject has its own. 0 checks "
+    "everything in this process, for a debugger.  [default: one for each core]",
 )
 
 
@@ -61,16 +67,9 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_python(resume_python: str) -> None:
+def require_python(resume_python: str) -> None:
     """Start another Python, so that an error in it is reported early."""
     if resume_python:
         from harness.engine.other_process import worker_of
 
         worker_of(resume_python)
-
-
-def options_of(kwargs: str) -> dict[str, object]:
-    """The options of a subject from text such as ``step_size=3 gamma=0.5``."""
-    from harness.core.trace import parse_options
-
-    return parse_options(kwargs)

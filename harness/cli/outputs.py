@@ -6,14 +6,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import FAILED
+from harness.cli.options import Exit
 from harness.core.errors import HarnessError
 from harness.core.safe_text import printable
 
-__all__ = ["Outputs", "no_more_output", "say", "tell"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Outputs", "no_more_output", "print_error", "print_out", "print_table"]
 
 
 class Outputs:
@@ -29,7 +33,7 @@ class Outputs:
             yield
         except HarnessError as error:
             self.failed = True
-            tell(f"error: {error}")
+            print_error(f"error: {error}")
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
@@ -37,7 +41,7 @@ class Outputs:
         try:
             yield
         except HarnessError as error:
-            tell(f"warning: {error}")
+            print_error(f"warning: {error}")
 
     @contextlib.contextmanager
     def printed(self) -> Iterator[None]:
@@ -48,26 +52,34 @@ class Outputs:
         except OSError as error:
             self.failed = True
             no_more_output()
-            tell(f"error: cannot write the output: {error.strerror}")
+            print_error(f"error: cannot write the output: {error.strerror}")
 
     def status(self, status: int) -> int:
         """The exit status, given the `status` that the verdicts alone would make."""
-        return status or (FAILED if self.failed else 0)
+        return status or (Exit.UNDECIDED if self.failed else Exit.OK)
 
 
-def say(text: str = "") -> None:
+def print_out(text: str = "") -> None:
     """Print text, with every character that can't be printed escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def tell(text: str) -> None:
-    """Like `say`, but to standard error. If that fails too, the text is dropped."""
+def print_error(text: str) -> None:
+    """Like `print_out`, but to standard error. If that fails too, the text is dropped."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     try:
         click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), err=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def print_table(table: Table) -> None:
+    """Print a table, 100 columns wide unless there is a terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 100
+    Console(width=width, highlight=False).print(table)
 
 
 def no_more_output() -> None:

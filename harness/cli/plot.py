@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import OK, options_of, path_option
-
-MOST_CURVES = 5
-"""With more curves than this, a reader can't tell which is which."""
+from harness.cli.options import Exit, path_option
+from harness.cli.outputs import print_out
 
 
 @click.command()
@@ -31,26 +29,27 @@ def plot(
     the curve means that training goes on as if nothing had happened. A marker off the curve
     shows the wrong LR, and a thin line shows how training goes on. Needs matplotlib.
     """
-    from harness.core.files import check_writable, file_name, write_bytes
+    from harness.core.files import file_name, require_writable, write_bytes
+    from harness.core.trace import parse_options
     from harness.engine.every_epoch import schedule_of
-    from harness.report.picture import check_drawable, drawn
-    from harness.report.plot import figure_of, names_of, sentences
+    from harness.report.picture import drawn, picture_kind
+    from harness.report.plot import CURVES, figure_of, names_of, sentences
     from harness.subjects.lookup import choose_subjects
 
-    if len(kwargs) > MOST_CURVES:
-        raise click.UsageError(f"--kwargs: at most {MOST_CURVES} curves fit in one picture")
-    chosen = [choose_subjects((subject,), options_of(text)).subjects for text in kwargs or ("",)]
+    if len(kwargs) > len(CURVES):
+        raise click.UsageError(f"--kwargs: at most {len(CURVES)} curves fit in one picture")
+    chosen = [choose_subjects((subject,), parse_options(text)).subjects for text in kwargs or ("",)]
     if len(chosen[0]) > 1:
         names = ", ".join(found.reference for found in chosen[0])
         raise click.UsageError(f"{subject} contains several subjects: choose one of {names}")
     subjects = [found for (found,) in chosen]
     path = output or Path(f"{file_name(subjects[0].name)}.svg")
-    check_drawable(path.suffix, "plot")
-    check_writable(path)
+    picture_kind(path.suffix, "plot")
+    require_writable(path)
     schedules = [schedule_of(found, max(epochs, default=0)) for found in subjects]
     title, labels = names_of(subjects)
     curves = list(zip(labels, schedules, strict=True))
     write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot"))
-    click.echo(f"wrote {path}")
-    click.echo("\n".join(sentences(schedules)))
-    return OK
+    print_out(f"wrote {path}")
+    print_out("\n".join(sentences(schedules)))
+    return Exit.OK

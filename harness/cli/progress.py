@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.outputs import tell
+from harness.cli.outputs import print_error
 from harness.core.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
 
     def show(done: int, what: str, line: str) -> None:
         if line:
-            tell(line)
+            print_error(line)
 
     yield show
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from rich.console import Console
-
-from harness.cli.options import BROKEN_FOUND, FAILED, OK
-from harness.cli.outputs import Outputs, say, tell
+from harness.cli.options import Exit
+from harness.cli.outputs import Outputs, print_error, print_out, print_table
 from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
 from harness.core.files import file_names, write_bytes, write_text
@@ -29,25 +26,25 @@ FEW = 3
 def show_results(
     results: Sequence[Result],
     *,
-    files: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    files: Mapping[tuple[str, str], Sequence[str]] = MappingProxyType({}),
     ledger: bool = False,
     planned: int = 0,
 ) -> None:
     """Print the whole report.
 
-    `files` holds lines about the files of a counterexample, by the id() of its result. With
-    `ledger`, failures are also printed as ledger entries.
+    `files` holds lines about the files of a counterexample, by pair. With `ledger`, failures are
+    also printed as ledger entries.
     """
     if not results:
         return
     if reason := _only_reason(results):
-        tell(f"error: {reason}")
+        print_error(f"error: {reason}")
         return
     for failure in failures(results):
-        say(report.broken_text(failure))
-        for line in files.get(id(failure.result), ()):
-            say(f"  {line}")
-        say()
+        print_out(report.broken_text(failure))
+        for line in files.get(failure.result.pair, ()):
+            print_out(f"  {line}")
+        print_out()
     for text in (
         report.reasons_text(results, Verdict.KNOWN, Verdict.STALE),
         report.note_text(results),
@@ -56,34 +53,35 @@ def show_results(
         report.untried_text(results),
     ):
         if text:
-            say(text + "\n")
+            print_out(text + "\n")
     if ledger and (entries := report.entries(results)):
         if len(entries) <= FEW:
-            say("Not in any ledger. To accept these failures, add this to one:\n")
-            say("\n\n".join(entries) + "\n")
+            print_out("Not in any ledger. To accept these failures, add this to one:\n")
+            print_out("\n\n".join(entries) + "\n")
         else:
-            say(
+            print_out(
                 f"{len(entries)} failures are not in any ledger. To print entries for them from a "
                 "file that check --json wrote:"
             )
-            say("  python -m harness ledger update FILE\n")
-    if any(result.verdict != Verdict.HOLDS for result in results):
-        terminal = sys.stdout.isatty()
-        Console(width=None if terminal else 100, highlight=False).print(report.table(results))
-        say()
-        say(report.legend(results))
-        say()
-    say(report.summary(results, planned))
+            print_out("  python -m harness ledger update FILE\n")
+    if len(results) > 1 and any(result.verdict != Verdict.HOLDS for result in results):
+        print_table(report.table(results))
+        print_out()
+        print_out(report.legend(results))
+        print_out()
+    print_out(report.summary(results, planned))
 
 
-def status_of(results: Sequence[Result]) -> int:
+def status_of(results: Sequence[Result]) -> Exit:
     """The exit status for these results."""
-    if not results or _only_reason(results):
-        return FAILED
-    verdicts = {result.verdict for result in results}
-    if verdicts & {Verdict.BROKEN, Verdict.STALE}:
-        return BROKEN_FOUND
-    return FAILED if Verdict.UNKNOWN in verdicts else OK
+    return status_of_verdicts({result.verdict for result in results} or {Verdict.UNKNOWN})
+
+
+def status_of_verdicts(verdicts: Collection[Verdict]) -> Exit:
+    """The exit status for these verdicts."""
+    if Verdict.BROKEN in verdicts or Verdict.STALE in verdicts:
+        return Exit.BROKEN
+    return Exit.UNDECIDED if Verdict.UNKNOWN in verdicts else Exit.OK
 
 
 def _only_reason(results: Sequence[Result]) -> str:
@@ -96,9 +94,9 @@ def _only_reason(results: Sequence[Result]) -> str:
 def show_missed(missed: Sequence[Missed], notes: Sequence[str]) -> None:
     """Print what was found but can't be checked, and which modules can't be imported."""
     for line in notes:
-        tell(f"note: {line}")
+        print_error(f"note: {line}")
     for one in missed:
-        say(f"{one}\n")
+        print_out(f"{one}\n")
 
 
 def script_for(subject: Subject, check: Check, result: Result) -> str | HarnessError | None:
@@ -121,20 +119,19 @@ def write_files(
     *,
     scripts: Path | None,
     plots: Path | None,
-) -> dict[int, list[str]]:
+) -> dict[tuple[str, str], list[str]]:
     """Write the scripts that were `made`, and pictures, to these folders.
 
-    Returns lines about the files of each failure, by the id() of its result.
+    Returns lines about the files of each failure, by pair.
     """
     broken = failures(results)
     stems = file_names(_stem(failure.result) for failure in broken)
-    lines: dict[int, list[str]] = {}
+    lines: dict[tuple[str, str], list[str]] = {}
     for failure in broken:
         result, stem = failure.result, stems[_stem(failure.result)]
-        about = lines[id(result)] = []
+        about = lines[result.pair] = []
         if scripts is not None:
-            script = made[result.subject, result.check]
-            about.append(_script_file(scripts / f"{stem}.py", script, outputs))
+            about.append(_script_file(scripts / f"{stem}.py", made[result.pair], outputs))
         if plots is not None:
             about.append(_picture_file(plots / f"{stem}.svg", result, outputs))
     return lines
@@ -156,14 +153,11 @@ def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> st
 
 def _picture_file(path: Path, result: Result, outputs: Outputs) -> str:
     """Write the picture of one counterexample; returns a line that says where it is."""
-    from harness.report.picture import picture_of
+    from harness.report.picture import picture_or_why
 
-    try:
-        content = picture_of(result)
-    except HarnessError as error:
-        return f"No picture: {error}"
-    if content is None:
-        return "No picture: this check is about the saved state, not about LRs"
+    content = picture_or_why(result)
+    if isinstance(content, str):
+        return content
     with outputs.one():
         write_bytes(path, content)
         return f"Picture: {path}"

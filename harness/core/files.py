@@ -47,7 +47,7 @@ def _marked(name: str) -> str:
     return f"{file_name(name)}-{digest[:12]}"
 
 
-def check_writable(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Raise `OutputError` if `path` can't be written, without writing it."""
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
@@ -57,7 +57,7 @@ def check_writable(path: Path) -> None:
         _try_folder(path.parent)
 
 
-def check_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     """Make the folder `path` if it is missing; raise `OutputError` if it can't be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -327,8 +327,17 @@ def _points(*sets: SpecifierSet) -> list[Version]:
     return sorted({point for version in named for point in (version, *_around(version))})
 
 
+def bounds(entry: Entry) -> list[Version]:
+    """The versions in an entry's range, in the order of its parts."""
+    return [_bound(specifier) for specifier in entry.torch]
+
+
+def _bound(specifier: Specifier) -> Version:
+    return Version(specifier.version.removesuffix(".*"))
+
+
 def _named(specifier: Specifier) -> Iterator[Version]:
-    version = Version(specifier.version.removesuffix(".*"))
+    version = _bound(specifier)
     yield version
     release = version.release
     if specifier.operator == "~=":

@@ -105,6 +105,21 @@ def _value(node: ast.expr) -> object:
     return ast.literal_eval(node)
 
 
+def format_options(options: Mapping[str, object]) -> dict[str, str]:
+    """Each option as text; ``...`` for a value that no text can name, such as a function.
+
+    >>> format_options({"gamma": 0.5, "lr_lambda": len})
+    {'gamma': '0.5', 'lr_lambda': '...'}
+    """
+    shown = {}
+    for name, value in options.items():
+        try:
+            shown[name] = format_value(value)
+        except TraceError:
+            shown[name] = "..."
+    return shown
+
+
 def format_value(value: object) -> str:
     """`value` as text without spaces; the inverse of `parse_value`.
 

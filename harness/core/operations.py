@@ -2,7 +2,8 @@
 
 A row of `KINDS` holds all that the harness knows about an operation. Runs in this process and in
 another, changed options, scripts, the sweep, the search, the minimiser and the benchmark read it.
-To add an operation, write its function and its row: nothing else needs to change.
+To add an operation, write its function and its row. No other code changes; two snapshots of
+messages that list all operations do (``python -m pytest --inline-snapshot=fix tests/core``).
 
 A function performs the operation once, in plain torch. A script contains the statements of its
 body in a loop, with an expression for each argument, and another process receives its source. So

@@ -3,10 +3,11 @@
 ========  =====================================================================================
 HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
 KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
-STALE     a ledger has an entry for this pair that is not true here
+STALE     a ledger entry is not true here: the pair holds, is declined or fails in another way
 BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
           neighbours merged
-DECLINED  the subject does not promise it, or lacks what the check needs; with the reason
+DECLINED  the check does not apply: the subject does not promise it, the subject or this torch
+          lacks something, or another check must hold first; with the reason
 UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two
           runs, a fault of the optimizer
 ========  =====================================================================================
@@ -167,6 +168,11 @@ class Result:
     place: str = ""
     why: Reason = Reason.NONE
     promise: Promise = Promise()
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The names of the subject and of the check."""
+        return self.subject, self.check
 
     @property
     def note(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Reason", "Verdict"]
+__all__ = ["MEANINGS", "Reason", "Verdict"]
 
 
 class Verdict(StrEnum):
@@ -16,6 +16,17 @@ class Verdict(StrEnum):
     STALE = "STALE"
     DECLINED = "DECLINED"
     UNKNOWN = "UNKNOWN"
+
+
+MEANINGS = {
+    Verdict.HOLDS: "nothing was found",
+    Verdict.BROKEN: "there is a counterexample",
+    Verdict.KNOWN: "fails as the ledger says",
+    Verdict.STALE: "a ledger entry is not true here",
+    Verdict.DECLINED: "the check does not apply",
+    Verdict.UNKNOWN: "could not be decided",
+}
+"""What each verdict means, in a few words, for the legends of reports."""
 
 
 class Reason(StrEnum):

@@ -17,7 +17,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from harness.core.check import Check
 from harness.core.errors import SubjectError, TraceError
-from harness.core.files import check_folder
+from harness.core.files import make_folder
 from harness.core.operations import ADDS_GROUP, BACK, EVENTS, KINDS, PLAIN, STEPS, Operation
 from harness.core.result import Budget, Counterexample, FoundBy
 from harness.core.trace import Trace
@@ -48,7 +48,7 @@ class Examples:
         `OutputError` if the folder is not writable.
         """
         folder = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"), "examples")
-        check_folder(folder)
+        make_folder(folder)
         return cls(DirectoryBasedExampleDatabase(folder))
 
     def of(self, subject: str, check: str) -> list[Trace]:

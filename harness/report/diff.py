@@ -8,15 +8,17 @@ the other version decides whether it is new.
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from harness.core.errors import ResultsError
+from harness.core.grouping import grouped
 from harness.core.result import Result, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
@@ -30,8 +32,16 @@ ROUNDING_32 = 1e-6
 WIDTH = 100
 Results: TypeAlias = Mapping[tuple[str, str], Result]
 """Results by subject and check."""
-Item = TypeVar("Item")
-Group = TypeVar("Group")
+
+
+class Kind(enum.Enum):
+    """What became of a pair."""
+
+    NEWLY_BROKEN = "NEWLY BROKEN"
+    FIXED = "NEWLY FIXED"
+    STILL_BROKEN = "BROKEN IN BOTH"
+    OTHER = "OTHER VERDICTS"
+    SAME = "the same"
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,21 @@ class Change:
     def verdicts(self) -> tuple[Verdict, Verdict]:
         """The old verdict and the new one."""
         return self.old.verdict, self.new.verdict
+
+    @property
+    def broken(self) -> Result:
+        """The result that is BROKEN; the new one if both are."""
+        return self.new if self.new.verdict == Verdict.BROKEN else self.old
+
+    @property
+    def kind(self) -> Kind:
+        """What became of the pair."""
+        old, new = self.verdicts
+        if new == Verdict.BROKEN:
+            return Kind.STILL_BROKEN if old == Verdict.BROKEN else Kind.NEWLY_BROKEN
+        if self.verdicts == (Verdict.BROKEN, Verdict.HOLDS):
+            return Kind.FIXED
+        return Kind.SAME if old == new else Kind.OTHER
 
 
 @dataclass(frozen=True)
@@ -87,40 +112,20 @@ class Comparison:
     runs: Mapping[str, int]
     drifts: tuple[Drift, ...]
 
-    @property
-    def broken(self) -> list[Change]:
-        """The pairs that are BROKEN now and had any other verdict before."""
-        return [p for p in self.pairs if p.verdicts[1] == Verdict.BROKEN != p.verdicts[0]]
-
-    @property
-    def fixed(self) -> list[Change]:
-        """The pairs that were BROKEN and hold now."""
-        return [p for p in self.pairs if p.verdicts == (Verdict.BROKEN, Verdict.HOLDS)]
-
-    @property
-    def other(self) -> list[Change]:
-        """The pairs whose verdict changed in any other way."""
-        return [
-            p
-            for p in self.pairs
-            if p.verdicts[0] != p.verdicts[1] != Verdict.BROKEN
-            and p.verdicts != (Verdict.BROKEN, Verdict.HOLDS)
-        ]
-
-    @property
-    def still(self) -> list[Change]:
-        """The pairs that are BROKEN in both."""
-        return [p for p in self.pairs if p.verdicts == (Verdict.BROKEN, Verdict.BROKEN)]
+    def of(self, kind: Kind) -> list[Change]:
+        """The pairs of which this became."""
+        return [pair for pair in self.pairs if pair.kind == kind]
 
     @property
     def otherwise(self) -> list[Change]:
-        """The pairs in `still` whose counterexample or its values changed."""
-        return [p for p in self.still if p.old.counterexample != p.new.counterexample]
+        """The pairs that are BROKEN in both, with another counterexample or other values."""
+        still = self.of(Kind.STILL_BROKEN)
+        return [pair for pair in still if pair.old.counterexample != pair.new.counterexample]
 
     @property
     def worse(self) -> bool:
         """Whether anything is newly broken, or a plain run changed by more than rounding."""
-        return bool(self.broken) or not all(drift.rounding for drift in self.drifts)
+        return bool(self.of(Kind.NEWLY_BROKEN)) or not all(drift.rounding for drift in self.drifts)
 
 
 def compare(old: ResultFile, new: ResultFile) -> Comparison:
@@ -147,7 +152,7 @@ def compare(old: ResultFile, new: ResultFile) -> Comparison:
 
 
 def _by_pair(file: ResultFile) -> dict[tuple[str, str], Result]:
-    return {(result.subject, result.check): result for result in file.results}
+    return {result.pair: result for result in file.results}
 
 
 def _drift(subject: str, trace: str, old: Sequence[object], new: Sequence[object]) -> Drift | None:
@@ -179,8 +184,8 @@ def text(comparison: Comparison) -> str:
     """The report: what was compared, and what changed."""
     blocks = [
         _compared(comparison),
-        _broken(comparison),
-        _fixed(comparison),
+        _newly(comparison, Kind.NEWLY_BROKEN),
+        _newly(comparison, Kind.FIXED),
         _other(comparison),
         _still(comparison),
         _drifts(comparison),
@@ -259,23 +264,32 @@ def _alone(name: str, mine: Results, others: Results) -> list[str]:
     return lines
 
 
-def _broken(comparison: Comparison) -> list[str]:
-    """The newly broken pairs, by check, each with its counterexample and its command."""
+def _newly(comparison: Comparison, kind: Kind) -> list[str]:
+    """The newly broken or fixed pairs; apart, those whose options the other file does not have."""
     old, new = _names(comparison)
-    known, unlike = by_options(comparison.broken, "new", comparison.old)
-    lines = _title("NEWLY BROKEN", known, f". To replay, on {new}:")
-    lines += _broken_lines(known)
+    if kind == Kind.NEWLY_BROKEN:
+        lines_of, more = _broken_lines, f". To replay, on {new}:"
+        name, version, file = "OLD", old, comparison.old
+    else:
+        lines_of, more = _fixed_lines, f", with the counterexample on {old}:"
+        name, version, file = "NEW", new, comparison.new
+    known, unlike = by_options(comparison.of(kind), file)
+    lines = [f"{kind.value}: " + (count(len(known), "pair") + more if known else "none")]
+    lines += lines_of(known)
     if unlike:
-        lines += ["", *_unlike_title("NEWLY BROKEN", unlike, "OLD", old)]
-        lines += _broken_lines(unlike)
+        title = f"PERHAPS {kind.value}, with options that {name} was not checked with: "
+        pairs = count(len(unlike), "pair")
+        lines += ["", *_wrapped(title, f"{pairs}. Replay on {version} to find out:")]
+        lines += lines_of(unlike)
     return lines
 
 
 def _broken_lines(pairs: Sequence[Change]) -> list[str]:
+    """By check, each pair with its counterexample and its command."""
     lines = []
-    for (check, was), group in _groups(pairs, lambda pair: (pair.check, _was(pair))):
+    for (check, was), group in grouped(pairs, lambda pair: (pair.check, _was(pair))).items():
         lines += _wrapped(f"{check}: ", f"{group[0].new.promise.text}{was}")
-        for _, alike in _groups(group, _kind):
+        for alike in grouped(group, _kind).values():
             rows = _evidence(alike[0].new)
             width = max(len(label) for label, _ in rows)
             lines.append(f"  {_command(alike[0].new)}")
@@ -286,28 +300,18 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
     return lines
 
 
-def _title(title: str, pairs: Sequence[Change], more: str) -> list[str]:
-    return [f"{title}: " + (count(len(pairs), "pair") + more if pairs else "none")]
+def by_options(pairs: Sequence[Change], other: ResultFile) -> tuple[list[Change], list[Change]]:
+    """The pairs whose options are also in a plain run of the other file, then the rest.
 
+    If the other file has no plain runs, there is no rest.
+    """
 
-def _unlike_title(title: str, pairs: Sequence[Change], other: str, version: str) -> list[str]:
-    return _wrapped(
-        f"PERHAPS {title}, with options that {other} was not checked with: ",
-        f"{count(len(pairs), 'pair')}. Replay on {version} to find out:",
-    )
-
-
-def by_options(
-    pairs: Sequence[Change], side: str, other: ResultFile
-) -> tuple[list[Change], list[Change]]:
-    """The pairs whose options are also in a plain run of the other file, then the rest."""
-    groups: tuple[list[Change], list[Change]] = ([], [])
-    for pair in pairs:
+    def is_known(pair: Change) -> bool:
         runs = other.runs.get(pair.subject, {})
-        options = _options(_trace(getattr(pair, side)))
-        known = not other.runs or options in map(_options, runs)
-        groups[not known].append(pair)
-    return groups
+        return not other.runs or _options(_trace(pair.broken)) in map(_options, runs)
+
+    known = [pair for pair in pairs if is_known(pair)]
+    return known, [pair for pair in pairs if not is_known(pair)]
 
 
 def _options(trace: str) -> str:
@@ -343,21 +347,10 @@ def _command(result: Result) -> str:
     return replay_command(result, _trace(result))
 
 
-def _fixed(comparison: Comparison) -> list[str]:
-    """The newly fixed pairs, by check, each with its old counterexample."""
-    old, new = _names(comparison)
-    known, unlike = by_options(comparison.fixed, "old", comparison.new)
-    lines = _title("NEWLY FIXED", known, f", with the counterexample on {old}:")
-    lines += _fixed_lines(known)
-    if unlike:
-        lines += ["", *_unlike_title("NEWLY FIXED", unlike, "NEW", new)]
-        lines += _fixed_lines(unlike)
-    return lines
-
-
 def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
+    """By check, each pair with its old counterexample."""
     lines = []
-    for check, group in _groups(pairs, lambda pair: pair.check):
+    for check, group in grouped(pairs, lambda pair: pair.check).items():
         lines.append(f"{check}:")
         lines += [f"  {pair.subject}  {_trace(pair.old)}" for pair in group]
     return lines
@@ -365,12 +358,12 @@ def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
 
 def _other(comparison: Comparison) -> list[str]:
     """The other changes of verdict, grouped by reason."""
-    if not comparison.other:
+    pairs = comparison.of(Kind.OTHER)
+    if not pairs:
         return []
-    lines = [f"OTHER VERDICTS: {count(len(comparison.other), 'pair')}"]
-    for (check, verdicts, reason), group in _groups(
-        comparison.other, lambda pair: (pair.check, pair.verdicts, _reason(pair))
-    ):
+    lines = [f"OTHER VERDICTS: {count(len(pairs), 'pair')}"]
+    groups = grouped(pairs, lambda pair: (pair.check, pair.verdicts, _reason(pair)))
+    for (check, verdicts, reason), group in groups.items():
         names = ", ".join(pair.subject for pair in group)
         why = f" ({reason})" if reason else ""
         lines += _wrapped(f"{' -> '.join(verdicts)} {check}{why}: ", names)
@@ -386,13 +379,13 @@ def _reason(pair: Change) -> str:
 
 
 def _still(comparison: Comparison) -> list[str]:
-    if not comparison.still:
+    still, others = comparison.of(Kind.STILL_BROKEN), comparison.otherwise
+    if not still:
         return []
-    others = comparison.otherwise
-    lines = [f"BROKEN IN BOTH: {count(len(comparison.still), 'pair')}"]
+    lines = [f"BROKEN IN BOTH: {count(len(still), 'pair')}"]
     if others:
         lines[0] += f", {len(others)} with another counterexample or other values"
-    for check, group in _groups(others, lambda pair: pair.check):
+    for check, group in grouped(others, lambda pair: pair.check).items():
         lines += _wrapped(f"{check}: ", ", ".join(pair.subject for pair in group))
     return lines
 
@@ -406,7 +399,7 @@ def _drifts(comparison: Comparison) -> list[str]:
             continue
         title = "CHANGED ONLY BY ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
         lines += ["", f"{title}: {count(len(drifts), 'plain run') if drifts else 'none'}"]
-        for subject, group in _groups(drifts, lambda drift: drift.subject):
+        for subject, group in grouped(drifts, lambda drift: drift.subject).items():
             own = (drift for drift in group if "optimizer=" not in drift.trace)
             lines += _drift_text(comparison, subject, len(group), next(own, group[0]))
     return lines[1:]
@@ -419,16 +412,6 @@ def _drift_text(comparison: Comparison, subject: str, number: int, drift: Drift)
         for name, lr in zip(_names(comparison), (drift.old, drift.new), strict=True)
     ]
     yield f"  at epoch {drift.epoch} {sides[0]}, {sides[1]}"
-
-
-def _groups(
-    items: Iterable[Item], key: Callable[[Item], Group]
-) -> Iterable[tuple[Group, list[Item]]]:
-    """The items grouped by key, in the order in which the keys first appear."""
-    groups: dict[Group, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups.items()
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from harness.core.grouping import grouped
 from harness.core.operations import BACK
 from harness.core.relations import relations
 from harness.core.result import Counterexample, LostAttribute, Result
 from harness.core.verdict import Verdict
 
 __all__ = ["Failure", "failures"]
-
-Key: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,10 +74,8 @@ def failures(results: Iterable[Result]) -> list[Failure]:
     >>> failure.relations
     ('multiplied a second time by the factor of the last step',)
     """
-    groups: dict[Key, list[Result]] = {}
-    for result in results:
-        if result.verdict == Verdict.BROKEN and result.counterexample is not None:
-            groups.setdefault(_key(result, result.counterexample), []).append(result)
+    broken = (result for result in results if result.verdict == Verdict.BROKEN)
+    groups = grouped((result for result in broken if result.counterexample is not None), _key)
     return [Failure(tuple(sorted(group, key=_size))) for group in groups.values()]
 
 
@@ -87,8 +83,10 @@ def _missing(found: Counterexample) -> LostAttribute | None:
     return next((lost for lost in found.lost if not lost.saved), None)
 
 
-def _key(result: Result, found: Counterexample) -> Key:
+def _key(result: Result) -> tuple[str, ...]:
     """A key that is equal for results with the same cause."""
+    found = result.counterexample
+    assert found is not None
     lost = _missing(found)
     if lost is not None:
         return result.subject, "lost", lost.name

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import click
 
 from harness.core.errors import OutputError
+from harness.core.grouping import grouped
 from harness.core.result import Counterexample, Result
 from harness.core.safe_text import printable
 from harness.core.verdict import Verdict
@@ -23,7 +24,7 @@ from harness.report.matrix import escaped
 
 WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that make a run fail, worst first."""
-KNOWN = (Verdict.KNOWN, Verdict.STALE)
+IN_LEDGER = (Verdict.KNOWN, Verdict.STALE)
 """The verdicts on pairs with a ledger entry."""
 MOST = 10
 """The most errors that GitHub shows for a step."""
@@ -76,15 +77,18 @@ def annotated(results: Sequence[Result]) -> list[str]:
     Pairs of a subject that are stale or unknown for the same reason share one. If there are more
     than GitHub shows, the last one counts the rest.
     """
-    groups: dict[tuple[str, ...], list[Result]] = collections.defaultdict(list)
-    for result in sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict)):
-        check = result.check if result.verdict == Verdict.BROKEN else ""
-        groups[result.verdict, result.subject, check, result.reason, result.place].append(result)
-    commands = [_annotation(group) for group in groups.values()]
+    worst_first = sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict))
+    commands = [_annotation(group) for group in grouped(worst_first, _shared).values()]
     if len(commands) > MOST:
         left = len(commands) - MOST + 1
         commands[MOST - 1 :] = [f"::error::{left} more are in the job's summary and log"]
     return commands
+
+
+def _shared(result: Result) -> tuple[str, ...]:
+    """What results that share an annotation have in common."""
+    check = result.check if result.verdict == Verdict.BROKEN else ""
+    return result.verdict, result.subject, check, result.reason, result.place
 
 
 def _wrong(results: Sequence[Result]) -> list[Result]:
@@ -202,7 +206,7 @@ def _blocks(results: Sequence[Result]) -> Iterator[str]:
     stale = any(result.verdict == Verdict.STALE for result in results)
     reasons = report.reasons_text
     rest = [
-        ("Stale and known" if stale else "Known", reasons(results, *KNOWN), stale),
+        ("Stale and known" if stale else "Known", reasons(results, *IN_LEDGER), stale),
         ("Unknown", reasons(results, Verdict.UNKNOWN), True),
         ("Notes", report.note_text(results), False),
         ("Declined", reasons(results, Verdict.DECLINED), False),

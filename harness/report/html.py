@@ -18,12 +18,13 @@ from markupsafe import Markup
 
 import harness
 from harness.core.errors import HarnessError
+from harness.core.grouping import grouped
 from harness.core.result import Budget, Counterexample, Result
 from harness.core.safe_text import printable
-from harness.core.verdict import Verdict
+from harness.core.verdict import MEANINGS, Verdict
 from harness.report.failures import Failure, failures
-from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Pair
-from harness.report.picture import picture_of
+from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Row
+from harness.report.picture import picture_or_why
 from harness.report.text import (
     broken_rows,
     by_reason,
@@ -38,18 +39,13 @@ from harness.report.text import (
 __all__ = ["Scripts", "matrix_page", "run_page"]
 
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
-"""The script of a counterexample, or why there is not one, by the names of subject and check."""
+"""For each pair, the script of its counterexample, or the error why there is none."""
 Group: TypeAlias = tuple[str, str, list[tuple[str, str, str]]]
 """A subject, a reason, and the checks with both: the id, the name, how much was tried."""
-HEADINGS = {
-    Verdict.BROKEN: "Broken",
-    Verdict.STALE: "Stale: a ledger entry is not true here",
-    Verdict.UNKNOWN: "Unknown: could not be decided",
-    Verdict.KNOWN: "Known: broken as the ledger says",
-    Verdict.DECLINED: "Declined",
-    Verdict.HOLDS: "Holds: nothing was found",
-}
-"""The verdicts in the order of the page, each with its heading."""
+ORDER = (
+    Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN, Verdict.KNOWN, Verdict.DECLINED, Verdict.HOLDS,
+)  # fmt: skip
+"""The verdicts in the order of the page."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,10 @@ def matrix_page(matrix: Matrix) -> str:
     named = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
     rows: dict[str, Rows] = {}
     promises: dict[str, str] = {}
-    for pair in matrix.shown:
-        cells = [_matrix_cell(pair, place, versions) for place in range(len(versions))]
-        rows.setdefault(pair.check, {})[pair.subject] = cells
-        promises.update((r.check, r.promise.text) for r in pair.results if r)
+    for row in matrix.shown:
+        cells = [_matrix_cell(row, place, versions) for place in range(len(versions))]
+        rows.setdefault(row.check, {})[row.subject] = cells
+        promises.update((r.check, r.promise.text) for r in row.results if r)
     return _render(
         "matrix",
         title=f"Schedules and checkpoints, torch {named}",
@@ -151,9 +147,12 @@ def matrix_page(matrix: Matrix) -> str:
         rows=rows,
         promises=promises,
         left_out=[
-            (f"Not shown: pairs that {what} on every version ({len(pairs)})", _by_check(pairs))
+            (
+                f"Not shown: pairs that {what} on every version ({len(same)})",
+                grouped(same, lambda row: row.check),
+            )
             for letter, what in (("H", "hold"), ("D", "are declined"))
-            if (pairs := matrix.everywhere(letter))
+            if (same := matrix.everywhere(letter))
         ],
         sources=matrix.sources,
     )
@@ -163,7 +162,8 @@ def matrix_page(matrix: Matrix) -> str:
 
 
 def _render(name: str, *, script: str = "", **content: object) -> str:
-    """The page as text. Its policy lets a browser run only this script, and load nothing."""
+    """The page as text. Its Content-Security-Policy lets a browser run only this
+    script and load nothing."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
         autoescape=True,
@@ -220,26 +220,31 @@ def _legend(rows: Iterable[Sequence[Cell | None]]) -> list[tuple[str, str]]:
 
 def _rows(results: Sequence[Result], checks: Sequence[str], groups: Sequence[Failure]) -> Rows:
     """The table: the cells of each subject, where each cell links to the section about it."""
-    place = {id(result): index for index, result in enumerate(results)}
-    leads = {id(each): place[id(group.result)] for group in groups for each in group.results}
+    ids = _ids(results)
+    ids |= {each.pair: ids[group.result.pair] for group in groups for each in group.results}
     cells = {
-        (result.subject, result.check): Cell(
+        result.pair: Cell(
             result.verdict[0],
             f"{result.subject}: {result.check}: {result.verdict}",
-            f"p{leads.get(id(result), index)}",
+            ids[result.pair],
         )
-        for index, result in enumerate(results)
+        for result in results
     }
     subjects = dict.fromkeys(result.subject for result in results)
     return {subject: [cells.get((subject, check)) for check in checks] for subject in subjects}
+
+
+def _ids(results: Sequence[Result]) -> dict[tuple[str, str], str]:
+    """The id of the section about each pair."""
+    return {result.pair: f"p{index}" for index, result in enumerate(results)}
 
 
 def _parts(
     results: Sequence[Result], groups: Sequence[Failure], scripts: Scripts
 ) -> Iterator[tuple[str, list[Section], list[Group]]]:
     """For each verdict: a heading, the sections, and the pairs without a counterexample."""
-    place = {id(result): index for index, result in enumerate(results)}
-    for verdict, heading in HEADINGS.items():
+    ids = _ids(results)
+    for verdict in ORDER:
         chosen = [result for result in results if result.verdict == verdict]
         if not chosen:
             continue
@@ -250,33 +255,30 @@ def _parts(
             if len(shown) < len(chosen):
                 causes = "one cause" if len(shown) == 1 else f"{len(shown)} causes"
                 number += f" from {causes}"
-        sections = [_section(place[id(failure.result)], failure, scripts) for failure in shown]
+        sections = [_section(ids[failure.result.pair], failure, scripts) for failure in shown]
         rest = by_reason(result for result in chosen if result.counterexample is None)
+        tried = tally_text if verdict == Verdict.HOLDS else lambda results: ""
         lists = [
-            (subject, reason, [(f"p{place[id(r)]}", r.check, _tried(r)) for r in group])
+            (subject, reason, [(ids[r.pair], r.check, tried([r])) for r in group])
             for (subject, reason), group in rest.items()
         ]
-        yield f"{heading} ({number})", sections, lists
+        yield f"{verdict.capitalize()}: {MEANINGS[verdict]} ({number})", sections, lists
 
 
-def _tried(result: Result) -> str:
-    return tally_text([result]) if result.verdict == Verdict.HOLDS else ""
-
-
-def _section(index: int, failure: Failure, scripts: Scripts) -> Section:
+def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
     result, trace = failure.result, str(failure.counterexample.trace)
     broken = result.verdict == Verdict.BROKEN
     facts = [
         Fact(label, text, code=label == "counterexample") for label, text in broken_rows(failure)
     ]
     command = replay_command(result, trace)
-    facts.append(Fact("reproduce with", command, code=True, id=f"r{index}"))
+    facts.append(Fact("reproduce with", command, code=True, id=f"r{id_[1:]}"))
     picture, missing = _picture(result)
-    script = scripts.get((result.subject, result.check), "")
+    script = scripts.get(result.pair, "")
     if isinstance(script, HarnessError):
         missing, script = (*missing, f"No script: {script}"), ""
     return Section(
-        id=f"p{index}",
+        id=id_,
         verdict=result.verdict,
         title=f"{result.subject}: {failure.headline if broken else result.check}",
         reason="" if broken else result.reason,
@@ -292,12 +294,9 @@ def _picture(result: Result) -> tuple[str, tuple[str, ...]]:
     """The picture of a broken or stale result, or the reason for not having one."""
     if result.verdict not in (Verdict.BROKEN, Verdict.STALE):
         return "", ()
-    try:
-        content = picture_of(result)
-    except HarnessError as error:
-        return "", (f"No picture: {error}",)
-    if content is None:
-        return "", ("No picture: this check is about the saved state, not about LRs",)
+    content = picture_or_why(result)
+    if isinstance(content, str):
+        return "", (content,)
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}", ()
 
 
@@ -311,18 +310,18 @@ def _in_words(result: Result, found: Counterexample) -> str:
 # ------------------------------------------------------------------------- the matrix
 
 
-def _matrix_cell(pair: Pair, index: int, versions: Sequence[str]) -> Cell | None:
-    result, letter = pair.results[index], pair.letters[index]
+def _matrix_cell(row: Row, index: int, versions: Sequence[str]) -> Cell | None:
+    result, letter = row.results[index], row.letters[index]
     if result is None:
         return None
-    title = f"{pair.subject}, {pair.check}, torch {versions[index]}: {result.verdict}"
-    facts = _facts(pair, result, versions)
+    title = f"{row.subject}, {row.check}, torch {versions[index]}: {result.verdict}"
+    facts = _facts(row, result, versions)
     if not facts:
         title += f" ({result.tally.traces} traces, {result.tally.resumes} resumes)"
     return Cell(letter, title, facts=facts)
 
 
-def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, ...]:
+def _facts(row: Row, result: Result, versions: Sequence[str]) -> tuple[Fact, ...]:
     """The details of a verdict."""
     facts = []
     found = result.counterexample
@@ -330,7 +329,7 @@ def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, .
         trace = str(found.trace)
         alike = [
             version
-            for version, other in zip(versions, pair.results, strict=True)
+            for version, other in zip(versions, row.results, strict=True)
             if other is not None
             and other is not result
             and (other.verdict, other.counterexample) == (result.verdict, found)
@@ -346,11 +345,3 @@ def _facts(pair: Pair, result: Result, versions: Sequence[str]) -> tuple[Fact, .
     if result.verdict != Verdict.HOLDS:
         facts.append(Fact("note" if found else "reason", result.reason))
     return tuple(fact for fact in facts if fact.text)
-
-
-def _by_check(pairs: Iterable[Pair]) -> dict[str, list[str]]:
-    """The subjects of these pairs, by check."""
-    subjects: dict[str, list[str]] = {}
-    for pair in pairs:
-        subjects.setdefault(pair.check, []).append(pair.subject)
-    return subjects

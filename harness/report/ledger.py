@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import collections
-import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import tomlkit
@@ -15,15 +12,15 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, overlap, shows_of, version_of, without
+from harness.core.ledger import Entry, bounds, shows_of, version_of, without
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
-from harness.report.result_file import ResultFile, read_results
+from harness.report.result_file import ResultFile
 from harness.report.text import new_entry
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairNames:
     """A subject and a check, each by its name and by the reference that an entry may use."""
 
     subject: str
@@ -39,39 +36,21 @@ class Pair:
         )
 
 
-def pair_of(result: Result) -> Pair:
+def pair_of(result: Result) -> PairNames:
     """The pair of a result."""
     subject, check = result.references
-    return Pair(result.subject, result.check, subject or result.subject, check or result.check)
-
-
-def read_versions(paths: Sequence[Path]) -> list[ResultFile]:
-    """Read files that ``check --json`` wrote, sorted by the version of torch.
-
-    Raises `ResultsError` for other files; `LedgerError` for a run that was stopped, or for two
-    files with the same version.
-    """
-    found: dict[Version, ResultFile] = {}
-    for path in paths:
-        file = read_results(path)
-        if not file.complete or not file.results:
-            raise LedgerError(f"{path} is from a run that was stopped: run it again")
-        version = version_of(file.torch)
-        if version in found:
-            raise LedgerError(f"{path} is the second file for torch {version}: give one of them")
-        found[version] = file
-    return [found[version] for version in sorted(found)]
+    return PairNames(result.subject, result.check, subject or result.subject, check or result.check)
 
 
 def broken_by_version(
     files: Sequence[ResultFile],
-) -> dict[Pair, dict[Version, list[Counterexample]]]:
+) -> dict[PairNames, dict[Version, list[Counterexample]]]:
     """How each pair breaks on each version where it was checked; empty if it does not break.
 
     The pair's own counterexample comes first, then the other traces in the ledger that break it.
     Raises `LedgerError` for an UNKNOWN pair.
     """
-    pairs: dict[Pair, dict[Version, list[Counterexample]]] = {}
+    pairs: dict[PairNames, dict[Version, list[Counterexample]]] = {}
     for file in files:
         version = version_of(file.torch)
         for result in file.results:
@@ -81,9 +60,10 @@ def broken_by_version(
                     f"({result.reason}): run it again until it is decided"
                 )
             found = result.counterexample
-            every = [found, *result.replays] if found is not None else []
-            shown = {_key(one): one for one in reversed(every)}
-            pairs.setdefault(pair_of(result), {})[version] = list(reversed(shown.values()))
+            shown: dict[tuple[str, str], Counterexample] = {}
+            for one in [found, *result.replays] if found is not None else []:
+                shown.setdefault(key_of(one), one)
+            pairs.setdefault(pair_of(result), {})[version] = list(shown.values())
     return pairs
 
 
@@ -99,7 +79,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
         mine = [i for i, entry in enumerate(entries) if pair.named_by(entry)]
         used = set()
         for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
-            same = (i for i in mine if i not in used and _key(entries[i]) == _key(shown))
+            same = (i for i in mine if i not in used and key_of(entries[i]) == key_of(shown))
             number = next(same, None)
             range_ = _range(versions, after, entries[number] if number is not None else None)
             if number is None:
@@ -157,7 +137,7 @@ def _with_entries(text: str, added: Sequence[str]) -> str:
     return "\n\n".join(filter(None, [text.strip("\n"), *added])) + "\n"
 
 
-def _key(one: Entry | Counterexample) -> tuple[str, str]:
+def key_of(one: Entry | Counterexample) -> tuple[str, str]:
     """The trace and what differs: an entry is about the counterexamples with the same key."""
     return str(one.trace), one.shows if isinstance(one, Entry) else shows_of(one)
 
@@ -171,24 +151,26 @@ def _stretches(
     the following versions is chosen, and the shorter one if two break equally many.
     """
     ordered = sorted(by_version)
-    kept = [
-        next((one for one in by_version[v] if _key(one) in keys), None)
-        for v in ordered
-        for keys in [{_key(entry) for entry in entries if entry.covers(v)}]
-    ]
+
+    def kept_on(version: Version) -> Counterexample | None:
+        keys = {key_of(entry) for entry in entries if entry.covers(version)}
+        return next((one for one in by_version[version] if key_of(one) in keys), None)
+
+    kept = [kept_on(version) for version in ordered]
 
     def reach(shown: Counterexample, start: int) -> int:
         for i in range(start, len(ordered)):
             mine = kept[i]
-            other = mine is not None and _key(mine) != _key(shown)
-            if other or _key(shown) not in map(_key, by_version[ordered[i]]):
+            other = mine is not None and key_of(mine) != key_of(shown)
+            if other or key_of(shown) not in map(key_of, by_version[ordered[i]]):
                 return i
         return len(ordered)
 
     found = []
     start = 0
     while start < len(ordered):
-        choice = [kept[start] or one for one in by_version[ordered[start]]]
+        mine = kept[start]
+        choice = [mine] if mine is not None else by_version[ordered[start]]
         if not choice:
             start += 1
             continue
@@ -204,135 +186,8 @@ def _range(versions: Sequence[Version], after: Version | None, entry: Entry | No
     upper = [f"<{after}"] if after else []
     if entry is not None:
         before = SpecifierSet(f"<{versions[0]}")
-        if any(map(entry.covers, _below(entry, before))):
+        if any(entry.covers(v) for v in bounds(entry) if before.contains(v, prereleases=True)):
             lower = [str(s) for s in entry.torch if s.operator in (">", ">=", "~=", "==")]
         if after is None:
             upper = [str(s) for s in entry.torch if s.operator in ("<", "<=")]
     return ",".join([*lower, *upper])
-
-
-def _below(entry: Entry, before: SpecifierSet) -> list[Version]:
-    named = (Version(s.version.removesuffix(".*")) for s in entry.torch)
-    return [version for version in named if before.contains(version, prereleases=True)]
-
-
-class Outcome(enum.Enum):
-    """What happens when a bound is moved."""
-
-    BROKEN = "BROKEN"
-    STALE = "STALE"
-    NO_VERSION = "refused: it covers no version"
-    OVERLAP = "refused: it overlaps another range"
-    NO_RESULT = "no result"
-    UNSEEN = "NOT RED"
-
-
-@dataclass(frozen=True)
-class Release:
-    """The pairs that were checked on a release, each with its broken traces and their values."""
-
-    pairs: Mapping[Pair, frozenset[tuple[str, str]]] = field(default_factory=dict)
-
-    def breaks(self, entry: Entry) -> bool | None:
-        """Whether the entry's trace breaks here as the entry says; None without a result."""
-        found = [known for pair, known in self.pairs.items() if pair.named_by(entry)]
-        if not found:
-            return None
-        return any(_key(entry) in known for known in found)
-
-
-@dataclass(frozen=True)
-class Moves:
-    """The outcomes of all moves: how many of each, and the moves that no run would notice."""
-
-    releases: int
-    counts: Mapping[Outcome, int]
-    unseen: tuple[tuple[Entry, SpecifierSet], ...]
-
-
-def releases_in(files: Iterable[ResultFile]) -> dict[Version, Release]:
-    """What results of ``check --json`` say about the ledger's traces, by release."""
-    pairs: dict[Version, dict[Pair, frozenset[tuple[str, str]]]] = collections.defaultdict(dict)
-    for file in files:
-        here = pairs[version_of(file.torch)]
-        for result in file.results:
-            known = set(map(_key, result.replays))
-            here[pair_of(result)] = here.get(pair_of(result), frozenset()) | known
-    return {version: Release(found) for version, found in sorted(pairs.items())}
-
-
-def move_ranges(entries: Sequence[Entry], seen: Mapping[Version, Release]) -> Moves:
-    """Move every bound of every range by one of the releases `seen`.
-
-    Raises `LedgerError` if a range begins or ends at a release without results.
-    """
-    releases = sorted(seen)
-    missing = sorted({bound for entry in entries for bound in _bounds(entry)} - seen.keys())
-    if missing:
-        raise LedgerError(
-            f"ranges of the ledger begin or end at torch {', '.join(map(str, missing))}, but there "
-            "is no RESULT for it: give one for each of these versions"
-        )
-    moves = [(entry, new) for entry in entries for new in _moved(entry, releases)]
-    outcomes = [_outcome(entry, new, entries, seen) for entry, new in moves]
-    unseen = [move for move, what in zip(moves, outcomes, strict=True) if what is Outcome.UNSEEN]
-    return Moves(len(releases), collections.Counter(outcomes), tuple(unseen))
-
-
-def _bounds(entry: Entry) -> list[Version]:
-    return [Version(bound.version.removesuffix(".*")) for bound in entry.torch]
-
-
-def _moved(entry: Entry, releases: Sequence[Version]) -> Iterator[SpecifierSet]:
-    """The entry's range with one bound moved by one release, for each bound and direction."""
-    for bound, version in zip(entry.torch, _bounds(entry), strict=True):
-        wildcard = ".*" if bound.version.endswith(".*") else ""
-        place = releases.index(version)
-        others = [str(other) for other in entry.torch if other != bound]
-        for other in (place - 1, place + 1):
-            if 0 <= other < len(releases):
-                moved = f"{bound.operator}{releases[other]}{wildcard}"
-                yield SpecifierSet(",".join([*others, moved]))
-
-
-def _outcome(
-    entry: Entry, new: SpecifierSet, entries: Sequence[Entry], seen: Mapping[Version, Release]
-) -> Outcome:
-    """What a run would say about the entry if its range was `new`."""
-    if not any(new.contains(str(release)) for release in seen):
-        return Outcome.NO_VERSION
-    pair = entry.subject, entry.check
-    if any(
-        overlap(new, other.torch)
-        for other in entries
-        if other is not entry and (other.subject, other.check) == pair
-    ):
-        return Outcome.OVERLAP
-    found = set()
-    for release, there in seen.items():
-        covers = new.contains(str(release))
-        if covers == entry.covers(release):
-            continue
-        breaks = there.breaks(entry)
-        if breaks is None:
-            found.add(Outcome.NO_RESULT)
-        elif covers != breaks:
-            found.add(Outcome.STALE if covers else Outcome.BROKEN)
-    for what in (Outcome.BROKEN, Outcome.STALE, Outcome.NO_RESULT):
-        if what in found:
-            return what
-    return Outcome.UNSEEN
-
-
-def moves_text(entries: Sequence[Entry], moves: Moves) -> str:
-    """The moves that no run would notice, one on each line, and the counts."""
-    lines = [
-        f"{entry.subject} {entry.check}: no run shows whether {entry.torch} should be {new}"
-        for entry, new in moves.unseen
-    ]
-    counts = sorted(moves.counts.items(), key=lambda count: -count[1])
-    lines.append(
-        f"{len(entries)} entries, {moves.releases} releases, {sum(moves.counts.values())} moves: "
-        + ", ".join(f"{count} {what.value}" for what, count in counts)
-    )
-    return "\n".join(lines)

@@ -1,9 +1,8 @@
 """The results of several versions of torch as one table, which shows where each defect appears.
 
-``scripts/run_matrix.py`` writes the results of twelve releases, and ``python -m harness matrix``
-prints them as ``torch_versions.md``. The ledger holds the trace behind each letter, which was run
-on that release, and a link to its report. For defects that are not in the ledger, a search with
-random options ran, so a dot means that it found none.
+``scripts/run_matrix.py`` writes the results of many releases, and ``python -m harness matrix``
+prints them as ``torch_versions.md``. For a ``K``, the ledger has the trace that was run on that
+release, and a link to the bug report. A dot means that the sweep and the search found nothing.
 """
 
 from __future__ import annotations
@@ -11,25 +10,20 @@ from __future__ import annotations
 import collections
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeAlias
 
-from packaging.version import Version
-
-from harness.core.errors import HarnessError
+from harness.core.grouping import grouped
 from harness.core.result import Result
 from harness.core.safe_text import printable
-from harness.report.result_file import read_results
+from harness.core.verdict import MEANINGS, Verdict
+from harness.report.result_file import VersionFile
 
-LETTERS = {
-    "B": "broken",
-    "S": "stale: no longer what the ledger says",
-    "K": "known: in the ledger",
-    "U": "unknown",
-    "D": "declined",
-    "H": "holds",
-}
+WORST_FIRST = (
+    Verdict.BROKEN, Verdict.STALE, Verdict.KNOWN, Verdict.UNKNOWN, Verdict.DECLINED, Verdict.HOLDS,
+)  # fmt: skip
+LETTERS = {verdict[0]: f"{verdict.lower()}: {MEANINGS[verdict]}" for verdict in WORST_FIRST}
 """What the first letter of a verdict means."""
 COLOURS = {
     "B": ("#b3261e", "#ffffff"),
@@ -46,20 +40,12 @@ FEW = 5
 """A line names up to this many subjects; more may become "the others"."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """The content of one file; `result` is its path as it was given."""
-
-    result: str
-    torch: Version
-    python: str
-    seed: int
-    max_examples: int
-    results: tuple[Result, ...]
+Alike: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""Letters, and the subjects that have them under one check."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class Row:
     """A subject and a check, with a result for each version; None if it was not run there."""
 
     subject: str
@@ -72,7 +58,7 @@ class Pair:
         return tuple(result.verdict[0] if result else "" for result in self.results)
 
     @property
-    def says(self) -> set[str]:
+    def letters_seen(self) -> set[str]:
         """The letters on the versions where the pair was run."""
         return {*self.letters} - {""}
 
@@ -90,8 +76,8 @@ class Line:
 class Matrix:
     """The pairs of all results, check by check, and the versions, oldest first."""
 
-    sources: tuple[Source, ...]
-    pairs: tuple[Pair, ...]
+    sources: tuple[VersionFile, ...]
+    rows: tuple[Row, ...]
 
     @property
     def versions(self) -> list[str]:
@@ -103,13 +89,13 @@ class Matrix:
         ]
 
     @property
-    def shown(self) -> list[Pair]:
-        """The pairs with a row: all except those that hold, or are declined, on every version."""
-        return [pair for pair in self.pairs if pair.says not in ({"H"}, {"D"})]
+    def shown(self) -> list[Row]:
+        """All rows except the pairs that hold, or are declined, on every version."""
+        return [row for row in self.rows if row.letters_seen not in ({"H"}, {"D"})]
 
-    def everywhere(self, letter: str) -> list[Pair]:
+    def everywhere(self, letter: str) -> list[Row]:
         """The pairs that have this letter on every version where they were run."""
-        return [pair for pair in self.pairs if pair.says == {letter}]
+        return [row for row in self.rows if row.letters_seen == {letter}]
 
     @property
     def lines(self) -> list[Line]:
@@ -119,25 +105,23 @@ class Matrix:
         lines share them. If a check leaves no subject out, its largest group of subjects that
         hold or are declined is called "the others".
         """
-        alike: dict[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...], list[str]] = {}
-        for check, pairs in itertools.groupby(self.shown, lambda pair: pair.check):
-            grouped: dict[tuple[str, ...], list[str]] = {}
-            for pair in pairs:
-                grouped.setdefault(pair.letters, []).append(pair.subject)
-            rows = [(letters, tuple(subjects)) for letters, subjects in grouped.items()]
-            alike.setdefault(tuple(sorted(rows, key=_newest_first)), []).append(check)
-        totals = collections.Counter(pair.check for pair in self.pairs)
+        lines: dict[str, tuple[Alike, ...]] = {}
+        for check, rows in grouped(self.shown, lambda row: row.check).items():
+            by_letters = grouped(rows, lambda row: row.letters)
+            alike = [(key, tuple(row.subject for row in same)) for key, same in by_letters.items()]
+            lines[check] = tuple(sorted(alike, key=_newest_first))
+        totals = collections.Counter(row.check for row in self.rows)
         return [
             Line(", ".join(checks), subjects, letters)
-            for rows, checks in alike.items()
-            for letters, subjects in _named(rows, {totals[check] for check in checks})
+            for alike, checks in grouped(lines, lines.__getitem__).items()
+            for letters, subjects in _named(alike, {totals[check] for check in checks})
         ]
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        """The marks in the cells that are shown, each with its meaning."""
-        seen = {letter for pair in self.shown for letter in pair.letters}
-        marks = [(SHOWN.get(key, key), text) for key, text in LETTERS.items() if key in seen]
+        """The marks in the cells that are shown, in Markdown, each with its meaning."""
+        seen = {letter for row in self.shown for letter in row.letters}
+        marks = [(f"`{SHOWN.get(key, key)}`", text) for key, text in LETTERS.items() if key in seen]
         return [*marks, ("empty", "not run")] if "" in seen else marks
 
     @property
@@ -151,15 +135,15 @@ class Matrix:
     @property
     def uneven(self) -> str:
         """A warning if some versions were searched with more traces than others; else empty."""
-        searched: dict[tuple[int, int], list[str]] = {}
-        for source, version in zip(self.sources, self.versions, strict=True):
-            key = source.max_examples, source.seed
-            searched.setdefault(key, []).append(version)
+        searched = grouped(
+            zip(self.versions, (source.file for source in self.sources), strict=True),
+            lambda pair: (pair[1].max_examples, pair[1].seed),
+        )
         if len(searched) == 1:
             return ""
         groups = [
-            f"{examples} (seed {seed}) on {', '.join(versions)}"
-            for (examples, seed), versions in searched.items()
+            f"{examples} (seed {seed}) on {', '.join(version for version, _ in group)}"
+            for (examples, seed), group in searched.items()
         ]
         return (
             "The search was not the same on all versions. Random traces for each pair: "
@@ -167,68 +151,38 @@ class Matrix:
         )
 
 
-def _newest_first(row: tuple[tuple[str, ...], tuple[str, ...]]) -> list[int]:
+def _newest_first(alike: Alike) -> list[int]:
     """A sort key: the worst verdicts on the newest versions come first."""
     order = [*LETTERS, ""]
-    return [order.index(letter) for letter in reversed(row[0])]
+    return [order.index(letter) for letter in reversed(alike[0])]
 
 
-def _named(
-    rows: Sequence[tuple[tuple[str, ...], tuple[str, ...]]], totals: set[int]
-) -> list[tuple[tuple[str, ...], str]]:
-    """Each row of letters with its subjects, in words; `totals` counts all subjects of a check."""
-    named = [(letters, ", ".join(subjects)) for letters, subjects in rows]
-    letters, most = max(rows, key=lambda row: len(row[1]))
+def _named(lines: Sequence[Alike], totals: set[int]) -> list[tuple[tuple[str, ...], str]]:
+    """The letters of each line and its subjects in words; `totals`: how many a check has."""
+    named = [(letters, ", ".join(subjects)) for letters, subjects in lines]
+    letters, most = max(lines, key=lambda alike: len(alike[1]))
     if (
         len(most) > FEW
         and {*letters} <= {"D", "H", ""}
-        and totals == {sum(len(subjects) for _, subjects in rows)}
+        and totals == {sum(len(subjects) for _, subjects in lines)}
     ):
         named.remove((letters, ", ".join(most)))
         named.append((letters, f"the {len(most)} others" if named else f"all {len(most)}"))
     return named
 
 
-def read(path: Path) -> Source:
-    """Read a file that ``check --json`` wrote; raises `HarnessError` if it is not complete."""
-    file = read_results(path)
-    if not file.complete:
-        raise HarnessError(f"{path} is from a run that was stopped: run it again to the end")
-    try:
-        version = Version(file.torch)
-    except ValueError:
-        raise HarnessError(f"{path} does not say which torch it was run with") from None
-    seen = set()
-    for result in file.results:
-        pair = result.subject, result.check
-        if pair in seen:
-            raise HarnessError(f"{path} has two verdicts for {pair[0]}: {pair[1]}")
-        seen.add(pair)
-    return Source(str(path), version, file.python, file.seed, file.max_examples, file.results)
-
-
-def merge(sources: Iterable[Source]) -> Matrix:
-    """One matrix of all sources; raises `HarnessError` if two have the same version of torch."""
-    ordered = sorted(sources, key=lambda source: source.torch)
-    for left, right in itertools.pairwise(ordered):
-        if left.torch == right.torch:
-            raise HarnessError(
-                f"{left.result} and {right.result} are both from torch {left.torch}: "
-                "give one file for each version"
-            )
-    found = [
-        {(result.check, result.subject): result for result in source.results} for source in ordered
-    ]  # fmt: skip
-    newest_first = [result for source in reversed(ordered) for result in source.results]
-    subjects = list(dict.fromkeys(result.subject for result in newest_first))
-    checks = list(dict.fromkeys(result.check for result in newest_first))
-    pairs = []
-    for check in checks:
-        for subject in subjects:
-            results = tuple(results.get((check, subject)) for results in found)
-            if any(results):
-                pairs.append(Pair(subject, check, results))
-    return Matrix(tuple(ordered), tuple(pairs))
+def merge(sources: Sequence[VersionFile]) -> Matrix:
+    """One matrix of all files; they are sorted by version."""
+    found = [{result.pair: result for result in source.file.results} for source in sources]
+    newest_first = [result for source in reversed(sources) for result in source.file.results]
+    subjects = dict.fromkeys(result.subject for result in newest_first)
+    checks = dict.fromkeys(result.check for result in newest_first)
+    rows = []
+    for check, subject in itertools.product(checks, subjects):
+        results = tuple(pairs.get((subject, check)) for pairs in found)
+        if any(results):
+            rows.append(Row(subject, check, results))
+    return Matrix(tuple(sources), tuple(rows))
 
 
 def markdown(matrix: Matrix) -> str:
@@ -243,8 +197,7 @@ def markdown(matrix: Matrix) -> str:
         cells = [SHOWN.get(letter, letter) for letter in line.letters]
         lines.append(_row([checks, escaped(line.subjects), *cells]))
         last = line.checks
-    legend = ", ".join(f"`{mark}` {text}" for mark, text in matrix.legend)
-    legend = legend.replace("`empty`", "empty")
+    legend = ", ".join(f"{mark} {text}" for mark, text in matrix.legend)
     sentences = [f"{legend}." if legend else "", matrix.left_out, escaped(matrix.uneven)]
     below = " ".join(filter(None, sentences))
     return "\n".join([*lines, *([""] if lines else []), below]) + "\n"

@@ -28,7 +28,7 @@ QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 
 
 @dataclass(frozen=True)
-class Line:
+class DrawnRun:
     """One run: its name, its role (how it is drawn), its points, the exception that ended it."""
 
     name: str
@@ -49,7 +49,7 @@ class Trajectory:
     title: str
     trace: str
     quantity: str
-    lines: list[Line]
+    lines: list[DrawnRun]
     marks: dict[int, str]
     epoch: int
     labels: dict[int | None, str] = field(default_factory=dict)
@@ -58,17 +58,15 @@ class Trajectory:
 
 
 def trajectory(result: Result) -> Trajectory | None:
-    """The runs of a result's counterexample; None for a check of the saved state."""
+    """The runs of a result's counterexample; None if it has none, as for a saved state."""
     found = result.counterexample
-    if found is None:
-        raise ValueError(f"{result.subject} {result.check} has no counterexample")
-    if not found.runs:
+    if found is None or not found.runs:
         return None
     actual = [name.partition(" if ")[0] for name in found.actual]
     quantity = next((name for name in QUANTITIES if name in actual), "lr")
     epoch = epochs(path_to(found.trace.operations, found.operation, found.step))
     lines = [
-        Line(
+        DrawnRun(
             one_line(run.name),
             run.role,
             [(seen.epoch, numbers_of(seen.values, quantity)) for seen in run.seen],
@@ -179,16 +177,15 @@ LONGEST = 100
 """The most characters in a line above the panels."""
 
 
-def picture_of(result: Result, suffix: str = "svg") -> bytes | None:
-    """The picture of a counterexample, as the bytes of a ``png`` or ``svg`` file.
-
-    None for a check of the saved state, which has no LRs to draw. Raises `HarnessError` for
-    another suffix, or if matplotlib is not installed.
-    """
+def picture_or_why(result: Result) -> bytes | str:
+    """The picture of a counterexample as SVG, or a sentence that says why there is none."""
     shown = trajectory(result)
     if shown is None:
-        return None
-    return drawn(lambda: figure_of(shown), suffix, "a picture")
+        return "No picture: this check is about the saved state, not about LRs"
+    try:
+        return drawn(lambda: figure_of(shown), "svg", "a picture")
+    except HarnessError as error:
+        return f"No picture: {error}"
 
 
 def figure_of(shown: Trajectory) -> Figure:
@@ -227,7 +224,7 @@ def figure_of(shown: Trajectory) -> Figure:
     panels[-1].set_xlabel("epoch (scheduler steps made)")
     for (group, small), axes in zip(rows, panels, strict=True):
         if not small:
-            _say(axes, shown, group, first=group == groups[0])
+            _point_at_difference(axes, shown, group, first=group == groups[0])
             _name_lines(axes)
     return figure
 
@@ -267,7 +264,7 @@ def _levels(shown: Trajectory) -> dict[int, int]:
     return levels
 
 
-def _xy(line: Line, group: int) -> tuple[list[int], list[float]]:
+def _xy(line: DrawnRun, group: int) -> tuple[list[int], list[float]]:
     points = [(epoch, values[group]) for epoch, values in line.points if group < len(values)]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
@@ -330,8 +327,7 @@ def _draw_difference(axes: Axes, shown: Trajectory, group: int) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useOffset=False)
 
 
-def _say(axes: Axes, shown: Trajectory, group: int, *, first: bool) -> None:
-    """Point at the first difference."""
+def _point_at_difference(axes: Axes, shown: Trajectory, group: int, *, first: bool) -> None:
     text = shown.labels.get(group) or (shown.labels.get(None) if first else None)
     if not text:
         return
@@ -394,7 +390,7 @@ def label_of(line: Line2D) -> str:
     return str(line.get_label())
 
 
-SETTINGS: Any = {
+SETTINGS: Any = {  # rc_context is typed with a literal for each key
     "font.size": 8,
     "svg.fonttype": "none",
     "svg.hashsalt": "lr-resume-harness",  # keeps the ids inside an SVG the same each time
@@ -403,7 +399,7 @@ SETTINGS: Any = {
 """The settings of matplotlib for every picture."""
 
 
-def check_drawable(suffix: str, what: str) -> str:
+def picture_kind(suffix: str, what: str) -> str:
     """``png`` or ``svg``, from the suffix of a name.
 
     `what` names the feature that needs matplotlib, for a message. Raises `HarnessError` for
@@ -422,9 +418,9 @@ def check_drawable(suffix: str, what: str) -> str:
 def drawn(figure: Callable[[], Figure], suffix: str, what: str) -> bytes:
     """The bytes of the figure that a function makes. The same figure gives the same SVG.
 
-    Raises the same errors as `check_drawable`.
+    Raises the same errors as `picture_kind`.
     """
-    kind = check_drawable(suffix, what)
+    kind = picture_kind(suffix, what)
     import matplotlib
 
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

@@ -7,8 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.errors import TraceError
-from harness.core.literals import format_value
+from harness.core.literals import format_options
 from harness.core.result import shorten
 from harness.core.run import Points
 from harness.engine.every_epoch import Schedule, Way
@@ -39,9 +38,10 @@ CURVES: tuple[Style, ...] = (
     {"color": BLACK, "linestyle": (0, (8, 2, 1, 2, 1, 2))},
 )  # fmt: skip
 """The curves differ in dashes too, and each has its name next to it."""
-RIGHT: tuple[Style, ...] = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
+RIGHT_MARKERS: tuple[Style, ...] = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
          {"marker": "+", "markersize": 6})  # fmt: skip
-WRONG: tuple[Style, ...] = ({"marker": "s", "markersize": 5}, {"marker": "x", "markersize": 6})
+WRONG_MARKERS: tuple[Style, ...] = ({"marker": "s", "markersize": 5},
+         {"marker": "x", "markersize": 6})  # fmt: skip
 """The markers of right and wrong resumes, one for each way of resuming."""
 PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
 """Inches: the height and approximate width of a panel, and the width of a bold letter."""
@@ -58,22 +58,12 @@ is not drawn."""
 
 def names_of(subjects: Sequence[Subject]) -> tuple[str, list[str]]:
     """A title and a label for each curve: its options, or only values if the title names them."""
-    options = [_options_shown(subject) for subject in subjects]
+    options = [format_options(subject.options) for subject in subjects]
     name, names = subjects[0].name, list(options[0])
     if len(subjects) > 1 and len(names) > 1 and all(list(shown) == names for shown in options):
         return f"{name} ({', '.join(names)})", [f"({', '.join(s.values())})" for s in options]
     labels = [" ".join(f"{key}={value}" for key, value in shown.items()) for shown in options]
     return f"{name} {labels[0]}".strip() if len(subjects) == 1 else name, labels
-
-
-def _options_shown(subject: Subject) -> dict[str, str]:
-    shown = {}
-    for name, value in subject.options.items():
-        try:
-            shown[name] = format_value(value)
-        except TraceError:  # a function of the subject's own
-            shown[name] = "..."
-    return shown
 
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
@@ -94,14 +84,15 @@ def _outcomes(ways: Sequence[Way]) -> list[tuple[str, str]]:
         return [("", f"{name} was not tried: {ways[0].declined or 'no epoch to resume at'}")]
     followed = min((way.followed for way in ways if way.followed), default=0)
     behind = f" (each compared for {followed} epochs)" if followed else ""
-    where = f"of {len(tried)} epochs" if len(ways) == 1 else f"of {len(tried)} epochs of all curves"
+    epochs = f"{len(tried)} epochs" + (" of all curves" if len(ways) > 1 else "")
     if not wrong:
-        return [("right", f"{name} is right at all {where.removeprefix('of ')}{behind}")]
-    first = ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
-    text = f"{name} is wrong at {len(wrong)} {where}" + (f": {first}" if len(ways) == 1 else "")
+        return [("right", f"{name} is right at all {epochs}{behind}")]
+    text = f"{name} is wrong at {len(wrong)} of {epochs}"
+    if len(ways) == 1:
+        text += ": " + ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
     if len(wrong) == len(tried):
         return [("wrong", text + behind)]
-    return [("right", f"{name} is right at {len(tried) - len(wrong)} {where}{behind}"),
+    return [("right", f"{name} is right at {len(tried) - len(wrong)} of {epochs}{behind}"),
             ("wrong", text)]  # fmt: skip
 
 
@@ -146,9 +137,8 @@ def _curve_handles(labels: list[str]) -> list[Line2D]:
     """The entries of the legend for the curves."""
     from matplotlib.lines import Line2D
 
-    styles = [CURVES[number % len(CURVES)] for number in range(len(labels))]
     return [Line2D([], [], linewidth=2, label=label, **style)
-            for label, style in zip(labels, styles, strict=True)]  # fmt: skip
+            for label, style in zip(labels, CURVES, strict=False)]  # fmt: skip
 
 
 def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
@@ -156,8 +146,8 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     shapes: dict[str, Style] = {
-        "right": RIGHT[index],
-        "wrong": WRONG[index],
+        "right": RIGHT_MARKERS[index],
+        "wrong": WRONG_MARKERS[index],
         "": {},
     }
     return [
@@ -184,7 +174,7 @@ def _multiple(points: Points, group: int) -> bool:
 
 def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: Schedule) -> None:
     """Draw one group of one schedule, with its resumes, for the first `span` epochs."""
-    style = CURVES[number % len(CURVES)]
+    style = CURVES[number]
     plain = {epoch: values[group] for epoch, values in schedule.points if epoch <= span}
     place = f"{number} {group} {span}"
     axes.plot(list(plain), list(plain.values()), label=label, linewidth=2,
@@ -197,7 +187,8 @@ def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: 
                  if resume.epoch in plain and resume.epoch not in epochs
                  and resume.epoch % every == 0]  # fmt: skip
         axes.plot(right, [plain[epoch] for epoch in right], linestyle="", label="_",
-                  color=style["color"], gid=f"right {place} {index}", **RIGHT[index])  # fmt: skip
+                  color=style["color"], gid=f"right {place} {index}",
+                  **RIGHT_MARKERS[index])  # fmt: skip
         at: list[tuple[int, float]] = []
         skip = -(-len(wrong) // MOST_LINES) or 1
         for order, resume in enumerate(wrong):
@@ -209,7 +200,7 @@ def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: 
                 axes.plot(list(rates), list(rates.values()), color=BLACK, linewidth=0.6,
                           gid=f"on {place} {index} {resume.epoch}", label="_")  # fmt: skip
         axes.plot([x for x, _ in at], [y for _, y in at], linestyle="", color=BLACK, zorder=3,
-                  gid=f"wrong {place} {index}", label="_", **WRONG[index])  # fmt: skip
+                  gid=f"wrong {place} {index}", label="_", **WRONG_MARKERS[index])  # fmt: skip
     end = len(schedule.points) - 1
     if schedule.raises and end in plain:
         axes.plot([end], [plain[end]], linestyle="", marker="X", markersize=11, label="_",

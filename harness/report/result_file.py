@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,18 +26,21 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 from cattrs.gen import make_dict_structure_fn
+from packaging.version import Version
 
 from harness.core.errors import HarnessError, ResultsError
+from harness.core.grouping import grouped
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
 
 __all__ = [
-    "ONE_RUN",
     "SCHEMA",
     "ResultFile",
+    "VersionFile",
     "dump_results",
     "merged",
     "read_results",
+    "read_versions",
     "results_of_run",
 ]
 
@@ -58,10 +61,10 @@ class ResultFile:
     """The results of one run.
 
     `shard` is ``2/5`` for the second of five parts of a run, and `positions` are the indices that
-    its results have in the whole run. `complete` is false while
-    the run goes on, and if it was stopped before all its `planned` pairs had a result. `runs`
-    holds the uninterrupted runs by subject and trace: the LR of every param group at the start
-    and after each epoch. `not_checked` maps schedulers that could not be built to the reason.
+    its results have in the whole run. `complete` is false while the run goes on, and if it was
+    stopped before all its `planned` pairs had a result. `runs` holds the uninterrupted runs by
+    subject and trace: the LR of every param group at the start and after each epoch.
+    `not_checked` maps schedulers that could not be built to the reason.
     """
 
     schema: int
@@ -130,6 +133,44 @@ def read_results(path: Path) -> ResultFile:
             f"{path} is not what check --json writes ({_first(error)}): write it again"
         ) from None
     return file
+
+
+@dataclass(frozen=True)
+class VersionFile:
+    """The results of one version of torch, and the path they were read from."""
+
+    path: Path
+    torch: Version
+    file: ResultFile
+
+
+def read_versions(
+    paths: Iterable[Path], version_of: Callable[[str], Version] = Version
+) -> list[VersionFile]:
+    """Read the files of runs that went to the end, one for each version; the oldest comes first.
+
+    `version_of` reads a version of torch. Raises `ResultsError` for other files, and for two files
+    of one version.
+    """
+    found: dict[Version, VersionFile] = {}
+    for path in paths:
+        file = read_results(path)
+        if not file.complete or not file.results:
+            raise ResultsError(f"{path} is from a run that was stopped: run it again to the end")
+        try:
+            version = version_of(file.torch)
+        except ValueError:
+            raise ResultsError(f"{path} does not say which torch it was run with") from None
+        for (subject, check), several in grouped(file.results, lambda result: result.pair).items():
+            if len(several) > 1:
+                raise ResultsError(f"{path} has two verdicts for {subject}: {check}")
+        if version in found:
+            raise ResultsError(
+                f"{found[version].path} and {path} are both from torch {version}: "
+                "give one file for each version"
+            )
+        found[version] = VersionFile(path, version, file)
+    return [found[version] for version in sorted(found)]
 
 
 def _require_places(file: ResultFile) -> None:
@@ -270,8 +311,8 @@ def _shown(value: object) -> str:
 _CONVERTER = _converter()
 
 
-ONE_RUN = ("torch", "python", "seed", "max_examples")
-"""The fields that must be the same in all files."""
+SAME_IN_ALL_SHARDS = ("torch", "python", "seed", "max_examples")
+"""The fields that must be the same in all files of one run."""
 
 
 def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
@@ -285,7 +326,7 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
     count = _shard(*files[0])[1]
     for path, file in files:
         number, of = _shard(path, file)
-        for key in ONE_RUN:
+        for key in SAME_IN_ALL_SHARDS:
             here, there = getattr(file, key), getattr(first, key)
             if here != there:
                 raise ResultsError(
@@ -316,8 +357,7 @@ def merged(files: Sequence[tuple[Path, ResultFile]]) -> ResultFile:
         for position, result in zip(file.positions, file.results, strict=True)
     }
     results = tuple(placed[position] for position in sorted(placed))
-    pairs = {(result.subject, result.check) for result in results}
-    if len(pairs) < sum(len(file.results) for file in ordered):
+    if len({result.pair for result in results}) < sum(len(file.results) for file in ordered):
         raise ResultsError("two of the files contain the same pair: give the shards of one run")
     runs = {name: run for file in ordered for name, run in file.runs.items()}
     planned = sum(file.planned for file in ordered)

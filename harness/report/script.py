@@ -39,12 +39,12 @@ from harness.core.run import same as same_values
 from harness.core.safe_text import printable
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.engine import other_process_main as elsewhere
+from harness.engine import other_process_main as other_process
 from harness.engine.option_changes import allowed_by, plain_operations
 from harness.engine.option_sets import load_a_float
 from harness.engine.other_process import done_there, letters, segment_lines, segments
 from harness.engine.session import replay
-from harness.report import script_helpers as side_by_side
+from harness.report import script_helpers as helpers
 from harness.subjects.lookup import as_subject
 from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source, names_of_subject
 from harness.subjects.subject import Bound, Subject
@@ -55,7 +55,7 @@ HOW_TO_RUN = (
 )
 
 
-def elsewhere_lines(
+def other_process_lines(
     source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
 ) -> tuple[list[str], str]:
     """The script of a check that does a part in another process, and its last call."""
@@ -65,8 +65,8 @@ def elsewhere_lines(
     run_parts, ask, reply, same, show = map(
         source.name,
         (
-            elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
-            same_values, side_by_side.compare,
+            other_process.run_parts, other_process.ask_script, other_process.reply_to_script,
+            same_values, helpers.compare,
         ),
     )  # fmt: skip
     parts, main = source.own("PARTS"), source.own("main")
@@ -166,6 +166,7 @@ def script_of(
         imports = Imports.TORCH if subject.standalone else Imports.ALL
     bound = subject.bind(dict(trace.options))
     source = Source(subject.name, imports, words=bound.words)
+    # Written twice: the first draft shows which names are used, so that the second can avoid them.
     body, _ = _Writer(source, bound, check, trace, result).write()
     source = source.second_version("\n".join(body)).for_helpers
     body, call = _Writer(source, bound, check, trace, result).write()
@@ -294,7 +295,7 @@ class _Writer:
         if self.check.compares == "values":
             return self._values()
         if self.check.elsewhere:
-            return elsewhere_lines(
+            return other_process_lines(
                 self.source, self.bound, self.check, self.trace, self.result.weights
             )
         return self._runs()
@@ -302,8 +303,8 @@ class _Writer:
     def _runs(self) -> tuple[list[str], str]:
         """The script of a check that compares runs."""
         backs = zip(self.routes, self.trace.operations, strict=True)
-        lost = any(operation.kind in BACK and not way.weights for way, operation in backs)
-        more = ', ignored=["weights"]' if lost or not self.result.weights else ""
+        without_weights = any(op.kind in BACK and not way.weights for way, op in backs)
+        more = ', ignored=["weights"]' if without_weights or not self.result.weights else ""
         broken = self.result.counterexample
         if broken is not None and set(broken.expected) == {"raises"}:
             more += ", may_raise=True"
@@ -327,8 +328,8 @@ class _Writer:
         return lines, self._comparison(f"{whole}()", f"{parts}()", more)
 
     def _comparison(self, uninterrupted: str, interrupted: str, more: str) -> str:
-        observed = self.source.name(side_by_side.observed)
-        compare = self.source.name(side_by_side.compare)
+        observed = self.source.name(helpers.observed)
+        compare = self.source.name(helpers.compare)
         return f"{compare}({observed}({uninterrupted}), {observed}({interrupted}){more})"
 
     def _start(self) -> list[str]:
@@ -352,8 +353,9 @@ class _Writer:
         }
         statements = self.source.inline(kind.perform, given, "")
         assert statements is not None  # it returns nothing
-        mere = f"step({self.names.scheduler}, {here})"
-        lines = [self.names.step_call(here) if line == mere else line for line in statements]
+        # If a statement is just the step, write it in the subject's own way.
+        step = f"step({self.names.scheduler}, {here})"
+        lines = [self.names.step_call(here) if line == step else line for line in statements]
         first = f"{begin}, " if begin else ""
         look = f"yield {_plus('i', len(path) - begin + 1)}, optimizer, scheduler" if seen else ""
         return [
@@ -384,6 +386,7 @@ class _Writer:
                     saved = f"{self.source.name(loop.snapshot)}({saved})"
                 pending += self._pair(way, saved, after)
             stopped.append(operation)
+            # Saves and resumes that follow each other at one place share a comment and an `if`.
             if number + 1 < len(steps) and not (
                 steps[number + 1][0].kind in STEPS or steps[number + 1][2] != after
             ):
@@ -461,11 +464,7 @@ class _Writer:
 
     def _call(self, function: Callable[..., object], given: Mapping[str, str]) -> str:
         arguments = (given[name] for name in inspect.signature(function).parameters)
-        return f"{self._paste(function)}({', '.join(arguments)})"
-
-    def _paste(self, function: Callable[..., object]) -> str:
-        """The name of a function that concerns the bug. Its source is placed before the run."""
-        return self.top.paste(function)
+        return f"{self.top.paste(function)}({', '.join(arguments)})"
 
     @functools.cached_property
     def functions(self) -> list[Callable[..., object]]:
@@ -487,9 +486,9 @@ class _Writer:
         """The script of the check whose traces change options on resume."""
         source, changed, names = self.source, self.bound.changed, self.names
         source.paste_operations("".join(branches(self.trace.operations)))
-        save, resume = self._paste(self.check.save), self._paste(self.check.function)
+        save, resume = self.top.paste(self.check.save), self.top.paste(self.check.function)
         given = {name: self.top.expression(value) for name, value in changed.items()}
-        show = source.name(side_by_side.show_contract)
+        show = source.name(helpers.show_contract)
         rebuild, step_it, operations, allowed = map(
             source.own, ("rebuild", "step_it", "operations", "allowed")
         )
@@ -518,9 +517,9 @@ class _Writer:
     def _values(self) -> tuple[list[str], str]:
         """The script of a check that compares values."""
         name = self.source.name
-        attempt, examine = name(side_by_side.attempt), name(side_by_side.examine)
+        attempt, examine = name(helpers.attempt), name(helpers.examine)
         run = self.source.own("run")
-        function = self._paste(self.check.function)
+        function = self.top.paste(self.check.function)
 
         def look(where: str, path: str) -> str:
             given = self._given(path)
@@ -529,25 +528,25 @@ class _Writer:
 
         at_step = self.check.at == "step"
         lines = self._start()
-        saved = "checkpoint" not in self.check.parameters
-        if at_step and saved:
+        can_look = "checkpoint" not in self.check.parameters
+        if at_step and can_look:
             lines.append(look('"at the start"', ""))
         for operation, before, after in walk(self.trace.operations):
             if operation.kind in STEPS:
                 part = self._loop(operation, before)
-                if at_step and saved:
+                if at_step and can_look:
                     part.append(look('f"after step {i + 1}"', after))
                 lines += [f"    {line}" for line in part]
             else:
-                save = self._paste(self.check.save)
+                save = self.top.paste(self.check.save)
                 epoch = epochs(after)
                 lines.append(
                     f'    checkpoint = {attempt}("{operation}", {save}, optimizer, scheduler, '
                     f"{epoch})"
                 )
-                saved = True
+                can_look = True
                 lines.append(look(f'"{operation} at epoch {epoch}"', after))
-        return [f"def {run}():", *lines], f"{name(side_by_side.examined)}({run})"
+        return [f"def {run}():", *lines], f"{name(helpers.examined)}({run})"
 
 
 def _plus(variable: str, number: int) -> str:

@@ -5,13 +5,20 @@ An exit status is 1 if the bug is there, 0 if it is gone, and 125 if the script 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.checks.changed_options import DESCRIPTIONS, contrast, judge, resumed_runs
+from harness.checks.changed_options import (
+    DESCRIPTIONS,
+    Builders,
+    Judged,
+    contrast,
+    judge,
+    resumed_runs,
+)
 from harness.core.run import Observation
 from harness.core.training_loop import describe, differences, observe, plain
-from harness.core.types import Scheduler
+from harness.core.types import Options, Pair, Save, Scheduler, Step
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -72,8 +79,8 @@ def compare(
 
 
 def show_contract(
-    builders: Any, step: Any, save: Any, resume: Any, changed: dict[str, Any],
-    operations: list[Any], allowed: list[str],
+    builders: Builders, step: Step, save: Save, resume: Callable[..., Pair], changed: Options,
+    operations: Sequence[tuple[str, Any]], allowed: Sequence[str],
 ) -> int:  # fmt: skip
     """Print a resumed run next to both uninterrupted ones. Returns the exit status.
 
@@ -84,7 +91,7 @@ def show_contract(
     except Exception as raised:
         print("The changed options are refused:", describe(raised))
         return 125
-    verdict: dict[str, Any] = {"follows": ""}
+    verdict: Judged = {"follows": ""}
     runs = resumed_runs(builders, step, save, resume, operations)
     if runs:
         verdict = judge(builders, step, changed, runs, allowed)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import string
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import click
 import torch
 
 from harness.checks.registry import CHECKS
 from harness.core.result import Found
 from harness.engine.selftest import REQUIRED, Trial, by_name, enough, median_seconds
+from harness.report.text import count, letters_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +19,7 @@ LEGEND = (
     "traces, s: traces tried and CPU seconds used, for all checks, until the first counterexample\n"
     "size: operations / steps of the counterexample"
 )
-LETTERS = dict(zip((check.name for check in CHECKS), string.ascii_letters, strict=False))
+LETTER_OF = letters_of(check.name for check in CHECKS)
 
 
 def line(trial: Trial) -> str:
@@ -33,27 +31,21 @@ def line(trial: Trial) -> str:
     return f"{trial.name}: caught by {len(trial.caught_by)} of {len(trial.results)} checks tried"
 
 
-def show(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> None:
-    """Print the table, the complaints, and the totals."""
-    from rich.console import Console
-
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 100, highlight=False).print(table(trials))
-    click.echo(f"\n{LEGEND}\n" + "\n".join(f"{letter} {name}" for name, letter in LETTERS.items()))
-    click.echo()
+def text(trials: Sequence[Trial], aside: Mapping[str, str], *, quick: bool) -> str:
+    """What is printed below the table: its legend, the complaints, and the totals."""
+    lines = ["", LEGEND, *(f"{letter} {name}" for name, letter in LETTER_OF.items()), ""]
     for name, reason in aside.items():
-        click.echo(f"left out, because this torch can't run it: {name}: {reason}")
+        lines.append(f"left out, because this torch can't run it: {name}: {reason}")
     for trial in trials:
-        for what in trial.complaints():
-            click.echo(what)
+        lines += trial.complaints()
     for name, several in by_name(trials).items():
         exact = sum(trial.exact for trial in several)
         if len(several) > 1 and not enough(several):
-            click.echo(
-                f"Expected {name} to pass without a false alarm with at least {REQUIRED:.0%} of "
-                f"{len(several)} seeds, but it did so with {exact}"
+            lines.append(
+                f"{name}: as expected with {exact} of {count(len(several), 'seed')}, "
+                f"needed {REQUIRED:.0%} and no false alarm"
             )
-    click.echo(summary(trials, quick=quick))
+    return "\n".join([*lines, summary(trials, quick=quick)])
 
 
 def table(trials: Sequence[Trial]) -> Table:
@@ -68,7 +60,7 @@ def table(trials: Sequence[Trial]) -> Table:
         grid.add_column(title, no_wrap=True, justify="right", min_width=len(title) + 1)
     for name, several in by_name([trial for trial in trials if trial.expected]).items():
         found = next((trial for trial in several if trial.found), several[0])
-        letters = "".join(LETTERS.get(check, "?") for check in found.caught_by)
+        letters = "".join(LETTER_OF.get(check, "?") for check in found.caught_by)
         exact = f"{sum(trial.exact for trial in several)}/{len(several)}"
         style = "" if enough(several) else "bold red"
         grid.add_row(name, letters, *_found(found), exact, style=style)

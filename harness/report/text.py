@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import shlex
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness.core.grouping import grouped
 from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
 from harness.core.operations import BACK, STEPS, epochs, path_to, unpath
-from harness.core.relations import relations
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Reason, Verdict
@@ -39,13 +40,13 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
     promise = result.promise.text
     rows = [
         ("promise", f"{result.check}: {promise}" if several else promise),
-        ("about", result.promise.about),
+        ("topic", result.promise.about),
         ("counterexample", str(found.trace)),
         *evidence(found, result.promise, result.check),
     ]
     if several or failure.lost is not None:
         rows.insert(0, ("checks" if several else "check", ", ".join(failure.checks)))
-    which = [] if "raises" in found.actual else sorted(relations(found))
+    which = () if "raises" in found.actual else failure.relations
     if which:
         got = next(place for place, (label, _) in enumerate(rows) if label == "got")
         rows.insert(got + 1, ("which is", "; ".join(which)))
@@ -141,10 +142,7 @@ def _quote(word: str) -> str:
 
 def by_reason(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
     """The results of each subject that have the same reason, by subject and reason."""
-    groups: dict[tuple[str, str], list[Result]] = collections.defaultdict(list)
-    for result in results:
-        groups[result.subject, result.reason].append(result)
-    return groups
+    return grouped(results, lambda result: (result.subject, result.reason))
 
 
 def _reasons(results: Sequence[Result], chosen: Iterable[Result], title: str) -> list[str]:
@@ -207,12 +205,10 @@ def reason_of(found: Counterexample) -> str:
 
 
 def untried(results: Sequence[Result]) -> dict[tuple[str, str], list[str]]:
-    """The subjects, by the operation that no trace of theirs contained and the reason."""
-    subjects: dict[tuple[str, str], dict[str, None]] = collections.defaultdict(dict)
-    for result in results:
-        for pair in result.untried:
-            subjects[pair][result.subject] = None
-    return {pair: list(names) for pair, names in subjects.items()}
+    """For each operation that was not tried, with the reason: the subjects it was not tried on."""
+    every = dict.fromkeys((what, result.subject) for result in results for what in result.untried)
+    groups = grouped(every, lambda pair: pair[0])
+    return {what: [subject for _, subject in group] for what, group in groups.items()}
 
 
 def untried_text(results: Sequence[Result]) -> str:
@@ -256,11 +252,10 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
-def _columns(results: Sequence[Result]) -> dict[str, str]:
-    """A letter for each check, in the order of the results."""
-    checks = list(dict.fromkeys(result.check for result in results))
-    letters = string.ascii_lowercase + string.ascii_uppercase
-    return {check: letters[i] if i < len(letters) else str(i) for i, check in enumerate(checks)}
+def letters_of(checks: Iterable[str]) -> dict[str, str]:
+    """A letter for each check, in their order; numbers after the last letter."""
+    letters = itertools.chain(string.ascii_letters, map(str, itertools.count(52)))
+    return dict(zip(dict.fromkeys(checks), letters, strict=False))
 
 
 def table(results: Sequence[Result]) -> Table:
@@ -268,22 +263,20 @@ def table(results: Sequence[Result]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    columns = _columns(results)
+    letters = letters_of(result.check for result in results)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
     grid.add_column("subject", no_wrap=True)
-    between = " " if len(columns) < 26 else ""  # so that it fits in 80 columns
-    grid.add_column(between.join(columns.values()), no_wrap=True)
-    rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for result in results:
-        rows[result.subject][result.check] = result.verdict
+    between = " " if len(letters) < 26 else ""  # so that it fits in 80 columns
+    grid.add_column(between.join(letters.values()), no_wrap=True)
     styles: dict[str, str] = {
         Verdict.BROKEN: "bold red",
         Verdict.STALE: "bold red",
         Verdict.UNKNOWN: "bold yellow",
         Verdict.DECLINED: "dim",
     }
-    for subject, verdicts in rows.items():
-        cells = [verdicts.get(check, " ") for check in columns]
+    for subject, row in grouped(results, lambda result: result.subject).items():
+        verdicts = {result.check: result.verdict for result in row}
+        cells = [verdicts.get(check, " ") for check in letters]
         marked = [f"[{styles[cell]}]{cell[0]}[/]" if cell in styles else cell[0] for cell in cells]
         grid.add_row(escape(printable(subject)), between.join(marked))
     return grid
@@ -294,7 +287,8 @@ def legend(results: Sequence[Result]) -> str:
     of_a_ledger = {result.verdict for result in results} & {Verdict.KNOWN, Verdict.STALE}
     more = ", K known, S stale" if of_a_ledger else ""
     lines = [f"H holds, B broken, D declined, U unknown{more}"]
-    lines += [f"{letter} {check}" for check, letter in _columns(results).items()]
+    letters = letters_of(result.check for result in results)
+    lines += [f"{letter} {check}" for check, letter in letters.items()]
     return "\n".join(lines)
 
 

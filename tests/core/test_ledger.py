@@ -38,7 +38,7 @@ from harness.core.ledger import (
 from harness.core.result import Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
-from harness.report.ledger import updated
+from harness.report.ledger import broken_by_version, updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries
 from harness.subjects.installed import shipped_ledgers
@@ -428,7 +428,7 @@ def test_a_run_with_known_failures_alone_passes(ledger):
 def test_a_failure_without_an_entry_fails_and_prints_its_entry(tmp_path):
     status, printed = run(*ARGUMENTS)
     assert status == 1
-    entry = printed[printed.index("[[failure]]") : printed.index("\n\nsubject")]
+    entry = printed[printed.index("[[failure]]") : printed.index("\n\ntorch ")]
     (tmp_path / "new.toml").write_text(entry)
     assert run(*ARGUMENTS, "--ledger", tmp_path / "new.toml")[0] == 0
 
@@ -441,6 +441,15 @@ def test_a_stale_entry_fails_the_run(ledger):
     assert f"STALE StepLR: resume_by_last_epoch\n  {path}:2: " in printed
     status, printed = run("ledger", "verify", "--ledger", path)
     assert (status, "0 of 1 " in printed) == (1, True)
+
+
+def test_a_wrong_entry_decides_the_status_even_if_another_is_unknown(ledger):
+    unknown = {"subject": "faulty:Random", "trace": "train:2 save:a resume:a"}
+    assert run("ledger", "verify", "--ledger", ledger(unknown))[0] == 2
+    wrong = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
+    status, printed = run("ledger", "verify", "--ledger", ledger(wrong, unknown))
+    assert status == 1
+    assert "UNKNOWN faulty:Random: resume_by_last_epoch" in printed
 
 
 def test_without_a_ledger_nothing_is_known():
@@ -469,6 +478,16 @@ def rows(version, *traces, check=LAST_EPOCH):
     result = Result("StepLR", check, verdict, counterexample=found, torch=version)
     file = results_of_run([result], Budget(), complete=True)
     return replace(file, torch=version)
+
+
+def test_the_counterexample_of_the_pair_comes_first_and_no_trace_twice():
+    own, other = (
+        counterexample(ONE),
+        counterexample("step_size=2 gamma=0.5 train:2 save:a resume:a"),
+    )
+    file = with_results(rows("2.4.1", ONE), replays=(other, own))
+    [by_version] = broken_by_version([file]).values()
+    assert [one.trace for one in by_version[Version("2.4.1")]] == [own.trace, other.trace]
 
 
 def with_results(file, **changes):
@@ -609,8 +628,8 @@ def test_the_wording_of_results_that_cannot_be_used(ledger, tmp_path):
     assert wrapped(lines) == snapshot("""\
 1.json has no results in it: give a file that check --json wrote
 1.json has schema 99, but this version reads 2: write it again with this version of check --json
-1.json is from a run that was stopped: run it again
-1.json is the second file for torch 2.0.1: give one of them
+1.json is from a run that was stopped: run it again to the end
+0.json and 1.json are both from torch 2.0.1: give one file for each version
 torch 2.4.1: StepLR resume_by_last_epoch is UNKNOWN (the time ran out): run it again until it is
     decided\
 """)

@@ -14,7 +14,7 @@ from harness.core.errors import ResultsError
 from harness.core.result import Counterexample, Promise, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.report.diff import by_options, compare, text
+from harness.report.diff import Kind, by_options, compare, text
 from harness.report.result_file import SCHEMA, ResultFile, dump_results, read_results
 
 STEP = "step_size=3 gamma=0.5 train:3 save:a resume:a"
@@ -74,12 +74,15 @@ def test_verdicts_are_sorted_by_what_became_of_them():
         row("H", "c", "BROKEN", actual={"lr": [0.0, 0.0]}),
     )
     difference = compare(old, new)
-    assert pairs(difference.broken) == [("A", "c"), ("D", "c")]
-    assert pairs(difference.fixed) == [("B", "c")]
-    assert pairs(difference.other) == [("E", "c"), ("F", "c")]
-    assert pairs(difference.still) == [("C", "c"), ("H", "c")]
+    assert {kind: pairs(difference.of(kind)) for kind in Kind} == {
+        Kind.NEWLY_BROKEN: [("A", "c"), ("D", "c")],
+        Kind.FIXED: [("B", "c")],
+        Kind.STILL_BROKEN: [("C", "c"), ("H", "c")],
+        Kind.OTHER: [("E", "c"), ("F", "c")],
+        Kind.SAME: [("G", "c")],
+    }
     assert pairs(difference.otherwise) == [("H", "c")]
-    assert [change.verdicts for change in difference.other] == [
+    assert [change.verdicts for change in difference.of(Kind.OTHER)] == [
         ("DECLINED", "HOLDS"), ("BROKEN", "UNKNOWN")
     ]  # fmt: skip
 
@@ -94,7 +97,8 @@ def test_what_is_newly_broken_has_its_evidence_and_command():
     assert compare(old, new).worse
     back = compare(new, old)
     assert not back.worse
-    assert (pairs(back.fixed), back.broken) == ([("StepLR", "resume_by_last_epoch")], [])
+    assert pairs(back.of(Kind.FIXED)) == [("StepLR", "resume_by_last_epoch")]
+    assert not back.of(Kind.NEWLY_BROKEN)
     assert f"  StepLR  {STEP}" in text(back).splitlines()
 
 
@@ -119,8 +123,8 @@ def test_what_the_other_file_was_not_checked_with_is_told_apart():
     for file in (old, new):
         file.runs["B"] = {"step_size=3 gamma=0.5 train:12": []}
     broken, fixed = compare(old, new), compare(new, old)
-    for changes, side, other in ((broken.broken, "new", old), (fixed.fixed, "old", old)):
-        known, unlike = by_options(changes, side, other)
+    for changes in (broken.of(Kind.NEWLY_BROKEN), fixed.of(Kind.FIXED)):
+        known, unlike = by_options(changes, old)
         assert (pairs(known), pairs(unlike)) == ([("B", "c")], [("A", "c")])
     lines = text(broken).splitlines()
     assert [line.split()[4] for line in lines if "replay " in line[:30]] == ["B", "A"]
@@ -287,8 +291,9 @@ def test_two_real_files(command, tmp_path):
     difference = compare(*(read_results(tmp_path / name) for name in ("old.json", "new.json")))
     assert printed == text(difference) + "\n"
     assert len(difference.pairs) == 4
-    assert (difference.broken, difference.fixed, difference.drifts) == ([], [], ())
-    assert pairs(difference.still) == [("StepLR", "resume_by_last_epoch")]
+    assert {change.kind for change in difference.pairs} <= {Kind.STILL_BROKEN, Kind.SAME}
+    assert difference.drifts == ()
+    assert pairs(difference.of(Kind.STILL_BROKEN)) == [("StepLR", "resume_by_last_epoch")]
     assert command("diff", "old.json", "old.json")[:2] == (0, printed)
 
     file = read_results(tmp_path / "old.json")

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -20,8 +21,9 @@ from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
 from harness.report.failures import failures
 from harness.report.html import matrix_page, run_page
-from harness.report.matrix import COLOURS, Source, merge
-from harness.report.picture import picture_of
+from harness.report.matrix import COLOURS, merge
+from harness.report.picture import picture_or_why
+from harness.report.result_file import VersionFile, results_of_run
 from harness.report.script import script_of
 from harness.report.text import broken_rows, values_text
 from harness.subjects.lookup import subject_called
@@ -94,7 +96,7 @@ def test_a_broken_pair_has_its_parts(results, text):
     assert values_text(found.actual) in image["alt"]
     kind, _, data = image["src"].partition(",")
     assert kind == "data:image/svg+xml;base64"
-    assert base64.b64decode(data) == picture_of(result)
+    assert base64.b64decode(data) == picture_or_why(result)
 
 
 def test_what_is_stale_has_a_script_if_it_is_broken_and_what_is_known_has_none(results, text):
@@ -241,7 +243,11 @@ def many(results):
         for name, verdict in zip(names, [*Verdict, *[Verdict.HOLDS] * 14], strict=True)
     ]
     sources = [
-        Source(f"r{minor}.json", Version(f"2.{minor}.0"), "3.11.2", 0, 25, tuple(found))
+        VersionFile(
+            Path(f"r{minor}.json"),
+            Version(f"2.{minor}.0"),
+            results_of_run(found, Budget(), complete=True),
+        )
         for minor in range(14)
     ]
     return report([results[0], *found[1:]]), matrix_page(merge(sources))

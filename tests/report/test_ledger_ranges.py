@@ -11,7 +11,7 @@ from harness.core.ledger import read_ledger
 from harness.core.result import Budget, Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.report.ledger import Outcome, move_ranges, releases_in
+from harness.report.ledger_ranges import MoveOutcome, move_ranges, releases_in
 from harness.report.result_file import dump_results, read_results, results_of_run
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"
@@ -64,24 +64,24 @@ def outcomes(write):
 
 def test_a_tight_range_cannot_be_moved_unseen(outcomes):
     broken = {"2.10.0": True, "2.2.0": True, "2.1.0": False, "2.13.0": False}
-    counts = {Outcome.BROKEN: 2, Outcome.STALE: 1}
+    counts = {MoveOutcome.BROKEN: 2, MoveOutcome.STALE: 1}
     assert outcomes(broken, ">=2.2.0,<2.13.0") == (counts, [])
 
 
 def test_a_range_that_is_too_short_or_too_long_is_named(outcomes):
     broken = {"2.1.0": True, "2.2.0": True, "2.3.0": False, "2.4.0": False}
-    counts = {Outcome.NO_VERSION: 1, Outcome.UNSEEN: 1}
+    counts = {MoveOutcome.NO_VERSION: 1, MoveOutcome.UNSEEN: 1}
     assert outcomes(broken, "<2.2.0") == (counts, [("<2.2.0", "<2.3.0")])
 
 
 def test_overlaps_are_refused_and_what_no_run_tells_is_counted(outcomes):
     broken = {"2.1.0": True, "2.2.0": False, "2.3.0": True}
-    counts = {Outcome.STALE: 2, Outcome.NO_VERSION: 1}
+    counts = {MoveOutcome.STALE: 2, MoveOutcome.NO_VERSION: 1}
     assert outcomes(broken, "<2.2.0", ">=2.3.0") == (counts, [])
-    counts = {Outcome.OVERLAP: 2, Outcome.NO_VERSION: 1, Outcome.BROKEN: 1}
+    counts = {MoveOutcome.OVERLAP: 2, MoveOutcome.NO_VERSION: 1, MoveOutcome.BROKEN: 1}
     everywhere = {"2.1.0": True, "2.2.0": True, "2.3.0": True}
     assert outcomes(everywhere, "<2.2.0", ">=2.2.0") == (counts, [])
-    counts = {Outcome.NO_RESULT: 2}
+    counts = {MoveOutcome.NO_RESULT: 2}
     assert outcomes(broken, ">=2.2.0", check="resume_by_pickle") == (counts, [])
 
 

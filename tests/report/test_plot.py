@@ -14,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_to_the_end
-from harness.report.picture import STYLES, figure_of, picture_of, trajectory
+from harness.report.picture import STYLES, drawn, figure_of, picture_or_why, trajectory
 from harness.report.plot import CURVES
 from harness.report.plot import figure_of as plot_figure_of
 from harness.subjects.lookup import as_subject, choose_subjects, subject_called
@@ -164,14 +164,15 @@ def many_groups():
 
 def test_a_picture_is_text_and_the_same_each_time():
     result = replay(StepLR, "resume_by_last_epoch", STEP_BUG)
-    content = picture_of(result)
-    assert content == picture_of(result)
+    content = picture_or_why(result)
+    assert content == picture_or_why(result)
     root = ElementTree.fromstring(content)
     said = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
     assert {trajectory(result).labels[0], "uninterrupted"} <= {*said}
-    assert picture_of(result, "png").startswith(b"\x89PNG")
+    shown = trajectory(result)
+    assert drawn(lambda: figure_of(shown), "png", "a picture").startswith(b"\x89PNG")
     with pytest.raises(HarnessError, match="'pdf'"):
-        picture_of(result, "pdf")
+        drawn(lambda: figure_of(shown), "pdf", "a picture")
 
 
 def test_watching_goes_on_where_a_run_raises():

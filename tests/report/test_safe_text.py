@@ -21,8 +21,13 @@ from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.github import annotated, job_summary
 from harness.report.html import matrix_page, run_page
-from harness.report.matrix import markdown, merge, read
-from harness.report.result_file import dump_results, read_results, results_of_run
+from harness.report.matrix import markdown, merge
+from harness.report.result_file import (
+    dump_results,
+    read_results,
+    read_versions,
+    results_of_run,
+)
 from harness.report.script import script_of
 
 EVIL = "nul \x00 red \x1b]0;t\x07 lone \ud800\r\n</script><b>bold</b> `tick` a|b \u202eback"
@@ -111,7 +116,7 @@ def test_pages_show_it(results, tmp_path):
     made = {(result.subject, result.check): EVIL for result in results}
     for page, most in (
         (run_page(results, made, Budget(), complete=True, shard=EVIL), 1),
-        (matrix_page(merge([read(tmp_path / "r.json")])), 0),
+        (matrix_page(merge(read_versions([tmp_path / "r.json"]))), 0),
     ):
         assert is_safe(page)
         parsed = Page(page)
@@ -127,7 +132,7 @@ def test_markdown_shows_it(results, tmp_path):
             results_of_run([dataclasses.replace(results[0], subject=EVIL)], Budget(), complete=True)
         )
     )
-    text = markdown(merge([read(tmp_path / "r.json")]))
+    text = markdown(merge(read_versions([tmp_path / "r.json"])))
     assert is_safe(text)
     assert r"nul \\x00" in text  # a backslash of Markdown
     assert r"a\|b" in text
@@ -183,10 +188,10 @@ def test_the_command_prints_and_writes_it(command, tmp_path, monkeypatch):
 
 
 def test_standard_output_of_another_encoding_gets_escapes(monkeypatch, capsysbinary):
-    from harness.cli.outputs import say, tell
+    from harness.cli.outputs import print_error, print_out
 
     for name in ("stdout", "stderr"):
         getattr(sys, name).reconfigure(encoding="ascii")
-    say("é \x1b")
-    tell("漢 \ud800")
+    print_out("é \x1b")
+    print_error("漢 \ud800")
     assert capsysbinary.readouterr() == (b"\\xe9 \\x1b\n", b"\\u6f22 \\ud800\n")

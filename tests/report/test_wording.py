@@ -6,6 +6,7 @@ When a sentence changes on purpose: ``pytest tests/report/test_wording.py --inli
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +18,7 @@ from running import run_in_process
 
 from harness.checks.registry import as_check
 from harness.cli.main import cli
+from harness.cli.outputs import print_table
 from harness.cli.show import show_results
 from harness.core.errors import HarnessError
 from harness.core.ledger import Entry
@@ -25,10 +27,10 @@ from harness.core.run import Role, Run, Seen, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.engine.selftest import Trial
-from harness.report import diff, github, html, ledger, matrix, selftest
+from harness.report import diff, github, html, ledger, ledger_ranges, matrix, selftest
 from harness.report import text as report
 from harness.report.picture import trajectory
-from harness.report.result_file import ResultFile, dump_results, results_of_run
+from harness.report.result_file import ResultFile, VersionFile, dump_results, results_of_run
 from harness.report.script import script_of
 from harness.subjects.lookup import as_subject
 
@@ -89,7 +91,7 @@ def test_the_report_of_check(capsys):
         [
             "BROKEN StepLR: resume_by_last_epoch (torch 2.13.0)",
             "  promise         Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.",
-            "  about           what last_epoch means",
+            "  topic           what last_epoch means",
             "  counterexample  step_size=3 gamma=0.5 train:3 save:a resume:a",
             "  at              resume:a (operation 3 of 3), epoch 3",
             "  expected        lr [0.05] in the uninterrupted run (train:3)",
@@ -103,7 +105,7 @@ def test_the_report_of_check(capsys):
             "BROKEN Counter: count is not in the state_dict (torch 2.13.0)",
             "  checks          resume_by_last_epoch, resume_from_file",
             "  promise         resume_by_last_epoch: Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.",
-            "  about           what last_epoch means",
+            "  topic           what last_epoch means",
             "  counterexample  step_size=3 gamma=0.5 train:3 save:a resume:a",
             "  at              resume:a (operation 3 of 3), epoch 3",
             "  expected        lr [0.05] in the uninterrupted run (train:3)",
@@ -116,7 +118,7 @@ def test_the_report_of_check(capsys):
             "",
             "BROKEN Raises: resume_from_file (torch 2.13.0)",
             "  promise         Build both, load with torch.load(weights_only=True) the states that torch.save wrote.",
-            "  about           the scheduler's state",
+            "  topic           the scheduler's state",
             "  counterexample  step_size=3 gamma=0.5 train:3 save:a resume:a",
             "  at              resume:a (operation 3 of 3), epoch 3",
             "  expected        lr [0.05] in the uninterrupted run (train:3)",
@@ -286,7 +288,7 @@ def without_blocks(monkeypatch):
     """Reports in which the block of a failure, which `show_results` pins, is left out."""
     monkeypatch.setattr(report, "broken_text", lambda failure: "(the block)")
     monkeypatch.setattr(html, "broken_rows", lambda failure: [("promise", "(the block)")])
-    monkeypatch.setattr(html, "picture_of", lambda result: b"")
+    monkeypatch.setattr(html, "picture_or_why", lambda result: b"")
 
 
 def test_annotations_on_github():
@@ -414,17 +416,17 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "The run was stopped",
             ": some pairs were not checked.",
             "B",
-            "broken",
+            "broken: there is a counterexample",
             "S",
-            "stale: no longer what the ledger says",
+            "stale: a ledger entry is not true here",
             "K",
-            "known: in the ledger",
+            "known: fails as the ledger says",
             "U",
-            "unknown",
+            "unknown: could not be decided",
             "D",
-            "declined",
+            "declined: the check does not apply",
             ".",
-            "holds",
+            "holds: nothing was found",
             "subject",
             "resume_by_last_epoch",
             "resume_from_file",
@@ -443,7 +445,7 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "Slow",
             "U",
             ".",
-            "Broken (4 from 3 causes)",
+            "Broken: there is a counterexample (4 from 3 causes)",
             "B",
             "StepLR: resume_by_last_epoch",
             "promise",
@@ -477,7 +479,7 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "Slow",
             "resume_by_last_epoch",
             "the time limit of 30 s ran out",
-            "Known: broken as the ledger says (1)",
+            "Known: fails as the ledger says (1)",
             "K",
             "Known: resume_by_last_epoch",
             "bug: it decays again",
@@ -486,7 +488,7 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "reproduce with",
             'python -m harness replay Known resume_by_last_epoch "step_size=3 gamma=0.5 train:3 save:a resume:a"',
             "copy",
-            "Declined (1)",
+            "Declined: the check does not apply (1)",
             "Raises",
             "resume_by_last_epoch",
             "its build takes no last_epoch",
@@ -516,9 +518,12 @@ def sources():
         for result in RESULTS[:2]
     ]
     return [
-        matrix.Source(f"{version}.json", Version(version), "3.11.7", 0, examples, tuple(results))
-        for version, examples, results in ((TORCH, 25, RESULTS), ("2.6.0", 10, older))
-    ]
+        VersionFile(
+            Path(f"{version}.json"), Version(version),
+            results_of_run(results, Budget(examples), complete=True),
+        )
+        for version, examples, results in (("2.6.0", 10, older), (TORCH, 25, RESULTS))
+    ]  # fmt: skip
 
 
 def test_the_matrix():
@@ -533,7 +538,7 @@ def test_the_matrix():
             "| resume_from_file | Counter, Raises |  | B |",
             "|  | Known |  | S |",
             "",
-            "`B` broken, `S` stale: no longer what the ledger says, `K` known: in the ledger, `U` unknown, `.` holds, empty not run. Not shown: pairs that hold on every version (2) or are declined on every version (1). The search was not the same on all versions. Random traces for each pair: 10 (seed 0) on 2.6.0; 25 (seed 0) on 2.13.0. On versions with fewer, a defect can be missing.",
+            "`B` broken: there is a counterexample, `S` stale: a ledger entry is not true here, `K` known: fails as the ledger says, `U` unknown: could not be decided, `.` holds: nothing was found, empty not run. Not shown: pairs that hold on every version (2) or are declined on every version (1). The search was not the same on all versions. Random traces for each pair: 10 (seed 0) on 2.6.0; 25 (seed 0) on 2.13.0. On versions with fewer, a defect can be missing.",
         ]
     )
 
@@ -545,15 +550,15 @@ def test_the_page_of_the_matrix():
             "Schedules and checkpoints, torch 2.6.0 to 2.13.0",
             "Does a learning-rate schedule go on after a checkpoint as if nothing had happened? Each row is a scheduler, under the check it was tested with; each column is a version of torch. Click a cell to see its details; click again to close them.",
             "B",
-            "broken",
+            "broken: there is a counterexample",
             "S",
-            "stale: no longer what the ledger says",
+            "stale: a ledger entry is not true here",
             "K",
-            "known: in the ledger",
+            "known: fails as the ledger says",
             "U",
-            "unknown",
+            "unknown: could not be decided",
             ".",
-            "holds",
+            "holds: nothing was found",
             "empty: not run",
             "The search was not the same on all versions. Random traces for each pair: 10 (seed 0) on 2.6.0; 25 (seed 0) on 2.13.0. On versions with fewer, a defect can be missing.",
             "torch",
@@ -760,11 +765,11 @@ def test_the_report_of_ledger_ranges():
     files = [a_file(version, [result], {}) for version, result in
              (("2.1.0", broken), ("2.2.0", broken), ("2.3.0", held), ("2.4.0", held))]  # fmt: skip
     entries = [an_entry("<2.2.0")]
-    moves = ledger.move_ranges(entries, ledger.releases_in(files))
-    assert lines_of(ledger.moves_text(entries, moves)) == snapshot(
+    moves = ledger_ranges.move_ranges(entries, ledger_ranges.releases_in(files))
+    assert lines_of(ledger_ranges.moves_text(entries, moves)) == snapshot(
         [
             "StepLR resume_by_last_epoch: no run shows whether <2.2.0 should be <2.3.0",
-            "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 NOT RED",
+            "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 not noticed",
         ]
     )
 
@@ -780,7 +785,8 @@ def trials():
 
 def test_the_report_of_selftest(monkeypatch, capsys):
     monkeypatch.setattr("torch.__version__", TORCH)
-    selftest.show([*trials()], {"NeedsMore": "it needs float8"}, quick=True)
+    print_table(selftest.table([*trials()]))
+    print(selftest.text([*trials()], {"NeedsMore": "it needs float8"}, quick=True))
     printed = lines_of(capsys.readouterr().out)
     columns = [line for line in printed if not re.fullmatch(r"[a-zA-Z] \w+", line)]
     assert columns == snapshot(
@@ -788,7 +794,6 @@ def test_the_report_of_selftest(monkeypatch, capsys):
             "fault  caught by found by    traces    s  size  exact",
             "Caught i         sweep            2 0.25   3/3    1/1",
             "Missed           not caught                       0/1",
-            "",
             "traces, s: traces tried and CPU seconds used, for all checks, until the first counterexample",
             "size: operations / steps of the counterexample",
             "",
