@@ -34,8 +34,8 @@ HERE = tuple(check for check in CHECKS if not check.elsewhere)
 def as_check(value: Any) -> Check:
     """`value` as a check: a `Check`, a decorated function, or the name of one.
 
-    A name is the name of a harness check, or ``module:attribute``. Raises
-    `CheckError` for anything else.
+    A name is the name of a harness check, or ``module:attribute``. Raises `CheckError` for
+    anything else, and `SubjectError` for a ``module:attribute`` that can't be imported.
     """
     if isinstance(value, Check):
         return value

@@ -6,26 +6,34 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
-from harness.core.types import Load, State
+from harness.core.types import Load, Save
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Kind: TypeAlias = Literal["resume", "state"]
+At: TypeAlias = Literal["resume", "load", "save", "step"]
+Compares: TypeAlias = Literal["trajectory", "values"]
+Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check; `resume_check` and `state_check`, which make one, describe the fields."""
+    """A check; `resume_check` and `state_check`, which make one, describe most fields.
+
+    `changes_options`: each resume changes an option (`harness.checks.changed_options`).
+    `prerequisite`: the check that must hold first. `variant` sets `own_name` and `own_doc`.
+    """
 
     function: Callable[..., Any]
-    kind: str
-    at: str
-    compares: str
-    save: Callable[..., State]
+    kind: Kind
+    at: At
+    compares: Compares
+    save: Save
     default: bool
     needs: tuple[str, ...]
     about: str
@@ -34,13 +42,23 @@ class Check:
     same_dict: bool = False
     without: tuple[str, ...] = ()
     search: bool = True
-    elsewhere: str = ""
+    elsewhere: Elsewhere = ""
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
     load: Load | None = None
     own_name: str = ""
     own_doc: str = ""
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search draws traces for it after the sweep."""
+        return self.kind == "resume" and self.search
+
+    @property
+    def needs_save(self) -> bool:
+        """Whether it looks at a checkpoint, so that a trace for it must save."""
+        return self.at != "step" or "checkpoint" in self.parameters
 
     @property
     def name(self) -> str:
@@ -113,8 +131,8 @@ def resume_check(function: Function, /) -> Function: ...
 @overload
 def resume_check(
     *,
-    at: str = ...,
-    save: Callable[..., State] = ...,
+    at: At = ...,
+    save: Save = ...,
     load: Load | None = ...,
     default: bool = ...,
     needs: tuple[str, ...] = ...,
@@ -124,7 +142,7 @@ def resume_check(
     same_dict: bool = ...,
     without: tuple[str, ...] = ...,
     search: bool = ...,
-    elsewhere: str = ...,
+    elsewhere: Elsewhere = ...,
     mixes: bool = ...,
 ) -> Callable[[Function], Function]: ...
 
@@ -133,8 +151,8 @@ def resume_check(
     function: Any = None,
     /,
     *,
-    at: str = "resume",
-    save: Callable[..., State] = save_checkpoint,
+    at: At = "resume",
+    save: Save = save_checkpoint,
     load: Load | None = None,
     default: bool = True,
     needs: tuple[str, ...] = (),
@@ -144,7 +162,7 @@ def resume_check(
     same_dict: bool = False,
     without: tuple[str, ...] = (),
     search: bool = True,
-    elsewhere: str = "",
+    elsewhere: Elsewhere = "",
     mixes: bool = False,
 ) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
@@ -210,9 +228,10 @@ def resume_check(
         return _decorate(
             function,
             Check(
-                function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
-                mixes=mixes, load=load,
+                function, kind="resume", at=at, compares="trajectory", save=save, default=default,
+                needs=needs, about=about, from_epoch=from_epoch, weights=weights,
+                same_dict=same_dict, without=without, search=search and not elsewhere,
+                elsewhere=elsewhere, mixes=mixes, load=load,
             ),
         )  # fmt: skip
 
@@ -221,12 +240,12 @@ def resume_check(
 
 def state_check(
     *,
-    at: str,
-    save: Callable[..., State] = save_checkpoint,
+    at: At,
+    save: Save = save_checkpoint,
     default: bool = True,
     needs: tuple[str, ...] = (),
     about: str = "the scheduler's state",
-    compares: str = "values",
+    compares: Compares = "values",
     without: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Make a function that returns ``(expected, actual)`` a state check.
@@ -246,7 +265,8 @@ def state_check(
         return _decorate(
             function,
             Check(
-                function, "state", at, compares, save, default, needs, about, without=without
+                function, kind="state", at=at, compares=compares, save=save, default=default,
+                needs=needs, about=about, without=without,
             ),
         )  # fmt: skip
 

@@ -21,12 +21,13 @@ In your own file a subject is ``module:attribute``, or the name that reports sho
 ``python -m harness list`` shows, such as StepLR, is the listed subject: name a class of yours that
 is also called StepLR as ``module:StepLR``.
 
-An entry is judged by running its trace again. While the trace breaks the check at its end, in the
-same values, the pair is KNOWN, and the run passes. When the trace holds, breaks in another way, or
-the check is declined, the entry is STALE: the run fails, and says what to write instead. Nothing
-is searched, so nothing is random. The traces of entries about other versions are also run: if
-one breaks the check, and no entry covers this torch, the pair is BROKEN, because the range is too
-short. For a broken pair without an entry, the report prints the entry to paste.
+An entry is judged by running its trace again. While the trace breaks the check at its last step
+and what differs is what `shows` names, by whatever numbers, the pair is KNOWN, and the run passes.
+When the trace holds, breaks in another way, or the check is declined, the entry is STALE: the run
+fails, and says what to write instead. Nothing is searched, so nothing is random. The traces of
+entries about other versions are also run: if one breaks the check, and no entry covers this torch,
+the pair is BROKEN, because the range is too short. For a broken pair without an entry, the report
+prints the entry to paste.
 
 Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, an
 unknown key.

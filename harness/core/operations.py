@@ -2,7 +2,8 @@
 
 A row of `KINDS` holds all that the harness knows about an operation. Runs in this process and in
 another, changed options, scripts, the sweep, the search, the minimiser and the benchmark read it.
-To add an operation, write its function and its row: nothing else needs to change.
+To add an operation, write its function and its row (rows with an `event` come last), and update the
+snapshots that list the operations: nothing else needs to change.
 
 A function performs the operation once, in plain torch. A script contains the statements of its
 body in a loop, with an expression for each argument, and another process receives its source. So
@@ -31,13 +32,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.errors import TraceError
-from harness.core.types import NewOptimizer, Scheduler
+from harness.core.types import NewOptimizer, Scheduler, Step
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-Step: TypeAlias = Callable[[Scheduler, int], None]
-"""Steps a scheduler in the subject's way; the number is how many steps it has made."""
 Perform: TypeAlias = Callable[["Optimizer", Scheduler, int, int, Step], None]
 """Performs an operation once, with optimizer, scheduler, index of the gradient, epoch and step."""
 
@@ -164,7 +163,8 @@ class Kind:
     word : str
         Its name in a trace.
     letter : str
-        Its letter in a path.
+        Its letter in a path: one that no other row has, and not ``w``, which is a save in
+        `harness.engine.other_process_main`.
     perform : callable
         The function that performs it once; the first line of its docstring describes it.
     gradients, epochs : bool

@@ -26,7 +26,6 @@ scheduler can't do (its uninterrupted run raises, or a value set by hand does no
 tried, and is listed as NOT TRIED. If the uninterrupted run ends with an exception, such as
 OneCycleLR's past its planned end, the resumed run must raise it too. Gradients and metrics depend
 on the step index alone.
-``last_epoch`` is k - 1 after k scheduler steps: the constructor steps once itself.
 """
 
 from __future__ import annotations

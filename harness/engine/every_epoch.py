@@ -18,8 +18,6 @@ from harness.subjects.subject import Subject
 
 WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
 """The checks that resume a schedule."""
-MOST_EPOCHS = MAX_STEPS // 2
-"""The most epochs to resume at: with one step after each resume, a trace has room for no more."""
 SECONDS = 600.0
 """The time limit for one schedule."""
 

@@ -112,7 +112,7 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
         tuple(NamedSubject(s.name, s.reference, place_of(s.build)) for s in found.subjects),
         tuple(
             NamedCheck(
-                c.name, c.reference, c.promise, c.kind == "resume" and c.search,
+                c.name, c.reference, c.promise, c.searched,
                 tuple(way.name for way in ways_before(c)),
             )
             for c in checks

@@ -124,7 +124,8 @@ class Stretch:
 def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
     """The stretches of a run of `trace`, whether they are right or wrong.
 
-    If the scheduler raises, the run goes on with the next ``resume`` from a slot that was saved.
+    If the scheduler raises in this process, the run goes on with the next ``resume`` from a slot
+    that was saved.
     Raises `TraceError` for a trace that the check can't run.
     """
     if runner.bound.changed:
@@ -190,7 +191,7 @@ class _Unstopped(TraceRun):
 
 
 class _UnstoppedElsewhere(_Unstopped, RunElsewhere):
-    """The same for a check that runs partly in another process."""
+    """For a check that runs partly in another process: an exception there ends the run."""
 
     def _do_there(self, indices: range) -> None:
         try:

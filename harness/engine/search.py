@@ -109,7 +109,7 @@ def find(
             if check.changes_options:
                 list(broken)  # the verdict also says which contract the other options follow
             return Hit(trials.cut(trace), FoundBy.SWEEP)
-    if check.kind == "resume" and check.search and budget.max_examples:
+    if check.searched and budget.max_examples:
         traces = drawn_traces(check, holding, option_sets, budget)
         trace = next((trace for trace in traces if trials.breaks(trace, known)), None)
         if trace is not None:
@@ -243,7 +243,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
     A check that is not searched has only a few save points.
     """
     save = (Operation("save", slot="a"),)
-    if check.at == "step" and "checkpoint" not in check.parameters:
+    if not check.needs_save:
         yield _train(epochs)
         return
     points: Iterable[int] = range(check.from_epoch, epochs + 1)
@@ -267,7 +267,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
 def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:
     """A plain run of `epochs` epochs; if the check looks at saves, it saves after each epoch."""
     save = (Operation("save", slot="a"),)
-    if check.at == "step" and "checkpoint" not in check.parameters:
+    if not check.needs_save:
         yield _train(epochs)
     else:
         yield (*save, *(*_train(1), *save) * epochs)
@@ -282,7 +282,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
             if check.at not in BACK:
                 if kind in check.without:
                     continue
-                if check.at == "step" and "checkpoint" not in check.parameters:
+                if not check.needs_save:
                     yield (*_train(k), event, *_train(k))
                 else:
                     yield (*_train(k), event, save, *_train(1), event, save, *_train(2))

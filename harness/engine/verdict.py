@@ -39,8 +39,9 @@ __all__ = [
 class Replayed:
     """What the trace of an entry shows on this torch.
 
-    If it breaks nothing, `found` is None and `why` says so. `smaller` is a trace with one
-    operation less that also breaks the check.
+    `why` says what is wrong with the trace: it can't be run or breaks nothing (`found` is None),
+    or it breaks before its end. `smaller` is a trace with one operation less that also breaks the
+    check.
     """
 
     entry: Entry

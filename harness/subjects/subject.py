@@ -33,9 +33,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
-from harness.core.operations import Step
 from harness.core.training_loop import Stateful, new_sgd, step_scheduler, step_with_metric
-from harness.core.types import NewOptimizer, Options, Scheduler
+from harness.core.types import NewOptimizer, Options, Scheduler, Step
 from harness.subjects.optimizers import WORDS
 from harness.subjects.type_hints import strategies_for
 
