@@ -71,7 +71,7 @@ def select_checks(
     return list(dict.fromkeys(chosen))
 
 
-def ways_before(check: Check) -> list[Check]:
+def prerequisites(check: Check) -> list[Check]:
     """The resume checks whose verdicts `check` depends on."""
     if check.mixes:
         ways = (way for way in CHECKS if way.default and way.kind == "resume" and way.at in BACK)
@@ -94,7 +94,7 @@ def routes(check: Check, trace: Trace) -> list[Check]:
             )
         if operation.kind in BACK:
             route = _route(check, operation)
-            _covers(route, operation, before, path)
+            _require_restored(route, operation, before, path)
             if epochs(path) < route.from_epoch:
                 raise TraceError(
                     f"'{operation}' in the trace goes back to epoch {epochs(path)}, and "
@@ -105,7 +105,7 @@ def routes(check: Check, trace: Trace) -> list[Check]:
     return found
 
 
-def _covers(route: Check, operation: Operation, before: str, path: str) -> None:
+def _require_restored(route: Check, operation: Operation, before: str, path: str) -> None:
     """Raise `TraceError` if a check does not restore what was done before a slot was saved."""
     for kind in route.without:
         if LETTER[kind] in path:

@@ -14,7 +14,7 @@ from harness.core.training_loop import save_checkpoint
 from harness.core.types import Load, Save
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Kind: TypeAlias = Literal["resume", "state"]
+CheckKind: TypeAlias = Literal["resume", "state"]
 At: TypeAlias = Literal["resume", "load", "save", "step"]
 Compares: TypeAlias = Literal["trajectory", "values"]
 Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
@@ -30,7 +30,7 @@ class Check:
     """
 
     function: Callable[..., Any]
-    kind: Kind
+    kind: CheckKind
     at: At
     compares: Compares
     save: Save

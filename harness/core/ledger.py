@@ -103,7 +103,7 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
 
-    def on(self, subjects: Iterable[str], *checks: str) -> list[Entry]:
+    def about(self, subjects: Iterable[str], *checks: str) -> list[Entry]:
         """The entries about a pair, given the names of its subject and of its check."""
         names = set(subjects)
         return [e for e in self.entries if e.check in checks and e.subject in names]
@@ -205,28 +205,28 @@ def _entry(
 ) -> Entry:
     """The entry of one table, which begins at the line `start`, followed by `lines`."""
 
-    def refuse(key: str, why: str) -> LedgerError:
+    def refusal(key: str, why: str) -> LedgerError:
         found = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*=""")
         line = next((i for i, text in enumerate(lines, start + 1) if found.match(text)), start)
         return LedgerError(f"{path}:{line}: {why}")
 
     for key in table:
         if key not in KEYS:
-            raise refuse(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
+            raise refusal(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
     texts: dict[str, str] = {}
     for key in KEYS:
         if key not in table:
-            raise refuse(key, f"the failure has no {key!r}")
+            raise refusal(key, f"the failure has no {key!r}")
         value = table[key]
         if not isinstance(value, str) or not value.strip():
-            raise refuse(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
+            raise refusal(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
         if not all(c.isprintable() or c in "\n\t" for c in value):
-            raise refuse(key, f"{key!r} holds a control character (got {_short(value)})")
+            raise refusal(key, f"{key!r} holds a control character (got {_short(value)})")
         texts[key] = value
     if texts["kind"] not in KINDS:
-        raise refuse("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
+        raise refusal("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
     if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
-        raise refuse(
+        raise refusal(
             "tracked",
             "'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or "
             f"{NO_REPORT!r} (got {_short(texts['tracked'])})",
@@ -234,11 +234,11 @@ def _entry(
     try:
         versions = _versions(texts["torch"])
     except ValueError as error:
-        raise refuse("torch", str(error)) from None
+        raise refusal("torch", str(error)) from None
     try:
         trace = Trace.parse(texts["trace"])
     except HarnessError as error:
-        raise refuse("trace", _cut(str(error))) from None
+        raise refusal("trace", _cut(str(error))) from None
     rest = {key: texts[key].strip() for key in ("subject", "check", "kind", "tracked", "reason")}
     return Entry(
         torch=versions, trace=trace, shows=texts["shows"], place=f"{path}:{start}",

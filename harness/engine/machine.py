@@ -63,13 +63,13 @@ LEGS_WITHOUT_WAYS = ("on", "save")
 PER_EVENT = 8
 """How many times `LEGS` is repeated for each event, so that events stay rare."""
 LEGS_PER_TRACE = 12
-ROUND = 9
+TRACES_PER_ROUND = 9
 """Traces drawn from one seed. From the tenth on, Hypothesis mostly repeats parts of earlier ones.
 That finds bugs that need equal values; traces that differ more find more scheduler bugs."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawPlan:
     """What the traces of a search may hold.
 
     `ways` are the ways of going back: the kind of operation, the check written
@@ -87,7 +87,7 @@ class Plan:
 class _Draft:
     """A trace under construction, with the epoch of the branch and of every slot."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DrawPlan) -> None:
         self.plan = plan
         self.operations: list[Operation] = []
         self.epoch = 0
@@ -105,7 +105,7 @@ class _Draft:
         """Add steps; if no epoch is left, add optimizer steps instead."""
         if not count:
             return
-        if BY_WORD[kind].epochs:
+        if BY_WORD[kind].steps_scheduler:
             if self.left:
                 count = min(count, self.left)
                 self.epoch += count
@@ -128,7 +128,7 @@ class _Draft:
             self.add("train", first - self.epoch)
         half = len(self.operations) // 2
         steps = (op for op in self.operations[:half] if op.count)
-        epoch = sum(op.count for op in steps if BY_WORD[op.kind].epochs)
+        epoch = sum(op.count for op in steps if BY_WORD[op.kind].steps_scheduler)
         if self.slots or epoch < first:
             self.save("a")
         else:
@@ -171,7 +171,7 @@ class _Draft:
         return tuple(self.operations)
 
 
-def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
+def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
     """A machine that passes the operations of every trace to `see`."""
 
     legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
@@ -211,37 +211,37 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
     return TraceMachine
 
 
-def draw_operations(plan: Plan, count: int, seed_number: int) -> tuple[Operations, ...]:
+def draw_operations(plan: DrawPlan, count: int, seed_number: int) -> tuple[Operations, ...]:
     """The operations of up to `count` different traces; `seed_number` says which.
 
     `harness.engine.search` makes them smaller, in a tenth of the time that Hypothesis would take.
     """
-    rounds = range(math.ceil(count / ROUND))
+    rounds = range(math.ceil(count / TRACES_PER_ROUND))
     drawn = dict.fromkeys(
         each for number in rounds for each in draw_round(plan, number, seed_number)
     )
     return tuple(drawn)[:count]
 
 
-Round: TypeAlias = tuple[Plan, int, int]
+RoundKey: TypeAlias = tuple[DrawPlan, int, int]
 """What one round is drawn from: a plan, the number of the round, and a seed."""
-ROUNDS: dict[Round, tuple[Operations, ...]] = {}
+DRAWN_ROUNDS: dict[RoundKey, tuple[Operations, ...]] = {}
 """The rounds drawn so far: searches with the same plan share them."""
-MAX_ROUNDS = 1000
+MAX_DRAWN_ROUNDS = 1000
 
 
-def draw_round(plan: Plan, number: int, seed_number: int) -> tuple[Operations, ...]:
-    """The operations of up to `ROUND` traces."""
+def draw_round(plan: DrawPlan, number: int, seed_number: int) -> tuple[Operations, ...]:
+    """The operations of up to `TRACES_PER_ROUND` traces."""
     key = (plan, number, seed_number)
-    if key not in ROUNDS:
-        if len(ROUNDS) >= MAX_ROUNDS:
-            ROUNDS.clear()
+    if key not in DRAWN_ROUNDS:
+        if len(DRAWN_ROUNDS) >= MAX_DRAWN_ROUNDS:
+            DRAWN_ROUNDS.clear()
         drawn: dict[Operations, None] = {}
         # Not the class itself: Hypothesis would read its source for a database we do not use.
         machine: Any = functools.partial(_machine(plan, drawn.setdefault))
-        few = settings(quiet_settings(ROUND), stateful_step_count=LEGS_PER_TRACE)
+        few = settings(quiet_settings(TRACES_PER_ROUND), stateful_step_count=LEGS_PER_TRACE)
         with without_local_constants():
-            seeded = seed(f"{seed_number} {number * ROUND}")(machine)
+            seeded = seed(f"{seed_number} {number * TRACES_PER_ROUND}")(machine)
             run_state_machine_as_test(seeded, settings=few)
-        ROUNDS[key] = tuple(drawn)
-    return ROUNDS[key]
+        DRAWN_ROUNDS[key] = tuple(drawn)
+    return DRAWN_ROUNDS[key]

@@ -22,7 +22,7 @@ from harness.core.operations import ADDS_GROUP, BACK, EVENTS, KINDS, PLAIN, STEP
 from harness.core.result import Budget, Counterexample, FoundBy
 from harness.core.trace import Trace
 from harness.core.types import Options
-from harness.engine.machine import Operations, Plan, draw_operations
+from harness.engine.machine import DrawPlan, Operations, draw_operations
 from harness.engine.option_changes import change_traces
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
 from harness.engine.trials import Trials
@@ -93,8 +93,8 @@ def find(
 ) -> Hit | None:
     """A trace that breaks the check with one of the option sets, or None.
 
-    A trace that breaks it in the same way as the `known` counterexample is skipped. `holding` are
-    the checks whose ways a check that mixes them may use.
+    A trace that breaks it in the same way as the `known` counterexample is skipped. A check
+    that mixes others resumes by those in `holding`.
     """
     check = trials.check
     if examples is not None:
@@ -175,36 +175,38 @@ def swept_traces(
     check: Check,
     holding: Sequence[Check],
     number: int,
-    cases: Sequence[OptionSet],
+    option_sets: Sequence[OptionSet],
 ) -> Iterator[Trace]:
-    """The traces of the sweep for set of options `number` in `cases`.
+    """The traces of the sweep for set of options `number` in `option_sets`.
 
     The first `SWEPT_SETS` sets are swept at every save point. Each of the others has one trace,
     and only for a state check: for a resume check there is the search.
     """
-    case = cases[number]
-    length = case.bound.subject.length
-    epochs = min(case.epochs, length)
+    option_set = option_sets[number]
+    length = option_set.bound.subject.length
+    epochs = min(option_set.epochs, length)
     if number >= SWEPT_SETS:
         found = sweep_thinly(check, epochs) if check.kind == "state" else iter(())
     elif check.changes_options:
-        yield from change_traces(case.bound, [other.bound for other in cases], epochs, length)
+        yield from change_traces(
+            option_set.bound, [other.bound for other in option_sets], epochs, length
+        )
         return
     elif check.mixes:
         found = sweep_pairs(holding, epochs)
     else:
-        found = sweep(check, epochs, int(bool(case.ended) and case.epochs < length))
+        found = sweep(check, epochs, int(bool(option_set.ended) and option_set.epochs < length))
     for operations in found:
-        yield Trace(operations, case.bound.literals)
+        yield Trace(operations, option_set.bound.literals)
     if not check.mixes and number < SWEPT_SETS:
-        for operations in sweep_events(check, case.events):
-            yield Trace(operations, case.bound.literals)
+        for operations in sweep_events(check, option_set.events):
+            yield Trace(operations, option_set.bound.literals)
 
 
 def drawn_traces(
     check: Check,
     holding: Sequence[Check],
-    cases: Sequence[OptionSet],
+    option_sets: Sequence[OptionSet],
     budget: Budget,
 ) -> Iterator[Trace]:
     """The traces that the search draws; each has the next set of options."""
@@ -216,19 +218,23 @@ def drawn_traces(
     if "load" in (check.at, *(way.at for way in holding)):
         lost.update(ADDS_GROUP)
     drawn_from = []
-    for case, _ in zip(itertools.cycle(cases), range(budget.max_examples), strict=False):
-        epochs = case.epochs
-        if len(cases) > 1:  # with few lengths, operations are drawn only a few times
+    for option_set, _ in zip(
+        itertools.cycle(option_sets), range(budget.max_examples), strict=False
+    ):
+        epochs = option_set.epochs
+        if len(option_sets) > 1:  # with few lengths, operations are drawn only a few times
             epochs = max(length for length in HORIZONS if length <= epochs)
-        events = tuple(kind for kind in case.events if kind not in lost)
-        drawn_from.append((case, Plan(ways, epochs, case.bound.subject.length, events)))
+        events = tuple(kind for kind in option_set.events if kind not in lost)
+        drawn_from.append(
+            (option_set, DrawPlan(ways, epochs, option_set.bound.subject.length, events))
+        )
     drawn = {
         plan: iter(draw_operations(plan, count, budget.seed))
         for plan, count in Counter(plan for _, plan in drawn_from).items()
     }
-    for case, plan in drawn_from:
+    for option_set, plan in drawn_from:
         for operations in itertools.islice(drawn[plan], 1):
-            yield Trace(operations, case.bound.literals)
+            yield Trace(operations, option_set.bound.literals)
 
 
 FEW = (0, 1, 2)

@@ -54,7 +54,7 @@ from harness.core.result import Budget, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import new_sgd
 from harness.core.verdict import Verdict
-from harness.engine.option_sets import lacking
+from harness.engine.option_sets import what_torch_lacks
 from harness.engine.search import neighbours
 from harness.engine.session import check_subject, replay
 from harness.engine.trials import Limit, Runners, Trials, do_nothing
@@ -237,7 +237,12 @@ def set_aside() -> dict[str, str]:
 
     They are UNKNOWN with a scheduler that does nothing, or need something this torch lacks.
     """
-    aside = {check.name: why for check in CHECKS for need in check.needs if (why := lacking(need))}
+    aside = {
+        check.name: why
+        for check in CHECKS
+        for need in check.needs
+        if (why := what_torch_lacks(need))
+    }
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
     return {
         **aside,

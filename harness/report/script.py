@@ -30,7 +30,7 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
-    unpath,
+    operations_of,
     walk,
     with_groups,
 )
@@ -319,7 +319,7 @@ class _Writer:
         whole, parts = self.source.own("uninterrupted"), self.source.own("interrupted")
         lines = [
             f"def {whole}():",
-            *self._statements(unpath(branches(self.trace.operations)[-1])),
+            *self._statements(operations_of(branches(self.trace.operations)[-1])),
             "",
             f"def {parts}():",
             *self._statements(self.trace.operations),
@@ -341,12 +341,12 @@ class _Writer:
         """A loop over the steps of one operation; if `seen`, it yields after each step."""
         kind = BY_WORD[operation.kind]
         index, epoch = gradients(path), epochs(path)
-        begin = index if kind.gradients or not kind.epochs else epoch
-        here = _plus("i", epoch - begin) if kind.epochs else str(epoch)
+        begin = index if kind.uses_gradient or not kind.steps_scheduler else epoch
+        here = _plus("i", epoch - begin) if kind.steps_scheduler else str(epoch)
         given = {
             "optimizer": "optimizer",
             "scheduler": self.names.scheduler,
-            "index": "i" if kind.gradients else str(index),
+            "index": "i" if kind.uses_gradient else str(index),
             "epoch": here,
             "step": "step",
         }

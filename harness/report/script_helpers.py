@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.checks.changed_options import DESCRIPTIONS, contrast, judge, resumed_runs
+from harness.checks.changed_options import DESCRIPTIONS, contrast, judge_readings, resumed_runs
 from harness.core.run import Observation
 from harness.core.training_loop import describe, differences, observe, plain
 from harness.core.types import Scheduler
@@ -84,10 +84,8 @@ def show_contract(
     except Exception as raised:
         print("The changed options are refused:", describe(raised))
         return 125
-    verdict: dict[str, Any] = {"follows": ""}
     runs = resumed_runs(builders, step, save, resume, operations)
-    if runs:
-        verdict = judge(builders, step, changed, runs, allowed)
+    verdict = judge_readings(builders, step, changed, runs, allowed) if runs else {"follows": ""}
     if verdict["follows"] == "":
         print("The change makes no difference after a resume, so this script can't tell.")
         return 125

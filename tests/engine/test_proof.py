@@ -215,7 +215,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
     chosen += [] if mixed in chosen else [mixed]
 
     def caught():
-        machine.ROUNDS.clear()
+        machine.DRAWN_ROUNDS.clear()
         return sum(
             any(
                 result.verdict == "BROKEN"
@@ -229,7 +229,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
         monkeypatch.setattr(*patch)
     without = caught()
     monkeypatch.undo()
-    machine.ROUNDS.clear()
+    machine.DRAWN_ROUNDS.clear()
     assert before >= 19, (
         f"Expected {fault} to be caught with at least 19 of {len(SEEDS)} seeds, "
         f"but it was with {before}"
@@ -239,7 +239,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
 
 def test_traces_of_the_ablation_are_traces():
     """What stands in for going back leaves the machine's other rules as they are."""
-    plan = machine.Plan((("resume", "", 1),), epochs=24, length=12)
+    plan = machine.DrawPlan((("resume", "", 1),), epochs=24, length=12)
     draft = machine._Draft(plan)
     go_back_at_once(draft, 3)
     assert str(Trace(draft.finish())) == "train:1 save:a resume:a train:11"
