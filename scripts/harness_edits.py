@@ -396,14 +396,14 @@ def mix_each_way_only_with_itself(original, ways, epochs):
 
 
 @edit(
-    "engine.search:minimise",
+    "engine.minimise:minimise",
     "test_what_comes_out_breaks_and_nothing_smaller_does",
 )
 def let_minimise_return_its_input(original, trace, breaks):
     return trace
 
 
-@edit("engine.search:_merge", "test_neighbours_are_all_there_is")
+@edit("engine.minimise:_merge", "test_neighbours_are_all_there_is")
 def merge_nothing(original, first, second):
     return None
 
@@ -624,7 +624,7 @@ def merge_although_a_shard_is_missing(original, files):
 
 
 @edit(
-    "engine.search:Examples.save",
+    "engine.examples:Examples.save",
     "test_an_explorer_that_is_killed_has_kept_what_it_found",
 )
 def do_not_save_what_the_explorer_finds(original, self, *args):

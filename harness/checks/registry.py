@@ -7,7 +7,7 @@ transport (``save`` and ``load``). `harness.checks.resume` makes several checks 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.checks import resume, saved_state
@@ -102,6 +102,24 @@ def routes(check: Check, trace: Trace) -> list[Check]:
                     "before the save"
                 )
         found.append(route)
+    return found
+
+
+def ways_back(
+    check: Check, routes: Sequence[Check], operations: Sequence[Operation], number: int
+) -> list[Check]:
+    """The checks that go back to what operation `number` saves, in order; `check` if it is alone.
+
+    `routes` is the result of the function of that name.
+    """
+    if not check.mixes:
+        return [check]
+    found: list[Check] = []
+    for way, later in zip(routes[number + 1 :], operations[number + 1 :], strict=True):
+        if later.slot == operations[number].slot:
+            if later.kind == "save":
+                break
+            found.append(way)
     return found
 
 

@@ -1,40 +1,6 @@
 """The Hypothesis machine: it draws traces and does nothing else with them.
 
-How the harness looks for a difference:
-
-1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
-   constructor, most of them with an optimizer. Compositions are drawn up to three deep
-   (`harness.engine.option_sets`).
-2. Sweep (`harness.engine.search`): for three of these sets, every epoch of a plain run is a save
-   point. Resume there, save and resume again, run on, go back and run on. The sweep also tries
-   the rare events. Checks of the state go over all sets.
-3. Search: this state machine draws traces of all operations, first for each way of resuming, then
-   for all ways that hold alone mixed in one run. Each trace takes the next set of options.
-4. A failing trace is made minimal (`harness.engine.search`) and run twice from scratch before it
-   is reported. It gets the subject's own options if it fails with them, else the drawn options as
-   Hypothesis shrinks them.
-5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
-   drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
-
-These decisions rest on measurements on planted faults, with the sweep switched off:
-
-* The machine has one rule, a *leg*: only steps, or a few steps next to a save or a way back.
-  With one rule per operation, many traces lacked a save, a resume or a kind of step, because
-  Hypothesis turns rules off at random: 4 of 20 seeds found a pending optimizer step that a load
-  forgets, and 11 of 20 what a load in place forgets. Now all do.
-* No rule has a precondition: a leg that can't be done does the nearest thing (going back when
-  nothing is saved saves first).
-* At most 9 traces are drawn from one seed, then the next seed is taken. From the tenth on,
-  Hypothesis spends most examples on repeating parts of earlier ones.
-* The harness makes operations fewer, not Hypothesis's shrinker, which only shrinks drawn options:
-  this gives the same traces in a tenth of the time. So operations are drawn once for all
-  subjects.
-* Ways of resuming are tried in all pairs before they are mixed at random. Before, 2 of 20 searches
-  found a scheduler that is wrong only if a load in place follows a copy; now all do.
-* Hypothesis draws some numbers from the modules it finds. That is switched off: otherwise a seed
-  would draw other traces in another folder.
-* A whole check of a subject costs twice the CPU of a bare torch loop with the same torch calls
-  (``python scripts/bench.py``).
+What is said here about seeds was measured on planted faults, with the sweep switched off.
 """
 
 from __future__ import annotations
@@ -183,14 +149,16 @@ def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBase
             super().__init__()
             self.draft = _Draft(plan)
 
-        # One rule, because Hypothesis turns rules off at random, and a trace without a save
-        # or without one kind of step finds little. No preconditions: what can't be done is
-        # replaced by the nearest thing.
+        # One rule, a leg: only steps, or a few steps next to a save or a way back. Hypothesis turns
+        # rules off at random, and a trace without a save or without one kind of step finds little:
+        # with a rule for each operation, 4 of 20 seeds found a pending optimizer step that a load
+        # forgets, and 11 of 20 what a load in place forgets; with one rule all do. No
+        # preconditions: what can't be done is replaced by the nearest thing.
         @rule(
             kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
             leg=st.sampled_from(legs),
-            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),
+            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),  # half of it: slots times ways
         )
         def go(self, kind: str, count: int, leg: str, pick: int) -> None:
             few = (count + 1) // 3  # next to a save or a resume, each single step matters
@@ -214,7 +182,8 @@ def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBase
 def draw_operations(plan: DrawPlan, count: int, seed_number: int) -> tuple[Operations, ...]:
     """The operations of up to `count` different traces; `seed_number` says which.
 
-    `harness.engine.search` makes them smaller, in a tenth of the time that Hypothesis would take.
+    `harness.engine.minimise` makes them smaller, in a tenth of the time that Hypothesis would take.
+    So operations are drawn once for all subjects.
     """
     rounds = range(math.ceil(count / TRACES_PER_ROUND))
     drawn = dict.fromkeys(
@@ -240,7 +209,7 @@ def draw_round(plan: DrawPlan, number: int, seed_number: int) -> tuple[Operation
         # Not the class itself: Hypothesis would read its source for a database we do not use.
         machine: Any = functools.partial(_machine(plan, drawn.setdefault))
         few = settings(quiet_settings(TRACES_PER_ROUND), stateful_step_count=LEGS_PER_TRACE)
-        with without_local_constants():
+        with without_local_constants():  # else a seed draws other traces in another folder
             seeded = seed(f"{seed_number} {number * TRACES_PER_ROUND}")(machine)
             run_state_machine_as_test(seeded, settings=few)
         DRAWN_ROUNDS[key] = tuple(drawn)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from torch.optim import Optimizer
 
-from harness.checks.registry import routes
+from harness.checks.registry import routes, ways_back
 from harness.core.check import Check
 from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.guard import end_if_forked
@@ -393,8 +393,9 @@ class TraceRun:
         expected = self._expected()
         saved: dict[Save, Saved] = {}
         try:
-            for save in self._saves(slot):
-                saved[save] = save(self.optimizer, self.scheduler, self.epoch)
+            for way in ways_back(self.check, self.routes, self.trace.operations, self.number):
+                if way.save not in saved:
+                    saved[way.save] = way.save(self.optimizer, self.scheduler, self.epoch)
         except StateRefused as error:
             raise Stop(Outcome(ended=str(error), refused=True)) from None
         except (Exception, SystemExit) as error:
@@ -408,19 +409,6 @@ class TraceRun:
                 self._follow(self.check, saved[self.check.save])
                 self.tally.resumes += 1
         self._look(expected)
-
-    def _saves(self, slot: str) -> list[Save]:
-        """The save functions of the checks that will go back to this save."""
-        if not self.check.mixes:
-            return [self.check.save]
-        saves: dict[Save, None] = {}
-        for number in range(self.number + 1, len(self.trace.operations)):
-            later = self.trace.operations[number]
-            if later.slot == slot and later.kind == "save":
-                break
-            if later.slot == slot:
-                saves[self.routes[number].save] = None
-        return list(saves)
 
     def _go_back(self, slot: Slot, route: Check) -> None:
         self.path = slot.path

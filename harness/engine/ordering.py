@@ -34,9 +34,9 @@ from harness.core.result import Budget, Result
 from harness.core.training_loop import new_sgd
 from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
+from harness.engine.examples import Examples
 from harness.engine.machine import DRAWN_ROUNDS, Operations, RoundKey
 from harness.engine.plan import NamedCheck, NamedSubject, Plan
-from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.subject import Subject

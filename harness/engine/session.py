@@ -18,8 +18,8 @@ from harness.core.result import Budget, Result
 from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
+from harness.engine.examples import Examples
 from harness.engine.option_sets import Prepared, prepare, prepare_one
-from harness.engine.search import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
 from harness.subjects.known_failures import known_to

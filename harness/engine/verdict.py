@@ -25,8 +25,10 @@ from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
+from harness.engine.examples import Examples
+from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
-from harness.engine.search import Examples, find, neighbours, simplify
+from harness.engine.search import find, simplify
 from harness.engine.trials import OF_THE_OPTIMIZER, Trials
 
 __all__ = [

@@ -407,16 +407,9 @@ class _Writer:
     def _saved(self, number: int) -> dict[str, Check]:
         """The variables that a save operation sets, each with the check that uses it later."""
         slot = self.trace.operations[number].slot
-        if not self.check.mixes:
-            return {self._slot(slot, self.check): self.check}
         ways: dict[str, Check] = {}
-        for way, later in zip(
-            self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
-        ):
-            if later.slot == slot and later.kind == "save":
-                break
-            if later.slot == slot:
-                ways.setdefault(self._slot(slot, way), way)
+        for way in ways_back(self.check, self.routes, self.trace.operations, number):
+            ways.setdefault(self._slot(slot, way), way)
         return ways
 
     def _slot(self, slot: str, way: Check) -> str:

@@ -28,10 +28,11 @@ from harness.core.operations import (
 from harness.core.run import same
 from harness.core.training_loop import new_sgd, observe, step_scheduler
 from harness.engine.machine import DrawPlan, draw_operations
+from harness.engine.minimise import minimise
 from harness.engine.one_run import Runner
 from harness.engine.option_sets import find_untried
 from harness.engine.runs import run_to_the_end
-from harness.engine.search import minimise, sweep_events
+from harness.engine.search import sweep_events
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")

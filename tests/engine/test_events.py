@@ -234,7 +234,7 @@ def test_what_a_counterexample_does_not_need_becomes_a_plain_step():
         "resume_by_last_epoch", "skip:1 epoch:1 save:a resume:a",
     )  # fmt: skip
     assert result.verdict == "BROKEN"
-    from harness.engine.search import minimise
+    from harness.engine.minimise import minimise
 
     def breaks(trace):
         return replay(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.core.operations import MAX_STEPS
 from harness.core.trace import Trace
-from harness.engine.search import DrawPlan, draw_operations
+from harness.engine.machine import DrawPlan, draw_operations
 from harness.subjects.drawn_options import draw_options, shrink_options
 
 RESUME = DrawPlan((("resume", "", 0),), epochs=24, length=12)
