@@ -55,21 +55,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
-from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.run import Difference
 from harness.core.safe_text import one_line
 from harness.core.trace import Trace
+from harness.core.version_ranges import MAX_RANGE, overlap, points, stretches
 
 KINDS = ("bug", "by-design")
 NO_REPORT = "no report found"
 KEYS = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
-MAX_RANGE = 200
-"""The most characters of a range of versions."""
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
 
 
@@ -269,7 +268,7 @@ def _versions(text: str) -> SpecifierSet:
         raise ValueError(wanted) from None
     if any(specifier.operator == "===" for specifier in versions):
         raise ValueError(f"{wanted}: write == instead of ===")
-    if not any(versions.contains(point, prereleases=True) for point in _points(versions)):
+    if not any(versions.contains(point, prereleases=True) for point in points(versions)):
         raise ValueError(f"'torch' contains no version (got {text!r})")
     return versions
 
@@ -286,7 +285,7 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     stretches = sorted(
         (start, end, index)
         for index, entry in enumerate(entries)
-        for start, end in _stretches(entry.torch)
+        for start, end in stretches(entry.torch)
     )
     for (_, end, one), (start, _, other) in itertools.pairwise(stretches):
         if start < end:
@@ -296,76 +295,6 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
                 f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about the "
                 "same subject and check: change the ranges so that they do not overlap"
             )
-
-
-def _stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
-    """The stretches of consecutive versions in a range: first version, and first one after it."""
-    points = [*_points(versions), _LAST]
-    for start, end in itertools.pairwise(points):
-        if versions.contains(start, prereleases=True):
-            yield start, end
-
-
-def overlap(one: SpecifierSet, other: SpecifierSet) -> str:
-    """A version in both ranges, or an empty text; a release rather than a pre-release."""
-    both = [
-        point
-        for point in _points(one, other)
-        if all(versions.contains(point, prereleases=True) for versions in (one, other))
-    ]
-    return str(min(both, key=lambda v: (v.is_prerelease or v.is_postrelease, v))) if both else ""
-
-
-_LAST = Version(f"{10**MAX_RANGE}!0")
-"""Later than any version of torch."""
-
-
-def _points(*sets: SpecifierSet) -> list[Version]:
-    """Every version at which a range begins or ends, so at least one version of each stretch."""
-    named = {Version("0")}
-    for specifier in (specifier for versions in sets for specifier in versions):
-        named |= set(_named(specifier))
-    return sorted({point for version in named for point in (version, *_around(version))})
-
-
-def _named(specifier: Specifier) -> Iterator[Version]:
-    version = Version(specifier.version.removesuffix(".*"))
-    yield version
-    release = version.release
-    if specifier.operator == "~=":
-        release = release[:-1]
-    if specifier.operator == "~=" or specifier.version.endswith(".*"):
-        yield Version(f"{version.epoch}!" + ".".join(map(str, (*release[:-1], release[-1] + 1))))
-
-
-def _around(version: Version) -> Iterator[Version]:
-    """The versions next to another one where a range can begin or end.
-
-    They are the first pre-releases of it and of its release, what follows its own pre-releases and
-    post-releases, and the next release: PEP 440 treats each of these groups as one.
-    """
-    base = version.base_version
-    stem = version.public.partition(".dev")[0]
-    yield from (Version(text) for text in (base, stem, f"{base}.dev0", f"{stem}.dev0"))
-    if version.dev is not None:
-        yield Version(f"{stem}.dev{version.dev + 1}")
-    if version.post is not None:
-        yield Version(f"{stem.rpartition('post')[0]}post{version.post + 1}.dev0")
-    else:
-        yield Version(f"{stem}.post0.dev0")
-    if version.pre is not None:
-        kind, number = version.pre
-        yield Version(f"{base}{kind}{number + 1}.dev0")
-    yield Version(f"{base}.0.0.0.1")
-
-
-def without(versions: SpecifierSet, version: Version) -> str:
-    """The range cut to end before a version, or an empty text if nothing is left."""
-    capped = SpecifierSet(f"{versions},<{version}" if str(versions) else f"<{version}")
-    if not any(capped.contains(point, prereleases=True) for point in _points(capped)):
-        return ""
-    kept = [s for s in versions if s.operator[0] != "<" or Version(s.version) < version]
-    return ",".join([*sorted(map(str, kept), reverse=True), f"<{version}"])
 
 
 # ------------------------------------------------------------------------------- text

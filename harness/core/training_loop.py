@@ -181,7 +181,12 @@ class Stateful:
     these functions, and everything else goes to the scheduler itself.
     """
 
-    def __init__(self, scheduler: Scheduler, state_dict: Any, load_state_dict: Any) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        state_dict: Callable[[Scheduler], object],
+        load_state_dict: Callable[[Scheduler, object], object],
+    ) -> None:
         self.scheduler = scheduler
         self.functions = (state_dict, load_state_dict)
 

@@ -55,7 +55,7 @@ class Outcome:
 
     `refused` says whether it stopped because the state can't be saved in the check's format, and
     `differs_there` whether it did because even the uninterrupted run differs in another process.
-    `reading` is the contract that it followed, if options changed
+    `reading` is the reading that it followed, if options changed
     (see `harness.checks.changed_options`).
     """
 

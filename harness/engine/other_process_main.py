@@ -14,13 +14,12 @@ import os
 import pickle
 import select
 import signal
-import subprocess
 import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypedDict
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import torch
 
@@ -46,9 +45,6 @@ class Reply(TypedDict):
     seen: list[Observation]
     saved: list[bytes]
     raised: str
-
-
-Ask: TypeAlias = Callable[[Request], Reply]
 
 
 def pack(checkpoint: Saved) -> bytes:
@@ -94,51 +90,6 @@ def run_segment(
     except (Exception, SystemExit) as error:
         reply["raised"] = describe(error)
     return reply
-
-
-def run_parts(parts: Iterable[Any], seen: list[Observation], here: Ask, there: Ask) -> str:
-    """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
-
-    A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
-    to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
-    """
-    slots: dict[str, Any] = {"": (b"", [])}
-    for place, slot, index, epoch, groups, todo, names in parts:
-        data, before = slots[slot]
-        request: Request = {
-            "data": data, "index": index, "epoch": epoch, "groups": groups, "todo": todo
-        }  # fmt: skip
-        reply = there(request) if place == "there" else here(request)
-        seen[:] = [*before, *reply["seen"][:1]]
-        saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
-        for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
-            if letter == "w":
-                name, file = next(saved)
-                slots[name] = (file, seen[:-1])
-                seen.pop()
-            seen.append(after)
-        if reply["raised"]:
-            return str(reply["raised"])
-    return ""
-
-
-def ask_script(python: str, script: str, request: Request) -> Reply:
-    """Run a request with the same script in a new process; `SystemExit` 125 if it can't."""
-    done = subprocess.run(
-        [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
-    )
-    if done.returncode:
-        print(f"{python} can't run it")
-        sys.exit(125)
-    reply: Reply = pickle.loads(done.stdout)
-    return reply
-
-
-def reply_to_script(there: Ask) -> int:
-    """Read a request from standard input, run it and write the reply."""
-    reply = there(pickle.loads(sys.stdin.buffer.read()))
-    sys.stdout.buffer.write(pickle.dumps(reply, 2))
-    return 0
 
 
 def define(text: str, known: dict[str, types.ModuleType]) -> types.ModuleType:

@@ -75,7 +75,7 @@ def find(
         trace = next(broken, None)
         if trace is not None:
             if check.changes_options:
-                list(broken)  # the verdict also says which contract the other options follow
+                list(broken)  # the verdict also says which reading the other options follow
             return Hit(trials.cut(trace), FoundBy.SWEEP)
     if check.searched and budget.max_examples:
         traces = drawn_traces(check, holding, option_sets, budget)

@@ -205,7 +205,7 @@ class Trials:
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
-        """Which contract each change of options followed."""
+        """Which reading each change of options followed."""
         self.notes = Notes()
         self.option_sets = option_sets
         ours = check.reference == check.name  # a user's check may look at the optimizer
@@ -356,7 +356,7 @@ class Trials:
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
-        """Note which contract the changed options of `trace` followed."""
+        """Note which reading the changed options of `trace` followed."""
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
             name, change = change_text(trace)
             self.followed.setdefault(name, {})[change] = outcome.reading

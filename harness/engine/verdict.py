@@ -18,13 +18,14 @@ import torch
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
-from harness.core.ledger import Entry, shows_of, version_of, without
+from harness.core.ledger import Entry, shows_of, version_of
 from harness.core.operations import Operation
 from harness.core.references import place_of
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
+from harness.core.version_ranges import without
 from harness.engine.examples import Examples
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks

@@ -15,9 +15,10 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, overlap, shows_of, version_of, without
+from harness.core.ledger import Entry, shows_of, version_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
+from harness.core.version_ranges import overlap, without
 from harness.report.result_file import ResultFile, read_results
 from harness.report.text import new_entry
 

@@ -17,7 +17,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness.checks.registry import as_check, routes
+from harness.checks.registry import as_check, routes, ways_back
 from harness.core import training_loop as loop
 from harness.core.check import Check
 from harness.core.errors import ScriptError
@@ -39,7 +39,6 @@ from harness.core.run import same as same_values
 from harness.core.safe_text import printable
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.engine import other_process_main as elsewhere
 from harness.engine.option_changes import allowed_by, plain_operations
 from harness.engine.option_sets import load_a_float
 from harness.engine.other_process import done_there, letters, segment_lines, segments
@@ -65,7 +64,7 @@ def elsewhere_lines(
     run_parts, ask, reply, same, show = map(
         source.name,
         (
-            elsewhere.run_parts, elsewhere.ask_script, elsewhere.reply_to_script,
+            side_by_side.run_parts, side_by_side.ask_script, side_by_side.reply_to_script,
             same_values, side_by_side.compare,
         ),
     )  # fmt: skip
@@ -109,7 +108,7 @@ def elsewhere_lines(
 
 
 def _parts(check: Check, trace: Trace) -> Sequence[tuple[object, ...]]:
-    """The parts of a trace, as arguments of `harness.engine.other_process_main.run_parts`."""
+    """The parts of a trace, as arguments of `harness.report.script_helpers.run_parts`."""
     steps = list(walk(trace.operations))
     parts = []
     for indices in segments(trace.operations):

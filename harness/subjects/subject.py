@@ -342,9 +342,8 @@ class Bound:
         if self._terms:
             options = resolve(options, self.words)
         scheduler = self.subject.build(optimizer, **last_epoch, **options)
-        if self.subject.state_dict is None:
-            return scheduler
-        return Stateful(scheduler, self.subject.state_dict, self.subject.load_state_dict)
+        save, load = self.subject.state_dict, self.subject.load_state_dict
+        return scheduler if save is None or load is None else Stateful(scheduler, save, load)
 
     def step(self, scheduler: Any, epoch: int) -> None:
         """Step a scheduler that `build` made."""

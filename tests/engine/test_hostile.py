@@ -93,10 +93,8 @@ def test_the_other_pairs_are_as_they_are_alone(harness_command, tmp_path):
     assert block in after.stdout
     for said in ("a line of a scheduler", "file descriptor", "printed by a child", "warning of"):
         assert said not in after.stdout
-    assert (
-        after.stderr.count("Prints: its output is not shown; it begins: a line of a scheduler\n")
-        == 1
-    )
+    once = "Prints: its output is not shown; it begins: a line of a scheduler\n"
+    assert after.stderr.count(once) == 1
     assert "UserWarning" not in after.stderr
     rows = json.loads((tmp_path / "out.json").read_text())["results"]
     by_subject = {row["subject"]: row["verdict"] for row in rows}
