@@ -282,12 +282,12 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     Each range is cut into stretches of consecutive versions. If two stretches overlap, so do two
     that are neighbours in the order of their beginnings: n entries need about n comparisons.
     """
-    stretches = sorted(
+    in_order = sorted(
         (start, end, index)
         for index, entry in enumerate(entries)
         for start, end in stretches(entry.torch)
     )
-    for (_, end, one), (start, _, other) in itertools.pairwise(stretches):
+    for (_, end, one), (start, _, other) in itertools.pairwise(in_order):
         if start < end:
             first, second = (entries[index] for index in sorted((one, other)))
             raise LedgerError(
