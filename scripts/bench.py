@@ -39,11 +39,11 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import routes, select_checks
-from harness.core.operations import BACK, BY_WORD, unpath, with_groups
+from harness.core.operations import BACK, BY_WORD, operations_of, with_groups
 from harness.core.training_loop import new_sgd, restore_parameters, snapshot
 from harness.core.types import Pair, Save, Saved
-from harness.engine.machine import ROUNDS
-from harness.engine.one_run import Outcome, Reference, Runner, TraceRun
+from harness.engine.machine import DRAWN_ROUNDS
+from harness.engine.one_run import Outcome, Runner, TraceRun, UninterruptedRun
 from harness.engine.session import SubjectSession
 from harness.subjects.known_failures import known_failures
 from harness.subjects.lookup import choose_subjects
@@ -80,31 +80,31 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runs: list[Made] = []
-        self.go, self.uninterrupted = TraceRun.go, Runner._uninterrupted
+        self.go, self.uninterrupted = TraceRun.go, Runner._run_uninterrupted
 
     def __enter__(self) -> Recorder:
         def go(run: TraceRun) -> Outcome:
             outcome = self.go(run)
             broken = outcome.broken
             trace = run.trace.until(broken.operation, broken.step) if broken else run.trace
-            raises = any(reference.raises for reference in run.references) or bool(
+            raises = any(plain.raises for plain in run.uninterrupted) or bool(
                 outcome.refused or (broken and "raises" in broken.actual)
             )
             self.runs.append(Made(run.runner, run.check, trace, raises))
             return outcome
 
-        def uninterrupted(runner: Runner, path: str) -> Reference:
-            reference = self.uninterrupted(runner, path)
-            trace = Trace(tuple(unpath(path)))
-            self.runs.append(Made(runner, None, trace, bool(reference.raises)))
-            return reference
+        def uninterrupted(runner: Runner, path: str) -> UninterruptedRun:
+            plain = self.uninterrupted(runner, path)
+            trace = Trace(tuple(operations_of(path)))
+            self.runs.append(Made(runner, None, trace, bool(plain.raises)))
+            return plain
 
         TraceRun.go = go  # type: ignore[assignment,method-assign]
-        Runner._uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
+        Runner._run_uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
-        TraceRun.go, Runner._uninterrupted = self.go, self.uninterrupted  # type: ignore[method-assign]
+        TraceRun.go, Runner._run_uninterrupted = self.go, self.uninterrupted  # type: ignore[method-assign]
 
 
 def bare(runs: Iterable[Made]) -> None:
@@ -168,15 +168,15 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
         for _ in range(operation.count):
             kind = BY_WORD[operation.kind]
             kind.perform(optimizer, scheduler, index, epoch, bound.step)
-            index += kind.gradients
-            epoch += kind.epochs
+            index += kind.uses_gradient
+            epoch += kind.steps_scheduler
             groups += kind.adds_group
             look("step")
 
 
 def check_all(subject: Subject, checks: Sequence[Check], budget: Budget) -> None:
     """Check a subject as ``check`` does, with the ledgers that are installed."""
-    ROUNDS.clear()
+    DRAWN_ROUNDS.clear()
     ledger = known_failures((), [subject], checks)
     session = SubjectSession(subject, (), budget, ledger=ledger)
     for check in checks:

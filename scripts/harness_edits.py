@@ -200,11 +200,11 @@ def let_the_two_runs_share_their_scheduler(original, self):
 
 
 @edit(
-    "engine.one_run:Runner.reference",
-    "test_references_are_reused_where_one_begins_with_another",
+    "engine.one_run:Runner.uninterrupted",
+    "test_uninterrupted_runs_are_reused_where_one_begins_with_another",
 )
 def take_any_uninterrupted_run_that_is_long_enough(original, self, path):
-    known = (run for run in self._references.values() if len(run.path) >= len(path))
+    known = (run for run in self._runs.values() if len(run.path) >= len(path))
     return next(known, None) or original(self, path)
 
 
@@ -245,7 +245,7 @@ def regard_every_schedule_as_independent_of_computed_steps(original, first, seco
 def believe_what_breaks_without_computed_steps(original, self, trace):
     from harness.engine.runs import run_trace
 
-    if self.computes or self.computed.get(repr(trace.options), True):
+    if self.always_compute or self.needs_compute.get(repr(trace.options), True):
         return original(self, trace)
     runner = self.runners.of(self.bound(trace), self.limit.deadline, self.tally, compute=False)
     return run_trace(runner, self.check, trace)
@@ -309,7 +309,9 @@ def let_a_resumed_run_go_on_after_the_schedule_ends(original, self, letter, coun
 
 @edit_value("core.operations:KINDS", "test_a_row_says_what_its_function_does")
 def do_not_count_a_lone_scheduler_step_as_an_epoch(original):
-    return tuple(replace(k, epochs=False) if k.word == "scheduler" else k for k in original)
+    return tuple(
+        replace(k, steps_scheduler=False) if k.word == "scheduler" else k for k in original
+    )
 
 
 @edit("subjects.source_code:Source.inline", "test_a_script_performs_it")
@@ -394,14 +396,14 @@ def mix_each_way_only_with_itself(original, ways, epochs):
 
 
 @edit(
-    "engine.search:minimise",
+    "engine.minimise:minimise",
     "test_what_comes_out_breaks_and_nothing_smaller_does",
 )
 def let_minimise_return_its_input(original, trace, breaks):
     return trace
 
 
-@edit("engine.search:_merge", "test_neighbours_are_all_there_is")
+@edit("engine.minimise:_merge", "test_neighbours_are_all_there_is")
 def merge_nothing(original, first, second):
     return None
 
@@ -442,7 +444,7 @@ def accept_a_schedule_that_depends_on_the_clock(original, expected, actual):
 
 
 @edit(
-    "engine.trials:Trials.blames_weights",
+    "engine.trials:Trials.excuse_weights",
     "test_what_the_optimizer_raises_is_not_charged_to_the_scheduler",
 )
 def blame_the_scheduler_for_the_faults_of_the_optimizer(original, self, trace):
@@ -623,7 +625,7 @@ def merge_although_a_shard_is_missing(original, files):
 
 
 @edit(
-    "engine.search:Examples.save",
+    "engine.examples:Examples.save",
     "test_an_explorer_that_is_killed_has_kept_what_it_found",
 )
 def do_not_save_what_the_explorer_finds(original, self, *args):

@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli
-from harness.engine.option_sets import lacking
+from harness.engine.option_sets import what_torch_lacks
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
@@ -36,7 +36,7 @@ def heed_ctrl_c():
 
 def served(names):
     """Those of the checks called `names` that the installed torch has what they need for."""
-    return {name for name in names if not any(map(lacking, as_check(name).needs))}
+    return {name for name in names if not any(map(what_torch_lacks, as_check(name).needs))}
 
 
 def verdicts_of(results):

@@ -11,7 +11,7 @@ from conftest import ROOT
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from harness import Budget, Subject, Trace
-from harness.checks.registry import as_check, select_checks, ways_before
+from harness.checks.registry import as_check, prerequisites, select_checks
 from harness.core.operations import STEPS
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_trace
@@ -64,7 +64,7 @@ def test_the_bare_loop_makes_the_same_calls(check, calls):
     before = checked - calls  # the subject is built, and looked at, before it is checked
     assert calls - checked == {}
     assert set(before) <= {"SGD.__init__", "StepLR.__init__", "StepLR.step"}
-    assert max(before.values()) <= 8 + len(ways_before(check))
+    assert max(before.values()) <= 8 + len(prerequisites(check))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from torch.optim import Optimizer
 
@@ -53,10 +53,29 @@ from harness.core.types import Build, NewOptimizer, Options, Pair, Save, Schedul
 
 Builders: TypeAlias = tuple[NewOptimizer, Build, Build]
 """What makes an optimizer, a scheduler, and a scheduler with the changed options."""
-ResumedRun: TypeAlias = dict[str, Any]
-"""See `resumed_runs`."""
-Judged: TypeAlias = dict[str, Any]
-"""See `judge`."""
+
+
+class ResumedRun(TypedDict):
+    """See `resumed_runs`."""
+
+    path: str
+    first: int
+    switch: int
+    seen: list[Observation]
+    places: list[tuple[int, int]]
+
+
+class Judged(TypedDict, total=False):
+    """See `judge_readings`."""
+
+    follows: str | None
+    run: ResumedRun
+    index: int
+    left: list[str]
+    saved: list[Observation]
+    start: list[Observation]
+
+
 DESCRIPTIONS = {
     "saved": "the saved option wins",
     "start": "the new option wins, as if from the start",
@@ -122,7 +141,9 @@ def resumed_runs(
             switch = len(path) if switch < 0 else switch
             seen, places = [], [(number, 0)]
             first = len(path)
-            runs.append({"first": first, "switch": switch, "seen": seen, "places": places})
+            runs.append(
+                {"path": path, "first": first, "switch": switch, "seen": seen, "places": places}
+            )
             try:
                 make = functools.partial(with_groups, new_optimizer, groups_added(path))
                 optimizer, scheduler = resume(make, rebuild, snapshot(checkpoint))
@@ -231,15 +252,15 @@ def survives(run: ResumedRun) -> int | None:
     return None
 
 
-def judge(
+def judge_readings(
     builders: Builders, step: Step, changed: Options, runs: list[ResumedRun],
     allowed: Sequence[str],
 ) -> Judged:  # fmt: skip
-    """Which of the allowed contracts all `runs` follow.
+    """Which of the allowed readings (keys of `DESCRIPTIONS`) all `runs` follow.
 
-    ``follows`` is the contract that they follow, or empty if the old and the new options give the
+    ``follows`` is the reading that they follow, or empty if the old and the new options give the
     same runs. It is None if they follow none that is allowed; then ``run`` and ``index`` say where
-    they stopped following the last one, and ``left`` which contracts ended there, if not all.
+    they stopped following the last one, and ``left`` which readings ended there, if not all.
     ``saved`` and ``start`` are the two uninterrupted runs to compare with.
     """
     new_optimizer, build, rebuild = builders
@@ -290,13 +311,14 @@ def judge(
 
 
 def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
-    """The values by the allowed contracts and the actual ones, for a verdict that none is kept."""
+    """The values by the allowed readings and the actual ones, for a verdict that none is kept."""
     run, index = verdict["run"], verdict["index"]
     seen, place = run["seen"][index], run["first"] + index
     expected: dict[str, Any] = {}
     names: list[str] = []
-    for name, whose in (("saved", "saved"), ("start", "new")):
-        run_there = verdict[name]
+    for name, whose, run_there in (
+        ("saved", "saved", verdict["saved"]), ("start", "new", verdict["start"])
+    ):  # fmt: skip
         there = run_there[min(place, len(run_there) - 1)]
         names += [key for key in differences(there, seen)[0] if key != "raises"]
         if name not in allowed:
@@ -304,15 +326,15 @@ def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Obse
         if "raises" in there:
             expected[f"raises if the {whose} option wins"] = there["raises"]
         else:
-            column = (*(key for key in names if key in there), "lr")[0]
+            column = next((key for key in names if key in there), "lr")
             expected[f"{column} if the {whose} option wins"] = there[column]
     if "raises" in seen:
         return expected, {"raises": seen["raises"]}
     if not expected:
         expected["raises"] = "an exception"
-    column = (*(key for key in names if key in seen), "lr")[0]
+    column = next((key for key in names if key in seen), "lr")
     actual = {column: seen[column]}
     followed = {DESCRIPTIONS[name].partition(",")[0] for name in verdict["left"]}
     if len(followed) == 1:
-        [actual["until then"]] = followed
+        actual["until then"] = followed.pop()
     return expected, actual

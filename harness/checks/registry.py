@@ -7,7 +7,7 @@ transport (``save`` and ``load``). `harness.checks.resume` makes several checks 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.checks import resume, saved_state
@@ -34,8 +34,8 @@ HERE = tuple(check for check in CHECKS if not check.elsewhere)
 def as_check(value: Any) -> Check:
     """`value` as a check: a `Check`, a decorated function, or the name of one.
 
-    A name is the name of a harness check, or ``module:attribute``. Raises
-    `CheckError` for anything else.
+    A name is the name of a harness check, or ``module:attribute``. Raises `CheckError` for
+    anything else, and `SubjectError` for a ``module:attribute`` that can't be imported.
     """
     if isinstance(value, Check):
         return value
@@ -71,7 +71,7 @@ def select_checks(
     return list(dict.fromkeys(chosen))
 
 
-def ways_before(check: Check) -> list[Check]:
+def prerequisites(check: Check) -> list[Check]:
     """The resume checks whose verdicts `check` depends on."""
     if check.mixes:
         ways = (way for way in CHECKS if way.default and way.kind == "resume" and way.at in BACK)
@@ -94,7 +94,7 @@ def routes(check: Check, trace: Trace) -> list[Check]:
             )
         if operation.kind in BACK:
             route = _route(check, operation)
-            _covers(route, operation, before, path)
+            _require_restored(route, operation, before, path)
             if epochs(path) < route.from_epoch:
                 raise TraceError(
                     f"'{operation}' in the trace goes back to epoch {epochs(path)}, and "
@@ -105,7 +105,25 @@ def routes(check: Check, trace: Trace) -> list[Check]:
     return found
 
 
-def _covers(route: Check, operation: Operation, before: str, path: str) -> None:
+def ways_back(
+    check: Check, routes: Sequence[Check], operations: Sequence[Operation], number: int
+) -> list[Check]:
+    """The checks that go back to what operation `number` saves, in order; `check` if it is alone.
+
+    `routes` is the result of the function of that name.
+    """
+    if not check.mixes:
+        return [check]
+    found: list[Check] = []
+    for way, later in zip(routes[number + 1 :], operations[number + 1 :], strict=True):
+        if later.slot == operations[number].slot:
+            if later.kind == "save":
+                break
+            found.append(way)
+    return found
+
+
+def _require_restored(route: Check, operation: Operation, before: str, path: str) -> None:
     """Raise `TraceError` if a check does not restore what was done before a slot was saved."""
     for kind in route.without:
         if LETTER[kind] in path:

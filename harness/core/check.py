@@ -6,41 +6,82 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from harness.core.errors import CheckError
 from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
-from harness.core.types import Load, State
+from harness.core.types import Load, Save
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+CheckKind: TypeAlias = Literal["resume", "state"]
+At: TypeAlias = Literal["resume", "load", "save", "step"]
+Compares: TypeAlias = Literal["trajectory", "values"]
+Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
 PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
+
+
+class StateFields(TypedDict, total=False):
+    """Parameters of `state_check` and `resume_check`, which describes them."""
+
+    save: Save
+    default: bool
+    needs: tuple[str, ...]
+    about: str
+    without: tuple[str, ...]
+
+
+class Fields(StateFields, total=False):
+    """Parameters of `resume_check`, which describes them."""
+
+    at: At
+    load: Load | None
+    from_epoch: int
+    weights: bool
+    same_dict: bool
+    search: bool
+    elsewhere: Elsewhere
+    mixes: bool
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check; `resume_check` and `state_check`, which make one, describe the fields."""
+    """A check; `resume_check` and `state_check`, which make one, describe most fields.
+
+    `changes_options`: each resume changes an option (`harness.checks.changed_options`).
+    `prerequisite`: the check that must hold first. `variant` sets `own_name` and `own_doc`.
+    """
 
     function: Callable[..., Any]
-    kind: str
-    at: str
-    compares: str
-    save: Callable[..., State]
-    default: bool
-    needs: tuple[str, ...]
-    about: str
+    kind: CheckKind
+    compares: Compares
+    at: At = "resume"
+    save: Save = save_checkpoint
+    load: Load | None = None
+    default: bool = True
+    needs: tuple[str, ...] = ()
+    about: str = "the scheduler's state"
     from_epoch: int = 0
     weights: bool = True
     same_dict: bool = False
     without: tuple[str, ...] = ()
     search: bool = True
-    elsewhere: str = ""
+    elsewhere: Elsewhere = ""
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
-    load: Load | None = None
     own_name: str = ""
     own_doc: str = ""
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search draws traces for it after the sweep."""
+        return self.kind == "resume" and self.search
+
+    @property
+    def needs_save(self) -> bool:
+        """Whether it looks at a checkpoint, so that a trace for it must save."""
+        return self.at != "step" or "checkpoint" in self.parameters
 
     @property
     def name(self) -> str:
@@ -111,78 +152,47 @@ def resume_check(function: Function, /) -> Function: ...
 
 
 @overload
-def resume_check(
-    *,
-    at: str = ...,
-    save: Callable[..., State] = ...,
-    load: Load | None = ...,
-    default: bool = ...,
-    needs: tuple[str, ...] = ...,
-    about: str = ...,
-    from_epoch: int = ...,
-    weights: bool = ...,
-    same_dict: bool = ...,
-    without: tuple[str, ...] = ...,
-    search: bool = ...,
-    elsewhere: str = ...,
-    mixes: bool = ...,
-) -> Callable[[Function], Function]: ...
+def resume_check(**fields: Unpack[Fields]) -> Callable[[Function], Function]: ...
 
 
-def resume_check(
-    function: Any = None,
-    /,
-    *,
-    at: str = "resume",
-    save: Callable[..., State] = save_checkpoint,
-    load: Load | None = None,
-    default: bool = True,
-    needs: tuple[str, ...] = (),
-    about: str = "the scheduler's state",
-    from_epoch: int = 0,
-    weights: bool = True,
-    same_dict: bool = False,
-    without: tuple[str, ...] = (),
-    search: bool = True,
-    elsewhere: str = "",
-    mixes: bool = False,
-) -> Any:
+def resume_check(function: Any = None, /, **fields: Unpack[Fields]) -> Any:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
     Parameters
     ----------
     at : str
-        The operation that calls it: ``resume`` (from a slot), ``load`` (into
+        The operation that calls it: ``resume`` (from a slot; the default), ``load`` (into
         the live objects) or ``save`` (right after every save).
     save : callable
-        ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict.
+        ``save(optimizer, scheduler, epoch)`` returns the checkpoint, a dict; by default
+        `harness.core.training_loop.save_checkpoint`.
     load : callable, optional
         ``load(checkpoint)`` turns what `save` returned into what the function resumes from, if
         that is not the same. An exception of it is a failed resume.
     default : bool
-        Whether it runs when no checks are named.
+        Whether it runs when no checks are named; True by default.
     needs : tuple of str
         What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build
         takes one; ``json``: its state can be written as JSON) or from torch
         (``distributed_checkpoint``; ``weights_only``: it loads floats). If something is
         missing, the check is declined.
     about : str
-        What is checked, for reports: for example "the scheduler's state".
+        What is checked, for reports; by default "the scheduler's state".
     from_epoch : int
-        The first epoch (number of scheduler steps) at which it can resume.
+        The first epoch (number of scheduler steps) at which it can resume; 0 by default.
     weights : bool
-        Whether the weights of the model are compared too. Set it to False if the check does
-        not restore the optimizer's own state.
+        Whether the weights of the model are compared too (the default). Set it to False if the
+        check does not restore the optimizer's own state.
     same_dict : bool
-        Whether all resumes from a slot load the same scheduler state dict; otherwise each
+        Whether all resumes from a slot load the same scheduler state dict; by default each
         gets a copy. Everything else in the checkpoint is always copied, because an
         optimizer goes on using the tensors that it loads.
     without : tuple of str
         The operations (of `harness.core.operations.EVENTS`) whose effect it does not restore.
         It is not tried after a save that follows one of them.
     search : bool
-        Whether the search draws traces for it after the sweep. Set it to False for a slow
-        check; the sweep then tries only a few save points.
+        Whether the search draws traces for it after the sweep (the default). Set it to False
+        for a slow check; the sweep then tries only a few save points.
     elsewhere : str
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a
@@ -193,12 +203,15 @@ def resume_check(
     Raises `CheckError` for a function without a docstring, or with a parameter
     that a check cannot take.
     """
+    at, elsewhere = fields.get("at", "resume"), fields.get("elsewhere", "")
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
     if elsewhere not in ("", "resume", "save", "all"):
         raise CheckError(f"'elsewhere' must be resume, save, all or nothing (got {elsewhere!r})")
-    if elsewhere and (at != "resume" or same_dict):
+    if elsewhere and (at != "resume" or fields.get("same_dict")):
         raise CheckError("a check with 'elsewhere' must have at='resume' and same_dict=False")
+    if elsewhere:
+        fields["search"] = False
 
     def decorate(function: Function) -> Function:
         live = {"optimizer", "scheduler"} & set(inspect.signature(function).parameters)
@@ -207,27 +220,13 @@ def resume_check(
                 f"check {function.__name__} has a parameter {min(live)!r}; "
                 "another process has no live optimizer or scheduler"
             )
-        return _decorate(
-            function,
-            Check(
-                function, "resume", at, "trajectory", save, default, needs, about,
-                from_epoch, weights, same_dict, without, search and not elsewhere, elsewhere,
-                mixes=mixes, load=load,
-            ),
-        )  # fmt: skip
+        return _decorate(function, Check(function, "resume", "trajectory", **fields))
 
     return decorate if function is None else decorate(function)
 
 
 def state_check(
-    *,
-    at: str,
-    save: Callable[..., State] = save_checkpoint,
-    default: bool = True,
-    needs: tuple[str, ...] = (),
-    about: str = "the scheduler's state",
-    compares: str = "values",
-    without: tuple[str, ...] = (),
+    *, at: At, compares: Compares = "values", **fields: Unpack[StateFields]
 ) -> Callable[[Function], Function]:
     """Make a function that returns ``(expected, actual)`` a state check.
 
@@ -243,11 +242,6 @@ def state_check(
         raise CheckError(f"'compares' must be values or trajectory (got {compares!r})")
 
     def decorate(function: Function) -> Function:
-        return _decorate(
-            function,
-            Check(
-                function, "state", at, compares, save, default, needs, about, without=without
-            ),
-        )  # fmt: skip
+        return _decorate(function, Check(function, "state", compares, at, **fields))
 
     return decorate

@@ -65,7 +65,7 @@ class Guard:
             if heard.first.strip() and self.name not in _reported:
                 _reported.add(self.name)
                 line = one_line(heard.first.strip().splitlines()[0])
-                print(f"{self.name} prints, which is not shown: {line}", file=sys.stderr)
+                print(f"{self.name}: its output is not shown; it begins: {line}", file=sys.stderr)
 
 
 class _Heard(io.TextIOWrapper):

@@ -21,12 +21,13 @@ In your own file a subject is ``module:attribute``, or the name that reports sho
 ``python -m harness list`` shows, such as StepLR, is the listed subject: name a class of yours that
 is also called StepLR as ``module:StepLR``.
 
-An entry is judged by running its trace again. While the trace breaks the check at its end, in the
-same values, the pair is KNOWN, and the run passes. When the trace holds, breaks in another way, or
-the check is declined, the entry is STALE: the run fails, and says what to write instead. Nothing
-is searched, so nothing is random. The traces of entries about other versions are also run: if
-one breaks the check, and no entry covers this torch, the pair is BROKEN, because the range is too
-short. For a broken pair without an entry, the report prints the entry to paste.
+An entry is judged by running its trace again. While the trace breaks the check at its last step
+and what differs is what `shows` names, by whatever numbers, the pair is KNOWN, and the run passes.
+When the trace holds, breaks in another way, or the check is declined, the entry is STALE: the run
+fails, and says what to write instead. Nothing is searched, so nothing is random. The traces of
+entries about other versions are also run: if one breaks the check, and no entry covers this torch,
+the pair is BROKEN, because the range is too short. For a broken pair without an entry, the report
+prints the entry to paste.
 
 Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, an
 unknown key.
@@ -54,21 +55,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
-from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.run import Difference
 from harness.core.safe_text import one_line
 from harness.core.trace import Trace
+from harness.core.version_ranges import MAX_RANGE, overlap, points, stretches
 
 KINDS = ("bug", "by-design")
 NO_REPORT = "no report found"
 KEYS = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
-MAX_RANGE = 200
-"""The most characters of a range of versions."""
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
 
 
@@ -102,7 +102,7 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
 
-    def on(self, subjects: Iterable[str], *checks: str) -> list[Entry]:
+    def about(self, subjects: Iterable[str], *checks: str) -> list[Entry]:
         """The entries about a pair, given the names of its subject and of its check."""
         names = set(subjects)
         return [e for e in self.entries if e.check in checks and e.subject in names]
@@ -204,28 +204,28 @@ def _entry(
 ) -> Entry:
     """The entry of one table, which begins at the line `start`, followed by `lines`."""
 
-    def refuse(key: str, why: str) -> LedgerError:
+    def refusal(key: str, why: str) -> LedgerError:
         found = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*=""")
         line = next((i for i, text in enumerate(lines, start + 1) if found.match(text)), start)
         return LedgerError(f"{path}:{line}: {why}")
 
     for key in table:
         if key not in KEYS:
-            raise refuse(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
+            raise refusal(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
     texts: dict[str, str] = {}
     for key in KEYS:
         if key not in table:
-            raise refuse(key, f"the failure has no {key!r}")
+            raise refusal(key, f"the failure has no {key!r}")
         value = table[key]
         if not isinstance(value, str) or not value.strip():
-            raise refuse(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
+            raise refusal(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
         if not all(c.isprintable() or c in "\n\t" for c in value):
-            raise refuse(key, f"{key!r} holds a control character (got {_short(value)})")
+            raise refusal(key, f"{key!r} holds a control character (got {_short(value)})")
         texts[key] = value
     if texts["kind"] not in KINDS:
-        raise refuse("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
+        raise refusal("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
     if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
-        raise refuse(
+        raise refusal(
             "tracked",
             "'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or "
             f"{NO_REPORT!r} (got {_short(texts['tracked'])})",
@@ -233,11 +233,11 @@ def _entry(
     try:
         versions = _versions(texts["torch"])
     except ValueError as error:
-        raise refuse("torch", str(error)) from None
+        raise refusal("torch", str(error)) from None
     try:
         trace = Trace.parse(texts["trace"])
     except HarnessError as error:
-        raise refuse("trace", _cut(str(error))) from None
+        raise refusal("trace", _cut(str(error))) from None
     rest = {key: texts[key].strip() for key in ("subject", "check", "kind", "tracked", "reason")}
     return Entry(
         torch=versions, trace=trace, shows=texts["shows"], place=f"{path}:{start}",
@@ -268,7 +268,7 @@ def _versions(text: str) -> SpecifierSet:
         raise ValueError(wanted) from None
     if any(specifier.operator == "===" for specifier in versions):
         raise ValueError(f"{wanted}: write == instead of ===")
-    if not any(versions.contains(point, prereleases=True) for point in _points(versions)):
+    if not any(versions.contains(point, prereleases=True) for point in points(versions)):
         raise ValueError(f"'torch' contains no version (got {text!r})")
     return versions
 
@@ -282,12 +282,12 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     Each range is cut into stretches of consecutive versions. If two stretches overlap, so do two
     that are neighbours in the order of their beginnings: n entries need about n comparisons.
     """
-    stretches = sorted(
+    in_order = sorted(
         (start, end, index)
         for index, entry in enumerate(entries)
-        for start, end in _stretches(entry.torch)
+        for start, end in stretches(entry.torch)
     )
-    for (_, end, one), (start, _, other) in itertools.pairwise(stretches):
+    for (_, end, one), (start, _, other) in itertools.pairwise(in_order):
         if start < end:
             first, second = (entries[index] for index in sorted((one, other)))
             raise LedgerError(
@@ -295,85 +295,6 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
                 f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about the "
                 "same subject and check: change the ranges so that they do not overlap"
             )
-
-
-def _stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
-    """The stretches of consecutive versions in a range: first version, and first one after it."""
-    points = [*_points(versions), _LAST]
-    for start, end in itertools.pairwise(points):
-        if versions.contains(start, prereleases=True):
-            yield start, end
-
-
-def overlap(one: SpecifierSet, other: SpecifierSet) -> str:
-    """A version in both ranges, or an empty text; a release rather than a pre-release."""
-    both = [
-        point
-        for point in _points(one, other)
-        if all(versions.contains(point, prereleases=True) for versions in (one, other))
-    ]
-    return str(min(both, key=lambda v: (v.is_prerelease or v.is_postrelease, v))) if both else ""
-
-
-_LAST = Version(f"{10**MAX_RANGE}!0")
-"""Later than any version of torch."""
-
-
-def _points(*sets: SpecifierSet) -> list[Version]:
-    """Every version at which a range begins or ends, so at least one version of each stretch."""
-    named = {Version("0")}
-    for specifier in (specifier for versions in sets for specifier in versions):
-        named |= set(_named(specifier))
-    return sorted({point for version in named for point in (version, *_around(version))})
-
-
-def bounds(entry: Entry) -> list[Version]:
-    """The versions in an entry's range, in the order of its parts."""
-    return [_bound(specifier) for specifier in entry.torch]
-
-
-def _bound(specifier: Specifier) -> Version:
-    return Version(specifier.version.removesuffix(".*"))
-
-
-def _named(specifier: Specifier) -> Iterator[Version]:
-    version = _bound(specifier)
-    yield version
-    release = version.release
-    if specifier.operator == "~=":
-        release = release[:-1]
-    if specifier.operator == "~=" or specifier.version.endswith(".*"):
-        yield Version(f"{version.epoch}!" + ".".join(map(str, (*release[:-1], release[-1] + 1))))
-
-
-def _around(version: Version) -> Iterator[Version]:
-    """The versions next to another one where a range can begin or end.
-
-    They are the first pre-releases of it and of its release, what follows its own pre-releases and
-    post-releases, and the next release: PEP 440 treats each of these groups as one.
-    """
-    base = version.base_version
-    stem = version.public.partition(".dev")[0]
-    yield from (Version(text) for text in (base, stem, f"{base}.dev0", f"{stem}.dev0"))
-    if version.dev is not None:
-        yield Version(f"{stem}.dev{version.dev + 1}")
-    if version.post is not None:
-        yield Version(f"{stem.rpartition('post')[0]}post{version.post + 1}.dev0")
-    else:
-        yield Version(f"{stem}.post0.dev0")
-    if version.pre is not None:
-        kind, number = version.pre
-        yield Version(f"{base}{kind}{number + 1}.dev0")
-    yield Version(f"{base}.0.0.0.1")
-
-
-def without(versions: SpecifierSet, version: Version) -> str:
-    """The range cut to end before a version, or an empty text if nothing is left."""
-    capped = SpecifierSet(f"{versions},<{version}" if str(versions) else f"<{version}")
-    if not any(capped.contains(point, prereleases=True) for point in _points(capped)):
-        return ""
-    kept = [s for s in versions if s.operator[0] != "<" or Version(s.version) < version]
-    return ",".join([*sorted(map(str, kept), reverse=True), f"<{version}"])
 
 
 # ------------------------------------------------------------------------------- text

@@ -32,13 +32,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.core.errors import TraceError
-from harness.core.types import NewOptimizer, Scheduler
+from harness.core.types import NewOptimizer, Scheduler, Step
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-Step: TypeAlias = Callable[[Scheduler, int], None]
-"""Steps a scheduler in the subject's way; the number is how many steps it has made."""
 Perform: TypeAlias = Callable[["Optimizer", Scheduler, int, int, Step], None]
 """Performs an operation once, with optimizer, scheduler, index of the gradient, epoch and step."""
 
@@ -165,10 +163,11 @@ class Kind:
     word : str
         Its name in a trace.
     letter : str
-        Its letter in a path.
+        Its letter in a path: one that no other row has, and not ``w``, which is a save in
+        `harness.engine.other_process_main`.
     perform : callable
         The function that performs it once; the first line of its docstring describes it.
-    gradients, epochs : bool
+    uses_gradient, steps_scheduler : bool
         Whether it uses up a gradient, and whether it steps the scheduler.
     event : str
         For what happens only sometimes in a training loop: the words for the moment after it, in
@@ -187,8 +186,8 @@ class Kind:
     word: str
     letter: str
     perform: Perform
-    gradients: bool = False
-    epochs: bool = False
+    uses_gradient: bool = False
+    steps_scheduler: bool = False
     event: str = ""
     needs: tuple[Need, ...] = ()
     adds_group: bool = False
@@ -215,20 +214,21 @@ class SlotKind:
 
 KINDS: tuple[Kind, ...] = (
     Kind(
-        "train", "t", train_step, gradients=True, epochs=True, parts=("optimizer", "scheduler")
+        "train", "t", train_step, uses_gradient=True, steps_scheduler=True,
+        parts=("optimizer", "scheduler"),
     ),
-    Kind("optimizer", "o", optimizer_alone, gradients=True),
-    Kind("scheduler", "s", scheduler_alone, epochs=True),
+    Kind("optimizer", "o", optimizer_alone, uses_gradient=True),
+    Kind("scheduler", "s", scheduler_alone, steps_scheduler=True),
     Kind(
-        "skip", "k", skipped_step, gradients=True, epochs=True,
+        "skip", "k", skipped_step, uses_gradient=True, steps_scheduler=True,
         event="after a step that was skipped",
     ),
     Kind(
-        "zero_grad_step", "z", step_without_gradients, gradients=True, epochs=True,
+        "zero_grad_step", "z", step_without_gradients, uses_gradient=True, steps_scheduler=True,
         event="after an optimizer step without gradients",
     ),
     Kind(
-        "epoch", "e", step_to_epoch, gradients=True, epochs=True,
+        "epoch", "e", step_to_epoch, uses_gradient=True, steps_scheduler=True,
         event="stepped by step(epoch)", needs=(Need.STEP_WITH_EPOCH,),
     ),
     Kind(
@@ -249,7 +249,9 @@ SLOT_KINDS = (
 """Every operation that has a slot."""
 
 BY_WORD = {kind.word: kind for kind in KINDS}
-BY_LETTER = {kind.letter: (kind.perform, kind.gradients, kind.epochs) for kind in KINDS}
+BY_LETTER = {
+    kind.letter: (kind.perform, kind.uses_gradient, kind.steps_scheduler) for kind in KINDS
+}
 """For each letter: its function, and whether it uses up a gradient and steps the scheduler."""
 LETTER = {kind.word: kind.letter for kind in KINDS}
 STEPS = tuple(kind.word for kind in KINDS)
@@ -260,8 +262,8 @@ BY_HAND = tuple(kind.word for kind in KINDS if kind.by_hand)
 """What is not part of a schedule, so that options and epoch can't restore it."""
 ADDS_GROUP = tuple(kind.word for kind in KINDS if kind.adds_group)
 BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
-WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.epochs)
-WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.gradients)
+WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.steps_scheduler)
+WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.uses_gradient)
 WITH_GROUP = "".join(kind.letter for kind in KINDS if kind.adds_group)
 
 MAX_STEPS = 10_000
@@ -404,8 +406,8 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
         yield operation, before, path
 
 
-def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
-    """The path up to `step` steps of the operation with the index `operation`.
+def path_to(operations: Sequence[Operation], number: int, step: int) -> str:
+    """The path up to `step` steps of the operation with the index `number`.
 
     >>> from harness.core.trace import Trace
     >>> path_to(Trace.parse("train:1 save:a train:2 resume:a scheduler:3").operations, 4, 2)
@@ -413,16 +415,16 @@ def path_to(operations: Sequence[Operation], operation: int, step: int) -> str:
 
     With 0 steps it is the path after a save or resume, and before any other operation.
     """
-    kind, before, after = list(walk(operations))[operation]
-    if kind.kind not in STEPS:
+    reached, before, after = list(walk(operations))[number]
+    if reached.kind not in STEPS:
         return after
-    return branches(operations)[operation][: len(before) + step]
+    return branches(operations)[number][: len(before) + step]
 
 
-def unpath(path: str) -> list[Operation]:
+def operations_of(path: str) -> list[Operation]:
     """A path as operations.
 
-    >>> " ".join(map(str, unpath("ttto")))
+    >>> " ".join(map(str, operations_of("ttto")))
     'train:3 optimizer:1'
     """
     kinds = {letter: kind for kind, letter in LETTER.items()}

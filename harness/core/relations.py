@@ -33,8 +33,8 @@ ULPS = 2
 def alike(promise: Promise, one: Counterexample, other: Counterexample) -> bool:
     """Whether two counterexamples of a check may have one cause.
 
-    They show at the same operation, in the same values, and share a relation, or neither has a
-    known relation.
+    They differ at the same operation, in the same quantities, and share a relation, or neither
+    has a known relation.
     """
     places = [(operation_of(promise, found), sorted(found.actual)) for found in (one, other)]
     mine, its = relations(one), relations(other)
@@ -42,7 +42,7 @@ def alike(promise: Promise, one: Counterexample, other: Counterexample) -> bool:
 
 
 def operation_of(promise: Promise, found: Counterexample) -> str:
-    """The operation at which a counterexample shows, in words, without the name of a slot."""
+    """The operation at which the runs first differ, in words, without the name of a slot."""
     operations = found.trace.operations[: found.operation + 1]
     kinds = [
         "resume" if op.kind == "save" and promise.resumes_at_saves else op.kind

@@ -1,16 +1,4 @@
-"""Verdicts on pairs of subject and check, with their evidence.
-
-========  =====================================================================================
-HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
-KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
-STALE     a ledger entry is not true here: the pair holds, is declined or fails in another way
-BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
-          neighbours merged
-DECLINED  the check does not apply: the subject does not promise it, the subject or this torch
-          lacks something, or another check must hold first; with the reason
-UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two
-          runs, a fault of the optimizer
-========  =====================================================================================
+"""Results: verdicts on pairs of subject and check (`harness.core.verdict`), with their evidence.
 
 Two runs are compared in every group's lr, momentum or betas and weight decay, in
 ``get_last_lr()``, and in the weights if the check restores the optimizer. The comparison is exact;
@@ -19,8 +7,8 @@ tensors are compared by value and dtype. If a scheduler that does nothing
 under test is not blamed. A NOTE in the report says what a verdict leaves out: the weights, or
 what comes after an exception of the uninterrupted run.
 
-A run exits with status 0 if nothing is broken or stale, 1 if something is, else 2 for an UNKNOWN
-or a wrong argument, 130 after Ctrl-C and 143 after SIGTERM.
+The exit status is 1 if something is BROKEN or STALE; else 2 if something is UNKNOWN, nothing was
+checked or an argument is wrong; else 0. It is 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 from __future__ import annotations

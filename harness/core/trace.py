@@ -26,14 +26,12 @@ scheduler can't do (its uninterrupted run raises, or a value set by hand does no
 tried, and is listed as NOT TRIED. If the uninterrupted run ends with an exception, such as
 OneCycleLR's past its planned end, the resumed run must raise it too. Gradients and metrics depend
 on the step index alone.
-``last_epoch`` is k - 1 after k scheduler steps: the constructor steps once itself.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 from harness.core.errors import TraceError
 from harness.core.literals import format_value, parse_value
@@ -51,7 +49,7 @@ class Trace:
     """
 
     operations: tuple[Operation, ...]
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.operations:
@@ -84,18 +82,18 @@ class Trace:
         """How often the trace goes back to a slot."""
         return sum(operation.kind in BACK for operation in self.operations)
 
-    def until(self, operation: int, step: int) -> Trace:
-        """The trace cut after `step` steps of the operation with the index `operation`.
+    def until(self, number: int, step: int) -> Trace:
+        """The trace cut after `step` steps of the operation with the index `number`.
 
         >>> str(Trace.parse("train:3 save:a train:4 resume:a").until(2, 1))
         'train:3 save:a train:1'
 
         With 0 steps the whole operation is kept: saves and resumes have no steps.
         """
-        last = self.operations[operation]
+        last = self.operations[number]
         if step:
             last = replace(last, count=step)
-        return Trace((*self.operations[:operation], last), self.options)
+        return Trace((*self.operations[:number], last), self.options)
 
     @classmethod
     def parse(cls, text: str) -> Trace:

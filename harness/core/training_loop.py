@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from harness.core.run import MISSING, same
-from harness.core.types import Scheduler, State
+from harness.core.run import MISSING, Observation, same
+from harness.core.types import Saved, Scheduler, State
 
 
 class StateRefused(Exception):
@@ -50,9 +50,9 @@ def metrics(values: list[float]) -> Callable[[Scheduler, int], None]:
     return step
 
 
-def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> State:
+def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> Observation:
     """What the optimizer will use at its next step, and what the scheduler reports."""
-    seen: State = {}
+    seen: Observation = {}
     for name in ("lr", "momentum", "betas", "weight_decay"):
         values = [numbers(group[name]) for group in optimizer.param_groups if name in group]
         if values:
@@ -124,7 +124,7 @@ def describe(error: BaseException) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # as `one_line` does
 
 
-def differences(expected: object, actual: object) -> tuple[State, State]:
+def differences(expected: object, actual: object) -> tuple[Observation, Observation]:
     """What differs between two plain values, by key if both are dicts."""
     if same(expected, actual):
         return {}, {}
@@ -157,7 +157,7 @@ def snapshot(value: Any) -> Any:
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
 
 
-def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> State:
+def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Copy the states of both, like a file does."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
@@ -181,7 +181,12 @@ class Stateful:
     these functions, and everything else goes to the scheduler itself.
     """
 
-    def __init__(self, scheduler: Scheduler, state_dict: Any, load_state_dict: Any) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        state_dict: Callable[[Scheduler], object],
+        load_state_dict: Callable[[Scheduler, object], object],
+    ) -> None:
         self.scheduler = scheduler
         self.functions = (state_dict, load_state_dict)
 

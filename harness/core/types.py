@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Build", "Checkpoint", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
+    "Build", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
     "State", "Step",
 ]  # fmt: skip
 
@@ -19,20 +19,18 @@ Options: TypeAlias = Mapping[str, object]
 """Arguments for a scheduler's constructor, by name."""
 NewOptimizer: TypeAlias = "Callable[[], torch.optim.Optimizer]"
 """Builds an optimizer with its parameters, as at the start of a training script."""
-Checkpoint: TypeAlias = Mapping[str, "State"]
-"""What a training script saves: the state of the optimizer and of the scheduler, and more."""
 Saved: TypeAlias = dict[str, Any]
 """A checkpoint in the form in which a transport stores it: states, bytes, or live objects."""
 Build: TypeAlias = "Callable[..., Scheduler]"
 """Builds a scheduler on an optimizer, with options by name."""
 Step: TypeAlias = "Callable[[Scheduler, int], None]"
-"""Steps a scheduler at an epoch."""
+"""Steps a scheduler in the subject's way; the number is how many steps it has made."""
 Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Saved]"
 """Makes a checkpoint at an epoch."""
 Load: TypeAlias = Callable[[Saved], Saved]
 """Turns what was stored into what a route resumes from."""
 Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
-"""What a route returns."""
+"""An optimizer and its scheduler: what a route returns."""
 
 
 class Scheduler(Protocol):

@@ -1,4 +1,17 @@
-"""The possible verdicts on a pair of subject and check, and the reasons for them."""
+"""The possible verdicts on a pair of subject and check, and the reasons for them.
+
+========  =====================================================================================
+HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
+BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
+          neighbours merged
+KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
+STALE     a ledger entry is not true here: the pair holds, is declined or fails in another way
+DECLINED  not asked: the subject does not promise it, something that the check needs is missing,
+          another check must hold first, or only ledger entries were run; with the reason
+UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two
+          runs, a fault of the optimizer
+========  =====================================================================================
+"""
 
 from __future__ import annotations
 

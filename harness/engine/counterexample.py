@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from torch.optim import lr_scheduler
 
 from harness.core.check import Check
-from harness.core.operations import BACK, path_to, unpath, walk
+from harness.core.operations import BACK, operations_of, path_to, walk
 from harness.core.result import Counterexample, Found, LostAttribute, shorten
 from harness.core.run import Difference, same
 from harness.core.trace import Trace
@@ -43,7 +43,7 @@ def attributes_that_differ(
     path = list(walk(operations))[-1][2]
     resumed = scheduler_after(runner, check, Trace(operations, trace.options))
     if path:
-        whole = Trace(tuple(unpath(path)), trace.options)
+        whole = Trace(tuple(operations_of(path)), trace.options)
         uninterrupted = scheduler_after(runner, check, whole)
     else:
         uninterrupted = runner.start()[1]
@@ -116,11 +116,12 @@ def _codes(code: object) -> Iterator[types.CodeType]:
 def evidence(
     runner: Runner, check: Check, trace: Trace, broken: Difference, found: Found | None = None
 ) -> Counterexample:
-    """A counterexample that holds only the uninterrupted run it is compared with."""
+    """A counterexample with the uninterrupted run up to one epoch later, without its other runs."""
     run = None
     if check.compares == "trajectory":
         path = path_to(trace.operations, broken.operation, broken.step)
         before = list(walk(trace.operations))[broken.operation][1]
-        path = before if before.startswith(path) else path
-        run = runner.reference(path + "t").run(len(path) + 1)
+        if before.startswith(path):  # after going back, to where the run had come, for `relations`
+            path = before
+        run = runner.uninterrupted(path + "t").run(len(path) + 1)
     return Counterexample(**vars(broken), trace=trace, found=found, uninterrupted=run)

@@ -11,15 +11,13 @@ from harness.core.operations import MAX_STEPS, Operation
 from harness.core.run import Points, numbers_of, same
 from harness.core.trace import Trace
 from harness.engine.one_run import Runner
-from harness.engine.option_sets import lacks
+from harness.engine.option_sets import what_scheduler_lacks
 from harness.engine.runs import run_to_the_end
 from harness.engine.trials import Limit
 from harness.subjects.subject import Subject
 
 WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
 """The checks that resume a schedule."""
-MOST_EPOCHS = MAX_STEPS // 2
-"""The most epochs to resume at: with one step after each resume, a trace has room for no more."""
 SECONDS = 600.0
 """The time limit for one schedule."""
 
@@ -77,10 +75,10 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
     limit = Limit(subject, SECONDS)
     with limit.on():
         runner = Runner(bound, deadline=limit.deadline)
-        plain = runner.reference("t" * epochs)
+        plain = runner.uninterrupted("t" * epochs)
         if plain.epochs == 0:
             raise HarnessError(f"subject {subject.name}: {plain.error} at its first step")
-        missing = lacks(bound, runner.start()[1])
+        missing = what_scheduler_lacks(bound, runner.start()[1])
         rates = [numbers_of(seen, "lr") for seen in plain.observations]
         ways = []
         for name in WAYS:

@@ -1,40 +1,6 @@
 """The Hypothesis machine: it draws traces and does nothing else with them.
 
-How the harness looks for a difference:
-
-1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
-   constructor, most of them with an optimizer. Compositions are drawn up to three deep
-   (`harness.engine.option_sets`).
-2. Sweep (`harness.engine.search`): for three of these sets, every epoch of a plain run is a save
-   point. Resume there, save and resume again, run on, go back and run on. The sweep also tries
-   the rare events. Checks of the state go over all sets.
-3. Search: this state machine draws traces of all operations, first for each way of resuming, then
-   for all ways that hold alone mixed in one run. Each trace takes the next set of options.
-4. A failing trace is made minimal (`harness.engine.search`) and run twice from scratch before it
-   is reported. It gets the subject's own options if it fails with them, else the drawn options as
-   Hypothesis shrinks them.
-5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
-   drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
-
-These decisions rest on measurements on planted faults, with the sweep switched off:
-
-* The machine has one rule, a *leg*: only steps, or a few steps next to a save or a way back.
-  With one rule per operation, many traces lacked a save, a resume or a kind of step, because
-  Hypothesis turns rules off at random: 4 of 20 seeds found a pending optimizer step that a load
-  forgets, and 11 of 20 what a load in place forgets. Now all do.
-* No rule has a precondition: a leg that can't be done does the nearest thing (going back when
-  nothing is saved saves first).
-* At most 9 traces are drawn from one seed, then the next seed is taken. From the tenth on,
-  Hypothesis spends most examples on repeating parts of earlier ones.
-* The harness makes operations fewer, not Hypothesis's shrinker, which only shrinks drawn options:
-  this gives the same traces in a tenth of the time. So operations are drawn once for all
-  subjects.
-* Ways of resuming are tried in all pairs before they are mixed at random. Before, 2 of 20 searches
-  found a scheduler that is wrong only if a load in place follows a copy; now all do.
-* Hypothesis draws some numbers from the modules it finds. That is switched off: otherwise a seed
-  would draw other traces in another folder.
-* A whole check of a subject costs twice the CPU of a bare torch loop with the same torch calls
-  (``python scripts/bench.py``).
+What is said here about seeds was measured on planted faults, with the sweep switched off.
 """
 
 from __future__ import annotations
@@ -63,13 +29,13 @@ LEGS_WITHOUT_WAYS = ("on", "save")
 PER_EVENT = 8
 """How many times `LEGS` is repeated for each event, so that events stay rare."""
 LEGS_PER_TRACE = 12
-ROUND = 9
+TRACES_PER_ROUND = 9
 """Traces drawn from one seed. From the tenth on, Hypothesis mostly repeats parts of earlier ones.
 That finds bugs that need equal values; traces that differ more find more scheduler bugs."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawPlan:
     """What the traces of a search may hold.
 
     `ways` are the ways of going back: the kind of operation, the check written
@@ -87,7 +53,7 @@ class Plan:
 class _Draft:
     """A trace under construction, with the epoch of the branch and of every slot."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DrawPlan) -> None:
         self.plan = plan
         self.operations: list[Operation] = []
         self.epoch = 0
@@ -105,7 +71,7 @@ class _Draft:
         """Add steps; if no epoch is left, add optimizer steps instead."""
         if not count:
             return
-        if BY_WORD[kind].epochs:
+        if BY_WORD[kind].steps_scheduler:
             if self.left:
                 count = min(count, self.left)
                 self.epoch += count
@@ -128,7 +94,7 @@ class _Draft:
             self.add("train", first - self.epoch)
         half = len(self.operations) // 2
         steps = (op for op in self.operations[:half] if op.count)
-        epoch = sum(op.count for op in steps if BY_WORD[op.kind].epochs)
+        epoch = sum(op.count for op in steps if BY_WORD[op.kind].steps_scheduler)
         if self.slots or epoch < first:
             self.save("a")
         else:
@@ -171,7 +137,7 @@ class _Draft:
         return tuple(self.operations)
 
 
-def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
+def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
     """A machine that passes the operations of every trace to `see`."""
 
     legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
@@ -183,14 +149,16 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
             super().__init__()
             self.draft = _Draft(plan)
 
-        # One rule, because Hypothesis turns rules off at random, and a trace without a save
-        # or without one kind of step finds little. No preconditions: what can't be done is
-        # replaced by the nearest thing.
+        # One rule, a leg: only steps, or a few steps next to a save or a way back. Hypothesis turns
+        # rules off at random, and a trace without a save or without one kind of step finds little:
+        # with a rule for each operation, 4 of 20 seeds found a pending optimizer step that a load
+        # forgets, and 11 of 20 what a load in place forgets; with one rule all do. No
+        # preconditions: what can't be done is replaced by the nearest thing.
         @rule(
             kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
             leg=st.sampled_from(legs),
-            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),
+            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),  # half of it: slots times ways
         )
         def go(self, kind: str, count: int, leg: str, pick: int) -> None:
             few = (count + 1) // 3  # next to a save or a resume, each single step matters
@@ -211,37 +179,38 @@ def _machine(plan: Plan, see: Callable[[Operations], None]) -> type[RuleBasedSta
     return TraceMachine
 
 
-def draw_operations(plan: Plan, count: int, seed_number: int) -> tuple[Operations, ...]:
+def draw_operations(plan: DrawPlan, count: int, seed_number: int) -> tuple[Operations, ...]:
     """The operations of up to `count` different traces; `seed_number` says which.
 
-    `harness.engine.search` makes them smaller, in a tenth of the time that Hypothesis would take.
+    `harness.engine.minimise` makes them smaller, in a tenth of the time that Hypothesis would take.
+    So operations are drawn once for all subjects.
     """
-    rounds = range(math.ceil(count / ROUND))
+    rounds = range(math.ceil(count / TRACES_PER_ROUND))
     drawn = dict.fromkeys(
         each for number in rounds for each in draw_round(plan, number, seed_number)
     )
     return tuple(drawn)[:count]
 
 
-Round: TypeAlias = tuple[Plan, int, int]
+RoundKey: TypeAlias = tuple[DrawPlan, int, int]
 """What one round is drawn from: a plan, the number of the round, and a seed."""
-ROUNDS: dict[Round, tuple[Operations, ...]] = {}
+DRAWN_ROUNDS: dict[RoundKey, tuple[Operations, ...]] = {}
 """The rounds drawn so far: searches with the same plan share them."""
-MAX_ROUNDS = 1000
+MAX_DRAWN_ROUNDS = 1000
 
 
-def draw_round(plan: Plan, number: int, seed_number: int) -> tuple[Operations, ...]:
-    """The operations of up to `ROUND` traces."""
+def draw_round(plan: DrawPlan, number: int, seed_number: int) -> tuple[Operations, ...]:
+    """The operations of up to `TRACES_PER_ROUND` traces."""
     key = (plan, number, seed_number)
-    if key not in ROUNDS:
-        if len(ROUNDS) >= MAX_ROUNDS:
-            ROUNDS.clear()
+    if key not in DRAWN_ROUNDS:
+        if len(DRAWN_ROUNDS) >= MAX_DRAWN_ROUNDS:
+            DRAWN_ROUNDS.clear()
         drawn: dict[Operations, None] = {}
         # Not the class itself: Hypothesis would read its source for a database we do not use.
         machine: Any = functools.partial(_machine(plan, drawn.setdefault))
-        few = settings(quiet_settings(ROUND), stateful_step_count=LEGS_PER_TRACE)
-        with without_local_constants():
-            seeded = seed(f"{seed_number} {number * ROUND}")(machine)
+        few = settings(quiet_settings(TRACES_PER_ROUND), stateful_step_count=LEGS_PER_TRACE)
+        with without_local_constants():  # else a seed draws other traces in another folder
+            seeded = seed(f"{seed_number} {number * TRACES_PER_ROUND}")(machine)
             run_state_machine_as_test(seeded, settings=few)
-        ROUNDS[key] = tuple(drawn)
-    return ROUNDS[key]
+        DRAWN_ROUNDS[key] = tuple(drawn)
+    return DRAWN_ROUNDS[key]

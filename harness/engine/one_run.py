@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from torch.optim import Optimizer
 
-from harness.checks.registry import routes
+from harness.checks.registry import routes, ways_back
 from harness.core.check import Check
 from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.guard import end_if_forked
@@ -26,8 +26,8 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
+    operations_of,
     perform,
-    unpath,
     with_groups,
 )
 from harness.core.run import Difference, Observation, Role, Run, Seen, Tally, same
@@ -43,9 +43,10 @@ from harness.core.training_loop import (
     step_scheduler,
 )
 from harness.core.types import Pair, Save, Saved
+from harness.engine.other_process_main import Reply
 from harness.subjects.subject import Bound
 
-__all__ = ["Outcome", "Reference", "Runner", "Slot", "Stop", "TraceRun", "run_along"]
+__all__ = ["Outcome", "Runner", "Slot", "Stop", "TraceRun", "UninterruptedRun", "run_along"]
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,20 @@ class Outcome:
     """What a run of one trace showed; `ended` says why it stopped before the end, if it did.
 
     `refused` says whether it stopped because the state can't be saved in the check's format, and
-    `apart` whether it did because even the uninterrupted run differs in another process.
-    `reading` is the contract that it followed, if options changed
+    `differs_there` whether it did because even the uninterrupted run differs in another process.
+    `reading` is the reading that it followed, if options changed
     (see `harness.checks.changed_options`).
     """
 
     broken: Difference | None = None
     ended: str = ""
     refused: bool = False
-    apart: bool = False
+    differs_there: bool = False
     reading: str = ""
 
 
 @dataclass(frozen=True)
-class Reference:
+class UninterruptedRun:
     """The observations of an uninterrupted run along a path, at its start and after every step.
 
     `raises` is the exception that ended it, in one line.
@@ -97,7 +98,7 @@ def run_along(
     raises: str = "", first: int = 0,
 ) -> Run:  # fmt: skip
     """Observations along a path, from its step `first` on, as a `Run`."""
-    words = ["", *(f"{op.kind}:1" for letter in path for op in unpath(letter))]
+    words = ["", *(f"{op.kind}:1" for letter in path for op in operations_of(letter))]
     seen = tuple(
         Seen(words[place], epochs(path[:place]), values)
         for place, values in enumerate(observations, first)
@@ -116,7 +117,10 @@ class _PlainPickler(pickle.Pickler):
 
 
 def _pickled(saved: Saved) -> bytes:
-    """A pickle of what is plain in its whole depth: it is loaded six times as fast as copied."""
+    """The pickle of `saved`, or ``b""`` if something in it is not plain.
+
+    Loading it takes a sixth of the time of a deep copy.
+    """
     file = io.BytesIO()
     try:
         _PlainPickler(file, pickle.HIGHEST_PROTOCOL).dump(saved)
@@ -135,7 +139,7 @@ class Slot:
     pickles: dict[Save, bytes] = field(default_factory=dict)
 
     def checkpoint(self, save: Save) -> Saved:
-        """A copy of what was saved by a function; only the parameters, which are read, are not."""
+        """A copy of what `save` returned, without copies of the parameters: they are only read."""
         saved = self.saved[save]
         parts = {name: part for name, part in saved.items() if name != "parameters"}
         if save not in self.pickles:
@@ -151,8 +155,8 @@ class Stop(Exception):
         self.outcome = outcome
 
 
-MAX_REFERENCES = 200
-HOOKED = getattr(Optimizer, "profile_hook_step", None)
+MAX_RUNS = 200
+WITH_HOOKS = getattr(Optimizer, "profile_hook_step", None)
 """Calls an optimizer's hooks before and after its step, since torch 2.1."""
 HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 GLOBAL_HOOKS = [
@@ -168,8 +172,8 @@ def _pass(optimizer: Optimizer, *arguments: object) -> None:
 def _compute_nothing(optimizer: Optimizer, *arguments: object) -> None:
     """Takes the place of an optimizer's ``step``: calls the hooks alone."""
     hooks = [*GLOBAL_HOOKS, *(getattr(optimizer, name, None) for name in HOOKS)]
-    if HOOKED is not None and any(hooks):
-        HOOKED(_pass)(optimizer, *arguments)
+    if WITH_HOOKS is not None and any(hooks):
+        WITH_HOOKS(_pass)(optimizer, *arguments)
 
 
 class Runner:
@@ -195,12 +199,13 @@ class Runner:
         self.weights = weights and compute
         self.compute = compute
         self.resume_python = resume_python
+        # These two are filled by `harness.engine.other_process`, and empty if nothing runs there.
         self.texts: dict[Check, str] = {}
         """The module that is sent to another process, for each check."""
-        self.runs_there: dict[tuple[Check, str], dict[str, Any]] = {}
+        self.runs_there: dict[tuple[Check, str], Reply] = {}
         """Uninterrupted runs in the other process, by check and path."""
         self.tally = Tally()
-        self._references: dict[str, Reference] = {}
+        self._runs: dict[str, UninterruptedRun] = {}
 
     def start(self) -> Pair:
         """A new optimizer and a new scheduler.
@@ -221,7 +226,7 @@ class Runner:
             )
         return optimizer, scheduler
 
-    def new_optimizer(self) -> Any:
+    def new_optimizer(self) -> Optimizer:
         """A new optimizer."""
         optimizer = self.bound.new_optimizer()
         if not self.compute and isinstance(optimizer, Optimizer):
@@ -238,17 +243,17 @@ class Runner:
                 f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
             ) from error
 
-    def reference(self, path: str) -> Reference:
+    def uninterrupted(self, path: str) -> UninterruptedRun:
         """The uninterrupted run along `path`; run from scratch unless it was run before."""
-        for known in self._references.values():
+        for known in self._runs.values():
             if known.path.startswith(path):
                 return known
-        if len(self._references) >= MAX_REFERENCES:
-            self._references.clear()
-        reference = self._references[path] = self._uninterrupted(path)
-        return reference
+        if len(self._runs) >= MAX_RUNS:
+            self._runs.clear()
+        run = self._runs[path] = self._run_uninterrupted(path)
+        return run
 
-    def _uninterrupted(self, path: str) -> Reference:
+    def _run_uninterrupted(self, path: str) -> UninterruptedRun:
         self.check_time()
         optimizer, scheduler = self.start()
         step = self.bound.step
@@ -260,13 +265,15 @@ class Runner:
                 end_if_forked()
                 seen.append(observe(optimizer, scheduler))
         except (Exception, SystemExit) as error:
-            return Reference(path, seen, describe(error))
-        return Reference(path, seen)
+            return UninterruptedRun(path, seen, describe(error))
+        return UninterruptedRun(path, seen)
 
-    def references(self, trace: Trace) -> list[Reference]:
+    def uninterrupted_runs(self, trace: Trace) -> list[UninterruptedRun]:
         """The uninterrupted run to compare each operation of `trace` with."""
         paths = branches(trace.operations)
-        by_path = {path: self.reference(path) for path in sorted(set(paths), key=len, reverse=True)}
+        by_path = {
+            path: self.uninterrupted(path) for path in sorted(set(paths), key=len, reverse=True)
+        }
         return [by_path[path] for path in paths]
 
     def begin(self, tally: Tally, deadline: float) -> None:
@@ -291,11 +298,11 @@ class TraceRun:
         self.check = check
         self.trace = trace
         self.routes = routes(check, trace)
-        self.references = runner.references(trace)
+        self.uninterrupted = runner.uninterrupted_runs(trace)
         self.weights = runner.weights
         self.optimizer: Any = None  # until it starts, or resumes here from another process
         self.scheduler: Any = None
-        self.operation = 0
+        self.number = 0
         self.made = 0
         self.index = 0
         self.epoch = 0
@@ -316,12 +323,12 @@ class TraceRun:
 
     def _start(self) -> None:
         self.optimizer, self.scheduler = self.runner.start()
-        self._look(self.references[0].observations[0])
+        self._look(self.uninterrupted[0].observations[0])
 
     def _do(self, number: int) -> None:
         """Perform the operation with this index."""
         operation = self.trace.operations[number]
-        self.operation = number
+        self.number = number
         self.runner.check_time()
         self.made = 0
         if operation.kind in STEPS:
@@ -332,17 +339,17 @@ class TraceRun:
             self._go_back(self.slots[operation.slot], self.routes[number])
 
     def _steps(self, letter: str, count: int) -> None:
-        reference = self.references[self.operation]
-        observations = reference.observations
+        uninterrupted = self.uninterrupted[self.number]
+        observations = uninterrupted.observations
         position = len(self.path)
         step = self.bound.step
         at_step = self.check.at == "step"
         for _ in range(count):
             position += 1
-            beyond = position >= len(observations)
-            if beyond and self.check.compares == "values":
-                raise Stop(Outcome(ended=reference.error))
-            expected = {"raises": reference.raises} if beyond else observations[position]
+            it_ended = position >= len(observations)  # the uninterrupted run raised before this
+            if it_ended and self.check.compares == "values":
+                raise Stop(Outcome(ended=uninterrupted.error))
+            expected = {"raises": uninterrupted.raises} if it_ended else observations[position]
             self.tally.steps += 1
             self.made += 1
             try:
@@ -352,15 +359,16 @@ class TraceRun:
                 end_if_forked()
                 seen = observe(self.optimizer, self.scheduler)
             except (Exception, SystemExit) as error:
-                if beyond and describe(error) == reference.raises:
-                    left = self.made < count or self.operation + 1 < len(self.trace.operations)
-                    raise Stop(Outcome(ended=reference.error if left else "")) from None
+                if it_ended and describe(error) == uninterrupted.raises:
+                    # If the trace ends here, there is nothing to report: both raise the same.
+                    left = self.made < count or self.number + 1 < len(self.trace.operations)
+                    raise Stop(Outcome(ended=uninterrupted.error if left else "")) from None
                 self._raised(error, expected)
             self.path += letter
             self._saw(seen)
-            if beyond:
+            if it_ended:
                 actual = {key: seen[key] for key in seen if key != "weights"}
-                raise Stop(Outcome(Difference(self.operation, self.made, expected, actual)))
+                raise Stop(Outcome(Difference(self.number, self.made, expected, actual)))
             if seen != expected:
                 self._differs(expected, seen)
             if at_step:
@@ -385,8 +393,9 @@ class TraceRun:
         expected = self._expected()
         saved: dict[Save, Saved] = {}
         try:
-            for save in self._saves(slot):
-                saved[save] = save(self.optimizer, self.scheduler, self.epoch)
+            for way in ways_back(self.check, self.routes, self.trace.operations, self.number):
+                if way.save not in saved:
+                    saved[way.save] = way.save(self.optimizer, self.scheduler, self.epoch)
         except StateRefused as error:
             raise Stop(Outcome(ended=str(error), refused=True)) from None
         except (Exception, SystemExit) as error:
@@ -397,22 +406,9 @@ class TraceRun:
             if self.check.compares == "values":
                 self._values()
             else:
-                self._call_for_pair(self.check, saved[self.check.save])
+                self._follow(self.check, saved[self.check.save])
                 self.tally.resumes += 1
         self._look(expected)
-
-    def _saves(self, slot: str) -> list[Save]:
-        """The save functions of the checks that will go back to this save."""
-        if not self.check.mixes:
-            return [self.check.save]
-        saves: dict[Save, None] = {}
-        for number in range(self.operation + 1, len(self.trace.operations)):
-            later = self.trace.operations[number]
-            if later.slot == slot and later.kind == "save":
-                break
-            if later.slot == slot:
-                saves[self.routes[number].save] = None
-        return list(saves)
 
     def _go_back(self, slot: Slot, route: Check) -> None:
         self.path = slot.path
@@ -428,10 +424,11 @@ class TraceRun:
         else:
             checkpoint = slot.checkpoint(route.save)
         self.tally.resumes += 1
-        self._call_for_pair(route, checkpoint)
+        self._follow(route, checkpoint)
         self._look(self._expected())
 
-    def _call_for_pair(self, check: Check, checkpoint: Saved) -> None:
+    def _follow(self, check: Check, checkpoint: Saved) -> None:
+        """Go on with the optimizer and the scheduler that a check's route returns."""
         try:
             if check.load is not None:
                 checkpoint = check.load(checkpoint)
@@ -461,9 +458,7 @@ class TraceRun:
             )
         expected, actual = map(plain, pair)
         if not same(expected, actual):
-            raise Stop(
-                Outcome(Difference(self.operation, self.made, *differences(expected, actual)))
-            )
+            raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, actual))))
 
     def _call(self, check: Check, checkpoint: Saved | None) -> Any:
         new_optimizer = self.runner.new_optimizer
@@ -479,7 +474,7 @@ class TraceRun:
         return check.function(**{name: has[name] for name in check.parameters})
 
     def _expected(self) -> Observation:
-        return self.references[self.operation].observations[len(self.path)]
+        return self.uninterrupted[self.number].observations[len(self.path)]
 
     def _differs(self, expected: Observation, seen: Observation) -> None:
         """Stop at a real difference: weights count only if they are compared; nan equals nan.
@@ -492,9 +487,9 @@ class TraceRun:
             expected, seen = dict(expected), dict(seen)
             del expected["weights"], seen["weights"]
         if not same(expected, seen):
-            raise Stop(Outcome(Difference(self.operation, self.made, *differences(expected, seen))))
+            raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, seen))))
 
     def _raised(self, error: BaseException, expected: Observation) -> NoReturn:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual = {"raises": describe(error)}
-        raise Stop(Outcome(Difference(self.operation, self.made, expected, actual))) from error
+        raise Stop(Outcome(Difference(self.number, self.made, expected, actual))) from error

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.checks.changed_options import DESCRIPTIONS, READINGS, contrast, judge, resumed_runs
+from harness.checks.changed_options import (
+    DESCRIPTIONS,
+    READINGS,
+    contrast,
+    judge_readings,
+    resumed_runs,
+)
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import TraceError
@@ -72,12 +78,12 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     if not runs:
         return Outcome(ended="the trace resumes nothing")
     allowed = allowed_by(bound.subject.contract)
-    verdict = judge(builders, step, resolve(bound.changed, bound.words), runs, allowed)
+    verdict = judge_readings(builders, step, resolve(bound.changed, bound.words), runs, allowed)
     reading = verdict["follows"]
     if reading is None:
-        operation, number = verdict["run"]["places"][verdict["index"]]
+        operation, made = verdict["run"]["places"][verdict["index"]]
         expected, actual = contrast(verdict, allowed)
-        return Outcome(Difference(operation, number, expected, actual))
+        return Outcome(Difference(operation, made, expected, actual))
     if not reading:
         return Outcome(
             ended="the change makes no difference after a resume in this trace, so it tells nothing"
@@ -131,9 +137,9 @@ def _near(value: Any) -> list[Any]:
         near = [_near(item) for item in value]
         if not any(near):
             return []
-        each = [[(some or [item])[-1 if i else 0] for some, item in zip(near, value, strict=True)]
-                for i in (0, 1)]  # fmt: skip
-        return [type(value)(items) for items in each]
+        first = [(some or [item])[0] for some, item in zip(near, value, strict=True)]
+        second = [(some or [item])[-1] for some, item in zip(near, value, strict=True)]
+        return [type(value)(first), type(value)(second)]
     return []
 
 
@@ -158,7 +164,7 @@ def change_traces(
 
 def change_text(trace: Trace) -> tuple[str, str]:
     """The names of the options that `trace` changes, and the names with their new values."""
-    changed = dict(trace.options)["changed"]
+    changed: Any = dict(trace.options)["changed"]
     values = (f"{name}={format_value(value)}" for name, value in changed.items())
     return ",".join(changed), " ".join(values)
 

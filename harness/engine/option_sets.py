@@ -29,13 +29,15 @@ from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
-from harness.engine.one_run import Reference, Runner
+from harness.engine.one_run import Runner, UninterruptedRun
 from harness.engine.option_changes import changes
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Bound, Subject
 
 
-def lacks(bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()) -> dict[str, str]:
+def what_scheduler_lacks(
+    bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()
+) -> dict[str, str]:
     """What checks may need and the scheduler does not have, each with the reason to report.
 
     `others` is the subject with other options. Raises `SubjectError` if the scheduler has no
@@ -47,16 +49,16 @@ def lacks(bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()) -> d
             "load_state_dict, so a checkpoint holds nothing of it: add them, or give the Subject "
             "two functions in their place"
         )
-    lacks = {}
+    reasons = {}
     if not bound.options:
-        lacks["options"] = "it has no options to change"
+        reasons["options"] = "it has no options to change"
     elif not any(changes(bound, others)):
-        lacks["options"] = (
+        reasons["options"] = (
             "none of its options holds a number that could change: give the Subject a 'drawn' "
             "strategy with other values"
         )
     if not hasattr(scheduler, "get_last_lr"):
-        lacks["get_last_lr"] = "it has no get_last_lr"
+        reasons["get_last_lr"] = "it has no get_last_lr"
     takes = bound.takes_last_epoch
     if takes:
         try:
@@ -66,8 +68,8 @@ def lacks(bound: Bound, scheduler: Scheduler, others: Sequence[Bound] = ()) -> d
         except (Exception, SystemExit):
             takes = True  # the check will report this error
     if not takes:
-        lacks["last_epoch"] = "its build takes no last_epoch"
-    return lacks
+        reasons["last_epoch"] = "its build takes no last_epoch"
+    return reasons
 
 
 def load_a_float() -> None:
@@ -92,7 +94,7 @@ def _saves_without_ranks() -> bool:
     return True
 
 
-def lacking(need: str) -> str:
+def what_torch_lacks(need: str) -> str:
     """Why this torch lacks what a check needs; empty if it has it.
 
     Called only if a check has this `need`: the imports may take a second.
@@ -162,14 +164,15 @@ class Prepared:
     untried: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare(subject: Subject, seed: int, runner: NewRunner, known: Collection[str]) -> Prepared:
+def prepare(
+    subject: Subject, seed: int, runner: NewRunner, check_names: Collection[str]
+) -> Prepared:
     """The option sets of a subject, and what its scheduler can do, found by plain runs.
 
-    `known` are the names of checks. Raises `HarnessError` with the reason if nothing can be
-    checked.
+    Raises `HarnessError` with the reason if nothing can be checked.
     """
     for name in subject.declines:
-        if name not in known and name not in EVENTS:
+        if name not in check_names and name not in EVENTS:
             raise SubjectError(
                 f"subject {subject.name} declines {name!r}, which is not a check or an "
                 "operation that can be declined"
@@ -180,7 +183,7 @@ def prepare(subject: Subject, seed: int, runner: NewRunner, known: Collection[st
     return Prepared(
         tuple(option_sets),
         tuple(ends),
-        lacks(bound, scheduler, [each.bound for each in option_sets]),
+        what_scheduler_lacks(bound, scheduler, [each.bound for each in option_sets]),
         find_untried(bound, runner(bound)),
     )
 
@@ -188,7 +191,7 @@ def prepare(subject: Subject, seed: int, runner: NewRunner, known: Collection[st
 def prepare_one(bound: Bound, runner: Runner) -> Prepared:
     """Like `prepare`, for one set of options and a single trace."""
     scheduler = runner.start()[1]
-    return Prepared((OptionSet(bound, 0),), lacks=lacks(bound, scheduler, [bound]))
+    return Prepared((OptionSet(bound, 0),), lacks=what_scheduler_lacks(bound, scheduler, [bound]))
 
 
 def find_option_sets(
@@ -199,27 +202,27 @@ def find_option_sets(
     Drawn options are left out if the constructor or the first step refuses them. Raises
     `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
     """
-    sets: list[Options] = [] if subject.open else [{}]
+    to_try: list[Options] = [] if subject.open else [{}]
     strategy = subject.strategy
     if strategy is not None:
-        sets += draw_options(strategy, SETS, seed)
-    cases: list[OptionSet] = []
+        to_try += draw_options(strategy, SETS, seed)
+    option_sets: list[OptionSet] = []
     refusal: HarnessError | None = None
-    for values in sets:
+    for values in to_try:
         bound = subject.bind(values)
         try:
-            case = _option_set(bound, runner, own=not values)
+            option_set = _option_set(bound, runner, own=not values)
         except (SubjectError, _Refused) as error:
             if not values or (subject.open and isinstance(error, _Mistaken)):
                 raise
             refusal = refusal or error
         else:
-            cases.append(case)
-    if not cases and refusal is not None:
+            option_sets.append(option_set)
+    if not option_sets and refusal is not None:
         raise refusal
-    own = cases[0]  # with a drawn set, a reader would not know whose end is meant
+    own = option_sets[0]  # with a drawn set, a reader would not know whose end is meant
     ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
-    return cases, ends
+    return option_sets, ends
 
 
 class _Refused(UndecidedError):
@@ -234,12 +237,12 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool) -> OptionSet:
     """The set of options, after a plain run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     runner = new_runner(bound)
-    first = runner.reference(path)
+    first = runner.uninterrupted(path)
     if first.epochs == 0:
         raise _Refused(f"{first.error} at its first step")
     cheap = new_runner(bound, compute=False)
-    computed = own or not _alike(first, cheap.reference(path), weights=False)
-    again = Runner(bound, deadline=runner.deadline).reference(path) if computed else first
+    computed = own or not _alike(first, cheap.uninterrupted(path), weights=False)
+    again = Runner(bound, deadline=runner.deadline).uninterrupted(path) if computed else first
     if not _alike(first, again):
         raise UndecidedError(
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
@@ -256,7 +259,7 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool) -> OptionSet:
     return OptionSet(bound, first.epochs, first.error, events, computed)
 
 
-def _alike(first: Reference, second: Reference, *, weights: bool = True) -> bool:
+def _alike(first: UninterruptedRun, second: UninterruptedRun, *, weights: bool = True) -> bool:
     """Whether two uninterrupted runs show the same; weights count only if `weights`."""
     left_out = () if weights else ("weights",)
     seen, others = (
@@ -273,17 +276,19 @@ def find_untried(bound: Bound, runner: Runner, kinds: Collection[str] = EVENTS) 
 
 
 def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
+    """Why this scheduler can't handle one event; empty if it can."""
     if kind.word in bound.subject.declines:
         return bound.subject.declines[kind.word]
     if Need.STEP_WITH_EPOCH in kind.needs and not bound.takes_epoch(runner.start()[1]):
         return Need.STEP_WITH_EPOCH.value
     path = f"t{kind.letter}tt"
-    run = runner.reference(path)
+    run = runner.uninterrupted(path)
     if run.error:
         return f"{kind.event}, {run.error}"
     if Need.LASTING_LR in kind.needs:
         last = epochs(path)
-        plain = runner.reference("t" * last).observations  # it may be the start of a longer run
+        plain = runner.uninterrupted("t" * last).observations  # it may be the start of a longer run
+        # after the scheduler steps that follow the event, and after as many in a plain run
         if _same_lr(run.observations[3:5], plain[last - 1 : last + 1]):
             return Need.LASTING_LR.value
     if kind.adds_group:

@@ -34,9 +34,9 @@ from harness.core.result import Budget, Result
 from harness.core.training_loop import new_sgd
 from harness.core.types import Options
 from harness.core.verdict import Reason, Verdict
-from harness.engine.machine import ROUNDS, Operations, Round
+from harness.engine.examples import Examples
+from harness.engine.machine import DRAWN_ROUNDS, Operations, RoundKey
 from harness.engine.plan import NamedCheck, NamedSubject, Plan
-from harness.engine.search import Examples
 from harness.engine.session import SubjectSession
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.subject import Subject
@@ -46,7 +46,7 @@ __all__ = ["Checked", "Checker", "Settings", "explore", "gate", "shard_of", "war
 Pair: TypeAlias = tuple[NamedSubject, NamedCheck]
 Script: TypeAlias = Callable[[Subject, Check, Result], "str | HarnessError | None"]
 PATIENCE = 10.0
-"""Seconds, in addition to twice the time limit, that a worker may take for one pair."""
+"""Seconds, in addition to twice the time limit, that a worker may be silent."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Rates:
 class Drawn:
     """What a worker has drawn, so that the next workers need not draw it again."""
 
-    rounds: dict[Round, tuple[Operations, ...]]
+    rounds: dict[RoundKey, tuple[Operations, ...]]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Checker:
                 if isinstance(message, (Checked, Rates)):
                     yield message
                 elif isinstance(message, Drawn):
-                    ROUNDS.update(message.rounds)
+                    DRAWN_ROUNDS.update(message.rounds)
                 elif isinstance(message, Begun):
                     begun[task.subject.name] = message.index
                 elif isinstance(message, Died):
@@ -216,10 +216,10 @@ def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
 
 def _tell_all(task: Task, tell: Tell) -> None:
     torch.set_num_threads(1)
-    before = set(ROUNDS)
+    before = set(DRAWN_ROUNDS)
     for message in _messages(task, tell.note):
         tell(message)
-    tell(Drawn({key: ROUNDS[key] for key in ROUNDS if key not in before}))
+    tell(Drawn({key: DRAWN_ROUNDS[key] for key in DRAWN_ROUNDS if key not in before}))
 
 
 def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Begun | Checked | Rates]:
@@ -319,7 +319,7 @@ def gate(
         first = swept[found.index].result
         late = found.result.verdict == Verdict.UNKNOWN and time.monotonic() >= end
         if not late:
-            yield replace(found, result=_both(first, found.result))
+            yield replace(found, result=_added(first, found.result))
             continue
         when = "before" if found.result.why == Reason.OUT_OF_TIME else "in"
         reason = "; ".join(filter(None, [f"{ran_out} {when} its search", first.reason]))
@@ -344,7 +344,7 @@ def explore(checker: Checker, pairs: Mapping[int, Pair], budget: Budget) -> Iter
         for checked in checker.check(left, replace(budget, seed=budget.seed + number)):
             result = checked.result
             if checked.index in so_far:
-                result = _both(so_far[checked.index], result)
+                result = _added(so_far[checked.index], result)
             so_far[checked.index] = result
             yield replace(checked, result=result)
         left = {
@@ -356,7 +356,7 @@ def explore(checker: Checker, pairs: Mapping[int, Pair], budget: Budget) -> Iter
             return
 
 
-def _both(first: Result, second: Result) -> Result:
+def _added(first: Result, second: Result) -> Result:
     """The second result, which also counts what was tried for the first."""
     seconds = round(first.seconds + second.seconds, 4)
     return replace(second, tally=first.tally.plus(second.tally), seconds=seconds)

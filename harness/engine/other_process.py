@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 
@@ -115,12 +115,12 @@ class Worker:
                 _workers.pop((os.getpid(), self.interpreter), None)
                 self.close()
                 raise UndecidedError(f"the other process ended: {describe(error)}") from None
-        reply: Reply = pickle.loads(answer)
+        reply = pickle.loads(answer)
         if "late" in reply:
             raise TimeLimit
         if "failed" in reply:
             raise UndecidedError(f"it cannot be run in another process: {reply['failed']}")
-        return reply
+        return cast("Reply", reply)
 
     def close(self) -> None:
         """End the process."""
@@ -286,7 +286,7 @@ class RunElsewhere(TraceRun):
     def _do_there(self, indices: range) -> None:
         """Run operations in the other process, and compare what was seen there."""
         operations = [self.trace.operations[number] for number in indices]
-        self.operation, self.made = indices[0], 0
+        self.number, self.made = indices[0], 0
         data = b""
         if operations[0].kind in BACK:
             slot = self.slots[operations[0].slot]
@@ -298,13 +298,13 @@ class RunElsewhere(TraceRun):
         seen, saved = iter(reply["seen"]), iter(reply["saved"])
         self._look_at(next(seen, None), reply)
         for number, operation in zip(indices, operations, strict=True):
-            self.operation, self.made = number, 0
+            self.number, self.made = number, 0
             if operation.kind in STEPS:
                 for _ in range(operation.count):
                     self.path += LETTER[operation.kind]
                     self.made += 1
-                    if len(self.path) >= len(self.references[number].observations):
-                        raise Stop(Outcome(ended=self.references[number].error))
+                    if len(self.path) >= len(self.uninterrupted[number].observations):
+                        raise Stop(Outcome(ended=self.uninterrupted[number].error))
                     self.tally.steps += 1
                     self._look_at(next(seen, None), reply)
             elif operation.kind == "save":
@@ -314,30 +314,27 @@ class RunElsewhere(TraceRun):
 
     def _ask(self, data: bytes, todo: str) -> Reply:
         self.runner.check_time()
-        request = {
-            "data": data,
-            "index": gradients(self.path),
-            "epoch": epochs(self.path),
-            "groups": groups_added(self.path),
-            "todo": todo,
-        }
+        request: Request = {
+            "data": data, "index": gradients(self.path), "epoch": epochs(self.path),
+            "groups": groups_added(self.path), "todo": todo,
+        }  # fmt: skip
         return self.worker.ask(self.text, request, self.runner.deadline)
 
     def _look_at(self, seen: Observation | None, reply: Reply, *, saving: bool = False) -> None:
         """Compare one observation of the other process; it is None if that raised."""
         expected = self._expected()
-        made = self.trace.operations[: self.operation + 1]
+        made = self.trace.operations[: self.number + 1]
         untouched = not saving and not any(operation.kind in BACK for operation in made)
         if seen is None:
             if untouched:
-                self._apart(f"it raises {reply['raised']} there")
+                self._stop_as_it_differs_there(f"it raises {reply['raised']} there")
             keys = {key: expected[key] for key in ("lr",) if key in expected}
             actual = {"raises": reply["raised"]}
-            raise Stop(Outcome(Difference(self.operation, self.made, keys, actual)))
+            raise Stop(Outcome(Difference(self.number, self.made, keys, actual)))
         self._saw(seen)
         expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):
-            self._apart(_told(expected, seen))
+            self._stop_as_it_differs_there(_told(expected, seen))
         self._differs(expected, seen)
 
     # --------------------------------------------------------- without any resume at all
@@ -345,7 +342,7 @@ class RunElsewhere(TraceRun):
     def _compare_uninterrupted(self) -> None:
         """Stop if an uninterrupted run differs between the other process and this one."""
         branch = branches(self.trace.operations)
-        runs = dict(zip(branch, self.references, strict=True))
+        runs = dict(zip(branch, self.uninterrupted, strict=True))
         for path, run in runs.items():
             key = (self.check, run.path)
             if key not in self.runner.runs_there:
@@ -354,10 +351,12 @@ class RunElsewhere(TraceRun):
             there = reply["seen"]
             for i, expected in enumerate(run.observations[: len(path) + 1]):
                 if i >= len(there):
-                    self._apart(f"after {i} steps it raises {reply['raised']} there")
+                    self._stop_as_it_differs_there(
+                        f"after {i} steps it raises {reply['raised']} there"
+                    )
                 expected, seen = self._in_both(expected, there[i])
                 if not same(expected, seen):
-                    self._apart(f"after {i} steps {_told(expected, seen)}")
+                    self._stop_as_it_differs_there(f"after {i} steps {_told(expected, seen)}")
 
     def _in_both(self, here: Observation, there: Observation) -> tuple[Observation, Observation]:
         """Two observations, without ``get_last_lr`` if one torch lacks it or can't call it yet."""
@@ -366,13 +365,13 @@ class RunElsewhere(TraceRun):
             return here, there
         return tuple({k: v for k, v in s.items() if k != key} for s in (here, there))  # type: ignore[return-value]
 
-    def _apart(self, how: str) -> NoReturn:
+    def _stop_as_it_differs_there(self, how: str) -> NoReturn:
         """Stop: there is nothing to compare a resumed run with."""
         other = "in another process"
         if not self.worker.same:
             other = f"between torch {torch.__version__} and torch {self.worker.torch}"
         text = f"the schedule itself differs {other}, without any resume: {how}"
-        raise Stop(Outcome(ended=text, apart=True))
+        raise Stop(Outcome(ended=text, differs_there=True))
 
 
 def letters(operation: Operation) -> str:
@@ -387,7 +386,7 @@ def _told(here: Observation, there: Observation) -> str:
     return ", ".join(f"{name} is {left[name]} here and {right[name]} there" for name in left)
 
 
-def prepare(check: Check, runner: Runner) -> tuple[str, str]:
+def start_worker(check: Check, runner: Runner) -> tuple[str, str]:
     """Start the other process; a note about it, and why the subject can't run there, if it can't.
 
     Raises `CheckError` for a Python that can't be used.

@@ -14,13 +14,12 @@ import os
 import pickle
 import select
 import signal
-import subprocess
 import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import torch
 
@@ -29,11 +28,23 @@ from harness.core.run import Observation
 from harness.core.training_loop import describe, observe, restore_parameters
 from harness.core.types import Build, NewOptimizer, Pair, Save, Saved, Step
 
-Request: TypeAlias = dict[str, Any]
-"""See `run_segment`."""
-Reply: TypeAlias = dict[str, Any]
-"""What was ``seen``, the checkpoints that were ``saved``, and the exception that it ``raised``."""
-Ask: TypeAlias = Callable[[Request], Reply]
+
+class Request(TypedDict):
+    """See `run_segment`."""
+
+    data: bytes
+    index: int
+    epoch: int
+    groups: int
+    todo: str
+
+
+class Reply(TypedDict):
+    """What was seen, the checkpoints that were saved, and the exception that ended it, if any."""
+
+    seen: list[Observation]
+    saved: list[bytes]
+    raised: str
 
 
 def pack(checkpoint: Saved) -> bytes:
@@ -81,49 +92,6 @@ def run_segment(
     return reply
 
 
-def run_parts(parts: Iterable[Any], seen: list[Observation], here: Ask, there: Ask) -> str:
-    """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
-
-    A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
-    to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
-    """
-    slots: dict[str, Any] = {"": (b"", [])}
-    for place, slot, index, epoch, groups, todo, names in parts:
-        data, before = slots[slot]
-        request = {"data": data, "index": index, "epoch": epoch, "groups": groups, "todo": todo}
-        reply = there(request) if place == "there" else here(request)
-        seen[:] = [*before, *reply["seen"][:1]]
-        saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
-        for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
-            if letter == "w":
-                name, file = next(saved)
-                slots[name] = (file, seen[:-1])
-                seen.pop()
-            seen.append(after)
-        if reply["raised"]:
-            return str(reply["raised"])
-    return ""
-
-
-def ask_script(python: str, script: str, request: Request) -> Reply:
-    """Run a request with the same script in a new process; `SystemExit` 125 if it can't."""
-    done = subprocess.run(
-        [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
-    )
-    if done.returncode:
-        print(f"{python} can't run it")
-        sys.exit(125)
-    reply: Reply = pickle.loads(done.stdout)
-    return reply
-
-
-def reply_to_script(there: Ask) -> int:
-    """Read a request from standard input, run it and write the reply."""
-    reply = there(pickle.loads(sys.stdin.buffer.read()))
-    sys.stdout.buffer.write(pickle.dumps(reply, 2))
-    return 0
-
-
 def define(text: str, known: dict[str, types.ModuleType]) -> types.ModuleType:
     """The module with the source `text`; each text is run only once."""
     if text not in known:
@@ -133,7 +101,7 @@ def define(text: str, known: dict[str, types.ModuleType]) -> types.ModuleType:
     return known[text]
 
 
-def settle(module: types.ModuleType) -> None:
+def register_homes(module: types.ModuleType) -> None:
     """Let pickle find what was pasted into `module` under the names of its home modules."""
     sys.modules["elsewhere"] = module
     for name, home in module.HOMES.items():
@@ -145,9 +113,9 @@ def settle(module: types.ModuleType) -> None:
         sys.modules[home] = module
 
 
-def child(module: types.ModuleType, data: bytes) -> bytes:
+def run_pickled(module: types.ModuleType, data: bytes) -> bytes:
     """Run one request and return the reply, both pickled."""
-    settle(module)
+    register_homes(module)
     try:
         return pickle.dumps(getattr(module, module.ENTRY)(pickle.loads(data)), 2)
     except Exception as error:
@@ -157,14 +125,14 @@ def child(module: types.ModuleType, data: bytes) -> bytes:
 def answer(module: types.ModuleType, data: bytes, seconds: float) -> bytes:
     """The reply to one request, run in a child process that is killed after `seconds`."""
     if not hasattr(os, "fork"):
-        return child(module, data)
+        return run_pickled(module, data)
     source, sink = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(source)
             with open(sink, "wb") as file:
-                file.write(child(module, data))
+                file.write(run_pickled(module, data))
         finally:
             os._exit(0)  # run none of the worker's own cleanup
     os.close(sink)
@@ -203,7 +171,7 @@ def serve(channel: Any) -> None:
     first.load_state_dict(unpack(pack(first.state_dict())))
     gc.collect()
     gc.freeze()  # else a collection in a child would copy all memory pages
-    channel.send((torch.__version__ + "", sys.version.split()[0]))
+    channel.send((str(torch.__version__), sys.version.split()[0]))
     known: dict[str, types.ModuleType] = {}
     for number, text, data, seconds in channel:
         try:

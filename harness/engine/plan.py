@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.checks.registry import as_check, select_checks, ways_before
+from harness.checks.registry import as_check, prerequisites, select_checks
 from harness.core.check import Check
 from harness.core.errors import HarnessError, SubjectError
 from harness.core.ledger import NOTHING_KNOWN, Ledger
@@ -112,8 +112,8 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
         tuple(NamedSubject(s.name, s.reference, place_of(s.build)) for s in found.subjects),
         tuple(
             NamedCheck(
-                c.name, c.reference, c.promise, c.kind == "resume" and c.search,
-                tuple(way.name for way in ways_before(c)),
+                c.name, c.reference, c.promise, c.searched,
+                tuple(way.name for way in prerequisites(c)),
             )
             for c in checks
         ),
@@ -124,7 +124,8 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
 def plan_in_worker(request: Request, patience: float) -> Plan:
     """The same, found in a worker, so that nothing that is imported or built can end this process.
 
-    A name, or a scheduler of a package, that ends the worker is missed. Raises `HarnessError`.
+    A name, or a scheduler of a package, that ends the worker is listed in `Plan.missed`. Raises
+    `HarnessError`.
     """
     answer = _ask(request, patience)
     if isinstance(answer, Plan):

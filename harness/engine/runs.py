@@ -74,7 +74,7 @@ def _both(runner: Runner, check: Check, trace: Trace) -> tuple[Run, ...]:
         return (stretches[0].run(Role.UNINTERRUPTED, "the run"),)
     paths = dict.fromkeys(reversed(branches(trace.operations)))
     whole = [path for path in paths if not any(p.startswith(path) and p != path for p in paths)]
-    runs = [runner.reference(path).run(len(path), name="uninterrupted") for path in whole]
+    runs = [runner.uninterrupted(path).run(len(path), name="uninterrupted") for path in whole]
     back_at = next((seen.epoch for stretch in stretches[1:] for seen in stretch.seen), 0)
     name = "resumed" if check.kind == "resume" else "saved"
     for stretch in stretches:
@@ -124,7 +124,8 @@ class Stretch:
 def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
     """The stretches of a run of `trace`, whether they are right or wrong.
 
-    If the scheduler raises, the run goes on with the next ``resume`` from a slot that was saved.
+    If the scheduler raises in this process, the run goes on with the next ``resume`` from a slot
+    that was saved.
     Raises `TraceError` for a trace that the check can't run.
     """
     if runner.bound.changed:
@@ -164,19 +165,19 @@ class _Unstopped(TraceRun):
         if outcome.broken is None or "raises" not in outcome.broken.actual:
             return
         if self._begins() and outcome.broken.step == 0:
-            self.stretches.append(Stretch(self.trace.operations[self.operation]))
+            self.stretches.append(Stretch(self.trace.operations[self.number]))
         self.stretches[-1].raises = outcome.broken.actual["raises"]
 
     def _begins(self) -> bool:
         """Whether a new stretch begins with the current operation."""
-        kind = self.trace.operations[self.operation].kind
+        kind = self.trace.operations[self.number].kind
         at_save = self.check.at == "save" and self.check.compares == "trajectory"
         return kind in BACK or (kind == "save" and at_save)
 
     def _saw(self, seen: Observation) -> None:
         if self._begins():
-            self.stretches.append(Stretch(self.trace.operations[self.operation]))
-        operation = self.trace.operations[self.operation] if self.path or self.operation else ""
+            self.stretches.append(Stretch(self.trace.operations[self.number]))
+        operation = self.trace.operations[self.number] if self.path or self.number else ""
         point = Seen(str(operation), epochs(self.path), seen)
         last = self.stretches[-1].seen[-1:]
         if not last or (last[0].epoch, last[0].values) != (point.epoch, seen):
@@ -190,7 +191,7 @@ class _Unstopped(TraceRun):
 
 
 class _UnstoppedElsewhere(_Unstopped, RunElsewhere):
-    """The same for a check that runs partly in another process."""
+    """For a check that runs partly in another process: an exception there ends the run."""
 
     def _do_there(self, indices: range) -> None:
         try:

@@ -12,25 +12,11 @@ measures how often each fault is caught. The sweep finds most faults. Those that
 finds need optimizer and scheduler steps that do not alternate, a way back to an older save, or a
 dict shared by two runs.
 
-tests/engine/test_proof.py has longer tests; run them with ``python -m tox run -e proof``:
-
-* *Power.* At the default budget, each of the 68 faults that existed before options were drawn was
-  caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats this for all
-  faults with two seeds (PROOF_SEEDS). Checks that go through another process are only tried if a
-  fault's record names them.
-* *Ablation.* If any default check is removed, the others miss some fault; if an opt-in check is
-  removed, all others do (except for `resume_from_another_process`, which is there for other torch
-  versions). With each of 20 seeds, some fault is also missed without lone optimizer steps, lone
-  scheduler steps, going back in time, loading in place, the second slot, or the sweep.
-* *Minima.* Brute force over the neighbours of every counterexample of every fault finds nothing
-  smaller that breaks the same check. Another process finds the same counterexamples.
-* *Scripts.* The script of every counterexample of every fault exits with 1 and prints the numbers
-  of the report; with the fault repaired, it exits with 0.
-
-``python -m tox run -e break`` runs scripts/break_harness.py, which breaks the harness itself.
-Weights that an optimizer loses are excused, so a harness that lost them itself would pass its
-own controls. That is why the tests require that weights are compared. scripts/compare_peers.py
-shows how other projects' tests do on the same faults.
+tests/engine/test_proof.py has longer tests, and ``python -m tox run -e break`` runs
+scripts/break_harness.py, which breaks the harness itself. Weights that an optimizer loses are
+excused, so a harness that lost them itself would pass its own controls. That is why the tests
+require that weights are compared. scripts/compare_peers.py shows how other projects' tests do on
+the same faults.
 """
 
 from __future__ import annotations
@@ -54,8 +40,8 @@ from harness.core.result import Budget, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import new_sgd
 from harness.core.verdict import Verdict
-from harness.engine.option_sets import lacking
-from harness.engine.search import neighbours
+from harness.engine.minimise import neighbours
+from harness.engine.option_sets import what_torch_lacks
 from harness.engine.session import check_subject, replay
 from harness.engine.trials import Limit, Runners, Trials, do_nothing
 from harness.subjects.installed import control_lists, planted_fault_lists
@@ -237,7 +223,12 @@ def set_aside() -> dict[str, str]:
 
     They are UNKNOWN with a scheduler that does nothing, or need something this torch lacks.
     """
-    aside = {check.name: why for check in CHECKS for need in check.needs if (why := lacking(need))}
+    aside = {
+        check.name: why
+        for check in CHECKS
+        for need in check.needs
+        if (why := what_torch_lacks(need))
+    }
     results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
     return {
         **aside,
@@ -363,7 +354,7 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Trial]:
         new_sgd()
         yield from (job.run() for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+    context = multiprocessing.get_context("spawn")  # `set_aside` may have left threads
     pool = concurrent.futures.ProcessPoolExecutor(processes, context, _begin)
     try:
         yield from pool.map(Job.run, jobs)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from harness.checks.registry import CHECKS, as_check, routes, ways_before
+from harness.checks.registry import CHECKS, as_check, prerequisites, routes
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Entry, Ledger
@@ -18,8 +18,8 @@ from harness.core.result import Budget, Result
 from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
+from harness.engine.examples import Examples
 from harness.engine.option_sets import Prepared, prepare, prepare_one
-from harness.engine.search import Examples
 from harness.engine.trials import Limit, Runners, Trials
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
 from harness.subjects.known_failures import known_to
@@ -32,7 +32,7 @@ __all__ = ["SubjectSession", "check_subject", "replay"]
 class SubjectSession:
     """The pairs of one subject.
 
-    The arguments are those of `check_subject`; `names` are the checks that the subject may
+    The arguments are those of `check_subject`; `check_names` are the checks that the subject may
     decline in addition to the harness's own. If the subject can't be checked at all, every check
     is UNKNOWN for that reason. `earlier` are results of the same subject, with their budgets.
     `note` is called with each trace before it is run.
@@ -41,7 +41,7 @@ class SubjectSession:
     def __init__(
         self,
         subject: Subject,
-        names: Collection[str] = (),
+        check_names: Collection[str] = (),
         budget: Budget | None = None,
         *,
         resume_python: str = "",
@@ -61,20 +61,20 @@ class SubjectSession:
         self.runners = Runners(subject, resume_python)
         self.traces = 0
         self.started = time.process_time()
-        self.searched = {_key(result.check, spent): result for spent, result in earlier}
+        self.results = {_key(result.check, spent): result for spent, result in earlier}
         self.swept: dict[str, tuple[Trials, Result]] = {}
         self.note = note
         self.prepared = Prepared()
         self.refusal: BaseException | None = None
         limit = Limit(subject, self.budget.time_limit, note)
-        known = {*(check.name for check in CHECKS), *names}
+        check_names = {*(check.name for check in CHECKS), *check_names}
         try:
             with limit.on():
                 self.prepared = prepare(
                     subject,
                     self.budget.seed,
                     functools.partial(self.runners.of, deadline=limit.deadline, tally=Tally()),
-                    known,
+                    check_names,
                 )
         except KeyboardInterrupt:
             raise
@@ -91,16 +91,16 @@ class SubjectSession:
             trials, swept = self.swept.pop(check.name)
             result = self._judge(trials, (), replace(budget, sweep=False))
             result = replace(result, seconds=round(swept.seconds + result.seconds, 4))
-            self.searched[_key(check.name, budget)] = result
+            self.results[_key(check.name, budget)] = result
             return result
-        before = ways_before(check) if self.refusal is None else []
+        before = prerequisites(check) if self.refusal is None else []
         if check.prerequisite and "options" in self.prepared.lacks:
             before = []
         for way in before:
-            if _key(way.name, budget) not in self.searched:
-                self._ask(way, (), budget, replay_alone=False)
+            if _key(way.name, budget) not in self.results:
+                self._checked(way, (), budget, replay_alone=False)
         holding = tuple(way for way in before if self._holds(way))
-        return self._ask(check, holding, budget, replay_alone=self.replay_alone)
+        return self._checked(check, holding, budget, replay_alone=self.replay_alone)
 
     def sweep(self, check: Check, budget: Budget) -> Result | None:
         """The result of a pair, or None if only a search can decide: then `check` goes on.
@@ -114,7 +114,7 @@ class SubjectSession:
         if result.verdict == Verdict.HOLDS:
             self.swept[check.name] = trials, result
             return None
-        self.searched[_key(check.name, budget)] = result
+        self.results[_key(check.name, budget)] = result
         return result
 
     def rates(self) -> dict[str, list[Any]]:
@@ -128,13 +128,15 @@ class SubjectSession:
         path = "t" * self.subject.length
         rates = {}
         with contextlib.suppress(Exception, SystemExit), limit.on():  # its verdicts report it
-            for case in self.prepared.option_sets:
-                run = self.runners.of(case.bound, limit.deadline, Tally()).reference(path)
+            for option_set in self.prepared.option_sets:
+                run = self.runners.of(option_set.bound, limit.deadline, Tally()).uninterrupted(path)
                 seen = run.observations[: len(path) + 1]
-                rates[str(Trace((plain,), case.bound.literals))] = [each["lr"] for each in seen]
+                rates[str(Trace((plain,), option_set.bound.literals))] = [
+                    each["lr"] for each in seen
+                ]
         return rates
 
-    def _ask(
+    def _checked(
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
         trials = self._trials(check, budget)
@@ -142,12 +144,12 @@ class SubjectSession:
             return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
         result = self._judge(trials, holding, budget, replay_alone=replay_alone)
         if not replay_alone:
-            self.searched[_key(check.name, budget)] = result
+            self.results[_key(check.name, budget)] = result
         return result
 
     def _entries(self, check: Check) -> tuple[Entry, ...]:
         names = {self.subject.name, self.subject.reference} - {""}
-        return tuple(self.ledger.on(names, check.name, check.reference))
+        return tuple(self.ledger.about(names, check.name, check.reference))
 
     def _trials(self, check: Check, budget: Budget) -> Trials:
         limit = Limit(self.subject, budget.time_limit, self.note)
@@ -159,15 +161,16 @@ class SubjectSession:
     ) -> Result:  # fmt: skip
         check, before = trials.check, trials.tally.traces
         result = judge(trials, Question(
-            self.prepared, Spent(self.traces - before, self.started), budget, holding, None,
-            self._entries(check), self.search_known, will_search, replay_alone, self.examples,
+            self.prepared, Spent(self.traces - before, self.started), budget, holding,
+            entries=self._entries(check), search_known=self.search_known, will_search=will_search,
+            replay_alone=replay_alone, examples=self.examples,
         ))  # fmt: skip
         self.traces += result.tally.traces - before
         return result
 
     def _holds(self, way: Check) -> bool:
         """Whether all results of this check so far are HOLDS."""
-        results = [result for key, result in self.searched.items() if key[0] == way.name]
+        results = [result for key, result in self.results.items() if key[0] == way.name]
         return all(result.verdict == Verdict.HOLDS for result in results)
 
 
@@ -202,8 +205,9 @@ def check_subject(
 
 
 def replay(
-    subject: Any, check: Any, trace: Any, *, time_limit: float = 30.0, resume_python: str = ""
-) -> Result:
+    subject: object, check: object, trace: str | Trace, *,
+    time_limit: float = 30.0, resume_python: str = "",
+) -> Result:  # fmt: skip
     """The result of one trace, run twice: BROKEN, HOLDS, DECLINED, or UNKNOWN if undecided.
 
     `subject`, `check` and `resume_python` are as in `check_scheduler`. `trace` is a `Trace` or
@@ -214,13 +218,13 @@ def replay(
     >>> replay(ExponentialLR, "resume_by_pickle", "gamma=0.9 train:2 save:a resume:a").verdict
     <Verdict.HOLDS: 'HOLDS'>
     """
-    subject, check = as_subject(subject), as_check(check)
+    found, asked = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    bound = subject.bind(dict(trace.options))
-    routes(check, trace)  # raises at once if the check can't run the trace
-    runners = Runners(subject, resume_python)
-    limit = Limit(subject, time_limit)
-    trials = Trials(runners, check, limit)
+    bound = found.bind(dict(trace.options))
+    routes(asked, trace)  # raises at once if the check can't run the trace
+    runners = Runners(found, resume_python)
+    limit = Limit(found, time_limit)
+    trials = Trials(runners, asked, limit)
     try:
         with limit.on():
             prepared = prepare_one(bound, runners.of(bound, limit.deadline, Tally()))

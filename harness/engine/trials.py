@@ -27,7 +27,7 @@ from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
 from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.option_sets import OptionSet
-from harness.engine.other_process import prepare
+from harness.engine.other_process import start_worker
 from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import Bound, Subject
 
@@ -60,6 +60,7 @@ class _Constant:
         pass
 
     def state_dict(self) -> State:
+        # a number, a list and a text: every transport must keep them
         return {"last_epoch": 0, "base_lrs": [0.1, 0.01], "mode": "constant"}
 
     def load_state_dict(self, state: State) -> None:
@@ -74,7 +75,7 @@ def _no_step(scheduler: Scheduler, epoch: int) -> None:
 
 
 def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
-    """A scheduler that does nothing, on the subject's optimizer and with the subject's words."""
+    """A subject whose scheduler does nothing, with this optimizer and these words."""
     return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step)
 
 
@@ -84,7 +85,7 @@ OF_THE_OPTIMIZER = (
 
 
 class Limit:
-    """A time limit on a subject's code, and a guard that restores the global state it changes."""
+    """Runs a subject's code: with a time limit, with a `Guard`, and with the trace for messages."""
 
     def __init__(
         self, subject: Subject, seconds: float, note: Callable[[str], None] = lambda text: None
@@ -176,7 +177,7 @@ class Notes:
     """Why the state could not be saved in some trace."""
     excuse: str = ""
     """What a scheduler that does nothing also shows, in a trace with a drawn optimizer."""
-    apart: str = ""
+    differs_there: str = ""
     """How the schedule differs in another process without any resume."""
     elsewhere: str = ""
     """How the other process differs from this one."""
@@ -204,15 +205,15 @@ class Trials:
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
-        """Which contract each change of options followed."""
+        """Which reading each change of options followed."""
         self.notes = Notes()
         self.option_sets = option_sets
         ours = check.reference == check.name  # a user's check may look at the optimizer
-        self.computes = not (ours and check.search)
-        """Whether the steps of all optimizers are computed."""
+        self.always_compute = not (ours and check.search)
+        """Whether steps are computed with all options from now on."""
 
     @functools.cached_property
-    def computed(self) -> dict[str, bool]:
+    def needs_compute(self) -> dict[str, bool]:
         """For each set of options, whether it needs computed steps."""
         sets: dict[str, bool] = {}
         for each in self.option_sets:  # the subject's own come first, and may be drawn as well
@@ -235,7 +236,7 @@ class Trials:
         """
         if not self.check.elsewhere:
             return ""
-        self.notes.elsewhere, reason = prepare(self.check, self.runner(bound))
+        self.notes.elsewhere, reason = start_worker(self.check, self.runner(bound))
         return reason
 
     def tried(self) -> int:
@@ -254,7 +255,8 @@ class Trials:
         notes = [
             "" if self.weights else lost,
             self.notes.elsewhere,
-            self.notes.apart and f"some traces are not compared: {self.notes.apart}",
+            self.notes.differs_there
+            and f"some traces are not compared: {self.notes.differs_there}",
             self.notes.refused and f"left out of some traces: {self.notes.refused}",
         ]
         return "; ".join(filter(None, [*notes, *more]))
@@ -264,13 +266,13 @@ class Trials:
     def run(self, trace: Trace) -> Outcome:
         """Run `trace` once, compared with the uninterrupted runs that are known already."""
         bound = self.bound(trace)
-        if not (self.computes or self.computed.get(repr(trace.options), True)):
+        if not (self.always_compute or self.needs_compute.get(repr(trace.options), True)):
             before = replace(self.tally)
             runner = self.runners.of(bound, self.limit.deadline, self.tally, compute=False)
             outcome = run_trace(runner, self.check, trace)
             if outcome.broken is None:
                 return outcome
-            self.computes = True
+            self.always_compute = True
             self.tally = before
         return run_trace(self.runner(bound), self.check, trace)
 
@@ -308,8 +310,8 @@ class Trials:
         broken = outcome.broken
         if outcome.refused:
             self.notes.refused = outcome.ended
-        if outcome.apart:
-            self.notes.apart = outcome.ended
+        if outcome.differs_there:
+            self.notes.differs_there = outcome.ended
         self._note_reading(trace, outcome)
         if broken is None:
             self.held += 1
@@ -354,18 +356,18 @@ class Trials:
         return trace if broken is None else trace.until(broken.operation, broken.step)
 
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
-        """Note which contract the changed options of `trace` followed."""
+        """Note which reading the changed options of `trace` followed."""
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
             name, change = change_text(trace)
             self.followed.setdefault(name, {})[change] = outcome.reading
 
     # ------------------------------------------------------------------------ whose fault
 
-    def blames_weights(self, trace: Trace) -> bool:
-        """Whether `trace` breaks because the optimizer itself loses state that moves the weights.
+    def excuse_weights(self, trace: Trace) -> bool:
+        """Stop comparing weights, and return True, if the optimizer itself loses what moves them.
 
-        If so, weights are no longer compared. Raises `UndecidedError` if the trace also breaks
-        with a scheduler that does nothing, in another way.
+        Raises `UndecidedError` if `trace` also breaks with a scheduler that does nothing, in
+        another way.
         """
         control = self.control(trace)
         if control is None:

@@ -18,15 +18,18 @@ import torch
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
-from harness.core.ledger import Entry, shows_of, version_of, without
+from harness.core.ledger import Entry, shows_of, version_of
 from harness.core.operations import Operation
 from harness.core.references import place_of
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
-from harness.engine.option_sets import Prepared, find_untried, lacking
-from harness.engine.search import Examples, find, neighbours, simplify
+from harness.core.version_ranges import without
+from harness.engine.examples import Examples
+from harness.engine.minimise import neighbours
+from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
+from harness.engine.search import find, simplify
 from harness.engine.trials import OF_THE_OPTIMIZER, Trials
 
 __all__ = [
@@ -39,8 +42,9 @@ __all__ = [
 class Replayed:
     """What the trace of an entry shows on this torch.
 
-    If it breaks nothing, `found` is None and `why` says so. `smaller` is a trace with one
-    operation less that also breaks the check.
+    `why` says what is wrong with the trace: it can't be run or breaks nothing (`found` is None),
+    or it breaks before its end. `smaller` is a trace with one operation less that also breaks the
+    check.
     """
 
     entry: Entry
@@ -66,7 +70,7 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     except HarnessError as error:
         return Replayed(entry, None, f"its trace can't be run: {describe(error)}")
     broken = outcome.broken
-    if broken is not None and set(broken.actual) == {"weights"} and trials.blames_weights(trace):
+    if broken is not None and set(broken.actual) == {"weights"} and trials.excuse_weights(trace):
         broken = None
     if broken is None or not trials.breaks(trace):
         ended = f" ({outcome.ended})" if outcome.ended else ""
@@ -179,9 +183,11 @@ def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: f
         place = place_of(subject.build)
     return Result(
         subject.name, check.name, decision.verdict, decision.reason, decision.counterexample,
-        trials.tally, round(seconds, 4), (subject.reference, check.reference), trials.weights,
-        tuple(prepared.untried.items()), trials.runners.resume_python if check.elsewhere else "",
-        str(torch.__version__), decision.replays, place, decision.why, check.promise,
+        trials.tally, round(seconds, 4), references=(subject.reference, check.reference),
+        weights=trials.weights, untried=tuple(prepared.untried.items()),
+        resume_python=trials.runners.resume_python if check.elsewhere else "",
+        torch=str(torch.__version__), replays=decision.replays, place=place, why=decision.why,
+        promise=check.promise,
     )  # fmt: skip
 
 
@@ -236,7 +242,7 @@ def _declined(trials: Trials, question: Question) -> tuple[Reason, str]:
     needs = dict.fromkeys(need for way in ways for need in way.needs)
     if question.trace is not None and "changed" in dict(question.trace.options):
         needs.pop("options", None)  # the trace says how they change
-    reasons = [prepared.lacks.get(need, "") or lacking(need) for need in needs]
+    reasons = [prepared.lacks.get(need, "") or what_torch_lacks(need) for need in needs]
     if "json" in needs:
         reasons.append(_refusal(prepared, trials))
     lacks = next(filter(None, reasons), "")
@@ -256,7 +262,7 @@ def _refusal(prepared: Prepared, trials: Trials) -> str:
 def _by_trace(trials: Trials, trace: Trace) -> Decision:
     """The decision from a single trace."""
     outcome = trials.twice(trace, count=True)
-    if outcome.broken and trials.blames_weights(trace):
+    if outcome.broken and trials.excuse_weights(trace):
         outcome = trials.twice(trace, count=True)
     if outcome.broken is not None:
         found = trials.counterexample(trace, outcome.broken)
@@ -346,10 +352,8 @@ def _search(trials: Trials, question: Question, known: Counterexample | None = N
         find, trials, sets, question.holding, budget, examples=examples, known=known
     )
     hit = look()
-    if hit is not None and trials.blames_weights(hit.trace):
+    while hit is not None and trials.excuse_weights(hit.trace):
         hit = look()
-        if hit is not None:
-            trials.blames_weights(hit.trace)
     if hit is None:
         if not question.will_search:
             _require_something_tried(trials)
@@ -372,7 +376,7 @@ def _require_something_tried(trials: Trials) -> None:
         raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
     if trials.tally.traces and trials.tally.steps and trials.tried():
         return
-    text = trials.notes.apart or "nothing was tried: the uninterrupted run is too short"
+    text = trials.notes.differs_there or "nothing was tried: the uninterrupted run is too short"
     if trials.check.changes_options:
         text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 __all__ = ["Died", "Pool", "Tell"]
 
@@ -39,6 +39,8 @@ METHOD = "fork" if sys.platform == "linux" else "spawn"
 """How a process starts; another can't rely on having what its parent has loaded."""
 
 Task = TypeVar("Task")
+Note: TypeAlias = "ctypes.Array[ctypes.c_char]"
+"""Memory that a worker shares with its parent."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class _Ended:
 class Tell:
     """What a task uses to report: a call sends a message, and `note` leaves one for its death."""
 
-    def __init__(self, sender: Connection, note: Any) -> None:
+    def __init__(self, sender: Connection, note: Note) -> None:
         self._sender = sender
         self._note = note
         self._pid = os.getpid()
@@ -82,7 +84,7 @@ class _Running(Generic[Task]):
     task: Task
     process: BaseProcess
     receiver: Connection
-    note: Any
+    note: Note
     heard: float = field(default_factory=time.monotonic)
     ended: bool = False
     error: str = ""
@@ -231,7 +233,7 @@ def _main(
     work: Callable[[Any, Tell], None],
     task: Any,
     sender: Connection,
-    note: Any,
+    note: Note,
     parent: int,
     patience: float,
 ) -> None:

@@ -12,9 +12,10 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, bounds, shows_of, version_of, without
+from harness.core.ledger import Entry, shows_of, version_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
+from harness.core.version_ranges import bounds, without
 from harness.report.result_file import ResultFile
 from harness.report.text import new_entry
 
@@ -186,7 +187,8 @@ def _range(versions: Sequence[Version], after: Version | None, entry: Entry | No
     upper = [f"<{after}"] if after else []
     if entry is not None:
         before = SpecifierSet(f"<{versions[0]}")
-        if any(entry.covers(v) for v in bounds(entry) if before.contains(v, prereleases=True)):
+        earlier = [v for v in bounds(entry.torch) if before.contains(v, prereleases=True)]
+        if any(map(entry.covers, earlier)):
             lower = [str(s) for s in entry.torch if s.operator in (">", ">=", "~=", "==")]
         if after is None:
             upper = [str(s) for s in entry.torch if s.operator in ("<", "<=")]

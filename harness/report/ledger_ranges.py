@@ -11,7 +11,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, bounds, overlap, version_of
+from harness.core.ledger import Entry, version_of
+from harness.core.version_ranges import bounds, overlap
 from harness.report.ledger import PairNames, key_of, pair_of
 from harness.report.result_file import ResultFile
 
@@ -67,7 +68,7 @@ def move_ranges(entries: Sequence[Entry], seen: Mapping[Version, Release]) -> Mo
     Raises `LedgerError` if a range begins or ends at a release without results.
     """
     releases = sorted(seen)
-    missing = sorted({bound for entry in entries for bound in bounds(entry)} - seen.keys())
+    missing = sorted({bound for entry in entries for bound in bounds(entry.torch)} - seen.keys())
     if missing:
         raise LedgerError(
             f"ranges of the ledger begin or end at torch {', '.join(map(str, missing))}, but there "
@@ -83,7 +84,7 @@ def move_ranges(entries: Sequence[Entry], seen: Mapping[Version, Release]) -> Mo
 
 def _moved(entry: Entry, releases: Sequence[Version]) -> Iterator[SpecifierSet]:
     """The entry's range with one bound moved by one release, for each bound and direction."""
-    for bound, version in zip(entry.torch, bounds(entry), strict=True):
+    for bound, version in zip(entry.torch, bounds(entry.torch), strict=True):
         wildcard = ".*" if bound.version.endswith(".*") else ""
         place = releases.index(version)
         others = [str(other) for other in entry.torch if other != bound]

@@ -17,7 +17,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness.checks.registry import as_check, routes
+from harness.checks.registry import as_check, routes, ways_back
 from harness.core import training_loop as loop
 from harness.core.check import Check
 from harness.core.errors import ScriptError
@@ -30,7 +30,7 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
-    unpath,
+    operations_of,
     walk,
     with_groups,
 )
@@ -39,7 +39,6 @@ from harness.core.run import same as same_values
 from harness.core.safe_text import printable
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.engine import other_process_main as other_process
 from harness.engine.option_changes import allowed_by, plain_operations
 from harness.engine.option_sets import load_a_float
 from harness.engine.other_process import done_there, letters, segment_lines, segments
@@ -65,7 +64,7 @@ def other_process_lines(
     run_parts, ask, reply, same, show = map(
         source.name,
         (
-            other_process.run_parts, other_process.ask_script, other_process.reply_to_script,
+            helpers.run_parts, helpers.ask_script, helpers.reply_to_script,
             same_values, helpers.compare,
         ),
     )  # fmt: skip
@@ -109,7 +108,7 @@ def other_process_lines(
 
 
 def _parts(check: Check, trace: Trace) -> Sequence[tuple[object, ...]]:
-    """The parts of a trace, as arguments of `harness.engine.other_process_main.run_parts`."""
+    """The parts of a trace, as arguments of `harness.report.script_helpers.run_parts`."""
     steps = list(walk(trace.operations))
     parts = []
     for indices in segments(trace.operations):
@@ -320,7 +319,7 @@ class _Writer:
         whole, parts = self.source.own("uninterrupted"), self.source.own("interrupted")
         lines = [
             f"def {whole}():",
-            *self._statements(unpath(branches(self.trace.operations)[-1])),
+            *self._statements(operations_of(branches(self.trace.operations)[-1])),
             "",
             f"def {parts}():",
             *self._statements(self.trace.operations),
@@ -342,12 +341,12 @@ class _Writer:
         """A loop over the steps of one operation; if `seen`, it yields after each step."""
         kind = BY_WORD[operation.kind]
         index, epoch = gradients(path), epochs(path)
-        begin = index if kind.gradients or not kind.epochs else epoch
-        here = _plus("i", epoch - begin) if kind.epochs else str(epoch)
+        begin = index if kind.uses_gradient or not kind.steps_scheduler else epoch
+        here = _plus("i", epoch - begin) if kind.steps_scheduler else str(epoch)
         given = {
             "optimizer": "optimizer",
             "scheduler": self.names.scheduler,
-            "index": "i" if kind.gradients else str(index),
+            "index": "i" if kind.uses_gradient else str(index),
             "epoch": here,
             "step": "step",
         }
@@ -410,16 +409,9 @@ class _Writer:
     def _saved(self, number: int) -> dict[str, Check]:
         """The variables that a save operation sets, each with the check that uses it later."""
         slot = self.trace.operations[number].slot
-        if not self.check.mixes:
-            return {self._slot(slot, self.check): self.check}
         ways: dict[str, Check] = {}
-        for way, later in zip(
-            self.routes[number + 1 :], self.trace.operations[number + 1 :], strict=True
-        ):
-            if later.slot == slot and later.kind == "save":
-                break
-            if later.slot == slot:
-                ways.setdefault(self._slot(slot, way), way)
+        for way in ways_back(self.check, self.routes, self.trace.operations, number):
+            ways.setdefault(self._slot(slot, way), way)
         return ways
 
     def _slot(self, slot: str, way: Check) -> str:

@@ -5,25 +5,30 @@ An exit status is 1 if the bug is there, 0 if it is gone, and 125 if the script 
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from harness.checks.changed_options import (
     DESCRIPTIONS,
     Builders,
-    Judged,
     contrast,
-    judge,
+    judge_readings,
     resumed_runs,
 )
 from harness.core.run import Observation
 from harness.core.training_loop import describe, differences, observe, plain
 from harness.core.types import Options, Pair, Save, Scheduler, Step
+from harness.engine.other_process_main import Reply, Request
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Answer = TypeVar("Answer")
+Ask: TypeAlias = Callable[[Request], Reply]
+"""Does a request, here or in another process."""
 
 Ended = tuple[list[Observation], str]
 """What was seen after each step of a run, and the exception that ended it or ``""``."""
@@ -91,10 +96,8 @@ def show_contract(
     except Exception as raised:
         print("The changed options are refused:", describe(raised))
         return 125
-    verdict: Judged = {"follows": ""}
     runs = resumed_runs(builders, step, save, resume, operations)
-    if runs:
-        verdict = judge(builders, step, changed, runs, allowed)
+    verdict = judge_readings(builders, step, changed, runs, allowed) if runs else {"follows": ""}
     if verdict["follows"] == "":
         print("The change makes no difference after a resume, so this script can't tell.")
         return 125
@@ -163,4 +166,52 @@ def examined(run: Callable[[], None]) -> int:
         print("The run itself raises", describe(raised))
         return 125
     print("Everything is as expected: the bug is gone.")
+    return 0
+
+
+# ------------------------------------------------------ a part in another process
+
+
+def run_parts(parts: Iterable[Any], seen: list[Observation], here: Ask, there: Ask) -> str:
+    """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
+
+    A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
+    to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
+    """
+    slots: dict[str, Any] = {"": (b"", [])}
+    for place, slot, index, epoch, groups, todo, names in parts:
+        data, before = slots[slot]
+        request: Request = {
+            "data": data, "index": index, "epoch": epoch, "groups": groups, "todo": todo
+        }  # fmt: skip
+        reply = there(request) if place == "there" else here(request)
+        seen[:] = [*before, *reply["seen"][:1]]
+        saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
+        for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
+            if letter == "w":
+                name, file = next(saved)
+                slots[name] = (file, seen[:-1])
+                seen.pop()
+            seen.append(after)
+        if reply["raised"]:
+            return str(reply["raised"])
+    return ""
+
+
+def ask_script(python: str, script: str, request: Request) -> Reply:
+    """Run a request with the same script in a new process; `SystemExit` 125 if it can't."""
+    done = subprocess.run(
+        [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
+    )
+    if done.returncode:
+        print(f"{python} can't run it")
+        sys.exit(125)
+    reply: Reply = pickle.loads(done.stdout)
+    return reply
+
+
+def reply_to_script(there: Ask) -> int:
+    """Read a request from standard input, run it and write the reply."""
+    reply = there(pickle.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(pickle.dumps(reply, 2))
     return 0

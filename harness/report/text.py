@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.grouping import grouped
 from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
-from harness.core.operations import BACK, STEPS, epochs, path_to, unpath
+from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Reason, Verdict
@@ -64,7 +64,7 @@ def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[
             values_text(side, shortest=False) for side in (found.expected, found.actual)
         )
     if promise.compares == "trajectory":
-        run = " ".join(map(str, unpath(path))) or "no steps"
+        run = " ".join(map(str, operations_of(path))) or "no steps"
         what = "uninterrupted runs" if promise.changes_options else "uninterrupted run"
         ways = dict.fromkeys(op.check or check for op in found.trace.operations if op.kind in BACK)
         how = f"after resuming with {' and '.join(ways or [check])}"

@@ -33,9 +33,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
-from harness.core.operations import Step
 from harness.core.training_loop import Stateful, new_sgd, step_scheduler, step_with_metric
-from harness.core.types import NewOptimizer, Options, Scheduler
+from harness.core.types import NewOptimizer, Options, Scheduler, Step
 from harness.subjects.optimizers import WORDS
 from harness.subjects.type_hints import strategies_for
 
@@ -343,9 +342,8 @@ class Bound:
         if self._terms:
             options = resolve(options, self.words)
         scheduler = self.subject.build(optimizer, **last_epoch, **options)
-        if self.subject.state_dict is None:
-            return scheduler
-        return Stateful(scheduler, self.subject.state_dict, self.subject.load_state_dict)
+        save, load = self.subject.state_dict, self.subject.load_state_dict
+        return scheduler if save is None or load is None else Stateful(scheduler, save, load)
 
     def step(self, scheduler: Any, epoch: int) -> None:
         """Step a scheduler that `build` made."""

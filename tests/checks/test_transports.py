@@ -18,7 +18,7 @@ from harness.core.check import resume_check
 from harness.core.operations import optimizer_step
 from harness.core.training_loop import StateRefused, new_sgd
 from harness.core.verdict import Reason
-from harness.engine.option_sets import lacking
+from harness.engine.option_sets import what_torch_lacks
 from harness.engine.search import sweep
 from harness.engine.trials import do_nothing
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
@@ -33,7 +33,8 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 OWN = {JSON: "NeedsItsTuples", LEGACY: "SavesEightBits", DISTRIBUTED: "StateGrows"}
 
 needs_distributed = pytest.mark.skipif(
-    bool(lacking("distributed_checkpoint")), reason=lacking("distributed_checkpoint") or "none"
+    bool(what_torch_lacks("distributed_checkpoint")),
+    reason=what_torch_lacks("distributed_checkpoint") or "none",
 )
 each_transport = pytest.mark.parametrize(
     "check", [LEGACY, JSON, pytest.param(DISTRIBUTED, marks=needs_distributed)]

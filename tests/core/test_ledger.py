@@ -28,16 +28,15 @@ from harness.core.ledger import (
     Entry,
     Ledger,
     entry_text,
-    overlap,
     read_ledger,
     refuse_overlaps,
     shows_of,
     version_of,
-    without,
 )
 from harness.core.result import Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
+from harness.core.version_ranges import overlap, without
 from harness.report.ledger import broken_by_version, updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries

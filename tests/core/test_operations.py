@@ -27,11 +27,12 @@ from harness.core.operations import (
 )
 from harness.core.run import same
 from harness.core.training_loop import new_sgd, observe, step_scheduler
-from harness.engine.machine import Plan, draw_operations
+from harness.engine.machine import DrawPlan, draw_operations
+from harness.engine.minimise import minimise
 from harness.engine.one_run import Runner
 from harness.engine.option_sets import find_untried
 from harness.engine.runs import run_to_the_end
-from harness.engine.search import minimise, sweep_events
+from harness.engine.search import sweep_events
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -83,7 +84,7 @@ def test_a_row_says_what_its_function_does(kind):
     scheduler = Watched(optimizer, gamma=0.5)
     seen.clear()
     kind.perform(optimizer, scheduler, 0, 0, step_scheduler)
-    assert seen == ["scheduler"] * kind.epochs
+    assert seen == ["scheduler"] * kind.steps_scheduler
     assert len(optimizer.param_groups) == 2 + kind.adds_group
     assert kind.doc.endswith(".")
 
@@ -92,7 +93,7 @@ def test_a_row_says_what_its_function_does(kind):
 def test_a_run_performs_it(kind):
     path = branches(trace_of(kind).operations)[-1]
     assert path.count(kind.letter) >= 3
-    assert same(Runner(SUBJECT.bind({})).reference(path).observations, performed(path))
+    assert same(Runner(SUBJECT.bind({})).uninterrupted(path).observations, performed(path))
 
 
 @each
@@ -186,7 +187,7 @@ def test_two_steps_that_are_a_third_one_are_merged():
 
 
 def test_the_search_draws_every_operation():
-    plan = Plan((("resume", "", 0),), 12, 6, EVENTS)
+    plan = DrawPlan((("resume", "", 0),), 12, 6, EVENTS)
     drawn = draw_operations(plan, 60, 0)
     assert {op.kind for operations in drawn for op in operations if op.count} == set(STEPS)
 

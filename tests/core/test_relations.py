@@ -21,7 +21,7 @@ from harness.core.relations import (
     operation_of,
     relations,
 )
-from harness.engine.one_run import Reference
+from harness.engine.one_run import UninterruptedRun
 from lr_schedules.subjects import SUBJECTS
 
 PLAIN = "resume_optimizer_then_scheduler"
@@ -105,7 +105,7 @@ def test_what_going_back_did_not_undo():
 def test_a_later_optimizer_step_of_the_same_epoch_is_not_the_checkpoint():
     trace = Trace.parse("train:1 save:a optimizer:1 load:a")
     weights = [{"weights": [[float(number)]]} for number in range(4)]
-    run = Reference("tot", weights).run(3)
+    run = UninterruptedRun("tot", weights).run(3)
     assert (run.path, [seen.epoch for seen in run.seen]) == ("tot", [0, 1, 1, 2])
     found = Counterexample(3, 0, weights[1], weights[2], trace, uninterrupted=run)
     assert relations(found) == set()
@@ -190,7 +190,7 @@ def test_only_what_each_group_has_is_that_of_the_first_group():
 def test_the_checkpoint_is_the_last_one():
     trace = Trace.parse("train:1 save:a train:2 save:b train:3 save:c resume:b train:1")
     rates = [{"lr": [float(epoch)]} for epoch in range(8)]
-    run = Reference("t" * 7, rates).run(7)
+    run = UninterruptedRun("t" * 7, rates).run(7)
 
     def shows(epoch, operation=6, step=0):
         expected = rates[3 + step]

@@ -17,7 +17,7 @@ from harness import (
 )
 from harness.checks.registry import CHECKS, as_check
 from harness.core.errors import TimeLimit
-from harness.core.operations import branches, unpath
+from harness.core.operations import branches, operations_of
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_trace
 
@@ -58,7 +58,7 @@ def test_a_trace_without_resumes_equals_its_uninterrupted_run(trace):
 
 
 def test_the_uninterrupted_run_is_what_a_bare_loop_does():
-    reference = Runner(faulty.COUNTER.bind({})).reference("toos")
+    plain = Runner(faulty.COUNTER.bind({})).uninterrupted("toos")
     optimizer = faulty.COUNTER.optimizer()
     scheduler = faulty.Counter(optimizer)
     seen = [[group["lr"] for group in optimizer.param_groups]]
@@ -73,17 +73,17 @@ def test_the_uninterrupted_run_is_what_a_bare_loop_does():
         if letter != "o":
             scheduler.step()
         seen.append([group["lr"] for group in optimizer.param_groups])
-    assert [row["lr"] for row in reference.observations] == seen
+    assert [row["lr"] for row in plain.observations] == seen
     weights = [p.tolist() for group in optimizer.param_groups for p in group["params"]]
-    assert reference.observations[-1]["weights"] == weights
-    assert reference.epochs == 2
+    assert plain.observations[-1]["weights"] == weights
+    assert plain.epochs == 2
 
 
-def test_references_are_reused_where_one_begins_with_another():
+def test_uninterrupted_runs_are_reused_where_one_begins_with_another():
     runner = Runner(faulty.COUNTER.bind({}))
-    long = runner.reference("tttttt")
-    assert runner.reference("ttt") is long
-    assert runner.reference("tto") is not long
+    long = runner.uninterrupted("tttttt")
+    assert runner.uninterrupted("ttt") is long
+    assert runner.uninterrupted("tto") is not long
 
 
 SHOWS = [
@@ -247,4 +247,4 @@ def test_a_run_stops_at_the_deadline():
 
 
 def test_paths_are_traces_too():
-    assert str(Trace(tuple(unpath("ttoss")))) == "train:2 optimizer:1 scheduler:2"
+    assert str(Trace(tuple(operations_of("ttoss")))) == "train:2 optimizer:1 scheduler:2"

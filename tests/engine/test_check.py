@@ -267,7 +267,7 @@ def test_an_error_of_the_harness_is_unknown_and_says_where(monkeypatch):
 
 
 def test_an_error_of_the_harness_before_the_first_check_is_unknown_too(monkeypatch):
-    monkeypatch.setattr("harness.engine.option_sets.lacks", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("harness.engine.option_sets.what_scheduler_lacks", lambda *arguments: 1 / 0)
     result = verdicts(faulty.COUNTER, [PLAIN])[PLAIN]
     assert result.verdict == "UNKNOWN"
     assert result.why == Reason.HARNESS_ERROR

@@ -27,7 +27,7 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
-    unpath,
+    operations_of,
 )
 from harness.engine import option_sets as cases
 from harness.engine.one_run import Runner
@@ -51,7 +51,7 @@ ENDING = {subject.name: subject for subject in ending.SUBJECTS}
 
 def observations(path, build=ExponentialLR, **options):
     bound = Subject("x", build, options=options or {"gamma": 0.5}).bind({})
-    return Runner(bound).reference(path).observations
+    return Runner(bound).uninterrupted(path).observations
 
 
 @pytest.mark.parametrize("kind", STEPS)
@@ -59,7 +59,7 @@ def test_every_kind_prints_parses_back_and_has_a_path(kind):
     trace = Trace.parse(f"train:1 {kind}:2 save:a resume:a")
     assert Trace.parse(str(trace)) == trace
     [path] = set(branches(Trace.parse(f"{kind}:3").operations))
-    assert [str(operation) for operation in unpath(path)] == [f"{kind}:3"]
+    assert [str(operation) for operation in operations_of(path)] == [f"{kind}:3"]
 
 
 def test_what_counts_as_an_epoch_a_gradient_and_a_group():
@@ -105,7 +105,7 @@ def test_in_a_step_without_gradients_the_optimizer_steps_and_finds_none():
         return Looks([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
 
     subject = Subject("x", ExponentialLR, options={"gamma": 0.5}, optimizer=optimizer)
-    _, stepped, without = Runner(subject.bind({})).reference("tz").observations
+    _, stepped, without = Runner(subject.bind({})).uninterrupted("tz").observations
     assert seen == [[False], [True]]
     assert without["weights"] == stepped["weights"]
     assert (stepped["lr"], without["lr"]) == ([0.05], [0.025])
@@ -186,7 +186,7 @@ def test_a_tensor_is_halved_too():
         return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.5))
 
     bound = Subject("x", ExponentialLR, options={"gamma": 1.0}, optimizer=tensors).bind({})
-    assert Runner(bound).reference("h").observations[1]["lr"][0]["tensor"] == 0.25
+    assert Runner(bound).uninterrupted("h").observations[1]["lr"][0]["tensor"] == 0.25
 
 
 def test_a_group_is_added_and_scheduled():
@@ -234,7 +234,7 @@ def test_what_a_counterexample_does_not_need_becomes_a_plain_step():
         "resume_by_last_epoch", "skip:1 epoch:1 save:a resume:a",
     )  # fmt: skip
     assert result.verdict == "BROKEN"
-    from harness.engine.search import minimise
+    from harness.engine.minimise import minimise
 
     def breaks(trace):
         return replay(

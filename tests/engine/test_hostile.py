@@ -93,7 +93,8 @@ def test_the_other_pairs_are_as_they_are_alone(harness_command, tmp_path):
     assert block in after.stdout
     for said in ("a line of a scheduler", "file descriptor", "printed by a child", "warning of"):
         assert said not in after.stdout
-    assert after.stderr.count("Prints prints, which is not shown: a line of a scheduler\n") == 1
+    once = "Prints: its output is not shown; it begins: a line of a scheduler\n"
+    assert after.stderr.count(once) == 1
     assert "UserWarning" not in after.stderr
     rows = json.loads((tmp_path / "out.json").read_text())["results"]
     by_subject = {row["subject"]: row["verdict"] for row in rows}
@@ -209,7 +210,7 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
     )
     assert done.returncode == 0
     assert done.stdout.startswith(f"torch {torch.__version__}: 1 subject, ")
-    assert done.stderr.startswith("prints prints, which is not shown: at import\nDecays: ")
+    assert done.stderr.startswith("prints: its output is not shown; it begins: at import\nDecays: ")
 
 
 def test_a_class_that_raises_at_import_is_one_sentence(harness_command, tmp_path):
@@ -257,7 +258,7 @@ def test_what_is_printed_is_said_once_a_subject(capsys):
     subject = Subject("chatty", Chatty, options={"gamma": 0.9})
     list(check_subject(subject, FEW, SWEEP))
     printed, errors = capsys.readouterr()
-    assert (printed, errors) == ("", "chatty prints, which is not shown: first line\n")
+    assert (printed, errors) == ("", "chatty: its output is not shown; it begins: first line\n")
 
 
 def test_a_guard_in_another_thread_and_inside_another():

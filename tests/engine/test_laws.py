@@ -52,7 +52,7 @@ def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, t
     with pytest.MonkeyPatch.context() as patch:
         seen, outcome, _ = observations(patch, control, as_check("saving_changes_nothing"), trace)
     path = branches(trace.operations)[-1]
-    uninterrupted = Runner(control.bind({})).reference(path).observations
+    uninterrupted = Runner(control.bind({})).uninterrupted(path).observations
     assert outcome.broken is None
     # The uninterrupted run is made first; the run of the trace looks once more at every save.
     first, looks = seen[: len(path) + 1], iter(seen[len(path) + 1 :])

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from harness.core.operations import MAX_STEPS
 from harness.core.trace import Trace
-from harness.engine.search import Plan, draw_operations
+from harness.engine.machine import DrawPlan, draw_operations
 from harness.subjects.drawn_options import draw_options, shrink_options
 
-RESUME = Plan((("resume", "", 0),), epochs=24, length=12)
-MIXED = Plan((("resume", "one", 1), ("load", "two", 0)), epochs=24, length=12)
+RESUME = DrawPlan((("resume", "", 0),), epochs=24, length=12)
+MIXED = DrawPlan((("resume", "one", 1), ("load", "two", 0)), epochs=24, length=12)
 
 
 def drawn(plan, max_examples=40, seed=0):
@@ -53,7 +53,7 @@ def test_all_kinds_of_operations_are_interleaved():
 
 
 def test_without_a_way_back_there_is_still_a_save():
-    for trace in drawn(Plan((), epochs=24, length=12)):
+    for trace in drawn(DrawPlan((), epochs=24, length=12)):
         assert not trace.resumes
         assert any(operation.kind == "save" for operation in trace.operations)
 
@@ -94,8 +94,9 @@ def test_the_same_seed_draws_the_same_traces_whatever_is_imported(tmp_path):
     """Hypothesis would draw the numbers of local modules, and leave a folder behind."""
     (tmp_path / "numbers_at_hand.py").write_text("LIST = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]\n")
     code = (
-        "import json, numbers_at_hand; from harness.engine.machine import Plan, draw_operations\n"
-        "plan = Plan((('resume', '', 0),), epochs=24, length=12)\n"
+        "import json, numbers_at_hand\n"
+        "from harness.engine.machine import DrawPlan, draw_operations\n"
+        "plan = DrawPlan((('resume', '', 0),), epochs=24, length=12)\n"
         "print(json.dumps([[str(op) for op in ops] for ops in draw_operations(plan, 45, 0)]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -103,7 +104,7 @@ def test_the_same_seed_draws_the_same_traces_whatever_is_imported(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment,
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    plan = Plan((("resume", "", 0),), epochs=24, length=12)
+    plan = DrawPlan((("resume", "", 0),), epochs=24, length=12)
     here = [[str(op) for op in ops] for ops in draw_operations(plan, 45, 0)]
     assert json.loads(there) == here
     assert not (tmp_path / ".hypothesis").exists()

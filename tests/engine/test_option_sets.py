@@ -63,7 +63,7 @@ def test_few_draws_are_wasted(name):
     for values in drawn(name):
         bound = BY_NAME[name].bind(values)
         try:
-            if Runner(bound).reference("t").error:
+            if Runner(bound).uninterrupted("t").error:
                 wasted.append(bound.literals)
         except SubjectError:
             wasted.append(bound.literals)
@@ -310,7 +310,7 @@ def test_a_composition_in_a_trace_reads_as_it_is_written():
         "milestones=[2]),LinearLR(start_factor=0.25)] milestones=[3] train:4"
     )
     bound = BY_NAME["SequentialLR"].bind(dict(trace.options))
-    rates = [seen["lr"][0] for seen in Runner(bound).reference("tttt").observations]
+    rates = [seen["lr"][0] for seen in Runner(bound).uninterrupted("tttt").observations]
     assert len(rates) == 5
     assert rates[3] == 0.025
 

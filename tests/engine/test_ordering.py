@@ -17,9 +17,9 @@ from harness.core.errors import ResultsError
 from harness.core.result import Result
 from harness.core.run import Tally
 from harness.core.verdict import Reason, Verdict
+from harness.engine.examples import Examples
 from harness.engine.ordering import Checker, Settings, explore, gate, shard_of
 from harness.engine.plan import Request, make_plan
-from harness.engine.search import Examples
 from harness.engine.session import SubjectSession, check_subject
 from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary

@@ -1,6 +1,19 @@
 """What takes minutes to prove: minima by brute force, every script, what each part is there for.
 
 ``python -m tox run -e proof`` runs this; the default run leaves it out.
+
+* *Power.* At the default budget, each of the 68 faults that existed when this was measured was
+  caught by exactly its checks with 20 of 20 seeds (19 are required). CI repeats this for all
+  faults with two seeds (PROOF_SEEDS). Checks that go through another process are only tried if a
+  fault's record names them.
+* *Ablation.* Without any one default check, the others miss some fault; without any one opt-in
+  check, all other checks together do (except for `resume_from_another_process`, which is there for
+  other torch versions). With each of 20 seeds, some fault is also missed without lone optimizer
+  steps, lone scheduler steps, going back in time, loading in place, the second slot, or the sweep.
+* *Minima.* Brute force over the neighbours of every counterexample of every fault finds nothing
+  smaller that breaks the same check. Another process finds the same counterexamples.
+* *Scripts.* The script of every counterexample of every fault exits with 1 and prints the numbers
+  of the report; with the fault repaired, it exits with 0.
 """
 
 import functools
@@ -215,7 +228,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
     chosen += [] if mixed in chosen else [mixed]
 
     def caught():
-        machine.ROUNDS.clear()
+        machine.DRAWN_ROUNDS.clear()
         return sum(
             any(
                 result.verdict == "BROKEN"
@@ -229,7 +242,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
         monkeypatch.setattr(*patch)
     without = caught()
     monkeypatch.undo()
-    machine.ROUNDS.clear()
+    machine.DRAWN_ROUNDS.clear()
     assert before >= 19, (
         f"Expected {fault} to be caught with at least 19 of {len(SEEDS)} seeds, "
         f"but it was with {before}"
@@ -239,7 +252,7 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
 
 def test_traces_of_the_ablation_are_traces():
     """What stands in for going back leaves the machine's other rules as they are."""
-    plan = machine.Plan((("resume", "", 1),), epochs=24, length=12)
+    plan = machine.DrawPlan((("resume", "", 1),), epochs=24, length=12)
     draft = machine._Draft(plan)
     go_back_at_once(draft, 3)
     assert str(Trace(draft.finish())) == "train:1 save:a resume:a train:11"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import Budget, Operation, Subject, Trace, TraceError, check_subject, replay
 from harness.checks.registry import HERE, as_check
-from harness.engine.search import minimise, neighbours
+from harness.engine.minimise import minimise, neighbours
 from lr_schedules.subjects import SUBJECTS
 
 STEPS = ("train", "optimizer", "scheduler")

@@ -25,7 +25,7 @@ from harness.checks.registry import HERE, as_check, select_checks
 from harness.core.relations import BEGINS, EARLIER, relations
 from harness.core.result import LostAttribute
 from harness.core.verdict import Verdict
-from harness.engine.one_run import Reference
+from harness.engine.one_run import UninterruptedRun
 from harness.report.text import broken_text
 from lr_schedules.faults import SUBJECTS as FAULTS
 from lr_schedules.faults.routes import EVERY_LOAD
@@ -146,7 +146,7 @@ def test_checks_that_one_trace_breaks_in_a_run_are_one_failure():
 
 
 def test_the_relations_of_a_failure_are_true_of_all_its_results():
-    run = Reference("tttt", [{"lr": [rate]} for rate in (8, 4, 2, 1, 0)]).run(4)
+    run = UninterruptedRun("tttt", [{"lr": [rate]} for rate in (8, 4, 2, 1, 0)]).run(4)
     shown = {"train:1 save:a resume:a": ([4], [8]), "train:3 save:a resume:a": ([1], [8])}
     results = []
     for trace, (expected, actual) in shown.items():
@@ -186,7 +186,9 @@ def some_counterexamples(draw):
     gamma = draw(st.sampled_from([0.1, 0.5]))
     trace = Trace.parse(f"gamma={gamma} {draw(st.sampled_from(TRACES))}")
     last = len(trace.operations) - 1
-    reference = Reference("ttttt", [{"lr": [rate]} for rate in draw(st.permutations(RATES[:6]))])
+    reference = UninterruptedRun(
+        "ttttt", [{"lr": [rate]} for rate in draw(st.permutations(RATES[:6]))]
+    )
     actual = draw(
         st.one_of(
             st.sampled_from(RATES).map(lambda rate: {"lr": [rate]}),

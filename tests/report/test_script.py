@@ -27,7 +27,7 @@ from harness import (
     write_script,
 )
 from harness.checks.registry import HERE
-from harness.engine.option_sets import lacking
+from harness.engine.option_sets import what_torch_lacks
 from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
 
@@ -51,7 +51,7 @@ def trace_in(text):
     return str(Trace.parse(trace))
 
 
-LACKS_FLOATS = bool(lacking("weights_only"))
+LACKS_FLOATS = bool(what_torch_lacks("weights_only"))
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def in_sequence(optimizer, last_epoch=-1):
 
 def of_torch(check):
     """Whether torch's own base class breaks a check of every scheduler, as the ledger says."""
-    entries = shipped_failures().on(["LinearAnnealingLR"], check.name)
+    entries = shipped_failures().about(["LinearAnnealingLR"], check.name)
     return any(entry.covers(version_of(torch.__version__)) for entry in entries)
 
 

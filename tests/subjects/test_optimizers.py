@@ -19,7 +19,7 @@ from harness.core.result import Budget
 from harness.core.training_loop import observe
 from harness.core.verdict import Verdict
 from harness.engine.one_run import Runner
-from harness.engine.option_sets import lacking
+from harness.engine.option_sets import what_torch_lacks
 from harness.engine.session import check_subject
 from harness.engine.trials import do_nothing
 from harness.subjects.drawn_options import draw_options
@@ -31,7 +31,7 @@ FEW = Budget(max_examples=2, time_limit=120.0)
 
 def promised():
     """The default checks, without those that need what this torch can't load: a float."""
-    return [check for check in select_checks() if not any(map(lacking, check.needs))]
+    return [check for check in select_checks() if not any(map(what_torch_lacks, check.needs))]
 
 
 def made(text):
