@@ -9,8 +9,6 @@ from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
 from lr_schedules.correct import ClosedForm, Halving, Multiplies
 from lr_schedules.faults.routes import EVERY_LOAD
 
-__all__: list[str] = []
-
 OPT_IN = ("resume_built_on_loaded_optimizer", "resume_scheduler_alone")
 LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in OPT_IN)
 

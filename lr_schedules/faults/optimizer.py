@@ -5,23 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness.engine.selftest import planted
-from lr_schedules.controls import (
-    DECAY,
-    HALVING,
-    MOMENTUM,
-    NESTED,
-    TENSOR_RATE,
-)
-from lr_schedules.correct import (
-    Decay,
-    Halving,
-    Momentum,
-    Nested,
-    TensorRate,
-)
+from lr_schedules.controls import DECAY, HALVING, MOMENTUM, NESTED, TENSOR_RATE
+from lr_schedules.correct import Decay, Halving, Momentum, Nested, TensorRate
 from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, STATE_AFTER_OPTIMIZER
-
-__all__: list[str] = []
 
 
 @planted(
@@ -41,11 +27,7 @@ class ChildOfTheOldOptimizer(Nested):
         self.write()
 
 
-@planted(
-    NESTED,
-    "train:3 save:a resume:a train:2",
-    caught_by=EVERY_LOAD,
-)
+@planted(NESTED, "train:3 save:a resume:a train:2", caught_by=EVERY_LOAD)
 class ChildNotSaved(Nested):
     """Saves its own position, but not the position of the wrapped scheduler."""
 
@@ -84,12 +66,7 @@ class MomentumFromCycled(Momentum):
         super().__init__(optimizer, last_epoch)
 
 
-@planted(
-    DECAY,
-    "train:1 save:a resume:a",
-    caught_by=EVERY_LOAD,
-    real="NVIDIA-NeMo/Automodel#3883",
-)
+@planted(DECAY, "train:1 save:a resume:a", caught_by=EVERY_LOAD, real="NVIDIA-NeMo/Automodel#3883")
 class DecayNotSaved(Decay):
     """Counts the weight decay's epochs separately, and does not save the count."""
 
@@ -163,11 +140,7 @@ class StaleReport(Halving):
         return list(self.last or self.base)
 
 
-@planted(
-    HALVING,
-    "train:3",
-    caught_by=["last_lr_is_the_groups_lr"],
-)
+@planted(HALVING, "train:3", caught_by=["last_lr_is_the_groups_lr"])
 class RoundedReport(Halving):
     """Reports its LR rounded to two places."""
 
@@ -175,11 +148,7 @@ class RoundedReport(Halving):
         return [round(rate, 2) for rate in super().get_last_lr()]
 
 
-@planted(
-    HALVING,
-    "train:1 save:a resume:a train:2",
-    caught_by=["resume_scheduler_alone"],
-)
+@planted(HALVING, "train:1 save:a resume:a train:2", caught_by=["resume_scheduler_alone"])
 class CountsInTheGroups(Halving):
     """Keeps its position only in the optimizer's groups."""
 
@@ -202,11 +171,7 @@ class CountsInTheGroups(Halving):
         self.write()
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_by_initial_lr"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_by_initial_lr"])
 class TrustsTheGroups(Halving):
     """Does not change the groups' LR when it is built with ``last_epoch``."""
 

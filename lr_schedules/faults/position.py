@@ -32,8 +32,6 @@ from lr_schedules.correct import (
 )
 from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, STATE_AFTER_OPTIMIZER
 
-__all__: list[str] = []
-
 
 @planted(
     HALVING,
@@ -65,10 +63,7 @@ class LoadsNothing(Halving):
 
 
 @planted(
-    HALVING,
-    "save:a train:3 load:a",
-    caught_by=["roll_back_in_place"],
-    real="NovaSky-AI/SkyRL#2214",
+    HALVING, "save:a train:3 load:a", caught_by=["roll_back_in_place"], real="NovaSky-AI/SkyRL#2214"
 )
 class LoadsADelta(Halving):
     """Adds the saved position to its own, so loading into a used scheduler is wrong."""
@@ -166,11 +161,7 @@ class AnotherGroups(PerGroup):
         super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
 
 
-@planted(
-    PER_GROUP,
-    "save:a resume:a",
-    caught_by=EVERY_LOAD,
-)
+@planted(PER_GROUP, "save:a resume:a", caught_by=EVERY_LOAD)
 class SavesInSinglePrecision(PerGroup):
     """Saves the base LRs in single precision, so the loaded ones are only almost right."""
 
@@ -179,11 +170,7 @@ class SavesInSinglePrecision(PerGroup):
         return {**super().state_dict(), "base": base}
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_by_last_epoch"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_by_last_epoch"])
 class IgnoresInitialLR(Halving):
     """Uses the groups' LR as the base LR when it is built with ``last_epoch``."""
 
@@ -275,11 +262,7 @@ class OptionReset(Restarts):
         super().load_state_dict({**state, "length": 2})
 
 
-@planted(
-    MILESTONES,
-    "train:2 save:a resume:a",
-    caught_by=EVERY_LOAD,
-)
+@planted(MILESTONES, "train:2 save:a resume:a", caught_by=EVERY_LOAD)
 class MilestonesUsedUp(Milestones):
     """Does not save which milestones are left, so a new scheduler has all of them again."""
 
@@ -331,11 +314,7 @@ class CooldownLost(Plateau):
         return state
 
 
-@planted(
-    NOISE,
-    "train:1 save:a resume:a train:1",
-    caught_by=EVERY_LOAD,
-)
+@planted(NOISE, "train:1 save:a resume:a train:1", caught_by=EVERY_LOAD)
 class GeneratorNotSaved(Noise):
     """Does not save the state of its random generator."""
 

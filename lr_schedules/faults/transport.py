@@ -10,16 +10,10 @@ from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, NOISE
 from lr_schedules.correct import Halving, Noise, thirds
 
-__all__: list[str] = []
-
 
 if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
 
-    @planted(
-        HALVING,
-        "save:a resume:a",
-        caught_by=["resume_from_legacy_file"],
-    )
+    @planted(HALVING, "save:a resume:a", caught_by=["resume_from_legacy_file"])
     class SavesEightBits(Halving):
         """Saves its factor in eight bits, which can't be read from a file of the older format."""
 
@@ -30,11 +24,7 @@ if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
             }
 
 
-@planted(
-    NOISE,
-    "save:a resume:a",
-    caught_by=["resume_from_json"],
-)
+@planted(NOISE, "save:a resume:a", caught_by=["resume_from_json"])
 class NeedsItsTuples(Noise):
     """Passes the loaded state to its generator, which does not accept a list for a tuple."""
 
@@ -58,11 +48,7 @@ class KeyIsANumber(Halving):
         super().load_state_dict({"epoch": state["epochs"].get(0, 0)})
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_from_distributed_checkpoint"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_from_distributed_checkpoint"])
 class StateGrows(Halving):
     """Saves a count for each factor so far, so a new scheduler's state has fewer keys."""
 
