@@ -10,7 +10,6 @@ from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, NOISE
 from lr_schedules.correct import Halving, Noise, thirds
 
-
 if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
 
     @planted(HALVING, "save:a resume:a", caught_by=["resume_from_legacy_file"])
