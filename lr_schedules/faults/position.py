@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
 from lr_schedules.controls import (
@@ -28,9 +29,9 @@ from lr_schedules.correct import (
     Plateau,
     Restarts,
     Table,
-    thirds,
+    halved,
 )
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, STATE_AFTER_OPTIMIZER
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER
 
 
 @planted(
@@ -102,12 +103,7 @@ class OffByOneNext(Halving):
 @planted(
     HALVING,
     "train:3 save:a resume:a",
-    caught_by=[
-        *STATE_AFTER_OPTIMIZER,
-        "roll_back_in_place",
-        "resume_twice_from_one_dict",
-        "resume_at_every_save",
-    ],
+    caught_by=LOADED_AFTER_OPTIMIZER,
     real="huggingface/nanotron#256",
 )
 class BaseFromDecayed(Halving):
@@ -132,7 +128,7 @@ class BaseFromFactor(Halving):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.base = [rate / thirds(state["epoch"]) for rate in rates]
+        self.base = [rate / halved(state["epoch"]) for rate in rates]
         super().load_state_dict(state)
 
 
@@ -174,7 +170,7 @@ class SavesInSinglePrecision(PerGroup):
 class IgnoresInitialLR(Halving):
     """Uses the groups' LR as the base LR when it is built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if last_epoch >= 0:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -190,7 +186,7 @@ class IgnoresInitialLR(Halving):
 class OverwritesInitialLR(Halving):
     """Overwrites ``initial_lr`` when it is built on an optimizer that was loaded."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if last_epoch < 0:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -206,7 +202,7 @@ class OverwritesInitialLR(Halving):
 class AppliesAgain(Multiplies):
     """Applies the last factor again when it is built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)
         if last_epoch >= 0:
             self.epoch -= 1
@@ -233,7 +229,7 @@ class CountsItsSteps(ClosedForm):
 class StartsAnew(Halving):
     """Accepts ``last_epoch`` but does nothing with it."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer)
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy
+from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
 from lr_schedules.controls import BARE, FALL, FROM_CALLABLE, HALVING, LOGS, TAGGED
 from lr_schedules.correct import Bare, Cooling, Fall, FromCallable, Halving, Logs
-from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
+from lr_schedules.faults.routes import EVERY_LOAD, INTO_A_NEW_SCHEDULER
 
 
 @planted(LOGS, "save:a train:1", caught_by=["saved_state_is_a_snapshot"])
@@ -77,7 +78,7 @@ class MarksTheDict(Halving):
 @planted(
     HALVING,
     "save:a train:2",
-    caught_by=[*IN_A_NEW_PROCESS, "roll_back_in_place", "saving_changes_nothing"],
+    caught_by=[*INTO_A_NEW_SCHEDULER, "roll_back_in_place", "saving_changes_nothing"],
     real="pytorch/pytorch#164929",
 )
 class SavingIsAStep(Halving):
@@ -191,7 +192,7 @@ class NumPyRate(Halving):
 class HoldsALambda(Halving):
     """Holds a lambda, which pickle refuses."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.decay: Any = lambda epoch: 0.5 ** (epoch // 3)
         super().__init__(optimizer, last_epoch)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from torch.optim import Optimizer
+
 from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, IN_A_NEW_PROCESS, SWEPT
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, INTO_A_NEW_SCHEDULER, SWEPT
 
 LONG = replace(HALVING, length=16)
 
@@ -87,7 +89,7 @@ class SecondResumeWrong(Halving):
 class ManyResumesWrong(Halving):
     """Keeps the lengths of only its last 14 runs, and uses their sum as its position."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.runs: list[int] = []
         super().__init__(optimizer, last_epoch)
 
@@ -162,7 +164,7 @@ class RaisesMidCycle(Restarts):
 @planted(
     HALVING,
     "save:a scheduler:1 save:b resume:a train:2",
-    caught_by=[*IN_A_NEW_PROCESS, *SWEPT, "roll_back_in_place"],
+    caught_by=[*INTO_A_NEW_SCHEDULER, *SWEPT, "roll_back_in_place"],
 )
 class LastSaveOnly(Halving):
     """Saves its position in a class attribute, which the next save overwrites."""
@@ -205,7 +207,7 @@ WARM = {"steps": 0}
 class ModuleGlobal(Halving):
     """Counts its warm-up in a module global that is not saved and that a new scheduler resets."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         WARM["steps"] = last_epoch + 1
         super().__init__(optimizer, last_epoch)
 

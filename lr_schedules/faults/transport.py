@@ -8,7 +8,7 @@ import torch
 
 from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, NOISE
-from lr_schedules.correct import Halving, Noise, thirds
+from lr_schedules.correct import Halving, Noise, halved
 
 if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
 
@@ -52,7 +52,7 @@ class StateGrows(Halving):
     """Saves a count for each factor so far, so a new scheduler's state has fewer keys."""
 
     def state_dict(self) -> dict[str, Any]:
-        factors = [thirds(epoch) for epoch in range(self.epoch + 1)]
+        factors = [halved(epoch) for epoch in range(self.epoch + 1)]
         return {"counts": {str(factor): factors.count(factor) for factor in factors}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
