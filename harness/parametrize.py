@@ -69,7 +69,7 @@ def parametrize_with_checks(
                 f"Subject({name + '-2'!r}, build, options={{...}})"
             )
     for subject in chosen:
-        subject.bind(dict.fromkeys(subject.open))
+        subject.check_options()
     checks = list(checks)
     wanted = settings.current.having(
         all_checks=False if checks and all_checks is None else all_checks,

@@ -263,7 +263,7 @@ def passes(peer: Callable[[Bound], bool], subject: Subject) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return peer(subject.bind(TABLE if subject.open else {}))
+            return peer(subject.bind(TABLE if subject.drawn_fields else {}))
         except Exception:
             return False
 

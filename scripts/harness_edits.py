@@ -303,7 +303,7 @@ def write_every_gradient_of_a_loop_like_the_first(original, self, function, give
 # --------------------------------------------------------------------------- drawn options
 
 
-@edit_value("subjects.subject:Subject.open", "test_own_options_come_before_drawn_ones")
+@edit_value("subjects.subject:Subject.drawn_fields", "test_own_options_come_before_drawn_ones")
 def never_try_the_subjects_own_options_first(original):
     return property(lambda self: True)
 
