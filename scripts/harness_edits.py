@@ -105,7 +105,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Finders(list[Any]):
-    """The finders of modules; the first stays the first, although pytest puts its own before."""
+    """``sys.meta_path`` whose first finder stays first: pytest inserts its own at 0."""
 
     def insert(self, index: SupportsIndex, finder: Any) -> None:
         super().insert(max(int(index), 1), finder)
