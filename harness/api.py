@@ -79,7 +79,7 @@ def check_scheduler(
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
     selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python))
-    chosen.bind(dict.fromkeys(chosen.open))  # raises if build does not take an option
+    chosen.check_options()
     results = list(
         check_subject(
             chosen, selected, wanted.budget, resume_python=resume_python,

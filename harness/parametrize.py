@@ -69,7 +69,7 @@ def parametrize_with_checks(
                 f"Subject({name + '-2'!r}, build, options={{...}})"
             )
     for subject in chosen:
-        subject.bind(dict.fromkeys(subject.open))  # raises if build does not take an option
+        subject.check_options()
     checks = list(checks)
     wanted = settings.current.with_arguments(
         checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,

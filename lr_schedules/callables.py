@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = [
-    "CONSTANT",
     "STATEFUL",
+    "STATELESS",
     "Decay",
     "Fading",
     "Swinging",
@@ -87,7 +87,7 @@ class Swinging:
         return self.left[-1]
 
 
-CONSTANT: Mapping[str, Callable[..., Any]] = {
+STATELESS: Mapping[str, Callable[..., Any]] = {
     "root_decay": root_decay,
     "zigzag": zigzag,
     "two_thirds": two_thirds,

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
-from torch.optim import lr_scheduler, swa_utils
+from torch.optim import Optimizer, lr_scheduler, swa_utils
 
 from harness import Term
-from lr_schedules.callables import CONSTANT
-from lr_schedules.drawn import Options, chainable, jointly
+from harness.subjects.drawn_options import OptionsStrategy
+from lr_schedules.callables import STATELESS
+from lr_schedules.drawn import BY_EPOCHS, called, chainable, jointly
+from lr_schedules.linear_annealing import LRScheduler
 
 __all__ = [
     "DRAWN_COMPOSITIONS",
@@ -26,20 +28,22 @@ __all__ = [
     "build_sequential",
 ]
 
-Maker: TypeAlias = Callable[..., Any]
+Maker: TypeAlias = Callable[..., LRScheduler]
 
 MILESTONES = st.integers(0, 6)
 
 
 def build_sequential(
-    optimizer: Any, schedulers: list[Maker], milestones: list[int], last_epoch: int = -1
-) -> Any:
+    optimizer: Optimizer, schedulers: list[Maker], milestones: list[int], last_epoch: int = -1
+) -> lr_scheduler.SequentialLR:
     """A SequentialLR of new schedulers; only it gets ``last_epoch``, not its parts."""
     made = [make(optimizer) for make in schedulers]
     return lr_scheduler.SequentialLR(optimizer, made, milestones, last_epoch=last_epoch)
 
 
-def build_chained(optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> Any:
+def build_chained(
+    optimizer: Optimizer, schedulers: list[Maker], last_epoch: int = -1
+) -> lr_scheduler.ChainedScheduler:
     """A ChainedScheduler; each part gets ``last_epoch``, the chain takes none."""
     return lr_scheduler.ChainedScheduler(
         [make(optimizer, last_epoch=last_epoch) for make in schedulers]
@@ -49,7 +53,7 @@ def build_chained(optimizer: Any, schedulers: list[Maker], last_epoch: int = -1)
 class TwoSchedulers:
     """Independent schedulers on one optimizer, stepped in order."""
 
-    def __init__(self, optimizer: Any, schedulers: list[Maker], last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, schedulers: list[Maker], last_epoch: int = -1) -> None:
         self.schedulers = [make(optimizer, last_epoch=last_epoch) for make in schedulers]
 
     def step(self) -> None:
@@ -63,7 +67,7 @@ class TwoSchedulers:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of each."""
-        for scheduler, state in zip(self.schedulers, state_dict["schedulers"]):  # noqa: B905
+        for scheduler, state in zip(self.schedulers, state_dict["schedulers"], strict=True):
             scheduler.load_state_dict(state)
 
     def get_last_lr(self) -> Any:
@@ -71,25 +75,18 @@ class TwoSchedulers:
         return self.schedulers[-1].get_last_lr()
 
 
-_MADE: dict[str, Any] = {
-    "ExponentialLR": lr_scheduler.ExponentialLR,
-    "ConstantLR": lr_scheduler.ConstantLR,
-    "LinearLR": lr_scheduler.LinearLR,
-    "StepLR": lr_scheduler.StepLR,
-    "MultiStepLR": lr_scheduler.MultiStepLR,
-    "PolynomialLR": lr_scheduler.PolynomialLR,
-    "CosineAnnealingLR": lr_scheduler.CosineAnnealingLR,
-    "CosineAnnealingWarmRestarts": lr_scheduler.CosineAnnealingWarmRestarts,
-    "LambdaLR": lr_scheduler.LambdaLR,
-    "MultiplicativeLR": lr_scheduler.MultiplicativeLR,
-    "CyclicLR": lr_scheduler.CyclicLR,
+_MADE: dict[str, Callable[..., LRScheduler]] = {
+    **{
+        name: getattr(lr_scheduler, name)
+        for name in (*BY_EPOCHS, "LambdaLR", "MultiplicativeLR", "CyclicLR")
+    },
     "SWALR": swa_utils.SWALR,
     "SequentialLR": build_sequential,
     "ChainedScheduler": build_chained,
 }
 
 MAKERS: Mapping[str, Callable[..., Any]] = {
-    **CONSTANT,
+    **STATELESS,
     **{name: functools.partial(functools.partial, made) for name, made in _MADE.items()},
 }
 """The words for schedulers inside others, and for the callables that they take."""
@@ -102,15 +99,14 @@ def _schedulers(depth: int) -> st.SearchStrategy[Term]:
     """A scheduler inside another, with up to `depth` compositions inside each other."""
     if not depth:
         return chainable()
-    return chainable() | _called("SequentialLR", depth) | _called("ChainedScheduler", depth)
-
-
-def _called(name: str, depth: int) -> st.SearchStrategy[Term]:
-    return _COMPOSED[name](depth).map(lambda options: Term.of(name, **options))
+    composed = {"SequentialLR": _sequential, "ChainedScheduler": _chained}
+    return st.one_of(
+        [chainable(), *(called(name, options(depth)) for name, options in composed.items())]
+    )
 
 
 @st.composite
-def _sequential(draw: st.DrawFn, depth: int) -> dict[str, Any]:
+def _sequential(draw: st.DrawFn, depth: int) -> dict[str, object]:
     """The options of a SequentialLR that contains up to `depth` - 1 nested compositions.
 
     Only its first scheduler may be a composition: torch's SequentialLR calls
@@ -123,28 +119,23 @@ def _sequential(draw: st.DrawFn, depth: int) -> dict[str, Any]:
     return {"schedulers": [first, *rest], "milestones": milestones}
 
 
-def _chained(depth: int) -> Options:
+def _chained(depth: int) -> OptionsStrategy:
     """The options of a ChainedScheduler, with the same nesting."""
     schedulers = st.lists(_schedulers(depth - 1), min_size=1, max_size=3)
     return st.fixed_dictionaries({"schedulers": schedulers})
 
 
-_COMPOSED: dict[str, Callable[[int], Options]] = {
-    "SequentialLR": _sequential,
-    "ChainedScheduler": _chained,
-}
-
-
-def _two(depth: int) -> Options:
+def _two(depth: int) -> OptionsStrategy:
+    """The options of `TwoSchedulers`, with the same nesting."""
     schedulers = st.lists(_schedulers(depth - 1), min_size=2, max_size=2)
     return st.fixed_dictionaries({"schedulers": schedulers})
 
 
-def _up_to_depth_3(options: Callable[[int], Options]) -> Options:
-    return st.sampled_from((1, 2, 3)).flatmap(lambda depth: jointly(lambda groups: options(depth)))
+def _up_to_depth_3(options: Callable[[int], OptionsStrategy]) -> OptionsStrategy:
+    return st.sampled_from((1, 2, 3)).flatmap(lambda depth: jointly(options(depth)))
 
 
-DRAWN_COMPOSITIONS: dict[str, Options] = {
+DRAWN_COMPOSITIONS: dict[str, OptionsStrategy] = {
     "SequentialLR": _up_to_depth_3(_sequential),
     "ChainedScheduler": _up_to_depth_3(_chained),
     "TwoSchedulers": _up_to_depth_3(_two),

@@ -6,16 +6,18 @@ the checks that it can't support.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
 from harness import Subject, step_with_metric
+from harness.core.types import State
 from lr_schedules.correct import (
     Bare,
     ClosedForm,
-    Decay,
+    DecaysWeights,
     Fall,
     FromCallable,
     Halving,
@@ -54,18 +56,21 @@ class Tag:
 
 def new_tagged_sgd() -> torch.optim.Optimizer:
     """SGD with an object in its groups."""
-    groups: list[dict[str, Any]] = [
+    groups: list[State] = [
         {"params": [torch.nn.Parameter(torch.ones(1))], "tag": Tag()},
         {"params": [torch.nn.Parameter(torch.ones(2))], "tag": Tag(), "lr": 0.01},
     ]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 
 
-OF_THE_OPTIMIZER = "its load_state_dict leaves the groups' LR to the optimizer's own state"
+WRITES_NO_LR = (
+    "its load_state_dict writes no LR, as with torch's schedulers: the LR is in the optimizer's "
+    "state"
+)
 BY_NAME_ALONE = "its state holds a function, which pickle stores by name only"
 
 
-def _control(name: str, build: Any, **fields: Any) -> Subject:
+def _control(name: str, build: Callable[..., object], **fields: Any) -> Subject:
     return Subject(name, build, standalone=True, **fields)
 
 
@@ -74,8 +79,8 @@ CLOSED_FORM = _control(
     "closed-form",
     ClosedForm,
     declines={
-        "resume_built_on_loaded_optimizer": OF_THE_OPTIMIZER,
-        "resume_scheduler_alone": OF_THE_OPTIMIZER,
+        "resume_built_on_loaded_optimizer": WRITES_NO_LR,
+        "resume_scheduler_alone": WRITES_NO_LR,
     },
 )
 PER_GROUP = _control("per-group", PerGroup)
@@ -83,7 +88,7 @@ FROM_CALLABLE = _control("from-callable", FromCallable)
 PLATEAU = _control("plateau", Plateau, step=step_with_metric)
 TENSOR_RATE = _control("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
 MOMENTUM = _control("momentum", Momentum)
-DECAY = _control("decay", Decay)
+DECAY = _control("decay", DecaysWeights)
 TABLE = _control(
     "table",
     Table,
@@ -119,7 +124,6 @@ HANDOVER = _control(
         "resume_from_distributed_checkpoint": BY_NAME_ALONE,
         "resume_twice_from_one_dict": "it changes the dict that it loads",
         "loading_leaves_its_argument_alone": "it changes the dict that it loads",
-        "roll_back_in_place": "a live scheduler has its function already",
     },
 )
 BARE = _control(
@@ -129,7 +133,7 @@ BARE = _control(
     load_state_dict=give_count,
     declines={
         "resume_built_on_loaded_optimizer": "it does not use initial_lr",
-        "resume_scheduler_alone": OF_THE_OPTIMIZER,
+        "resume_scheduler_alone": WRITES_NO_LR,
     },
 )
 TAGGED = _control(

@@ -13,20 +13,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from lr_schedules.linear_annealing import LRScheduler
 
 __all__ = [
-    "Bare", "ClosedForm", "Cooling", "Decay", "Fall", "FromCallable", "Halving", "Handover", "Logs",
-    "Milestones", "Momentum", "Multiplies", "Nested", "Noise", "PerGroup", "Plateau", "Ramp",
-    "Restarts", "Table", "TensorRate", "Updates", "give_count", "take_count", "thirds",
+    "Bare",
+    "ClosedForm",
+    "Cooling",
+    "DecaysWeights",
+    "Fall",
+    "FromCallable",
+    "Halving",
+    "Handover",
+    "Logs",
+    "Milestones",
+    "Momentum",
+    "Multiplies",
+    "Nested",
+    "Noise",
+    "PerGroup",
+    "Plateau",
+    "Ramp",
+    "Restarts",
+    "Table",
+    "TensorRate",
+    "Updates",
+    "give_count",
+    "halved",
+    "take_count",
 ]  # fmt: skip
 
 
 class Halving:
     """Halves each group's LR every 3 epochs; saves a counter, and is not an LRScheduler."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -59,7 +81,7 @@ class Halving:
         self.write()
 
 
-class ClosedForm(LRScheduler):  # type: ignore[misc]
+class ClosedForm(LRScheduler):
     """The inverse of the square root, in closed form, on torch's own base class."""
 
     def get_lr(self) -> list[Any]:
@@ -69,7 +91,7 @@ class ClosedForm(LRScheduler):  # type: ignore[misc]
 class PerGroup(Halving):
     """Decays each group by its own factor, from a list that is saved."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.decays = [0.5, 0.75, 0.875][: len(optimizer.param_groups)]
         super().__init__(optimizer, last_epoch)
 
@@ -100,7 +122,7 @@ class Cooling:
 class FromCallable(Halving):
     """Takes its factor from a callable that is called once per step and whose state is saved."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.cooling = Cooling()
         for _ in range(last_epoch + 1):
             self.cooling()
@@ -124,7 +146,7 @@ class FromCallable(Halving):
 class Plateau(Halving):
     """Halves the LR after two bad metrics, then cools down; it depends only on the metric."""
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.best = float("inf")
         self.bad = self.cooldown = self.halvings = 0
         super().__init__(optimizer)
@@ -154,7 +176,7 @@ class Plateau(Halving):
 class TensorRate(Halving):
     """Writes LRs that are tensors, in place, which a captured optimizer requires."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"].clone())
         super().__init__(optimizer, last_epoch)
@@ -170,7 +192,7 @@ class TensorRate(Halving):
 class Momentum(Halving):
     """Raises the momentum as the LR falls."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
             group.setdefault("initial_momentum", group["momentum"])
         self.momentum = [group["initial_momentum"] for group in optimizer.param_groups]
@@ -182,10 +204,10 @@ class Momentum(Halving):
             group["momentum"] = base * (1 - self.factor() / 2)
 
 
-class Decay(Momentum):
+class DecaysWeights(Momentum):
     """Schedules LR, momentum and weight decay."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
             group.setdefault("initial_decay", group["weight_decay"])
         self.decay = [group["initial_decay"] for group in optimizer.param_groups]
@@ -201,7 +223,7 @@ class Table(Halving):
     """Reads its factor from a table, and keeps the last one after its end."""
 
     def __init__(
-        self, optimizer: Any, last_epoch: int = -1, *, table: Sequence[float] = (1.0, 0.5)
+        self, optimizer: Optimizer, last_epoch: int = -1, *, table: Sequence[float] = (1.0, 0.5)
     ) -> None:
         self.table = list(table)
         super().__init__(optimizer, last_epoch)
@@ -214,7 +236,7 @@ class Fall(Halving):
     """Falls linearly to a floor; its options are saved, and its slope is computed from them."""
 
     def __init__(
-        self, optimizer: Any, last_epoch: int = -1, *, total: int = 4, floor: float = 0.25
+        self, optimizer: Optimizer, last_epoch: int = -1, *, total: int = 4, floor: float = 0.25
     ) -> None:
         self.total = total
         self.floor = floor
@@ -237,7 +259,7 @@ class Fall(Halving):
 class Noise(Halving):
     """Draws its factor from its own random generator, whose state is saved."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.random = random.Random(7)
         self.drawn = 1.0
         for _ in range(last_epoch + 1):
@@ -264,7 +286,7 @@ class Noise(Halving):
 class Milestones(Halving):
     """Removes milestones from a list when it passes them; the rest of the list is saved."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.left = [milestone for milestone in (2, 5, 8) if milestone > last_epoch + 1]
         super().__init__(optimizer, last_epoch)
 
@@ -285,9 +307,9 @@ class Milestones(Halving):
 
 
 class Restarts(Halving):
-    """Decays in cycles, each two epochs longer than the one before; it changes its own option."""
+    """Decays in cycles, each two epochs longer than the one before."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.length, self.at = 2, 0
         for _ in range(last_epoch + 1):
             self.advance()
@@ -323,7 +345,7 @@ class Ramp(Halving):
 class Nested(Halving):
     """A wrapper: waits for 2 epochs, then steps another scheduler, which writes the LR."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
         self.epoch = last_epoch + 1
         self.child = Halving(optimizer, max(last_epoch - 2, -1))
@@ -347,13 +369,13 @@ class Nested(Halving):
 class Logs(Halving):
     """Keeps its factors in a list, whose length is its position, and their sum; saves copies."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        self.log = [thirds(epoch) for epoch in range(last_epoch + 1)]
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        self.log = [halved(epoch) for epoch in range(last_epoch + 1)]
         self.sum = torch.tensor(float(sum(self.log)))
         super().__init__(optimizer, last_epoch)
 
     def factor(self) -> float:
-        return thirds(len(self.log))
+        return halved(len(self.log))
 
     def step(self) -> None:
         self.sum.add_(self.factor())
@@ -371,7 +393,7 @@ class Logs(Halving):
 class Updates(Halving):
     """Follows the optimizer: its own step counts only after an optimizer step."""
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.pending = self.steps = 0
         super().__init__(optimizer)
         self.watch()
@@ -384,7 +406,7 @@ class Updates(Halving):
             self.pending += 1
             return step(*arguments, **keywords)
 
-        self.optimizer.step = counted
+        self.optimizer.step = counted  # type: ignore[method-assign]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -407,7 +429,7 @@ class Updates(Halving):
 class Multiplies(Halving):
     """Multiplies the LR in the groups, so the optimizer's state holds its position."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -423,10 +445,10 @@ class Multiplies(Halving):
 
 
 class Handover(Halving):
-    """Changes the dict that it loads, which it declares, and saves a function in its state."""
+    """Saves a function in its state, and takes it out of the dict that it loads."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
-        self.decay: Callable[[int], float] = thirds
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        self.decay: Callable[[int], float] = halved
         super().__init__(optimizer, last_epoch)
 
     def factor(self) -> float:
@@ -443,7 +465,7 @@ class Handover(Halving):
 class Bare:
     """Has only a ``step``; two functions of the subject read and set its state."""
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.base = [group["lr"] for group in optimizer.param_groups]
         self.count = 0
@@ -454,8 +476,8 @@ class Bare:
             group["lr"] = base / (1 + self.count)
 
 
-def thirds(epoch: int) -> float:
-    """A factor that falls every third epoch."""
+def halved(epoch: int) -> float:
+    """1, halved at every third epoch."""
     return float(0.5 ** (epoch // 3))
 
 

@@ -1,9 +1,9 @@
 """Drawn options: Hypothesis strategies of dicts for the constructor of every scheduler.
 
-Numbers are short, so that a counterexample is easy to read, the simplest first; a few
-of them are not exact as floats. Counts are small, so that everything happens within the
-12 epochs of a plain run. About two of three dicts also have an optimizer, with options
-that fit the number of its groups.
+Each strategy lists its simplest value first. Most numbers are short, so that a counterexample is
+easy to read; a few, such as 1/3, are rounded. Counts are small, so that everything happens within
+the 12 epochs of a plain run. About two of three dicts also have an optimizer, with options that
+fit the number of its groups.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
 from harness import Term
+from harness.subjects.drawn_options import OptionsStrategy
 from harness.subjects.optimizers import group_count, optimizers
 
-__all__ = ["DRAWN", "Options", "chainable", "jointly"]
-
-Options: TypeAlias = st.SearchStrategy[dict[str, Any]]
+__all__ = ["DRAWN", "called", "chainable", "jointly"]
 
 GROUPS = 2
 """The number of groups of a subject's default optimizer."""
@@ -46,8 +45,8 @@ def per_group(values: st.SearchStrategy[Any], groups: int) -> st.SearchStrategy[
 def _keeps_no_rate(optimizer: Term) -> bool:
     """Whether the optimizer's state does not contain its LR.
 
-    The state of LBFGS contains its LR. If that is a tensor, it changes with the schedule,
-    until a resume turns it into two tensors: a defect of the optimizer under any schedule.
+    LBFGS keeps its LR in its state. If that is a tensor, state and group share it, but after a
+    resume each has its own: a defect of the optimizer under any schedule.
     """
     return optimizer.name != "LBFGS" or "lr" not in dict(optimizer.keywords)
 
@@ -55,24 +54,28 @@ def _keeps_no_rate(optimizer: Term) -> bool:
 @st.composite
 def jointly(
     draw: st.DrawFn,
-    options: Callable[[int], Options],
+    options: OptionsStrategy | Callable[[int], OptionsStrategy],
     *,
     momentum: bool = False,
     betas: Callable[[], bool] = lambda: True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Options for a number of groups; two of three draws add an optimizer with that number.
 
-    With `momentum` only optimizers are drawn that have momentum or, if the scheduler
-    accepts them instead, `betas`.
+    `options` are drawn for any number of groups, or are a function of it. With `momentum` only
+    optimizers are drawn that have momentum or, if the scheduler accepts them instead, `betas`.
     """
-    if not draw(st.sampled_from((False, True, True))):
-        return draw(options(GROUPS))
-    optimizer = draw(optimizers(momentum=momentum, betas=betas()).filter(_keeps_no_rate))
-    return {"optimizer": optimizer, **draw(options(group_count(optimizer)))}
+    drawn: dict[str, object] = {}
+    groups = GROUPS
+    if draw(st.sampled_from((False, True, True))):
+        optimizer = draw(optimizers(momentum=momentum, betas=betas()).filter(_keeps_no_rate))
+        drawn, groups = {"optimizer": optimizer}, group_count(optimizer)
+    return {**drawn, **draw(options(groups) if callable(options) else options)}
 
 
-def _fixed(required: dict[str, Any], **optional: st.SearchStrategy[Any]) -> Options:
-    """All of `required` and any of `optional`, in this order; Hypothesis alone reorders them."""
+def _fixed(
+    required: dict[str, st.SearchStrategy[Any]], **optional: st.SearchStrategy[Any]
+) -> OptionsStrategy:
+    """All of `required` and any of `optional`, in an order that `fixed_dictionaries` changes."""
     names = (*required, *optional)
     return st.fixed_dictionaries(required, optional=optional).map(
         lambda values: {name: values[name] for name in names if name in values}
@@ -94,12 +97,12 @@ STATEFUL_CALLABLES: st.SearchStrategy[Term] = BASES.map(lambda base: Term.of("Fa
 )
 
 
-def of_callables(groups: int) -> Options:
+def of_callables(groups: int) -> OptionsStrategy:
     """A callable for all groups, or one for each."""
     return _fixed({"lr_lambda": per_group(CALLABLES, groups)})
 
 
-def of_stateful_callables(groups: int) -> Options:
+def of_stateful_callables(groups: int) -> OptionsStrategy:
     """The same, with at least one callable that changes when it is called."""
     mixed = st.lists(CALLABLES | STATEFUL_CALLABLES, min_size=groups - 1, max_size=groups - 1)
     lists = st.tuples(mixed, STATEFUL_CALLABLES).map(lambda pair: [*pair[0], pair[1]])
@@ -108,55 +111,31 @@ def of_stateful_callables(groups: int) -> Options:
 
 # ------------------------------------------------------------------------ by epochs alone
 
-
-def step_lr(groups: int) -> Options:
-    """StepLR."""
-    return _fixed({"step_size": COUNTS}, gamma=GAMMAS)
-
-
-def multi_step(groups: int) -> Options:
-    """MultiStepLR: milestones in any order, repeated ones, 0, and none."""
-    return _fixed({"milestones": st.lists(st.integers(0, 9), max_size=4)}, gamma=GAMMAS)
-
-
-def constant(groups: int) -> Options:
-    """ConstantLR."""
-    return _fixed({"total_iters": ITERS}, factor=FACTORS)
-
-
-def linear(groups: int) -> Options:
-    """LinearLR."""
-    return _fixed({"total_iters": ITERS}, start_factor=FACTORS, end_factor=FACTORS | st.just(0.0))
-
-
-def exponential(groups: int) -> Options:
-    """ExponentialLR."""
-    return _fixed({"gamma": GAMMAS})
+BY_EPOCHS: dict[str, OptionsStrategy] = {
+    "ExponentialLR": _fixed({"gamma": GAMMAS}),
+    "ConstantLR": _fixed({"total_iters": ITERS}, factor=FACTORS),
+    "LinearLR": _fixed(
+        {"total_iters": ITERS}, start_factor=FACTORS, end_factor=FACTORS | st.just(0.0)
+    ),
+    "StepLR": _fixed({"step_size": COUNTS}, gamma=GAMMAS),
+    # milestones in any order, repeated ones, 0, and none
+    "MultiStepLR": _fixed({"milestones": st.lists(st.integers(0, 9), max_size=4)}, gamma=GAMMAS),
+    "PolynomialLR": _fixed(
+        {"total_iters": ITERS}, power=st.sampled_from((1.0, 2.0, 0.5, 0.0, 0.3))
+    ),
+    "CosineAnnealingLR": _fixed({"T_max": COUNTS}, eta_min=FLOORS),
+    "CosineAnnealingWarmRestarts": _fixed(
+        {"T_0": st.integers(1, 5)}, T_mult=st.integers(1, 3), eta_min=FLOORS
+    ),
+}
+"""Options of torch's schedulers that are the same for any number of groups."""
+LINEAR_ANNEALING: OptionsStrategy = st.tuples(COUNTS, COUNTS).map(
+    lambda steps: {"num_annealing_steps": steps[0], "num_total_steps": sum(steps)}
+)
+"""Options of LinearAnnealingLR, ours and the published one; T must be larger than A."""
 
 
-def polynomial(groups: int) -> Options:
-    """PolynomialLR."""
-    return _fixed({"total_iters": ITERS}, power=st.sampled_from((1.0, 2.0, 0.5, 0.0, 0.3)))
-
-
-def cosine(groups: int) -> Options:
-    """CosineAnnealingLR."""
-    return _fixed({"T_max": COUNTS}, eta_min=FLOORS)
-
-
-def warm_restarts(groups: int) -> Options:
-    """CosineAnnealingWarmRestarts."""
-    return _fixed({"T_0": st.integers(1, 5)}, T_mult=st.integers(1, 3), eta_min=FLOORS)
-
-
-def linear_annealing(groups: int) -> Options:
-    """LinearAnnealingLR, ours and the published one; T must be larger than A."""
-    return st.tuples(COUNTS, COUNTS).map(
-        lambda steps: {"num_annealing_steps": steps[0], "num_total_steps": sum(steps)}
-    )
-
-
-def swa(groups: int) -> Options:
+def swa(groups: int) -> OptionsStrategy:
     """SWALR."""
     return _fixed(
         {"swa_lr": per_group(RATES, groups), "anneal_epochs": st.integers(0, 6)},
@@ -174,7 +153,7 @@ def _momenta(cycled: bool, groups: int) -> dict[str, st.SearchStrategy[Any]]:
     return {"base_momentum": values, "max_momentum": values}
 
 
-def cyclic(groups: int, cycled: bool) -> Options:
+def cyclic(groups: int, cycled: bool) -> OptionsStrategy:
     """CyclicLR with each of its modes."""
     return _fixed(
         {
@@ -190,7 +169,7 @@ def cyclic(groups: int, cycled: bool) -> Options:
     )
 
 
-def cyclic_by_function(groups: int, cycled: bool) -> Options:
+def cyclic_by_function(groups: int, cycled: bool) -> OptionsStrategy:
     """CyclicLR with a function of the cycle or, if it can start from 0, of the iteration."""
     of_cycle = _fixed(
         {"scale_fn": st.just(Term("fall_with_cycle")) | SCALES}, scale_mode=st.just("cycle")
@@ -201,14 +180,14 @@ def cyclic_by_function(groups: int, cycled: bool) -> Options:
     )
 
 
-def _never_peaks_at_once(options: dict[str, Any]) -> bool:
-    """Whether OneCycleLR's first phase is longer than 0; its constructor divides by the length."""
+def _first_phase_is_not_empty(options: dict[str, Any]) -> bool:
+    """Whether the length of OneCycleLR's first phase is not 0: the constructor divides by it."""
     total = options["total_steps"] or options["epochs"] * options["steps_per_epoch"]
     return bool(options.get("pct_start", 0.3) * total != 1)
 
 
-def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> Options:
-    """OneCycleLR; `three_phase` and `anneal` are its values if they are not drawn."""
+def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> OptionsStrategy:
+    """OneCycleLR; `three_phase` and `anneal` are the values to which Hypothesis shrinks."""
     lengths = _fixed({"total_steps": st.integers(3, 14)}) | _fixed(
         {
             "total_steps": st.none(),
@@ -220,7 +199,7 @@ def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> O
         {
             "max_lr": per_group(RATES, groups),
             "three_phase": st.sampled_from((three_phase, not three_phase)),
-            "anneal_strategy": st.sampled_from((anneal, {"cos": "linear"}.get(anneal, "cos"))),
+            "anneal_strategy": st.sampled_from((anneal, "linear" if anneal == "cos" else "cos")),
             "cycle_momentum": st.just(cycled),
         },
         pct_start=st.sampled_from((0.5, 0.25, 0.3, 1 / 3, 0.0, 1.0)),
@@ -231,13 +210,13 @@ def one_cycle(groups: int, cycled: bool, *, three_phase: bool, anneal: str) -> O
     return (
         st.tuples(rest, lengths)
         .map(lambda pair: {**pair[0], **pair[1]})
-        .filter(_never_peaks_at_once)
+        .filter(_first_phase_is_not_empty)
     )
 
 
 def with_momentum(
-    options: Callable[[int, bool], Options], betas: Callable[[], bool] = lambda: True
-) -> Options:
+    options: Callable[[int, bool], OptionsStrategy], betas: Callable[[], bool] = lambda: True
+) -> OptionsStrategy:
     """Options of a scheduler that may cycle momentum; then the optimizer must have some.
 
     `betas` says whether it cycles the betas of an optimizer that has no momentum.
@@ -261,7 +240,7 @@ def cyclic_takes_betas() -> bool:
 # ------------------------------------------------------------------------------- by a metric
 
 
-def plateau(groups: int) -> Options:
+def plateau(groups: int) -> OptionsStrategy:
     """ReduceLROnPlateau, with the metrics for its steps."""
     steps = st.lists(METRICS, min_size=1, max_size=6).map(lambda values: Term.of("metrics", values))
     return _fixed(
@@ -286,15 +265,9 @@ def chainable() -> st.SearchStrategy[Term]:
     with an exception; so is ReduceLROnPlateau, because torch's compositions do not accept it.
     """
     kinds = {
-        "ExponentialLR": exponential(GROUPS),
-        "ConstantLR": constant(GROUPS),
-        "LinearLR": linear(GROUPS),
-        "StepLR": step_lr(GROUPS),
-        "MultiStepLR": multi_step(GROUPS),
+        **BY_EPOCHS,
         # With total_iters=0 PolynomialLR works alone, but divides by 0 in a SequentialLR.
-        "PolynomialLR": polynomial(GROUPS).filter(lambda options: options["total_iters"] > 0),
-        "CosineAnnealingLR": cosine(GROUPS),
-        "CosineAnnealingWarmRestarts": warm_restarts(GROUPS),
+        "PolynomialLR": BY_EPOCHS["PolynomialLR"].filter(lambda options: options["total_iters"]),
         "LambdaLR": _fixed({"lr_lambda": CALLABLES}),
         "MultiplicativeLR": _fixed({"lr_lambda": CALLABLES}),
         "CyclicLR": _fixed(
@@ -307,26 +280,20 @@ def chainable() -> st.SearchStrategy[Term]:
         ),
         "SWALR": _fixed({"swa_lr": RATES, "anneal_epochs": st.integers(0, 6)}),
     }
-    return st.one_of([_called(name, options) for name, options in kinds.items()])
+    return st.one_of([called(name, options) for name, options in kinds.items()])
 
 
-def _called(name: str, options: Options) -> st.SearchStrategy[Term]:
+def called(name: str, options: OptionsStrategy) -> st.SearchStrategy[Term]:
+    """A term that calls `name` with drawn options."""
     return options.map(lambda values: Term.of(name, **values))
 
 
-DRAWN: dict[str, Options] = {
+DRAWN: dict[str, OptionsStrategy] = {
+    **{name: jointly(options) for name, options in BY_EPOCHS.items()},
     "LambdaLR": jointly(of_callables),
     "LambdaLR-stateful": jointly(of_stateful_callables),
     "MultiplicativeLR": jointly(of_callables),
     "MultiplicativeLR-stateful": jointly(of_stateful_callables),
-    "StepLR": jointly(step_lr),
-    "MultiStepLR": jointly(multi_step),
-    "ConstantLR": jointly(constant),
-    "LinearLR": jointly(linear),
-    "ExponentialLR": jointly(exponential),
-    "PolynomialLR": jointly(polynomial),
-    "CosineAnnealingLR": jointly(cosine),
-    "CosineAnnealingWarmRestarts": jointly(warm_restarts),
     "CyclicLR": with_momentum(cyclic, cyclic_takes_betas),
     "CyclicLR-scale_fn": with_momentum(cyclic_by_function, cyclic_takes_betas),
     "OneCycleLR": with_momentum(functools.partial(one_cycle, three_phase=False, anneal="cos")),
@@ -335,7 +302,7 @@ DRAWN: dict[str, Options] = {
     ),
     "ReduceLROnPlateau": jointly(plateau),
     "SWALR": jointly(swa),
-    "LinearAnnealingLR": jointly(linear_annealing),
-    "PublishedLinearAnnealingLR": jointly(linear_annealing),
+    "LinearAnnealingLR": jointly(LINEAR_ANNEALING),
+    "PublishedLinearAnnealingLR": jointly(LINEAR_ANNEALING),
 }
 """The strategy for each subject, by name."""

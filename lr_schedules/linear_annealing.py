@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer, lr_scheduler
 
-__all__ = ["LinearAnnealingLR"]
+__all__ = ["LRScheduler", "LinearAnnealingLR"]
 
-# Before torch 2.0 the base class has only its private name.
-LRScheduler: Any = getattr(lr_scheduler, "LRScheduler", None) or lr_scheduler._LRScheduler
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+else:  # before torch 2.0 the base class has only its private name
+    LRScheduler = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)
 
 
-class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
+class LinearAnnealingLR(LRScheduler):
     """Raises each group's LR linearly to its base LR, then lowers it linearly to 0.
 
     With b the group's LR at the start, A annealing steps, T total steps, and
@@ -23,8 +25,7 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
         b (T - s) / (T - A)  then
         0                    from s = T on
 
-    It is computed from ``last_epoch`` alone, so it does not depend on how training
-    was resumed.
+    It is computed from ``last_epoch`` and the base LRs alone.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
     ValueError
         For A < 1 or T <= A.
 
-    The schedule comes from the blog post that `lr_schedules.published` quotes.
+    `lr_schedules.published` has the same schedule from a blog post, with two mistakes; the README
+    tells how they are found.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -88,7 +90,7 @@ class LinearAnnealingLR(LRScheduler):  # type: ignore[misc]
         return [base * max(total - s, 0) / (total - annealing) for base in self.base_lrs]
 
 
-def _steps(name: str, value: Any) -> int:
+def _steps(name: str, value: int) -> int:
     """`value` as an int; raises `TypeError` for a bool or a float."""
     try:
         if isinstance(value, bool):

@@ -1,6 +1,7 @@
-"""The linear annealing schedule from a blog post, with its mistakes.
+"""The linear annealing schedule from a blog post (see the README), with its two mistakes.
 
-It is a subject for the harness, not for use: `LinearAnnealingLR` is the correct version.
+It counts with ``_step_count``, which starts again in a new scheduler, and it falls below 0 after
+its end. It is here to be checked, not to be used: `LinearAnnealingLR` is the correct version.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lr_schedules.linear_annealing import LRScheduler
 __all__ = ["PublishedLinearAnnealingLR"]
 
 
-class PublishedLinearAnnealingLR(LRScheduler):  # type: ignore[misc]
+class PublishedLinearAnnealingLR(LRScheduler):
     """Linear up, then linear down, counted by ``_step_count`` and with no end."""
 
     def __init__(

@@ -50,7 +50,7 @@ from harness.subjects.lookup import choose_subjects
 
 
 @dataclass(frozen=True)
-class Made:
+class RecordedRun:
     """A run: its runner, the check (None for an uninterrupted run), and the trace up to its end.
 
     `raises` says whether an exception may end it.
@@ -79,7 +79,7 @@ class Recorder:
     """Records every run of a check, to repeat them without the harness."""
 
     def __init__(self) -> None:
-        self.runs: list[Made] = []
+        self.runs: list[RecordedRun] = []
         self.go, self.uninterrupted = TraceRun.go, Runner._run_uninterrupted
 
     def __enter__(self) -> Recorder:
@@ -90,13 +90,13 @@ class Recorder:
             raises = any(plain.raises for plain in run.uninterrupted) or bool(
                 outcome.refused or (broken and "raises" in broken.actual)
             )
-            self.runs.append(Made(run.runner, run.check, trace, raises))
+            self.runs.append(RecordedRun(run.runner, run.check, trace, raises))
             return outcome
 
         def uninterrupted(runner: Runner, path: str) -> UninterruptedRun:
             plain = self.uninterrupted(runner, path)
             trace = Trace(tuple(operations_of(path)))
-            self.runs.append(Made(runner, None, trace, bool(plain.raises)))
+            self.runs.append(RecordedRun(runner, None, trace, bool(plain.raises)))
             return plain
 
         TraceRun.go = go  # type: ignore[assignment,method-assign]
@@ -107,7 +107,7 @@ class Recorder:
         TraceRun.go, Runner._run_uninterrupted = self.go, self.uninterrupted  # type: ignore[method-assign]
 
 
-def bare(runs: Iterable[Made]) -> None:
+def bare(runs: Iterable[RecordedRun]) -> None:
     """Make only the torch calls of these runs, with the copies of what is saved."""
     for run in runs:
         expected = (Exception, SystemExit) if run.raises else ()
@@ -117,7 +117,7 @@ def bare(runs: Iterable[Made]) -> None:
 
 def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
     bound = runner.bound
-    optimizer, scheduler = runner.new_optimizer(), None
+    optimizer = runner.new_optimizer()
     scheduler = bound.build(optimizer)
     ways = routes(check, trace) if check is not None else []
     slots: dict[str, tuple[int, int, int, dict[Save, Saved]]] = {}
@@ -205,12 +205,12 @@ def paired(
     return statistics.median(ratios), statistics.median(values)
 
 
-def steps_of(runs: Iterable[Made]) -> int:
+def steps_of(runs: Iterable[RecordedRun]) -> int:
     """How many steps these runs make."""
     return sum(run.trace.steps for run in runs)
 
 
-def waste(runs: Sequence[Made]) -> float:
+def waste(runs: Sequence[RecordedRun]) -> float:
     """Steps made, divided by those that are left if runs of the same kind share beginnings."""
     beginnings: set[tuple[int, str, str]] = set()
     for run in runs:
@@ -226,7 +226,7 @@ def waste(runs: Sequence[Made]) -> float:
 
 def measure(
     subject: Subject, checks: Sequence[Check], repeats: int, budget: Budget
-) -> tuple[float, float, list[Made]]:
+) -> tuple[float, float, list[RecordedRun]]:
     """CPU time to check a subject over that of the bare loop, its seconds, and its runs."""
     with Recorder() as recorder:
         check_all(subject, checks, budget)
@@ -289,7 +289,7 @@ def growth(repeats: int) -> None:
             print(f"{number:24}  {steps_of(runs):6}  {ratio:5.2f}")
 
 
-def command(folder: Path, names: Sequence[str], jobs: int | None) -> tuple[float, float]:
+def time_of_check(folder: Path, names: Sequence[str], jobs: int | None) -> tuple[float, float]:
     """CPU and wall seconds of ``check`` with the harness in `folder`."""
     arguments = [*names, *([] if jobs is None else [f"--jobs={jobs}"])]
     environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
@@ -307,16 +307,18 @@ def command(folder: Path, names: Sequence[str], jobs: int | None) -> tuple[float
 def against(other: Path, names: Sequence[str], jobs: Sequence[int], repeats: int) -> None:
     """Print (d)."""
     here = Path(__file__).resolve().parent.parent
-    takes_jobs = (other / "harness/engine/workers.py").exists()
+    takes_jobs = (other / "harness/engine/workers.py").exists()  # older versions have no --jobs
     print(f"\n(d) check, divided by check in {other}")
     for number in jobs:
+        theirs = functools.partial(time_of_check, other, names, number if takes_jobs else None)
+        ours = functools.partial(time_of_check, here, names, number)
         pairs = []
         for repeat in range(repeats):
-            theirs = functools.partial(command, other, names, number if takes_jobs else None)
-            ours = functools.partial(command, here, names, number)
-            first, second = (theirs, ours) if repeat % 2 else (ours, theirs)
-            mine, their = (one() for one in (first, second))
-            pairs.append((mine, their) if first is ours else (their, mine))
+            if repeat % 2:
+                their, mine = theirs(), ours()
+            else:
+                mine, their = ours(), theirs()
+            pairs.append((mine, their))
         cpus = statistics.median(mine[0] / their[0] for mine, their in pairs)
         walls = statistics.median(mine[1] / their[1] for mine, their in pairs)
         print(f"--jobs {number}: CPU {cpus:.2f}, wall {walls:.2f}", flush=True)

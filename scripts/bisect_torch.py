@@ -30,7 +30,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import FrameType
+from typing import Generic, TypeVar
 
 import click
 from packaging.version import InvalidVersion, Version
@@ -58,24 +59,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Change(Generic[T]):
-    """Where the verdict changes: `before` has the verdict `was`, `after` has another."""
+    """Where the verdict changes: `before` has the verdict `was`, `after` has `becomes`.
+
+    If both are the same, nothing changes, and these are the first and the last release.
+    """
 
     before: T
     after: T
     was: str
+    becomes: str
     between: tuple[T, ...] = ()
     """Releases that can't be run; the verdict may have changed with one of these already."""
 
 
-def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[T, T, str]:
-    """Where the verdict changes; if it does not, the first and last release and their verdict.
+def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T]:
+    """Where the verdict changes, if it does.
 
     `ask` says whether a release is `GOOD`, `BAD` or to `SKIP`; it is called at most once for
     each. A skipped release is replaced by a neighbour. Raises `HarnessError` if fewer than two
     releases can be run.
 
     >>> bisect([1, 2, 3, 4, 5], lambda number: BAD if number < 4 else GOOD)
-    Change(before=3, after=4, was='there', between=())
+    Change(before=3, after=4, was='there', becomes='gone', between=())
     """
     verdicts: dict[int, str] = {}
 
@@ -84,17 +89,18 @@ def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[
             verdicts[index] = ask(releases[index])
             if verdicts[index] != SKIP:
                 return index
-        running = [str(releases[index]) for index in verdicts if verdicts[index] != SKIP]
+        running = (str(releases[index]) for index in verdicts if verdicts[index] != SKIP)
+        only = f"only {number}" if (number := next(running, "")) else "none"
         raise HarnessError(
-            f"a bisection needs two releases that can run it, and {''.join(running) or 'none'} "
-            "can: see why above, or try others with --versions"
+            f"a bisection needs two releases that can run it, and {only} can: "
+            "see why above, or try others with --versions"
         )
 
     low = first_that_runs(range(len(releases)))
     high = first_that_runs(range(len(releases) - 1, low, -1))
     was = verdicts[low]
     if verdicts[high] == was:
-        return releases[low], releases[high], was
+        return Change(releases[low], releases[high], was, was)
     while untried := [index for index in range(low + 1, high) if index not in verdicts]:
         index = min(untried, key=lambda index: abs(2 * index - low - high))
         verdicts[index] = ask(releases[index])
@@ -102,7 +108,8 @@ def bisect(releases: Sequence[T], ask: Callable[[T], str]) -> Change[T] | tuple[
             low = index
         elif verdicts[index] != SKIP:
             high = index
-    return Change(releases[low], releases[high], was, tuple(releases[low + 1 : high]))
+    between = tuple(releases[low + 1 : high])
+    return Change(releases[low], releases[high], was, verdicts[high], between)
 
 
 class Stopped(BaseException):
@@ -122,7 +129,7 @@ class Signals:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._arrived)
 
-    def _arrived(self, number: int, frame: Any) -> None:
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self.held:
             self.pending = number
         else:
@@ -349,8 +356,9 @@ def choose(
     ]
     if len(chosen) < 2:
         raise HarnessError(
-            f"a bisection needs two releases of torch, and there are {len(chosen)} to choose "
-            f"from (available: {', '.join(map(str, available)) or 'none'})"
+            "a bisection needs at least two releases of torch (chosen: "
+            f"{', '.join(map(str, chosen)) or 'none'}; available: "
+            f"{', '.join(map(str, available)) or 'none'})"
         )
     return chosen
 
@@ -370,25 +378,20 @@ def write_script(releases: Releases, subject: str, check: str, trace: str) -> Pa
     return file
 
 
-def report(found: Change[Version] | tuple[Version, Version, str]) -> str:
+def report(found: Change[Version]) -> str:
     """What was found, in a sentence."""
-    if not isinstance(found, Change):
-        oldest, newest, verdict = found
-        state = "is there" if verdict == BAD else "is gone"
+    if found.becomes == found.was:
         return (
-            f"the bug {state} with torch {oldest} and with {newest}, the oldest and the newest "
-            "that can run it: if it changed in between, it changed back; look closer with "
-            "--oldest and --newest"
+            f"the bug is {found.was} with torch {found.before} and with {found.after}, the oldest "
+            "and the newest that can run it: if it changed in between, it changed back; look "
+            "closer with --oldest and --newest"
         )
     still = f"{found.before} {'still has it' if found.was == BAD else 'does not have it'}"
-    what = "gone" if found.was == BAD else "there"
+    first = f"first torch where it is {found.becomes}"
     if not found.between:
-        return f"first torch where it is {what}: {found.after} ({still})"
+        return f"{first}: {found.after} ({still})"
     skipped = ", ".join(map(str, found.between))
-    return (
-        f"first torch where it is {what}: one of {skipped}, {found.after} ({still}; {skipped} "
-        "cannot run it)"
-    )
+    return f"{first}: one of {skipped}, {found.after} ({still}; {skipped} cannot run it)"
 
 
 def search(releases: Releases, versions: Sequence[Version], script: Path) -> int:
@@ -410,14 +413,15 @@ def search(releases: Releases, versions: Sequence[Version], script: Path) -> int
         return verdict
 
     found = bisect(versions, ask)
-    ends = (found.before, found.after) if isinstance(found, Change) else found[:2]
     click.echo(f"\n{report(found)}")
-    for version in ends:
+    for version in (found.before, found.after):
         click.echo(f"\nWith torch {version}:\n\n{outputs[version]}")
-    return FOUND if isinstance(found, Change) else NO_CHANGE
+    return NO_CHANGE if found.becomes == found.was else FOUND
 
 
-def _versions(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+def _versions(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> list[Version] | None:
     if value is None:
         return None
     try:
@@ -426,7 +430,9 @@ def _versions(context: click.Context, parameter: click.Parameter, value: str | N
         raise HarnessError(f"{parameter.opts[0]}: {error}; write it like 2.4.1") from None
 
 
-def _version(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+def _version(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Version | None:
     versions = _versions(context, parameter, value)
     if versions is None:
         return None

@@ -36,19 +36,14 @@ harness_edits.install({number})
 """Python runs a module called ``sitecustomize`` before anything else, in subprocesses too."""
 
 
-def problem(edit: Edit) -> str:
-    """Why the edit can't be made, or nothing."""
+def why_impossible(edit: Edit) -> str:
+    """Why the edit can't be made; empty if it can."""
     try:
         pkgutil.resolve_name(edit.target)
     except (AttributeError, ImportError):
         return f"{edit.target} is not in the harness"
     found = files_with(edit.test)
     return "" if len(found) == 1 else f"{edit.test} is in {len(found)} files of tests/, not in one"
-
-
-def problems_of(edits: Sequence[Edit]) -> list[str]:
-    """Why each edit can't be made, or nothing."""
-    return [problem(edit) for edit in edits]
 
 
 def files_with(test: str) -> list[Path]:
@@ -86,8 +81,8 @@ def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str
     return status, printed.getvalue()[-2000:]
 
 
-def survives(edit: Edit) -> str:
-    """What is wrong if the edit's test does not fail; empty if it fails."""
+def why_unnoticed(edit: Edit) -> str:
+    """Why the edit counts as unnoticed; empty if its test fails."""
     status, output = run_tests([node_of(edit.test)], EDITS.index(edit))
     if status == pytest.ExitCode.OK:
         return f"it survives {edit.test}"
@@ -113,15 +108,16 @@ def main(names: tuple[str, ...], jobs: int) -> None:
     if not edits:
         raise click.UsageError(f"no edit's name contains {' or '.join(map(repr, names))}")
     with pool(jobs) as processes:
-        found = processes.submit(problems_of, edits).result()
-        problems = [f"{edit.name}: {text}" for edit, text in zip(edits, found, strict=True) if text]
+        # in a child, because resolving a target imports the harness
+        found = zip(edits, processes.map(why_impossible, edits, chunksize=len(edits)), strict=True)
+        problems = [f"{edit.name}: {text}" for edit, text in found if text]
         if not problems:
             tests = list(dict.fromkeys(node_of(edit.test) for edit in edits))
             status, output = processes.submit(run_tests, tests).result()
             if status:
                 problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
         if not problems:
-            for edit, text in zip(edits, processes.map(survives, edits), strict=True):
+            for edit, text in zip(edits, processes.map(why_unnoticed, edits), strict=True):
                 click.echo(f"{'SURVIVES' if text else 'noticed '} {edit.name}")
                 if text:
                     problems.append(f"{edit.name}: {text}")

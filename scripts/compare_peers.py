@@ -37,17 +37,18 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 import torch
 
-from harness import CHECKS, Budget, Subject, check_subject
+from harness import CHECKS, Budget, Check, Subject, check_subject
 from harness.checks.registry import select_checks
 from harness.core.operations import optimizer_step
 from harness.core.run import same
 from harness.core.training_loop import plain, restore_parameters, save_checkpoint
+from harness.core.types import Saved
 from harness.subjects.subject import Bound
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
@@ -78,11 +79,11 @@ class Run:
         """The LR of each group."""
         return [plain(group["lr"]) for group in self.optimizer.param_groups]
 
-    def save(self) -> Any:
+    def save(self) -> Saved:
         """A checkpoint: the states of optimizer and scheduler, and the weights."""
         return save_checkpoint(self.optimizer, self.scheduler, self.epoch)
 
-    def resume(self, checkpoint: Any) -> Run:
+    def resume(self, checkpoint: Saved) -> Run:
         """A new run resumed from a checkpoint: load the optimizer, then the scheduler."""
         run = Run(self.bound)
         run.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -233,15 +234,13 @@ def plain_sweep(bound: Bound) -> bool:
     return True
 
 
-def _harness(subject: Subject, names: list[str], examples: int) -> bool:
-    checks = [check for check in CHECKS if check.name in names]
+def _harness(subject: Subject, checks: Sequence[Check], examples: int) -> bool:
     results = check_subject(subject, checks, Budget(max_examples=examples))
     # Like a test, it fails at the first broken check.
     return all(result.verdict in ("HOLDS", "DECLINED") for result in results)
 
 
-DEFAULT = [check.name for check in select_checks()]
-ALL = [check.name for check in CHECKS]
+DEFAULT = select_checks()
 PEERS: dict[str, Callable[[Bound], bool]] = {
     "PyTorch, `__dict__` after load": of_pytorch,
     "PyTorch, `last_epoch=0`": of_pytorch_last_epoch,
@@ -254,7 +253,7 @@ PEERS: dict[str, Callable[[Bound], bool]] = {
     "a plain sweep over all epochs": plain_sweep,
     "this harness, sweep alone": lambda bound: _harness(bound.subject, DEFAULT, 0),
     "this harness": lambda bound: _harness(bound.subject, DEFAULT, 25),
-    "this harness, `--all-checks`": lambda bound: _harness(bound.subject, ALL, 25),
+    "this harness, `--all-checks`": lambda bound: _harness(bound.subject, CHECKS, 25),
 }
 
 
@@ -263,7 +262,7 @@ def passes(peer: Callable[[Bound], bool], subject: Subject) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return peer(subject.bind(TABLE if subject.open else {}))
+            return peer(subject.bind(TABLE if subject.drawn_fields else {}))
         except Exception:
             return False
 

@@ -105,7 +105,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Finders(list[Any]):
-    """The finders of modules; the first stays the first, although pytest puts its own before."""
+    """``sys.meta_path`` whose first finder stays first: pytest inserts its own at 0."""
 
     def insert(self, index: SupportsIndex, finder: Any) -> None:
         super().insert(max(int(index), 1), finder)
@@ -157,19 +157,13 @@ def leave_out_get_last_lr(original, optimizer, scheduler):
     return {name: seen[name] for name in seen if name != "get_last_lr"}
 
 
-@edit(
-    "core.training_loop:numbers",
-    "test_an_observation_holds_what_the_optimizer_will_use",
-)
+@edit("core.training_loop:numbers", "test_an_observation_holds_what_the_optimizer_will_use")
 def treat_a_tensor_like_a_float(original, value):
     value = original(value)
     return value.get("tensor", value) if isinstance(value, dict) else value
 
 
-@edit(
-    "engine.one_run:TraceRun._differs",
-    "test_every_group_and_the_weights_are_compared",
-)
+@edit("engine.one_run:TraceRun._differs", "test_every_group_and_the_weights_are_compared")
 def leave_out_the_weights(original, self, expected, seen):
     original(self, {**expected, "weights": []}, {**seen, "weights": []})
 
@@ -254,18 +248,12 @@ def believe_what_breaks_without_computed_steps(original, self, trace):
 # ------------------------------------------------------------------- copies of checkpoints
 
 
-@edit(
-    "core.training_loop:snapshot",
-    "test_a_snapshot_shares_nothing_that_can_be_copied",
-)
+@edit("core.training_loop:snapshot", "test_a_snapshot_shares_nothing_that_can_be_copied")
 def drop_the_deep_copy(original, value):
     return value
 
 
-@edit(
-    "engine.one_run:Slot.checkpoint",
-    "test_each_resume_gets_its_own_copy_of_the_checkpoint",
-)
+@edit("engine.one_run:Slot.checkpoint", "test_each_resume_gets_its_own_copy_of_the_checkpoint")
 def give_all_resumes_the_same_checkpoint(original, self, save):
     return self.saved[save]
 
@@ -292,10 +280,7 @@ def resume_without_the_groups_that_were_added(original, path):
     return 0
 
 
-@edit(
-    "engine.one_run:TraceRun._steps",
-    "test_a_resumed_run_ends_where_the_uninterrupted_one_does",
-)
+@edit("engine.one_run:TraceRun._steps", "test_a_resumed_run_ends_where_the_uninterrupted_one_does")
 def let_a_resumed_run_go_on_after_the_schedule_ends(original, self, letter, count):
     from harness.engine.one_run import Stop
 
@@ -323,10 +308,7 @@ def write_every_gradient_of_a_loop_like_the_first(original, self, function, give
 # --------------------------------------------------------------------------- drawn options
 
 
-@edit_value(
-    "subjects.subject:Subject.open",
-    "test_own_options_come_before_drawn_ones",
-)
+@edit_value("subjects.subject:Subject.drawn_fields", "test_own_options_come_before_drawn_ones")
 def never_try_the_subjects_own_options_first(original):
     return property(lambda self: True)
 
@@ -336,10 +318,7 @@ def shrink_no_options(original, *args):
     return None
 
 
-@edit(
-    "engine.trials:excuses",
-    "test_a_fault_of_a_drawn_optimizer_itself_is_excused",
-)
+@edit("engine.trials:excuses", "test_a_fault_of_a_drawn_optimizer_itself_is_excused")
 def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
     return False
 
@@ -347,27 +326,18 @@ def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
 # ---------------------------------------------------------------- sweep, search, minimise
 
 
-@edit(
-    "engine.search:sweep",
-    "test_every_epoch_is_a_save_point_the_first_and_the_last_too",
-)
+@edit("engine.search:sweep", "test_every_epoch_is_a_save_point_the_first_and_the_last_too")
 def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
     return original(replace(check, from_epoch=check.from_epoch + 1), epochs, beyond)
 
 
-@edit(
-    "engine.search:sweep",
-    "test_a_fault_of_the_second_resume_is_found_by_the_sweep",
-)
+@edit("engine.search:sweep", "test_a_fault_of_the_second_resume_is_found_by_the_sweep")
 def resume_once(original, check, epochs, beyond=0):
     for operations in original(check, epochs, beyond):
         yield tuple(operation for operation in operations if operation.slot != "b")
 
 
-@edit(
-    "engine.machine:draw_operations",
-    "test_the_same_seed_draws_the_same_traces",
-)
+@edit("engine.machine:draw_operations", "test_the_same_seed_draws_the_same_traces")
 def ignore_the_seed(original, plan, count, seed_number):
     return original(plan, count, 0)
 
@@ -380,10 +350,7 @@ def draw_from_the_numbers_of_local_modules(original):
     return contextlib.nullcontext()
 
 
-@edit(
-    "engine.search:drawn_traces",
-    "test_the_search_finds_what_the_sweep_cannot",
-)
+@edit("engine.search:drawn_traces", "test_the_search_finds_what_the_sweep_cannot")
 def search_nothing(original, *args):
     return ()
 
@@ -395,10 +362,7 @@ def mix_each_way_only_with_itself(original, ways, epochs):
             yield operations
 
 
-@edit(
-    "engine.minimise:minimise",
-    "test_what_comes_out_breaks_and_nothing_smaller_does",
-)
+@edit("engine.minimise:minimise", "test_what_comes_out_breaks_and_nothing_smaller_does")
 def let_minimise_return_its_input(original, trace, breaks):
     return trace
 
@@ -411,10 +375,7 @@ def merge_nothing(original, first, second):
 # -------------------------------------------------------------------------------- verdicts
 
 
-@edit(
-    "engine.one_run:TraceRun._raised",
-    "test_an_exception_of_the_subject_is_shown",
-)
+@edit("engine.one_run:TraceRun._raised", "test_an_exception_of_the_subject_is_shown")
 def swallow_the_subjects_exception(original, self, error, expected):
     pass
 
@@ -424,10 +385,7 @@ def report_HOLDS_on_an_empty_run(original, trials):
     pass
 
 
-@edit(
-    "engine.verdict:undecided",
-    "test_an_error_of_the_harness_is_unknown_and_says_where",
-)
+@edit("engine.verdict:undecided", "test_an_error_of_the_harness_is_unknown_and_says_where")
 def report_HOLDS_for_an_error_of_the_harness(original, error, so_far):
     from harness.core.verdict import Verdict
     from harness.engine.verdict import Decision
@@ -435,10 +393,7 @@ def report_HOLDS_for_an_error_of_the_harness(original, error, so_far):
     return Decision(Verdict.HOLDS)
 
 
-@edit(
-    "engine.option_sets:same",
-    "test_what_does_not_depend_on_the_steps_alone_is_unknown",
-)
+@edit("engine.option_sets:same", "test_what_does_not_depend_on_the_steps_alone_is_unknown")
 def accept_a_schedule_that_depends_on_the_clock(original, expected, actual):
     return True
 
@@ -506,10 +461,7 @@ def accept_entries_with_overlapping_ranges(original, one, other):
     return False
 
 
-@edit(
-    "engine.trials:alike",
-    "test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched",
-)
+@edit("engine.trials:alike", "test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched")
 def take_every_failure_for_the_known_one(original, *args):
     return True
 
@@ -522,10 +474,7 @@ def pass_a_run_with_a_stale_entry(original, results):
 # ------------------------------------------------------------------------- what is reported
 
 
-@edit(
-    "cli.show:status_of",
-    "test_a_broken_check_exits_1_with_all_that_is_needed",
-)
+@edit("cli.show:status_of", "test_a_broken_check_exits_1_with_all_that_is_needed")
 def exit_with_0_although_something_is_broken(original, results):
     status = original(results)
     return 0 if status == 1 else status
@@ -537,10 +486,7 @@ def exit_with_0_although_something_is_unknown(original, results):
     return 0 if status == 2 else status
 
 
-@edit(
-    "report.script:script_of",
-    "test_a_subject_that_is_not_an_lr_scheduler_has_a_script",
-)
+@edit("report.script:script_of", "test_a_subject_that_is_not_an_lr_scheduler_has_a_script")
 def write_scripts_that_always_exit_with_0(original, *args, **kwargs):
     return f"{original(*args, **kwargs)}\nexit_status = 0\n"
 
@@ -575,10 +521,7 @@ def prepare_a_subject_for_each_of_its_tests(original, self, subject):
     return original(replace(self, names=(*self.names, self.check.name)), subject)
 
 
-@edit(
-    "subjects.known_failures:_same",
-    "test_a_name_of_pytorchs_is_no_entry_of_pytorchs",
-)
+@edit("subjects.known_failures:_same", "test_a_name_of_pytorchs_is_no_entry_of_pytorchs")
 def mistake_a_users_class_for_pytorchs_class_of_the_same_name(original, one, other):
     return one.name == other.name
 
@@ -624,10 +567,7 @@ def merge_although_a_shard_is_missing(original, files):
         return files[0][1]
 
 
-@edit(
-    "engine.examples:Examples.save",
-    "test_an_explorer_that_is_killed_has_kept_what_it_found",
-)
+@edit("engine.examples:Examples.save", "test_an_explorer_that_is_killed_has_kept_what_it_found")
 def do_not_save_what_the_explorer_finds(original, self, *args):
     pass
 
@@ -662,25 +602,18 @@ def search_each_pair_right_after_its_sweep(original, self, check, budget):
     return self.check(check, budget)
 
 
-@edit(
-    "cli.interrupts:_torch_is_imported",
-    "test_a_signal_ends_the_import_of_torch_at_once",
-)
+@edit("cli.interrupts:_torch_is_imported", "test_a_signal_ends_the_import_of_torch_at_once")
 def interrupt_the_import_of_torch(original):
     return True
 
 
-@edit(
-    "subjects.type_hints:strategy_of",
-    "test_every_scheduler_of_a_package_is_found",
-)
+@edit("subjects.type_hints:strategy_of", "test_every_scheduler_of_a_package_is_found")
 def draw_nothing_from_type_hints(original, hint):
     return None
 
 
 @edit(
-    "engine.counterexample:_read",
-    "test_what_the_methods_of_the_class_do_not_read_is_no_evidence",
+    "engine.counterexample:_read", "test_what_the_methods_of_the_class_do_not_read_is_no_evidence"
 )
 def compare_attributes_that_the_methods_do_not_read(original, kind):
     class Every(set):

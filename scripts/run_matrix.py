@@ -5,7 +5,7 @@
 An ENV is a tox environment, for example torch2.4.1. Without one, all environments with the label
 `full` are run. Each is made, run and removed again, with everything that was downloaded for it:
 uv's cache is in a temporary folder (set TMPDIR to move it). The output of tox goes to a log in
-`.tox/results`, next to the results of the main job. Both are kept, and
+`.tox/results`, next to the results of `check`. Both are kept, and
 `python -m harness matrix .tox/results/*.json` merges the results. tox must be installed.
 
 Exit status: 0 all environments are green, 1 one is not, 2 tox can't be run or an ENV is unknown,
@@ -45,13 +45,13 @@ GREEN, RED, FAILED = 0, 1, 2
 class Ran:
     """The outcome of one environment.
 
-    `main_job` counts its verdicts, `tests` is pytest's last line, and `gigabytes` is the disk
-    space it used at its end.
+    `verdicts` counts what `check` found, `tests` is pytest's last line, and `gigabytes` is the
+    disk space it used at its end.
     """
 
     env: str
     green: bool
-    main_job: str
+    verdicts: str
     tests: str
     seconds: float
     gigabytes: float
@@ -82,7 +82,7 @@ def run(env: str) -> Ran:
             shutil.rmtree(made, ignore_errors=True)
     text = log.read_text(encoding="utf-8", errors="replace")
     took = time.monotonic() - started
-    return Ran(env, status == 0, main_job(report), tests(text), took, size / 1e9)
+    return Ran(env, status == 0, verdicts(report), tests(text), took, size / 1e9)
 
 
 def _tox(env: str, environ: dict[str, str], log: TextIO) -> int:
@@ -99,8 +99,8 @@ def _tox(env: str, environ: dict[str, str], log: TextIO) -> int:
         raise
 
 
-def main_job(report: Path) -> str:
-    """How many pairs have each verdict in the main job's results."""
+def verdicts(report: Path) -> str:
+    """How many pairs have each verdict in the results of `check`."""
     try:
         rows = json.loads(report.read_text(encoding="utf-8"))["results"]
     except OSError:
@@ -131,12 +131,12 @@ def _size(*folders: Path) -> int:
 def table(all_ran: Sequence[Ran]) -> Table:
     """A table with a row for each environment."""
     grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
-    for name in ("env", "", "main job", "tests", "min", "GB"):
+    for name in ("env", "", "check", "tests", "min", "GB"):
         grid.add_column(name, justify="right" if name in ("min", "GB") else "left")
     for ran in all_ran:
         took, size = f"{ran.seconds / 60:.1f}", f"{ran.gigabytes:.1f}"
         state = "green" if ran.green else "[bold red]RED[/]"
-        grid.add_row(ran.env, state, ran.main_job, ran.tests, took, size)
+        grid.add_row(ran.env, state, ran.verdicts, ran.tests, took, size)
     return grid
 
 

@@ -215,7 +215,7 @@ def test_what_a_class_or_function_needs_is_drawn_by_its_type_hints(build):
     [result] = check_scheduler(build, checks=["resume_optimizer_then_scheduler"], max_examples=1)
     assert result.verdict == "HOLDS"
     subject = as_subject(build)
-    assert set(subject.open) == {"every"}
+    assert set(subject.drawn_fields) == {"every"}
     assert as_subject(build, options={"every": 2}).options == {"every": 2}
     assert replay(build, "resume_by_pickle", "every=3 train:2 save:a resume:a").verdict == "HOLDS"
 
@@ -223,7 +223,7 @@ def test_what_a_class_or_function_needs_is_drawn_by_its_type_hints(build):
 def test_what_type_hints_do_not_say_is_asked_for():
     with pytest.raises(SubjectError, match=r"name=\.\.\..* --kwargs 'name=\.\.\.'"):
         check_scheduler(NeedsAName)
-    assert set(as_subject(NeedsAName, options={"name": "x"}).open) == {"every"}
+    assert set(as_subject(NeedsAName, options={"name": "x"}).drawn_fields) == {"every"}
 
 
 # ------------------------------------------------------------ what no schedule ends by

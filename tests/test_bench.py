@@ -82,7 +82,7 @@ def test_the_bare_loop_performs_every_operation(word, calls):
 
 def test_a_run_that_should_not_end_early_must_not_in_the_bare_loop_either():
     runner = Runner(replace(SUBJECT, build=ends_at_3).bind({}))
-    made = bench.Made(runner, None, Trace.parse("train:4"), raises=True)
+    made = bench.RecordedRun(runner, None, Trace.parse("train:4"), raises=True)
     bench.bare([made])
     with pytest.raises(ValueError, match="3 steps"):
         bench.bare([replace(made, raises=False)])
@@ -101,7 +101,7 @@ def test_waste_counts_shared_beginnings_once():
     runner = Runner(SUBJECT.bind({}))
 
     def made(*traces):
-        return [bench.Made(runner, None, Trace.parse(text), raises=False) for text in traces]
+        return [bench.RecordedRun(runner, None, Trace.parse(text), raises=False) for text in traces]
 
     assert bench.waste(made("train:3")) == 1
     assert bench.waste(made("train:3", "train:4")) == 7 / 4

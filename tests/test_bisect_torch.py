@@ -178,15 +178,17 @@ def test_bisect_finds_the_change_and_asks_few(history):
         with pytest.raises(HarnessError, match="and none can"):
             bisect_torch.bisect(range(len(verdicts)), ask)
     elif len(before + after) == 1:
-        with pytest.raises(HarnessError, match=f"and {(before + after)[0]} can"):
+        with pytest.raises(HarnessError, match=f"and only {(before + after)[0]} can"):
             bisect_torch.bisect(range(len(verdicts)), ask)
     elif not before or not after:
-        ends = (before or after)[0], (before or after)[-1], verdicts[(before or after)[0]]
-        assert bisect_torch.bisect(range(len(verdicts)), ask) == ends
+        runs = before or after
+        same = Change(runs[0], runs[-1], verdicts[runs[0]], verdicts[runs[0]])
+        assert bisect_torch.bisect(range(len(verdicts)), ask) == same
     else:
         found = bisect_torch.bisect(range(len(verdicts)), ask)
         between = tuple(range(before[-1] + 1, after[0]))
-        assert found == Change(before[-1], after[0], verdicts[before[-1]], between)
+        was, becomes = verdicts[before[-1]], verdicts[after[0]]
+        assert found == Change(before[-1], after[0], was, becomes, between)
         skipped = sum(verdicts[index] == SKIP for index in asked)
         assert len(asked) - skipped <= 2 + math.ceil(math.log2(len(verdicts)))
     assert len(asked) == len(set(asked))
@@ -282,7 +284,7 @@ def test_the_real_script_is_run(fakes, run):
         (
             ["--versions", "2.4.1,2.5.0,2.6.0"],
             {"CANNOT_RUN": "2.4.1 2.6.0"},
-            "needs two releases that can run it, and 2.5.0 can: see why",
+            "needs two releases that can run it, and only 2.5.0 can: see why",
         ),
         (
             ["--versions", "2.4.1,2.5.0"],

@@ -16,7 +16,7 @@ sys.path.remove(str(ROOT / "scripts"))
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
 def test_an_edit_replaces_a_function_and_names_a_test(edit):
-    assert break_harness.problem(edit) == ""
+    assert break_harness.why_impossible(edit) == ""
 
 
 def test_every_edit_has_a_name_of_its_own():
@@ -29,7 +29,7 @@ def harmless(original, *args):
 
 def test_a_function_that_is_gone_is_a_problem():
     edit = Edit(harmless, "harness.core.trace:gone", "tests/engine/test_sweep.py")
-    assert break_harness.problem(edit) == "harness.core.trace:gone is not in the harness"
+    assert break_harness.why_impossible(edit) == "harness.core.trace:gone is not in the harness"
 
 
 TRY = """

@@ -14,9 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.optim import lr_scheduler
 
 from harness.core.run import MISSING, Observation, same
 from harness.core.types import Saved, Scheduler, State
+
+LRScheduler: type = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)
+"""PyTorch's base class, which has only the private name before torch 2.0."""
 
 
 class StateRefused(Exception):

@@ -7,14 +7,12 @@ import inspect
 import types
 from collections.abc import Collection, Iterator
 
-from torch.optim import lr_scheduler
-
 from harness.core.check import Check
 from harness.core.operations import BACK, operations_of, path_to, walk
 from harness.core.result import Counterexample, Found, LostAttribute, shorten
 from harness.core.run import Difference, same
 from harness.core.trace import Trace
-from harness.core.training_loop import Stateful, plain
+from harness.core.training_loop import LRScheduler, Stateful, plain
 from harness.core.types import Scheduler
 from harness.engine.one_run import Runner
 from harness.engine.runs import scheduler_after
@@ -23,7 +21,6 @@ __all__ = ["MOST", "attributes_that_differ", "evidence"]
 
 MOST = 3
 """How many attributes are reported at most."""
-_BASE = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)  # before torch 2.0
 
 
 def attributes_that_differ(
@@ -93,7 +90,7 @@ def _read(cls: type) -> set[str]:
     functions = (
         function
         for each in cls.__mro__
-        if each not in (_BASE, object)
+        if each not in (LRScheduler, object)
         for value in vars(each).values()
         for function in (value.fget if isinstance(value, property) else inspect.unwrap(value),)
     )

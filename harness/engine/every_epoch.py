@@ -65,7 +65,7 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
     Raises `HarnessError` if the schedule can't be run.
     """
     epochs = epochs or subject.length
-    open_ = sorted(subject.open)
+    open_ = sorted(subject.drawn_fields)
     if open_:
         raise HarnessError(
             f"subject {subject.name} draws its option {open_[0]!r}: give it a value, by --kwargs "

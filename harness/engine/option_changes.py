@@ -51,9 +51,9 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
         raise TraceError(
             "the trace must begin with the options that change: changed={'name':value}"
         )
-    if bound.new.fields != bound.fields:
+    if bound.with_changed.fields != bound.fields:
         raise TraceError("'changed' in the trace: only options of the scheduler can change")
-    new = bound.new
+    new = bound.with_changed
     try:
         new.build(new.new_optimizer())
     except (Exception, SystemExit) as error:

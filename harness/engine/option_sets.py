@@ -202,7 +202,7 @@ def find_option_sets(
     Drawn options are left out if the constructor or the first step refuses them. Raises
     `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
     """
-    to_try: list[Options] = [] if subject.open else [{}]
+    to_try: list[Options] = [] if subject.drawn_fields else [{}]
     strategy = subject.strategy
     if strategy is not None:
         to_try += draw_options(strategy, SETS, seed)
@@ -213,7 +213,7 @@ def find_option_sets(
         try:
             option_set = _option_set(bound, runner, own=not values)
         except (SubjectError, _Refused) as error:
-            if not values or (subject.open and isinstance(error, _Mistaken)):
+            if not values or (subject.drawn_fields and isinstance(error, _Mistaken)):
                 raise
             refusal = refusal or error
         else:

@@ -87,7 +87,7 @@ def _both(runner: Runner, check: Check, trace: Trace) -> tuple[Run, ...]:
 
 def _changed(bound: Bound, check: Check, trace: Trace) -> tuple[Run, ...]:
     """The uninterrupted runs with old and with new options, and the runs resumed with new ones."""
-    builders = bound.new_optimizer, bound.build, bound.new.build
+    builders = bound.new_optimizer, bound.build, bound.with_changed.build
     operations = plain_operations(trace.operations)
     resumed = resumed_runs(builders, bound.step, check.save, check.function, operations)
     path = resumed[-1]["path"] if resumed else ""

@@ -133,7 +133,7 @@ def _simpler_options(
         except SubjectError:  # the constructor refuses these options
             return False
 
-    if not subject.open and breaks({}):
+    if not subject.drawn_fields and breaks({}):
         return with_options({})
     values = shrink_options(strategy, breaks, SETS, seed)
     return trace if values is None else with_options(values)

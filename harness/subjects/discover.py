@@ -21,19 +21,22 @@ from torch.optim import lr_scheduler
 
 from harness.core.errors import SubjectError, TimeLimit
 from harness.core.guard import Guard, time_limit
-from harness.core.training_loop import describe, new_sgd, step_scheduler, step_with_metric
+from harness.core.training_loop import (
+    LRScheduler,
+    describe,
+    new_sgd,
+    step_scheduler,
+    step_with_metric,
+)  # fmt: skip
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.subject import Subject
 from harness.subjects.type_hints import required, strategy_of, without_default
 
 TRIES = 25
 """How many sets of drawn options a constructor may refuse."""
-LONGEST = 30.0
-"""The most seconds for all of them together."""
-_SCHEDULERS: tuple[type, ...] = (
-    getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler),  # before torch 2.0
-    lr_scheduler.ReduceLROnPlateau,  # not an LRScheduler before torch 2.2
-)
+BUILD_TIME_LIMIT = 30.0
+"""Seconds that all these tries may take together."""
+_SCHEDULERS = LRScheduler, lr_scheduler.ReduceLROnPlateau  # not an LRScheduler before torch 2.2
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ def subjects_of(
 
     The options that a constructor needs are drawn if type hints say what they are. A subject
     whose name is in `taken` gets its module's name too. Names that begin with ``_`` and abstract
-    classes are left out; a class without ``get_lr`` and ``step`` is noted. Classes to `skip` are
-    missed, each with the reason given. Before a class is built, `trying` is called with its
-    reference. Raises `SubjectError` if the package can't be imported, or defines no scheduler.
+    classes are left out; a class without ``get_lr`` and ``step`` is noted. A class in `skip` is not
+    built: it is in `missed`, with the reason that `skip` gives. `trying` is called with the
+    reference of each class before it is built, and with an empty text at the end. Raises
+    `SubjectError` if the package can't be imported, or defines no scheduler.
     """
     modules, notes = _modules(package)
     classes = list(dict.fromkeys(cls for module in modules for cls in _schedulers(module, package)))
@@ -157,50 +161,47 @@ def _schedulers(module: types.ModuleType, package: str) -> Iterator[type]:
 
 def _does_nothing(cls: type) -> bool:
     """Whether its only ``get_lr`` and ``step`` are those of torch's base class."""
-    made = [vars(parent) for parent in cls.__mro__ if parent is not _SCHEDULERS[0]]
+    made = [vars(parent) for parent in cls.__mro__ if parent is not LRScheduler]
     return not any("get_lr" in names or "step" in names for names in made)
-
-
-class _Uncertain(Exception):
-    """Why a scheduler can't be built without further information."""
 
 
 def _subject(cls: type[Any], name: str, place: str) -> Subject | Missed:
     """A subject that builds `cls`, whose reference is `place`; or why there is none."""
     options: dict[str, object] = {}
     step, step_needs = step_scheduler, ""
+
+    def missed(why: str, needs: tuple[str, ...] = ()) -> Missed:
+        return Missed(place, why, _lines(cls, options, step_needs), needs)
+
     try:
         with Guard(place).on():
-            if not _is_named(cls):
-                raise _Uncertain("the first parameter of its constructor is not 'optimizer'")
+            if next(iter(inspect.signature(cls).parameters), "") != "optimizer":
+                return missed("the first parameter of its constructor is not 'optimizer'")
             hints = required(cls)
             options |= dict.fromkeys(hints)
             if issubclass(cls, lr_scheduler.ReduceLROnPlateau):
                 step = step_with_metric
             elif step_needs := next(without_default(cls.step), ""):
-                raise _Uncertain(f"its step needs {step_needs!r}: write a 'step' that gives it")
+                return missed(f"its step needs {step_needs!r}: write a 'step' that gives it")
             drawn = {option: strategy_of(hint) for option, hint in hints.items()}
             if open_ := tuple(option for option, strategy in drawn.items() if strategy is None):
-                why = f"its required {open_[0]!r} has {_describe_hint(hints[open_[0]])}"
-                return Missed(place, why, _lines(cls, options, step_needs), open_)
+                hint = _describe_hint(hints[open_[0]])
+                return missed(f"its required {open_[0]!r} has {hint}", open_)
             options |= drawn
             subject = Subject(name, cls, options=options, step=step, reference=place)
-            with time_limit(LONGEST):
+            with time_limit(BUILD_TIME_LIMIT):
                 _try(subject)
     except TimeLimit:
-        return Missed(
-            place, f"it was not built within {LONGEST:g} s", _lines(cls, options, step_needs)
-        )
+        return missed(f"it was not built within {BUILD_TIME_LIMIT:g} s")
     except (Exception, SystemExit) as error:
-        why = str(error) if isinstance(error, (_Uncertain, SubjectError)) else describe(error)
-        return Missed(place, why, _lines(cls, options, step_needs))
+        return missed(str(error) if isinstance(error, SubjectError) else describe(error))
     return subject
 
 
 def _describe_hint(hint: object) -> str:
     if hint is None:
         return "no type hint"
-    return f"the type {getattr(hint, '__name__', hint)}, which is too general"
+    return f"the type {getattr(hint, '__name__', hint)}, for which no values are known"
 
 
 def _lines(cls: type, options: Iterable[str], step_needs: str) -> tuple[str, ...]:
@@ -213,10 +214,6 @@ def _lines(cls: type, options: Iterable[str], step_needs: str) -> tuple[str, ...
         f"from {cls.__module__} import {cls.__name__}",
         f'SUBJECT = Subject("{cls.__name__}", {cls.__name__}, options={fields})',
     )
-
-
-def _is_named(cls: type) -> bool:
-    return next(iter(inspect.signature(cls).parameters), "") == "optimizer"
 
 
 def _try(subject: Subject) -> None:

@@ -11,11 +11,12 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-Options: TypeAlias = st.SearchStrategy[dict[str, object]]
+OptionsStrategy: TypeAlias = st.SearchStrategy[dict[str, object]]
+"""Draws sets of options."""
 
 
 class _Leave(BaseException):
-    """Another error, which Hypothesis must neither catch nor shrink."""
+    """Carries an exception of `breaks` through Hypothesis, which would catch and shrink it."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -62,7 +63,9 @@ def without_local_constants() -> Iterator[None]:
         yield
 
 
-def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[str, object]]:
+def draw_options(
+    strategy: OptionsStrategy, count: int, seed_number: int
+) -> list[dict[str, object]]:
     """Draw up to `count` different sets of options, the simplest first."""
     seen: dict[str, dict[str, object]] = {}
     _each(strategy, lambda values: seen.setdefault(_text(values), values), count, seed_number)
@@ -70,12 +73,15 @@ def draw_options(strategy: Options, count: int, seed_number: int) -> list[dict[s
 
 
 def _text(values: dict[str, object]) -> str:
-    """Options as text, independent of the order in which they were drawn."""
+    """OptionsStrategy as text, independent of the order in which they were drawn."""
     return repr(sorted(values.items()))
 
 
 def shrink_options(
-    strategy: Options, breaks: Callable[[dict[str, object]], bool], count: int, seed_number: int
+    strategy: OptionsStrategy,
+    breaks: Callable[[dict[str, object]], bool],
+    count: int,
+    seed_number: int,
 ) -> dict[str, object] | None:
     """The simplest drawn options for which `breaks` is true, shrunk; None if there are none.
 
@@ -103,9 +109,12 @@ def shrink_options(
 
 
 def _each(
-    strategy: Options, see: Callable[[dict[str, object]], object], count: int, seed_number: int
+    strategy: OptionsStrategy,
+    see: Callable[[dict[str, object]], object],
+    count: int,
+    seed_number: int,
 ) -> None:
-    """Give up to `count` sets of drawn options to `see`; shrink them if it raises `_Found`."""
+    """Call `see` with at most `count` drawn sets of options; shrink a set for which it raises."""
 
     @seed(seed_number)
     @quiet_settings(count)

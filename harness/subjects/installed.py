@@ -49,12 +49,13 @@ CONTROLS = "lr_resume_harness.controls"
 class ShippedLedger:
     """The ledger of an installed package; `name` is the name of its entry point.
 
-    `package` is the distribution, `module` the importable package that contains the file.
+    `package` is the installed package, `import_name` the name by which the folder of the file is
+    imported.
     """
 
     name: str
     package: str
-    module: str
+    import_name: str
     path: Path
 
 
@@ -113,8 +114,8 @@ def default_subjects() -> list[Subject]:
     return list(found.values())
 
 
-def installed_subjects() -> Selection:
-    """The subjects for ``--installed``; raises `SubjectError` if no package ships any."""
+def shipped_selection() -> Selection:
+    """What ``--installed`` checks; raises `SubjectError` if no package ships subjects."""
     points = _points(SUBJECTS)
     if not points:
         raise SubjectError(
@@ -125,7 +126,7 @@ def installed_subjects() -> Selection:
 
 
 def shipped_subjects() -> tuple[Subject, ...]:
-    """The subjects for ``--installed``; none if no package ships any."""
+    """The subjects that packages ship for ``--installed`` and that can be loaded here."""
     return _loaded(_points(SUBJECTS)).subjects
 
 
@@ -152,9 +153,9 @@ def shipped_ledgers() -> list[ShippedLedger]:
     """The ledgers of installed packages; raises `LedgerError` if one can't be found."""
     ledgers = []
     for point in _points(LEDGERS):
-        module, _, file = point.value.partition(":")
+        import_name, _, file = point.value.partition(":")
         try:
-            spec = importlib.util.find_spec(module)
+            spec = importlib.util.find_spec(import_name)
         except (ImportError, ValueError):
             spec = None
         folders = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -164,7 +165,7 @@ def shipped_ledgers() -> list[ShippedLedger]:
                 "its entry point must be package:file"
             )
         path = Path(folders[0]) / file
-        ledgers.append(ShippedLedger(point.name, _package(point), module, path))
+        ledgers.append(ShippedLedger(point.name, _package(point), import_name, path))
     return ledgers
 
 

@@ -79,10 +79,10 @@ def _applies(entry: Entry, subject: Subject) -> bool:
 
 def _is_shipped(subject: Subject, entry: Entry) -> bool:
     """Whether the package that ships the entry also ships the subject, or defines it."""
-    modules = [one.module for one in shipped_ledgers() if one.package == entry.package]
+    names = [one.import_name for one in shipped_ledgers() if one.package == entry.package]
     if entry.subject == subject.reference and ":" in subject.reference:
         top = subject.reference.partition(":")[0].partition(".")[0]
-        return top in {module.partition(".")[0] for module in modules}
+        return top in {name.partition(".")[0] for name in names}
     return any(_same(subject, other) for other in subjects_of_package(entry.package))
 
 

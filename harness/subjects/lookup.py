@@ -12,17 +12,17 @@ from harness.core.errors import SubjectError
 from harness.core.references import full_reference, import_attribute, is_package
 from harness.core.types import Options
 from harness.subjects.discover import Selection, subjects_of
-from harness.subjects.installed import default_subjects, installed_subjects, shipped_subjects
+from harness.subjects.installed import default_subjects, shipped_selection, shipped_subjects
 from harness.subjects.subject import Subject, subject_from
 
 
-def as_subject(value: object, *, name: str = "", options: Options | None = None) -> Subject:
+def as_subject(value: object, *, options: Options | None = None) -> Subject:
     """The subject for a reference, or for a value like `subject_from`.
 
     Raises `SubjectError` for another value.
     """
     if not isinstance(value, str):
-        return subject_from(value, name=name, options=options)
+        return subject_from(value, options=options)
     if not full_reference(value):
         raise SubjectError(
             f"a subject in a string must be module:attribute (got {value!r}): "
@@ -40,7 +40,7 @@ def find_subjects(reference: str, options: Options | None = None) -> list[Subjec
             replace(one.with_options(options), reference=f"{reference}.{one.name}") for one in value
         ]
     name = reference.rpartition(":")[2] if callable(value) else reference
-    subject = as_subject(value, name="" if isinstance(value, Subject) else name, options=options)
+    subject = subject_from(value, name="" if isinstance(value, Subject) else name, options=options)
     return [replace(subject, reference=reference)]
 
 
@@ -70,7 +70,7 @@ def choose_subjects(
     listed = {subject.name: subject for subject in default_subjects()}
     if not names and not installed and not listed:
         raise SubjectError("no installed package ships default subjects: name a SUBJECT")
-    parts = [installed_subjects()] if installed else []
+    parts = [shipped_selection()] if installed else []
     for name in names or (() if installed else listed):
         if name in listed or full_reference(name) or not is_package(name):
             parts.append(Selection(tuple(_subjects_called(name, listed, options))))
@@ -83,7 +83,7 @@ def choose_subjects(
     found = functools.reduce(Selection.plus, parts)
     different = {subject.reference or id(subject): subject for subject in found.subjects}
     for subject in different.values():
-        subject.bind(dict.fromkeys(subject.open))
+        subject.check_options()
     return replace(found, subjects=tuple(different.values()))
 
 

@@ -64,7 +64,9 @@ def make_optimizer(
     all groups share the constructor's LR, one tensor. `named` gives the parameters names.
     """
     if lr not in ("float", "tensor", "shared"):
-        raise ValueError(f"lr must be 'float', 'tensor' or 'shared' (got {lr!r}): see rates")
+        raise ValueError(
+            f"lr must be 'float', 'tensor' or 'shared' (got {lr!r}): give numbers as rates=[...]"
+        )
     if rates is None:
         if groups not in (None, 1, 2, 3, 4):
             raise ValueError(f"groups must be 1 to 4 (got {groups!r})")
@@ -72,7 +74,10 @@ def make_optimizer(
     elif groups not in (None, len(rates)) or not 1 <= len(rates) <= 4:
         raise ValueError(f"rates must hold an LR or None for each of 1 to 4 groups (got {rates!r})")
     elif lr == "shared" and any(rate is not None for rate in rates):
-        raise ValueError("groups that share an LR can't have other ones: leave out rates")
+        raise ValueError(
+            "lr='shared' gives all groups one LR, so rates must be None or a list of None "
+            f"(got {rates!r})"
+        )
 
     def as_rate(rate: float) -> float | torch.Tensor:
         return rate if lr == "float" else torch.tensor(rate, device=device)
@@ -93,7 +98,7 @@ def make_optimizer(
     return kind(made, lr=as_rate(0.125), **options)
 
 
-OWN: Mapping[str, tuple[dict[str, object], ...]] = {
+OWN_OPTIONS: Mapping[str, tuple[dict[str, object], ...]] = {
     "SGD": (
         {},
         {"momentum": 0.9},
@@ -116,13 +121,14 @@ OWN: Mapping[str, tuple[dict[str, object], ...]] = {
     "LBFGS": ({}, {"history_size": 2}),
 }
 """The optimizers, the simplest first, each with its own options."""
-CLASSES: Mapping[str, type[torch.optim.Optimizer]] = {
+ADAPTED: Mapping[str, type[torch.optim.Optimizer]] = {
     "LBFGS": SteadyLBFGS,
     "SparseAdam": SparseAdam,
 }
+"""The optimizers that a training loop can't step as they are, each with a subclass that it can."""
 WORDS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    name: functools.partial(make_optimizer, CLASSES.get(name) or getattr(torch.optim, name))
-    for name in OWN
+    name: functools.partial(make_optimizer, ADAPTED.get(name) or getattr(torch.optim, name))
+    for name in OWN_OPTIONS
     if hasattr(torch.optim, name)
 }
 """The words that a trace can have after ``optimizer=``, each with the function that it calls.
@@ -152,6 +158,9 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
 
     @st.composite
     def terms(draw: DrawFn) -> Term:
+        name = draw(st.sampled_from(names))
+        chosen: dict[str, object] = {}
+
         def pick(choices: Sequence[Options]) -> None:
             """Draw and add one of the choices that work with those made before."""
             working = [choice for choice in choices if works(name, {**chosen, **choice})]
@@ -159,19 +168,17 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
             # shrink to the word with the fewest options. 12 is divisible by 1, 2, 3 and 4.
             chosen.update(working[draw(st.integers(0, 11)) % len(working)])
 
-        name = draw(st.sampled_from(names))
-        chosen: dict[str, object] = {}
         if draw(st.booleans()) and works(name, {"groups": 2}):
             groups = draw(st.integers(2, 4))
         else:
             groups = 1
         if torch.cuda.is_available():
             pick([{}, {"device": "cuda"}, {"device": "cuda", "capturable": True}])
-        pick(list(OWN[name]))
+        pick(list(OWN_OPTIONS[name]))
         pick([{}, {"weight_decay": 0.01}])
         pick([{}, {"maximize": True}])
         pick([{}, {"foreach": True}, {"fused": True}, {"foreach": False}])
-        pick([{}, {"lr": "tensor"}, {"lr": "shared"}][: 3 if groups > 1 else 2])
+        pick([{}, {"lr": "tensor"}, *([{"lr": "shared"}] if groups > 1 else [])])
         pick([{}, {"named": True}])
         if chosen.get("lr") == "shared" or not draw(st.booleans()):
             return Term.of(name, groups=groups, **chosen)
@@ -184,7 +191,7 @@ def optimizers(*, momentum: bool = False, betas: bool = True) -> SearchStrategy[
 
 def works(name: str, chosen: Options) -> bool:
     """Whether the installed torch can make and step the optimizer, and supports its kind of LR."""
-    return _works(str(Term.of(name, **chosen)))
+    return _works(str(Term.of(name, **chosen)))  # as text, which can be cached
 
 
 @functools.cache
@@ -216,6 +223,6 @@ def _takes_tensor_rate(name: str) -> bool:
 
 @functools.cache
 def has_momentum(name: str, *, betas: bool = True) -> bool:
-    """Whether the groups of an optimizer of `WORDS` hold ``momentum`` or, if they do, `betas`."""
+    """Whether the groups of an optimizer hold ``momentum`` or, if `betas` is true, ``betas``."""
     group = WORDS[name]().param_groups[0]
     return "momentum" in group or (betas and "betas" in group)

@@ -28,12 +28,12 @@ from harness.core.errors import ScriptError, TraceError
 from harness.core.literals import Term, format_value, holds_term
 from harness.core.operations import BY_LETTER
 from harness.subjects.source_text import (
+    as_pasted,
     dedented,
     global_names,
     is_text_of,
     local_names,
     renamed,
-    without_annotations,
 )
 from harness.subjects.subject import Bound
 
@@ -183,8 +183,8 @@ class Source:
     # ------------------------------------------------------------------------- names
 
     def own(self, name: str) -> str:
-        """The script's name for something that the harness defines and that isn't a function."""
-        return self._allot(("", name), name, users=False)
+        """Reserve a name for the harness's use; returns it, with a number if it is taken."""
+        return self._allot(("", name), name, keeps_its_name=False)
 
     def define(self, name: str, expression: str, parameters: str | None = None) -> str:
         """Add a value, or a function with these parameters, to the top.
@@ -198,23 +198,26 @@ class Source:
             self.top[known_as] = f"def {known_as}({parameters}):\n    return {expression}"
         return known_as
 
-    def _allot(self, key: tuple[object, ...], name: str, *, users: bool) -> str:
-        """The name for `key`: `name`, or `name` with a number if that is taken."""
+    def _allot(self, key: tuple[object, ...], name: str, *, keeps_its_name: bool) -> str:
+        """The name for `key`: `name`, or `name` with a number if that is taken.
+
+        `keeps_its_name`: it may have a name that the user's code uses; the harness's own may not.
+        """
         if key not in self._names:
             taken = {*RESERVED, *self.draft.local, *self._names.values()}
-            if not users:
+            if not keeps_its_name:
                 taken |= self.draft.users
             free, number = name, 1
             while free in taken or (number > 1 and free in self.draft.words):
                 number += 1
                 free = f"{name}_{number}"
             self._names[key] = free
-        if users:
+        if keeps_its_name:
             self._users.add(name)
         return self._names[key]
 
     def name(self, value: object) -> str:
-        """The expression with which the script can use a function, class or module.
+        """Import or paste a function, class or module; returns the expression for it.
 
         Raises `ScriptError` if it is defined inside a function, or its source is not available
         for another reason.
@@ -245,7 +248,7 @@ class Source:
         return f"{name}.{rest}" if rest else name
 
     def _import_from(self, module: str, attribute: str) -> str:
-        name = self._allot(("from", module, attribute), attribute, users=True)
+        name = self._allot(("from", module, attribute), attribute, keeps_its_name=True)
         self._note_package(module)
         known_as = "" if name == attribute else f" as {name}"
         self._import(f"from {module} import {attribute}{known_as}")
@@ -259,7 +262,7 @@ class Source:
             self._import(f"import {module}")
             package, _, rest = module.partition(".")
             return f"{self.module(package)}.{rest}"
-        name = self._allot(("import", module, known_as), known_as, users=True)
+        name = self._allot(("import", module, known_as), known_as, keeps_its_name=True)
         self._import(f"import {module}" + ("" if name == module else f" as {name}"))
         return name
 
@@ -270,7 +273,10 @@ class Source:
     # ------------------------------------------------------------------- expressions
 
     def expression(self, value: object) -> str:
-        """`value` as an expression for the script; `ScriptError` if there is none."""
+        """`value` as an expression; adds what that uses to the script.
+
+        Raises `ScriptError` if there is none.
+        """
         if isinstance(value, list):
             return "[" + ", ".join(map(self.expression, value)) + "]"
         if isinstance(value, tuple):
@@ -329,7 +335,7 @@ class Source:
         if len(found) != 1:
             self._refuse(value, "a lambda that can't be found in its line")
         text = f"({found.pop()})"
-        return renamed(text, self._needs(text, value.__globals__, users=True))
+        return renamed(text, self._add_globals(text, value.__globals__, is_users=True))
 
     def _refuse(self, value: object, what: str) -> NoReturn:
         raise ScriptError(
@@ -342,21 +348,21 @@ class Source:
     def paste(self, value: Callable[..., object]) -> str:
         """Add a function or class, and all that it uses; returns its name in the script."""
         key = ("of", value.__module__, value.__name__)
-        users = package_of(value.__module__) != "harness"
-        name = self._allot(key, value.__name__, users=users)
+        is_users = package_of(value.__module__) != "harness"
+        name = self._allot(key, value.__name__, keeps_its_name=is_users)
         if key in self._pasted:
             return name
         self._pasted.add(key)
-        into = self.for_top if users else self
-        if users:
+        into = self.for_top if is_users else self
+        if is_users:
             self.pasted_modules[value.__module__] = None
         try:
             text = dedented(inspect.getsource(value))
         except (OSError, TypeError):
             self._refuse(value, "not in a file that can be read")
         scope = _scope(value)
-        text = without_annotations(text, scope, ours=not users, documented=into.adds_to_helpers)
-        names = into._needs(text, scope, users=users, known={value.__name__: name})
+        text = as_pasted(text, scope, ours=not is_users, documented=into.adds_to_helpers)
+        names = into._add_globals(text, scope, is_users=is_users, known={value.__name__: name})
         into._section[name] = renamed(text, names)
         self.homes[name] = value.__module__
         return name
@@ -371,7 +377,7 @@ class Source:
         """
         scope = _scope(value)
         text = dedented(inspect.getsource(value))
-        text = without_annotations(text, scope, ours=True, documented=False)
+        text = as_pasted(text, scope, ours=True, documented=False)
         [function] = ast.parse(text).body
         assert isinstance(function, ast.FunctionDef)
         last = function.body[-1]
@@ -388,14 +394,16 @@ class Source:
             if ast.unparse(last.value).strip("()") == target:
                 lines = lines[:place]
         text = "\n".join(lines)
-        return renamed(text, self._needs(text, scope, users=False, known=given)).splitlines()
+        return renamed(
+            text, self._add_globals(text, scope, is_users=False, known=given)
+        ).splitlines()
 
-    def _needs(
+    def _add_globals(
         self,
         text: str,
         scope: Mapping[str, object],
         *,
-        users: bool,
+        is_users: bool,
         known: Mapping[str, str] = MappingProxyType({}),
     ) -> dict[str, str]:
         """The script's name for each global name in a text; adds what they need."""
@@ -404,12 +412,12 @@ class Source:
             if used in names:
                 continue
             if used in scope:
-                names[used] = self._need(used, scope[used], scope)
-            elif users:
+                names[used] = self._add_global(used, scope[used], scope)
+            elif is_users:
                 self._users.add(used)
         return names
 
-    def _need(self, name: str, value: object, scope: Mapping[str, object]) -> str:
+    def _add_global(self, name: str, value: object, scope: Mapping[str, object]) -> str:
         """Add what a pasted function uses under `name`; returns its name in the script."""
         if isinstance(value, types.ModuleType):
             return self.module(value.__name__, name)
@@ -418,7 +426,7 @@ class Source:
         home = str(scope["__name__"])
         shared = isinstance(value, (list, dict, set))
         key = ("value", id(value)) if shared else ("value", home, name)
-        known_as = self._allot(key, name, users=package_of(home) != "harness")
+        known_as = self._allot(key, name, keeps_its_name=package_of(home) != "harness")
         if key not in self._pasted:
             self._pasted.add(key)
             self._section[known_as] = f"{known_as} = {self.expression(value)}"
@@ -430,7 +438,7 @@ class Source:
         Without this, a script that performs operations by their letters contains all of them.
         """
         key = ("value", id(BY_LETTER))
-        known_as = self._allot(key, "BY_LETTER", users=False)
+        known_as = self._allot(key, "BY_LETTER", keeps_its_name=False)
         self._pasted.add(key)
         performed = {letter: BY_LETTER[letter] for letter in dict.fromkeys(path)}
         self._section[known_as] = f"{known_as} = {self.expression(performed)}"

@@ -50,7 +50,7 @@ def _global_nodes(text: str) -> tuple[ast.Module, list[ast.Name]]:
     """
     tree, numbered = ast.parse(text), ast.parse(text)
     nodes: dict[int, ast.Name] = {}
-    for line, (node, twin) in enumerate(zip(ast.walk(tree), ast.walk(numbered)), 2):  # noqa: B905
+    for line, (node, twin) in enumerate(zip(ast.walk(tree), ast.walk(numbered), strict=True), 2):
         if isinstance(twin, (ast.stmt, ast.expr, ast.excepthandler, ast.pattern)):
             twin.lineno = twin.end_lineno = line if isinstance(twin, ast.Name) else 1
             twin.col_offset = twin.end_col_offset = 0
@@ -191,13 +191,12 @@ def dedented(text: str) -> str:
     ).rstrip()
 
 
-def without_annotations(
-    text: str, scope: Mapping[str, object], *, ours: bool, documented: bool
-) -> str:
-    """A definition without annotations, and without the decorators that only the harness uses.
+def as_pasted(text: str, scope: Mapping[str, object], *, ours: bool, documented: bool) -> str:
+    """A definition as a script shows it: without annotations and decorators of the harness.
 
-    The harness's own definitions also lose comments for linters and their docstrings, except the
-    first line if `documented`. Strings and other comments stay as they are.
+    The harness's own definitions (`ours`) also lose comments for linters and their docstrings,
+    except the first line if `documented`, and have their parameters in one line if they fit.
+    Strings and other comments stay as they are.
     """
     if ours:
         text = re.sub(r" *# (noqa|type|fmt):?.*$", "", text, flags=re.MULTILINE)
@@ -223,7 +222,7 @@ def without_annotations(
         elif isinstance(node, ast.AnnAssign):
             if ours and node.value is not None:
                 cuts.append((end(node.target), end(node.annotation), ""))
-            else:  # a field of a dataclass
+            else:  # perhaps a field of a dataclass, which needs it
                 quoted = repr(ast.unparse(node.annotation))
                 cuts.append((start(node.annotation), end(node.annotation), quoted))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
@@ -241,7 +240,7 @@ def without_annotations(
     for begins, ends, instead in sorted(cuts, reverse=True):
         before, after = code[:begins], code[ends:]
         if not instead and not before.rpartition(b"\n")[2].strip() and after[:1] in (b"\n", b""):
-            before, after = before.rpartition(b"\n")[0], after  # nothing is left of the line
+            before = before.rpartition(b"\n")[0]  # nothing is left of the line
         code = before + instead.encode() + after
     bare = code.decode().strip("\n")
     return _one_line(bare) if ours else bare

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 1000
 MAPPINGS = ("options", "words", "declines")
-FIELDS = ("optimizer", "step")
-"""The fields that an option of the same name replaces, if it is a term."""
+REPLACEABLE = ("optimizer", "step")
+"""The fields that a term in the options can replace."""
 CONTRACTS = ("saved", "new", "raises")
 """What a subject can promise about options that change on resume."""
 
@@ -88,9 +88,9 @@ class Subject:
         ``state_dict(scheduler)`` and ``load_state_dict(scheduler, state)``,
         for a scheduler without methods of these names. Both or neither.
     declines : mapping
-        Names of checks that it does not promise, each with the reason, which
-        must not be empty; or of operations (`harness.core.operations.EVENTS`) that
-        it cannot do or go on from.
+        Checks that it does not promise, and operations
+        (`harness.core.operations.EVENTS`) that it cannot do or go on from:
+        the name of each, and the reason, which must not be empty.
     contract : str
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
@@ -98,8 +98,8 @@ class Subject:
         Epochs of the plain run. Every epoch is tried as a save point, so
         everything that the scheduler does should happen within them.
     standalone : bool
-        Whether a reproduction script may paste the source of these functions
-        instead of importing their modules.
+        Whether a reproduction script may paste the source of `build` and of the
+        other functions here, instead of importing their modules.
     reference : str
         Its name on the command line: a listed name or ``module:attribute``.
         Set if the subject was found by one.
@@ -140,13 +140,13 @@ class Subject:
                 "a subject's name must be a word without spaces or control characters "
                 f"(got {self.name!r})"
             )
-        for problem in self._problems():
+        if problem := next(self._problems(), ""):
             raise SubjectError(f"subject {self.name}: {problem}")
         for what in MAPPINGS:
             object.__setattr__(self, what, MappingProxyType(dict(getattr(self, what))))
 
     def _problems(self) -> Iterator[str]:
-        """What is wrong with the fields."""
+        """What is wrong with the fields; each test relies on the ones before it."""
         for what in ("build", "optimizer", "step"):
             value = getattr(self, what)
             if not callable(value) and not (what == "optimizer" and _is_strategy(value)):
@@ -179,7 +179,7 @@ class Subject:
             )
 
     @property
-    def open(self) -> dict[str, SearchStrategy[object]]:
+    def drawn_fields(self) -> dict[str, SearchStrategy[object]]:
         """The options, and the optimizer, that have a strategy instead of a value."""
         values = {"optimizer": self.optimizer, **self.options}
         return {name: value for name, value in values.items() if _is_strategy(value)}
@@ -187,14 +187,14 @@ class Subject:
     @property
     def strategy(self) -> SearchStrategy[dict[str, object]] | None:
         """The strategy that draws options, if there is one."""
-        if not self.open:
+        if not self.drawn_fields:
             return self.drawn
         from hypothesis import strategies as st
 
-        open_ = st.fixed_dictionaries(self.open)
+        fields = st.fixed_dictionaries(self.drawn_fields)
         if self.drawn is None:
-            return open_
-        return st.tuples(open_, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
+            return fields
+        return st.tuples(fields, self.drawn).map(lambda sets: {**sets[0], **sets[1]})
 
     def bind(self, options: Options) -> Bound:
         """The subject with a value for every option; `options` override its own.
@@ -202,7 +202,7 @@ class Subject:
         Raises `SubjectError` if `build` does not take them, `TraceError` for a term that
         is not a word of the subject.
         """
-        values = {**self.options, **self.open, **options}
+        values = {**self.options, **self.drawn_fields, **options}
         open_ = [name for name, value in values.items() if _is_strategy(value)]
         if open_:
             raise SubjectError(
@@ -211,7 +211,7 @@ class Subject:
             )
         fields = {
             name: values.pop(name)
-            for name in FIELDS
+            for name in REPLACEABLE
             if isinstance(values.get(name), Term)
             or (name in values and _is_strategy(getattr(self, name)))
         }
@@ -234,8 +234,12 @@ class Subject:
         bound = Bound(self, values, fields, changed)
         bound.check_words()
         if changed:
-            bound.new.check_words()
+            bound.with_changed.check_words()
         return bound
+
+    def check_options(self) -> None:
+        """Raise `SubjectError` if `build` does not take the options; like `bind`."""
+        self.bind(dict.fromkeys(self.drawn_fields))
 
     def with_options(self, options: Options | None) -> Subject:
         """The same subject, with `options` in place of its own options with these names."""
@@ -306,7 +310,7 @@ class Bound:
         if isinstance(term, Term) and term.arguments is None:
             raise TraceError(f"optimizer={term} does not make an optimizer: write {term}()")
         if self.fields or holds_term(self.options):
-            for name in _terms([self.fields, self.options]):
+            for name in _words_in([self.fields, self.options]):
                 resolve(Term(name), self.words)
 
     @property
@@ -318,7 +322,7 @@ class Bound:
         return self.subject.optimizer
 
     @property
-    def new(self) -> Bound:
+    def with_changed(self) -> Bound:
         """The same subject with the changed options, for a resumed run; raises like `bind`.
 
         The optimizer and the step stay as they are.
@@ -336,12 +340,12 @@ class Bound:
             for parameter in signature.parameters.values()
         )
 
-    def build(self, optimizer: torch.optim.Optimizer, **last_epoch: int) -> Any:
-        """A new scheduler; checks call it as ``build(optimizer)`` or with ``last_epoch``."""
+    def build(self, optimizer: torch.optim.Optimizer, **given: int) -> Any:
+        """A new scheduler; `given` is empty or holds ``last_epoch``."""
         options = self.options
-        if self._terms:
+        if self._holds_terms:
             options = resolve(options, self.words)
-        scheduler = self.subject.build(optimizer, **last_epoch, **options)
+        scheduler = self.subject.build(optimizer, **given, **options)
         save, load = self.subject.state_dict, self.subject.load_state_dict
         return scheduler if save is None or load is None else Stateful(scheduler, save, load)
 
@@ -352,7 +356,7 @@ class Bound:
         self._step(scheduler, epoch)
 
     def takes_epoch(self, scheduler: Scheduler) -> bool:
-        """Whether a scheduler that `build` made is stepped with ``step()`` or ``step(epoch)``."""
+        """Whether a scheduler that `build` made can also be stepped with ``step(epoch)``."""
         step = getattr(scheduler, "step", None)
         signature = _signature(step) if callable(step) else None
         if signature is None or self._step is not step_scheduler:
@@ -360,7 +364,7 @@ class Bound:
         return "epoch" in signature.parameters
 
     @functools.cached_property
-    def _terms(self) -> bool:
+    def _holds_terms(self) -> bool:
         return holds_term(self.options)
 
     @functools.cached_property
@@ -371,7 +375,7 @@ class Bound:
         return self.subject.step
 
 
-def _terms(value: object) -> Iterator[str]:
+def _words_in(value: object) -> Iterator[str]:
     """The words in `value`."""
     if isinstance(value, Term):
         yield value.name
@@ -380,7 +384,7 @@ def _terms(value: object) -> Iterator[str]:
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _terms(item)
+            yield from _words_in(item)
 
 
 def _is_strategy(value: object) -> TypeGuard[SearchStrategy[Any]]:

@@ -19,9 +19,9 @@ GIVEN = ("self", "optimizer", "last_epoch", "verbose")
 def strategies_for(
     build: Callable[..., Any], given: Collection[str]
 ) -> dict[str, SearchStrategy[object]]:
-    """Strategies for the options that `build` needs and that are not `given`, if certain.
+    """Strategies for the options that `build` needs and that are not `given`.
 
-    Empty if `build` has no signature.
+    Only for those whose type hints say what to draw; empty if `build` has no signature.
     """
     try:
         hints = required(build)

@@ -1,15 +1,7 @@
 """Planted faults: controls with one defect each, and the checks that must catch it."""
 
 from harness.engine.selftest import Fault, planted_in
-from lr_schedules.faults import (
-    events,
-    optimizer,
-    position,
-    process,
-    state,
-    timing,
-    transport,
-)
+from lr_schedules.faults import events, optimizer, position, process, state, timing, transport
 
 __all__ = ["FAULTS", "SUBJECTS"]
 

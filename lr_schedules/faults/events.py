@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.optim import Optimizer
+
 from harness.engine.selftest import planted
 from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
 from lr_schedules.correct import ClosedForm, Halving, Multiplies
-from lr_schedules.faults.routes import EVERY_LOAD
+from lr_schedules.faults.routes import EVERY_LOAD, LOADED_AFTER_OPTIMIZER
 
-__all__: list[str] = []
-
-OPT_IN = ("resume_built_on_loaded_optimizer", "resume_scheduler_alone")
-LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in OPT_IN)
+LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in CLOSED_FORM.declines)
+"""The checks that go on from a loaded state, without those that `CLOSED_FORM` declines."""
 
 
 @planted(
@@ -62,17 +62,7 @@ class GivenEpochNotSaved(ClosedForm):
 @planted(
     MULTIPLIES,
     "halve_lr:1 save:a resume:a",
-    caught_by=[
-        "resume_optimizer_then_scheduler",
-        "resume_from_file",
-        "resume_from_legacy_file",
-        "resume_from_json",
-        "resume_from_distributed_checkpoint",
-        "roll_back_in_place",
-        "resume_twice_from_one_dict",
-        "resume_at_every_save",
-        "resume_built_on_loaded_optimizer",
-    ],
+    caught_by=[*LOADED_AFTER_OPTIMIZER, "resume_built_on_loaded_optimizer"],
 )
 class UndoesWhatWasSetByHand(Multiplies):
     """Writes the scheduled LR when it is loaded, and goes on multiplying from there."""
@@ -95,7 +85,7 @@ class UndoesWhatWasSetByHand(Multiplies):
 class ForgetsAddedGroups(Multiplies):
     """After loading its state, schedules only the groups that it was built with."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)
         self.groups = len(optimizer.param_groups)
         self.loaded = False

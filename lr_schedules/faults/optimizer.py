@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.engine.selftest import planted
-from lr_schedules.controls import (
-    DECAY,
-    HALVING,
-    MOMENTUM,
-    NESTED,
-    TENSOR_RATE,
-)
-from lr_schedules.correct import (
-    Decay,
-    Halving,
-    Momentum,
-    Nested,
-    TensorRate,
-)
-from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, STATE_AFTER_OPTIMIZER
+from torch.optim import Optimizer
 
-__all__: list[str] = []
+from harness.engine.selftest import planted
+from lr_schedules.controls import DECAY, HALVING, MOMENTUM, NESTED, TENSOR_RATE
+from lr_schedules.correct import DecaysWeights, Halving, Momentum, Nested, TensorRate
+from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, LOADED_AFTER_OPTIMIZER
 
 
 @planted(
@@ -41,11 +29,7 @@ class ChildOfTheOldOptimizer(Nested):
         self.write()
 
 
-@planted(
-    NESTED,
-    "train:3 save:a resume:a train:2",
-    caught_by=EVERY_LOAD,
-)
+@planted(NESTED, "train:3 save:a resume:a train:2", caught_by=EVERY_LOAD)
 class ChildNotSaved(Nested):
     """Saves its own position, but not the position of the wrapped scheduler."""
 
@@ -65,7 +49,7 @@ class ChildNotSaved(Nested):
 class ChildStartsAnew(Nested):
     """Uses ``last_epoch`` itself, but builds the wrapped scheduler without it."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)
         self.child = Halving(optimizer)
 
@@ -78,22 +62,17 @@ class ChildStartsAnew(Nested):
 class MomentumFromCycled(Momentum):
     """Uses the groups' present momentum as the initial one when built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
             group["initial_momentum"] = group["momentum"]
         super().__init__(optimizer, last_epoch)
 
 
-@planted(
-    DECAY,
-    "train:1 save:a resume:a",
-    caught_by=EVERY_LOAD,
-    real="NVIDIA-NeMo/Automodel#3883",
-)
-class DecayNotSaved(Decay):
+@planted(DECAY, "train:1 save:a resume:a", caught_by=EVERY_LOAD, real="NVIDIA-NeMo/Automodel#3883")
+class DecayNotSaved(DecaysWeights):
     """Counts the weight decay's epochs separately, and does not save the count."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.decayed = last_epoch + 1
         super().__init__(optimizer, last_epoch)
 
@@ -111,10 +90,7 @@ class DecayNotSaved(Decay):
     TENSOR_RATE,
     "save:a resume:a",
     caught_by=[
-        *STATE_AFTER_OPTIMIZER,
-        "roll_back_in_place",
-        "resume_twice_from_one_dict",
-        "resume_at_every_save",
+        *LOADED_AFTER_OPTIMIZER,
         "resume_built_on_loaded_optimizer",
         "resume_scheduler_alone",
     ],
@@ -138,7 +114,7 @@ class TensorBecomesFloat(TensorRate):
 class BaseIsTheRate(TensorRate):
     """Uses the same tensor as base LR and as the LR that it writes."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         super().__init__(optimizer, last_epoch)
@@ -163,11 +139,7 @@ class StaleReport(Halving):
         return list(self.last or self.base)
 
 
-@planted(
-    HALVING,
-    "train:3",
-    caught_by=["last_lr_is_the_groups_lr"],
-)
+@planted(HALVING, "train:3", caught_by=["last_lr_is_the_groups_lr"])
 class RoundedReport(Halving):
     """Reports its LR rounded to two places."""
 
@@ -175,15 +147,11 @@ class RoundedReport(Halving):
         return [round(rate, 2) for rate in super().get_last_lr()]
 
 
-@planted(
-    HALVING,
-    "train:1 save:a resume:a train:2",
-    caught_by=["resume_scheduler_alone"],
-)
+@planted(HALVING, "train:1 save:a resume:a train:2", caught_by=["resume_scheduler_alone"])
 class CountsInTheGroups(Halving):
     """Keeps its position only in the optimizer's groups."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         optimizer.param_groups[0].setdefault("epoch", 0)
         if last_epoch >= 0:
             optimizer.param_groups[0]["epoch"] = last_epoch + 1
@@ -202,15 +170,11 @@ class CountsInTheGroups(Halving):
         self.write()
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_by_initial_lr"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_by_initial_lr"])
 class TrustsTheGroups(Halving):
     """Does not change the groups' LR when it is built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         before = [group["lr"] for group in optimizer.param_groups]
         super().__init__(optimizer, last_epoch)
         if last_epoch >= 0:

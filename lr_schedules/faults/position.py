@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
 from lr_schedules.controls import (
@@ -28,11 +29,9 @@ from lr_schedules.correct import (
     Plateau,
     Restarts,
     Table,
-    thirds,
+    halved,
 )
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, STATE_AFTER_OPTIMIZER
-
-__all__: list[str] = []
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER
 
 
 @planted(
@@ -65,10 +64,7 @@ class LoadsNothing(Halving):
 
 
 @planted(
-    HALVING,
-    "save:a train:3 load:a",
-    caught_by=["roll_back_in_place"],
-    real="NovaSky-AI/SkyRL#2214",
+    HALVING, "save:a train:3 load:a", caught_by=["roll_back_in_place"], real="NovaSky-AI/SkyRL#2214"
 )
 class LoadsADelta(Halving):
     """Adds the saved position to its own, so loading into a used scheduler is wrong."""
@@ -107,12 +103,7 @@ class OffByOneNext(Halving):
 @planted(
     HALVING,
     "train:3 save:a resume:a",
-    caught_by=[
-        *STATE_AFTER_OPTIMIZER,
-        "roll_back_in_place",
-        "resume_twice_from_one_dict",
-        "resume_at_every_save",
-    ],
+    caught_by=LOADED_AFTER_OPTIMIZER,
     real="huggingface/nanotron#256",
 )
 class BaseFromDecayed(Halving):
@@ -137,7 +128,7 @@ class BaseFromFactor(Halving):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.base = [rate / thirds(state["epoch"]) for rate in rates]
+        self.base = [rate / halved(state["epoch"]) for rate in rates]
         super().load_state_dict(state)
 
 
@@ -166,11 +157,7 @@ class AnotherGroups(PerGroup):
         super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
 
 
-@planted(
-    PER_GROUP,
-    "save:a resume:a",
-    caught_by=EVERY_LOAD,
-)
+@planted(PER_GROUP, "save:a resume:a", caught_by=EVERY_LOAD)
 class SavesInSinglePrecision(PerGroup):
     """Saves the base LRs in single precision, so the loaded ones are only almost right."""
 
@@ -179,15 +166,11 @@ class SavesInSinglePrecision(PerGroup):
         return {**super().state_dict(), "base": base}
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_by_last_epoch"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_by_last_epoch"])
 class IgnoresInitialLR(Halving):
     """Uses the groups' LR as the base LR when it is built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if last_epoch >= 0:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -203,7 +186,7 @@ class IgnoresInitialLR(Halving):
 class OverwritesInitialLR(Halving):
     """Overwrites ``initial_lr`` when it is built on an optimizer that was loaded."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if last_epoch < 0:
             for group in optimizer.param_groups:
                 group["initial_lr"] = group["lr"]
@@ -219,7 +202,7 @@ class OverwritesInitialLR(Halving):
 class AppliesAgain(Multiplies):
     """Applies the last factor again when it is built with ``last_epoch``."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch)
         if last_epoch >= 0:
             self.epoch -= 1
@@ -246,7 +229,7 @@ class CountsItsSteps(ClosedForm):
 class StartsAnew(Halving):
     """Accepts ``last_epoch`` but does nothing with it."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         super().__init__(optimizer)
 
 
@@ -275,11 +258,7 @@ class OptionReset(Restarts):
         super().load_state_dict({**state, "length": 2})
 
 
-@planted(
-    MILESTONES,
-    "train:2 save:a resume:a",
-    caught_by=EVERY_LOAD,
-)
+@planted(MILESTONES, "train:2 save:a resume:a", caught_by=EVERY_LOAD)
 class MilestonesUsedUp(Milestones):
     """Does not save which milestones are left, so a new scheduler has all of them again."""
 
@@ -331,11 +310,7 @@ class CooldownLost(Plateau):
         return state
 
 
-@planted(
-    NOISE,
-    "train:1 save:a resume:a train:1",
-    caught_by=EVERY_LOAD,
-)
+@planted(NOISE, "train:1 save:a resume:a train:1", caught_by=EVERY_LOAD)
 class GeneratorNotSaved(Noise):
     """Does not save the state of its random generator."""
 

@@ -6,8 +6,6 @@ from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
 
-__all__: list[str] = []
-
 
 @planted(HALVING, "train:2 save:a resume:a", caught_by=["resume_in_another_process"])
 class TableInTheClass(Halving):

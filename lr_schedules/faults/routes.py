@@ -4,12 +4,12 @@ __all__ = [
     "AT_ANY_TIME",
     "EVERY_LOAD",
     "EVERY_LOAD_BUT_JSON",
-    "IN_A_NEW_PROCESS",
-    "STATE_AFTER_OPTIMIZER",
+    "INTO_A_NEW_SCHEDULER",
+    "LOADED_AFTER_OPTIMIZER",
     "SWEPT",
 ]
 
-IN_A_NEW_PROCESS = (
+INTO_A_NEW_SCHEDULER = (
     "resume_optimizer_then_scheduler",
     "resume_scheduler_then_optimizer",
     "resume_from_file",
@@ -21,7 +21,7 @@ IN_A_NEW_PROCESS = (
 )
 """The checks that load any older state into a new scheduler."""
 
-AT_ANY_TIME = (*IN_A_NEW_PROCESS, "roll_back_in_place", "resume_at_every_save")
+AT_ANY_TIME = (*INTO_A_NEW_SCHEDULER, "roll_back_in_place", "resume_at_every_save")
 """The checks that go on from a loaded state, and that are searched, so the moment may be rare."""
 
 SWEPT = ("resume_from_distributed_checkpoint",)
@@ -33,11 +33,14 @@ EVERY_LOAD = (*AT_ANY_TIME, *SWEPT)
 EVERY_LOAD_BUT_JSON = tuple(name for name in EVERY_LOAD if name != "resume_from_json")
 """The same, for a state that cannot be written as JSON."""
 
-STATE_AFTER_OPTIMIZER = (
+LOADED_AFTER_OPTIMIZER = (
     "resume_optimizer_then_scheduler",
     "resume_from_file",
     "resume_from_legacy_file",
     "resume_from_json",
     "resume_from_distributed_checkpoint",
+    "roll_back_in_place",
+    "resume_twice_from_one_dict",
+    "resume_at_every_save",
 )
-"""The checks that build both, and load the optimizer's state before the scheduler's."""
+"""The checks that load the optimizer's state before the scheduler's, and build neither between."""

@@ -6,34 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy
+from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
-from lr_schedules.controls import (
-    BARE,
-    FALL,
-    FROM_CALLABLE,
-    HALVING,
-    LOGS,
-    TAGGED,
-)
-from lr_schedules.correct import (
-    Bare,
-    Cooling,
-    Fall,
-    FromCallable,
-    Halving,
-    Logs,
-)
-from lr_schedules.faults.routes import EVERY_LOAD, IN_A_NEW_PROCESS
-
-__all__: list[str] = []
+from lr_schedules.controls import BARE, FALL, FROM_CALLABLE, HALVING, LOGS, TAGGED
+from lr_schedules.correct import Bare, Cooling, Fall, FromCallable, Halving, Logs
+from lr_schedules.faults.routes import EVERY_LOAD, INTO_A_NEW_SCHEDULER
 
 
-@planted(
-    LOGS,
-    "save:a train:1",
-    caught_by=["saved_state_is_a_snapshot"],
-)
+@planted(LOGS, "save:a train:1", caught_by=["saved_state_is_a_snapshot"])
 class AliasesItsList(Logs):
     """Returns its live list as part of its state."""
 
@@ -42,10 +23,7 @@ class AliasesItsList(Logs):
 
 
 @planted(
-    LOGS,
-    "save:a train:1",
-    caught_by=["saved_state_is_a_snapshot"],
-    real="pytorch/pytorch#196083",
+    LOGS, "save:a train:1", caught_by=["saved_state_is_a_snapshot"], real="pytorch/pytorch#196083"
 )
 class AliasesItsTensor(Logs):
     """Returns its live tensor as part of its state."""
@@ -66,11 +44,7 @@ class AliasesTheOptimizer(Halving):
         return {"epoch": self.epoch, "groups": self.optimizer.param_groups}
 
 
-@planted(
-    LOGS,
-    "save:a resume:a train:3 resume:a",
-    caught_by=["resume_twice_from_one_dict"],
-)
+@planted(LOGS, "save:a resume:a train:3 resume:a", caught_by=["resume_twice_from_one_dict"])
 class KeepsTheGivenList(Logs):
     """Keeps writing into the list in the dict that it loaded."""
 
@@ -92,11 +66,7 @@ class EmptiesTheDict(Halving):
         super().load_state_dict({"epoch": state.pop("epoch")})
 
 
-@planted(
-    HALVING,
-    "save:a",
-    caught_by=["loading_leaves_its_argument_alone"],
-)
+@planted(HALVING, "save:a", caught_by=["loading_leaves_its_argument_alone"])
 class MarksTheDict(Halving):
     """Adds a version to the dict that it loads."""
 
@@ -108,7 +78,7 @@ class MarksTheDict(Halving):
 @planted(
     HALVING,
     "save:a train:2",
-    caught_by=[*IN_A_NEW_PROCESS, "roll_back_in_place", "saving_changes_nothing"],
+    caught_by=[*INTO_A_NEW_SCHEDULER, "roll_back_in_place", "saving_changes_nothing"],
     real="pytorch/pytorch#164929",
 )
 class SavingIsAStep(Halving):
@@ -120,9 +90,7 @@ class SavingIsAStep(Halving):
 
 
 @planted(
-    replace(HALVING, length=16),
-    "train:3" + 16 * " save:a",
-    caught_by=["saving_changes_nothing"],
+    replace(HALVING, length=16), "train:3" + 16 * " save:a", caught_by=["saving_changes_nothing"]
 )
 class ManySavesWrong(Halving):
     """Starts again at its sixteenth save."""
@@ -138,11 +106,7 @@ class ManySavesWrong(Halving):
         return state
 
 
-@planted(
-    LOGS,
-    "train:1 save:a",
-    caught_by=["saving_after_loading_is_the_same"],
-)
+@planted(LOGS, "train:1 save:a", caught_by=["saving_after_loading_is_the_same"])
 class DropsTheSum(Logs):
     """Does not load its sum, which does not affect the LR."""
 
@@ -181,10 +145,7 @@ class FirstResumeOnly(Fall):
 
 
 @planted(
-    FROM_CALLABLE,
-    "train:1 save:a resume:a",
-    caught_by=EVERY_LOAD,
-    real="pytorch/pytorch#9927",
+    FROM_CALLABLE, "train:1 save:a resume:a", caught_by=EVERY_LOAD, real="pytorch/pytorch#9927"
 )
 class CallableNotSaved(FromCallable):
     """Does not save the state of the callable that gives its factor."""
@@ -211,11 +172,7 @@ class SavesAnObject(FromCallable):
         super().load_state_dict({**state, "cooling": vars(state["cooling"])})
 
 
-@planted(
-    TAGGED,
-    "save:a",
-    caught_by=["state_loads_with_weights_only"],
-)
+@planted(TAGGED, "save:a", caught_by=["state_loads_with_weights_only"])
 class SavesARange(Halving):
     """Saves a range, which ``weights_only`` refuses."""
 
@@ -223,11 +180,7 @@ class SavesARange(Halving):
         return {"epoch": self.epoch, "past": range(self.epoch)}
 
 
-@planted(
-    HALVING,
-    "save:a resume:a",
-    caught_by=["resume_from_file"],
-)
+@planted(HALVING, "save:a resume:a", caught_by=["resume_from_file"])
 class NumPyRate(Halving):
     """Writes NumPy numbers into the groups, which ``weights_only`` then refuses to load."""
 
@@ -235,16 +188,11 @@ class NumPyRate(Halving):
         return numpy.float64(super().factor())
 
 
-@planted(
-    HALVING,
-    "save:a",
-    caught_by=["resume_by_pickle"],
-    real="pytorch/pytorch#88684",
-)
+@planted(HALVING, "save:a", caught_by=["resume_by_pickle"], real="pytorch/pytorch#88684")
 class HoldsALambda(Halving):
     """Holds a lambda, which pickle refuses."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.decay: Any = lambda epoch: 0.5 ** (epoch // 3)
         super().__init__(optimizer, last_epoch)
 
@@ -252,11 +200,7 @@ class HoldsALambda(Halving):
         return float(self.decay(self.epoch))
 
 
-@planted(
-    HALVING,
-    "save:a resume:a train:3",
-    caught_by=["resume_by_deepcopy"],
-)
+@planted(HALVING, "save:a resume:a train:3", caught_by=["resume_by_deepcopy"])
 class CopySharesTheOptimizer(Halving):
     """Shares its optimizer with its copy."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from torch.optim import Optimizer
+
 from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, IN_A_NEW_PROCESS, SWEPT
-
-__all__: list[str] = []
+from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, INTO_A_NEW_SCHEDULER, SWEPT
 
 LONG = replace(HALVING, length=16)
 
@@ -27,11 +27,7 @@ class WrongFromTheEighth(Halving):
         super().load_state_dict({"epoch": state["epoch"] - (state["epoch"] >= 8)})
 
 
-@planted(
-    HALVING,
-    "train:6 save:a resume:a",
-    caught_by=EVERY_LOAD,
-)
+@planted(HALVING, "train:6 save:a resume:a", caught_by=EVERY_LOAD)
 class WrongAtAMilestone(Halving):
     """Loses the decay at epoch 6 if it was saved exactly there."""
 
@@ -43,9 +39,7 @@ class WrongAtAMilestone(Halving):
 
 
 @planted(
-    RAMP,
-    "train:9 save:a resume:a",
-    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
+    RAMP, "train:9 save:a resume:a", caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"]
 )
 class WrongAtTheEnd(Ramp):
     """Starts again when it is resumed exactly at the end of its schedule."""
@@ -55,9 +49,7 @@ class WrongAtTheEnd(Ramp):
 
 
 @planted(
-    RAMP,
-    "train:10 save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    RAMP, "train:10 save:a resume:a", caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"]
 )
 class WrongAfterTheEnd(Ramp):
     """Repeats its schedule when it is resumed after the end."""
@@ -67,12 +59,7 @@ class WrongAfterTheEnd(Ramp):
         super().load_state_dict({"epoch": epoch % 9 if epoch > 9 else epoch})
 
 
-@planted(
-    RAMP,
-    "train:10",
-    caught_by=["lr_is_never_negative"],
-    real="huggingface/transformers#132",
-)
+@planted(RAMP, "train:10", caught_by=["lr_is_never_negative"], real="huggingface/transformers#132")
 class NegativePastTheEnd(Ramp):
     """Keeps falling, below 0, after the end of its schedule."""
 
@@ -98,15 +85,11 @@ class SecondResumeWrong(Halving):
         self.resumed = 1
 
 
-@planted(
-    LONG,
-    15 * "train:1 save:a ",
-    caught_by=["resume_at_every_save"],
-)
+@planted(LONG, 15 * "train:1 save:a ", caught_by=["resume_at_every_save"])
 class ManyResumesWrong(Halving):
     """Keeps the lengths of only its last 14 runs, and uses their sum as its position."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         self.runs: list[int] = []
         super().__init__(optimizer, last_epoch)
 
@@ -119,11 +102,7 @@ class ManyResumesWrong(Halving):
         super().load_state_dict({"epoch": sum(self.runs)})
 
 
-@planted(
-    HALVING,
-    "save:a train:3 load:a",
-    caught_by=["roll_back_in_place"],
-)
+@planted(HALVING, "save:a train:3 load:a", caught_by=["roll_back_in_place"])
 class OnlyForward(Halving):
     """Keeps the larger of its own position and the saved one, so it can't go back."""
 
@@ -131,11 +110,7 @@ class OnlyForward(Halving):
         super().load_state_dict({"epoch": max(self.epoch, state["epoch"])})
 
 
-@planted(
-    UPDATES,
-    "train:1 optimizer:1 save:a resume:a scheduler:1 train:1",
-    caught_by=AT_ANY_TIME,
-)
+@planted(UPDATES, "train:1 optimizer:1 save:a resume:a scheduler:1 train:1", caught_by=AT_ANY_TIME)
 class PendingNotLoaded(Updates):
     """Does not load the number of optimizer steps that are not counted yet."""
 
@@ -189,7 +164,7 @@ class RaisesMidCycle(Restarts):
 @planted(
     HALVING,
     "save:a scheduler:1 save:b resume:a train:2",
-    caught_by=[*IN_A_NEW_PROCESS, *SWEPT, "roll_back_in_place"],
+    caught_by=[*INTO_A_NEW_SCHEDULER, *SWEPT, "roll_back_in_place"],
 )
 class LastSaveOnly(Halving):
     """Saves its position in a class attribute, which the next save overwrites."""
@@ -205,9 +180,7 @@ class LastSaveOnly(Halving):
 
 
 @planted(
-    HALVING,
-    "save:a train:2 resume:a train:1",
-    caught_by=["resume_by_deepcopy", "resume_by_pickle"],
+    HALVING, "save:a train:2 resume:a train:1", caught_by=["resume_by_deepcopy", "resume_by_pickle"]
 )
 class ClassAttribute(Halving):
     """Counts in a class attribute, so a copy shares the count with the run that goes on."""
@@ -234,7 +207,7 @@ WARM = {"steps": 0}
 class ModuleGlobal(Halving):
     """Counts its warm-up in a module global that is not saved and that a new scheduler resets."""
 
-    def __init__(self, optimizer: Any, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         WARM["steps"] = last_epoch + 1
         super().__init__(optimizer, last_epoch)
 

@@ -8,18 +8,11 @@ import torch
 
 from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, NOISE
-from lr_schedules.correct import Halving, Noise, thirds
-
-__all__: list[str] = []
-
+from lr_schedules.correct import Halving, Noise, halved
 
 if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
 
-    @planted(
-        HALVING,
-        "save:a resume:a",
-        caught_by=["resume_from_legacy_file"],
-    )
+    @planted(HALVING, "save:a resume:a", caught_by=["resume_from_legacy_file"])
     class SavesEightBits(Halving):
         """Saves its factor in eight bits, which can't be read from a file of the older format."""
 
@@ -30,11 +23,7 @@ if hasattr(torch, "float8_e5m2"):  # from torch 2.1 on
             }
 
 
-@planted(
-    NOISE,
-    "save:a resume:a",
-    caught_by=["resume_from_json"],
-)
+@planted(NOISE, "save:a resume:a", caught_by=["resume_from_json"])
 class NeedsItsTuples(Noise):
     """Passes the loaded state to its generator, which does not accept a list for a tuple."""
 
@@ -58,16 +47,12 @@ class KeyIsANumber(Halving):
         super().load_state_dict({"epoch": state["epochs"].get(0, 0)})
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=["resume_from_distributed_checkpoint"],
-)
+@planted(HALVING, "train:3 save:a resume:a", caught_by=["resume_from_distributed_checkpoint"])
 class StateGrows(Halving):
     """Saves a count for each factor so far, so a new scheduler's state has fewer keys."""
 
     def state_dict(self) -> dict[str, Any]:
-        factors = [thirds(epoch) for epoch in range(self.epoch + 1)]
+        factors = [halved(epoch) for epoch in range(self.epoch + 1)]
         return {"counts": {str(factor): factors.count(factor) for factor in factors}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -75,6 +75,12 @@ def test_a_file_and_a_dotted_name_are_references(files, name, reference, module)
     assert replay(name, CHECK, "train:3 save:a resume:a").verdict == "BROKEN"
 
 
+def test_a_reference_to_a_string_is_refused(files):
+    files.joinpath("names_itself.py").write_text('NAME = "names_itself:NAME"')
+    with pytest.raises(SubjectError, match="names_itself:NAME must be a Subject"):
+        find_subject("names_itself:NAME")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

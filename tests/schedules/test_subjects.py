@@ -84,7 +84,7 @@ def known(name, checks):
 
 
 def test_the_ranges_of_the_ledger_are_of_releases_that_were_run():
-    """Each begins where the main job found the failure first, and ends before it did not."""
+    """Each begins where `check` found the failure first, and ends before it did not."""
     for entry in LEDGER.entries:
         shown = [version for version in MATRIX if entry.covers(Version(version))]
         first = MATRIX.index(shown[0])
@@ -133,7 +133,7 @@ def test_what_opt_in_checks_find_on_torch_2_13_0(name):
 @ON_2_13_0
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_NAME)
-def test_what_the_main_job_finds_on_torch_2_13_0(name):
+def test_what_check_finds_on_torch_2_13_0(name):
     results = list(check_subject(BY_NAME[name], select_checks()))
     broken = {r.check for r in results if r.verdict == "BROKEN"}
     assert broken == known(name, select_checks())

@@ -11,7 +11,7 @@ from harness import SubjectError, replay
 from harness.core.references import is_package
 from harness.subjects.discover import subjects_of
 from harness.subjects.installed import SUBJECTS as GROUP
-from harness.subjects.installed import installed_subjects
+from harness.subjects.installed import shipped_selection
 from harness.subjects.lookup import choose_subjects
 
 SCHEDULES = """
@@ -140,8 +140,8 @@ NOT CHECKED pkg_words.schedules:Unhinted: its required 'total' has no type hint
     from harness import Subject
     from pkg_words.schedules import Unhinted
     SUBJECT = Subject("Unhinted", Unhinted, options={"total": ...})
-NOT CHECKED pkg_words.schedules:OfAFunction: its required 'name' has the type str, which is too
-    general
+NOT CHECKED pkg_words.schedules:OfAFunction: its required 'name' has the type str, for which no
+    values are known
   Check it with: python -m harness check pkg_words.schedules:OfAFunction --kwargs name=...
   or add to a module, and check it as MODULE:SUBJECT:
     from harness import Subject
@@ -331,7 +331,7 @@ SHIPPED = """
 def test_what_packages_ship_is_checked(installed, command):
     points = {name: f"pkg_ships.subjects:{name}" for name in ("ONE", "MANY", "made", "Decays")}
     installed("pkg_ships", points, subjects=SHIPPED)
-    found = installed_subjects()
+    found = shipped_selection()
     assert [(subject.name, subject.reference) for subject in found.subjects] == [
         ("Decays", "pkg_ships.subjects:Decays"),
         ("first", "pkg_ships.subjects:MANY.first"),
@@ -368,7 +368,7 @@ def test_an_entry_point_that_cannot_be_loaded_names_its_package(installed, comma
         "missing": ("pkg_missing:X", "ModuleNotFoundError"),
         "number": ("pkg_bad.subjects:NUMBER", "SubjectError"),
     }
-    for one, (point, names) in zip(installed_subjects().missed, expected.items(), strict=True):
+    for one, (point, names) in zip(shipped_selection().missed, expected.items(), strict=True):
         assert all(name in one.what for name in (f"'{point}'", "'pkg_bad'"))
         assert all(name in one.why for name in names)
         assert f"{one}\n" in printed
@@ -376,7 +376,7 @@ def test_an_entry_point_that_cannot_be_loaded_names_its_package(installed, comma
 
 def test_without_installed_subjects_there_is_nothing_to_check(command):
     with pytest.raises(SubjectError, match=GROUP):
-        installed_subjects()
+        shipped_selection()
     status, printed, errors = command("check", "--installed")
     assert (status, printed) == (2, "")
     assert GROUP in errors

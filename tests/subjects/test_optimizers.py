@@ -23,7 +23,14 @@ from harness.engine.option_sets import what_torch_lacks
 from harness.engine.session import check_subject
 from harness.engine.trials import do_nothing
 from harness.subjects.drawn_options import draw_options
-from harness.subjects.optimizers import OWN, WORDS, group_count, has_momentum, optimizers, works
+from harness.subjects.optimizers import (
+    OWN_OPTIONS,
+    WORDS,
+    group_count,
+    has_momentum,
+    optimizers,
+    works,
+)  # fmt: skip
 from lr_schedules.correct import Halving
 
 FEW = Budget(max_examples=2, time_limit=120.0)
@@ -255,7 +262,7 @@ def test_a_script_makes_the_optimizer_with_torch_alone(text, run_script):
 
 def test_a_strategy_as_the_optimizer_is_drawn():
     subject = Subject("halves", Halving, optimizer=optimizers())
-    assert list(subject.open) == ["optimizer"]
+    assert list(subject.drawn_fields) == ["optimizer"]
     some = ["resume_optimizer_then_scheduler", "resume_by_pickle", "resume_by_deepcopy"]
     for result in check_subject(subject, select_checks(some), FEW):
         assert result.verdict == Verdict.HOLDS, result
@@ -317,8 +324,8 @@ def test_the_words_do_not_need_hypothesis():
 
 
 def test_each_word_has_its_options():
-    assert set(WORDS) <= set(OWN)
-    assert all(options[0] == {} for options in OWN.values())
+    assert set(WORDS) <= set(OWN_OPTIONS)
+    assert all(options[0] == {} for options in OWN_OPTIONS.values())
 
 
 def test_where_there_is_a_gpu_optimizers_on_it_are_drawn(monkeypatch):
