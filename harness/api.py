@@ -52,8 +52,7 @@ def check_scheduler(
         another process: they save with one Python and resume with the other.
     ledger : str, Path or iterable of these, optional
         Files of known failures (`harness.core.ledger`): a failure in them is KNOWN and does not
-        fail the test. PyTorch's own ledger is not read. To read it, give its path:
-        ``Path(lr_schedules.__file__).with_name("known_failures.toml")``.
+        fail the test. PyTorch's own ledger is not read unless its path is given.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 

@@ -273,10 +273,10 @@ def test_the_real_script_is_run(fakes, run):
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
-        (["--versions", "2.4.1"], {}, "a bisection needs two releases of torch, and there are 1 "),
+        (["--versions", "2.4.1"], {}, "a bisection needs at least two releases of torch (chosen: "),
         (["--versions", "2.4.1,new"], {}, "--versions: Invalid version: 'new'; write it like"),
         (["--oldest", "2.5,2.6"], {}, "--oldest must be one version (got '2.5,2.6')"),
-        (["--oldest", "2.6.0"], {}, "a bisection needs two releases of torch, and there are 1 "),
+        (["--oldest", "2.6.0"], {}, "a bisection needs at least two releases of torch (chosen: "),
         (["--oldest", "2", "--versions", "2.4.1,2.5.0"], {}, "give either --versions, or"),
         (["--min-free", "1e9"], {}, "GB are free in "),
         ([], {"DISK_FULL": "1"}, "is full: free some space, or set TMPDIR to a folder on another"),

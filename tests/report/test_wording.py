@@ -794,6 +794,7 @@ def test_the_report_of_selftest(monkeypatch, capsys):
             "fault  caught by found by    traces    s  size  exact",
             "Caught i         sweep            2 0.25   3/3    1/1",
             "Missed           not caught                       0/1",
+            "",
             "traces, s: traces tried and CPU seconds used, for all checks, until the first counterexample",
             "size: operations / steps of the counterexample",
             "",

@@ -79,7 +79,7 @@ ON_2_13_0 = pytest.mark.skipif(
 def known(name, checks):
     """The checks of a subject that the ledger has an entry on for this torch."""
     names = [check.name for check in checks]
-    entries = (entry for check in names for entry in LEDGER.on([name], check))
+    entries = (entry for check in names for entry in LEDGER.about([name], check))
     return {entry.check for entry in entries if entry.covers(HERE)}
 
 
