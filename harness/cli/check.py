@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import math
+import os
 import random
 import re
 import time
@@ -136,6 +137,8 @@ def check(
     Exit status: 0 nothing is broken or stale, 1 something is, 2 something is unknown or
     an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    for library in ("OMP", "OPENBLAS", "MKL"):  # a process with one thread can fork safely
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from harness.cli.outputs import Outputs
     from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
     from harness.core.files import write_text
