@@ -8,11 +8,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from harness.core.errors import TraceError
-from harness.core.operations import EVENTS, KINDS, PLAIN, STEPS, Operation
+from harness.core.operations import (
+    BACK,
+    EVENTS,
+    KINDS,
+    PLAIN,
+    STEPS,
+    Operation,
+    operations_of,
+    walk,
+)
 from harness.core.trace import Trace
 from harness.engine.machine import Operations
 
-__all__ = ["WHOLE", "minimise", "neighbours"]
+__all__ = ["WHOLE", "lower_counts", "minimise", "neighbours"]
+
+LOW = 36
+"""Every count up to this one is tried."""
+MANY = 8
+"""From so many saves on, the last one alone is tried first."""
 
 WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
 """For each pair of kinds that together make one operation, the word of that operation."""
@@ -21,9 +35,9 @@ WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
 def neighbours(trace: Trace) -> Iterator[Trace]:
     """Every trace that is one step smaller.
 
-    One operation is dropped, one count is lowered (the lowest first), or two
-    neighbours are merged: two of one kind, or an optimizer step and a scheduler
-    step into ``train``. Invalid traces, which go back to a slot never saved, are left out.
+    One operation is dropped, one count is lowered (the lowest first, see `lower_counts`), or
+    two neighbours are merged: two of one kind, or an optimizer step and a scheduler step into
+    ``train``. Invalid traces, which go back to a slot never saved, are left out.
     """
     return _valid(trace, _neighbours(trace.operations))
 
@@ -36,8 +50,20 @@ def _neighbours(operations: Operations) -> Iterator[Operations]:
         if merged:
             yield (*operations[:i], merged, *operations[i + 2 :])
     for i, operation in enumerate(operations):
-        for count in range(1, operation.count):
+        for count in lower_counts(operation.count):
             yield (*operations[:i], replace(operation, count=count), *operations[i + 1 :])
+
+
+def lower_counts(count: int) -> list[int]:
+    """The lower counts to try in the place of `count`: all that are low, and a bisection.
+
+    >>> lower_counts(4)
+    [1, 2, 3]
+    >>> lower_counts(100)[-8:]
+    [35, 36, 68, 84, 92, 96, 98, 99]
+    """
+    halves = (count - 2**power for power in range(count.bit_length()))
+    return sorted({*range(1, min(count, LOW + 1)), *(half for half in halves if half > LOW)})
 
 
 def _merge(first: Operation, second: Operation) -> Operation | None:
@@ -45,6 +71,21 @@ def _merge(first: Operation, second: Operation) -> Operation | None:
         return replace(first, count=first.count + second.count)
     whole = WHOLE.get(frozenset((first.kind, second.kind)))
     return Operation(whole, count=first.count) if whole and first.count == second.count else None
+
+
+def _condensed(operations: Operations) -> Iterator[Operations]:
+    """A long trace with its last save alone, and what follows from there."""
+    if sum(operation.kind == "save" for operation in operations) < MANY:
+        return
+    paths = list(walk(operations))
+    back = max((i for i, op in enumerate(operations) if op.kind in BACK), default=None)
+    if back is not None:
+        before = operations_of(paths[back][2])
+        save = Operation("save", slot=operations[back].slot)
+        yield (*before, save, *operations[back:])
+        return
+    last = max(i for i, op in enumerate(operations) if op.kind == "save")
+    yield (*operations_of(paths[last][1]), *operations[last:])
 
 
 def _leaps(operations: Operations) -> Iterator[Operations]:
@@ -87,7 +128,7 @@ def minimise(trace: Trace, breaks: Callable[[Trace], bool]) -> Trace:
     from there. `trace` itself must break.
     """
     while True:
-        ways = (_leaps, _neighbours, _plainer, _regroupings)
+        ways = (_condensed, _leaps, _neighbours, _plainer, _regroupings)
         smaller = itertools.chain.from_iterable(way(trace.operations) for way in ways)
         found = next(filter(breaks, _valid(trace, smaller)), None)
         if found is None:

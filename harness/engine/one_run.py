@@ -42,7 +42,7 @@ from harness.core.training_loop import (
     snapshot,
     step_scheduler,
 )
-from harness.core.types import Pair, Save, Saved
+from harness.core.types import Pair, Save, Saved, Scheduler
 from harness.engine.other_process_main import Reply
 from harness.subjects.subject import Bound
 
@@ -248,12 +248,25 @@ class Runner:
         for known in self._runs.values():
             if known.path.startswith(path):
                 return known
+        return self._kept(self._run_uninterrupted(path))
+
+    def watched(self, path: str, goes_on: Callable[[Scheduler], bool]) -> UninterruptedRun:
+        """The uninterrupted run along `path`, or to the step after which `goes_on` returns False.
+
+        `goes_on` is called with the scheduler after each step, and must not raise.
+        """
+        return self._kept(self._run_uninterrupted(path, goes_on))
+
+    def _kept(self, run: UninterruptedRun) -> UninterruptedRun:
         if len(self._runs) >= MAX_RUNS:
-            self._runs.clear()
-        run = self._runs[path] = self._run_uninterrupted(path)
+            longest = max(self._runs.values(), key=lambda each: len(each.path))
+            self._runs = {longest.path: longest}
+        self._runs[run.path] = run
         return run
 
-    def _run_uninterrupted(self, path: str) -> UninterruptedRun:
+    def _run_uninterrupted(
+        self, path: str, goes_on: Callable[[Scheduler], bool] | None = None
+    ) -> UninterruptedRun:
         self.check_time()
         optimizer, scheduler = self.start()
         step = self.bound.step
@@ -264,6 +277,9 @@ class Runner:
                 index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
                 end_if_forked()
                 seen.append(observe(optimizer, scheduler))
+                if goes_on is not None and not goes_on(scheduler):
+                    path = path[: len(seen) - 1]
+                    break
         except (Exception, SystemExit) as error:
             return UninterruptedRun(path, seen, describe(error))
         return UninterruptedRun(path, seen)

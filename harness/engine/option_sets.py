@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
 import tempfile
+import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from harness.core.errors import HarnessError, SubjectError, UndecidedError
+from harness.core.literals import parse_value
 from harness.core.operations import (
     BY_WORD,
     EVENTS,
@@ -26,9 +29,10 @@ from harness.core.operations import (
 )
 from harness.core.run import Observation, same
 from harness.core.trace import Trace
-from harness.core.training_loop import describe
+from harness.core.training_loop import describe, new_sgd
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
+from harness.engine.horizon import FAR, Horizon, Watch
 from harness.engine.one_run import Runner, UninterruptedRun
 from harness.engine.option_changes import changes
 from harness.subjects.drawn_options import draw_options
@@ -118,6 +122,10 @@ SETS = 25
 """How many sets of options are drawn; the traces of a search take them in turn."""
 SWEPT_SETS = 3
 """How many of them the sweep goes over."""
+SHARE = 8
+"""A long plain run may take this part of the time limit; if it takes more, no long trace is run."""
+OTHER_OPTIMIZERS = ("AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1e-05,3e-05])")
+"""The optimizers that a subject without one of its own is tried with, besides SGD."""
 HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
 """Traces are drawn for these run lengths, in epochs; each set of options uses one it can reach."""
 MISTAKES = (
@@ -132,15 +140,20 @@ class OptionSet:
     """A set of options, with the number of epochs of its uninterrupted run.
 
     `ended` names the exception that ends the run, if one does. `events` are the rare events
-    that may happen in it. `computed` says whether all its runs need optimizer steps that compute
-    something: because they are the subject's own options, or because the schedule depends on them.
+    that may happen in it. `own` says whether these are the subject's own options, and `computed`
+    whether the schedule depends on what the optimizer's steps compute. `horizon` is what a long
+    plain run shows; only the first set has one. `other_optimizer` says whether these are the
+    subject's own options with one of the optimizers in `OTHER_OPTIMIZERS`.
     """
 
     bound: Bound
     epochs: int
     ended: str = ""
     events: tuple[str, ...] = ()
+    own: bool = False
     computed: bool = True
+    horizon: Horizon = field(default_factory=Horizon)
+    other_optimizer: bool = False
 
 
 class NewRunner(Protocol):
@@ -211,7 +224,7 @@ def find_option_sets(
     for values in to_try:
         bound = subject.bind(values)
         try:
-            option_set = _option_set(bound, runner, own=not values)
+            option_set = _option_set(bound, runner, own=not values, first=not option_sets)
         except (SubjectError, _Refused) as error:
             if not values or (subject.drawn_fields and isinstance(error, _Mistaken)):
                 raise
@@ -220,6 +233,12 @@ def find_option_sets(
             option_sets.append(option_set)
     if not option_sets and refusal is not None:
         raise refusal
+    if option_sets[0].own and subject.optimizer is new_sgd:
+        for text in OTHER_OPTIMIZERS:
+            with contextlib.suppress(SubjectError, UndecidedError):  # it can't use this optimizer
+                other = subject.bind({"optimizer": parse_value(text)})
+                option_set = _option_set(other, runner, own=False, first=False)
+                option_sets.append(replace(option_set, other_optimizer=True))
     own = option_sets[0]  # with a drawn set, a reader would not know whose end is meant
     ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
     return option_sets, ends
@@ -233,30 +252,40 @@ class _Mistaken(_Refused):
     """The scheduler raises an exception of `MISTAKES` at a later step."""
 
 
-def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool) -> OptionSet:
+def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) -> OptionSet:
     """The set of options, after a plain run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     runner = new_runner(bound)
-    first = runner.uninterrupted(path)
-    if first.epochs == 0:
-        raise _Refused(f"{first.error} at its first step")
+    run = runner.uninterrupted(path)
+    if run.epochs == 0:
+        raise _Refused(f"{run.error} at its first step")
     cheap = new_runner(bound, compute=False)
-    computed = own or not _alike(first, cheap.uninterrupted(path), weights=False)
-    again = Runner(bound, deadline=runner.deadline).uninterrupted(path) if computed else first
-    if not _alike(first, again):
+    computed = not _alike(run, cheap.uninterrupted(path), weights=False)
+    again = run
+    if own or computed:
+        again = Runner(bound, deadline=runner.deadline).uninterrupted(path)
+    if not _alike(run, again):
         raise UndecidedError(
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
             "so there is nothing to compare a resumed run with",
             Reason.NOT_REPEATABLE,
         )
-    if first.raises.partition(":")[0] in MISTAKES:
-        run = Trace((Operation("train", count=first.epochs + 1),), bound.literals)
+    if run.raises.partition(":")[0] in MISTAKES:
+        trace = Trace((Operation("train", count=run.epochs + 1),), bound.literals)
         raise _Mistaken(
-            f"{first.error} at its end ({run}): that is a mistake in the code; fix it first"
+            f"{run.error} at its end ({trace}): that is a mistake in the code; fix it first"
         )
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
-    return OptionSet(bound, first.epochs, first.error, events, computed)
+    horizon = _look_far(runner if computed else cheap) if first else Horizon()
+    return OptionSet(bound, run.epochs, run.error, events, own, computed, horizon)
+
+
+def _look_far(runner: Runner) -> Horizon:
+    """What a plain run of `FAR` epochs shows; nothing if it takes too much of the time limit."""
+    now = time.monotonic()
+    watch = Watch(now + (runner.deadline - now) / SHARE)
+    return watch.horizon(runner.watched("t" * FAR, watch).observations)
 
 
 def _alike(first: UninterruptedRun, second: UninterruptedRun, *, weights: bool = True) -> bool:

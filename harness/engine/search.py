@@ -115,7 +115,7 @@ def _simpler_options(
     """
     subject = trials.subject
     strategy = subject.strategy
-    if strategy is None:
+    if strategy is None and "optimizer" not in dict(trace.options):
         return trace
     kept = {name: value for name, value in trace.options if name == "changed"}
 
@@ -135,6 +135,8 @@ def _simpler_options(
 
     if not subject.drawn_fields and breaks({}):
         return with_options({})
+    if strategy is None:
+        return trace
     values = shrink_options(strategy, breaks, SETS, seed)
     return trace if values is None else with_options(values)
 
@@ -147,14 +149,20 @@ def swept_traces(
 ) -> Iterator[Trace]:
     """The traces of the sweep for set of options `number` in `option_sets`.
 
-    The first `SWEPT_SETS` sets are swept at every save point. Each of the others has one trace,
-    and only for a state check: for a resume check there is the search.
+    The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
+    of the others has one trace, but for a resume check only if it has another optimizer than the
+    subject: otherwise there is the search.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
     epochs = min(option_set.epochs, length)
-    if number >= SWEPT_SETS:
-        found = sweep_thinly(check, epochs) if check.kind == "state" else iter(())
+    if number >= SWEPT_SETS and check.kind == "state":
+        found = sweep_thinly(check, epochs)
+    elif option_set.other_optimizer:
+        early = [point for point in OTHERS if point <= epochs]
+        found = iter([sweep_along(check, early, epochs)] if check.search and early else [])
+    elif number >= SWEPT_SETS:
+        found = iter(())
     elif check.changes_options:
         yield from change_traces(
             option_set.bound, [other.bound for other in option_sets], epochs, length
@@ -166,9 +174,14 @@ def swept_traces(
         found = sweep(check, epochs, int(bool(option_set.ended) and option_set.epochs < length))
     for operations in found:
         yield Trace(operations, option_set.bound.literals)
-    if not check.mixes and number < SWEPT_SETS:
-        for operations in sweep_events(check, option_set.events):
-            yield Trace(operations, option_set.bound.literals)
+    if check.mixes or number >= SWEPT_SETS or option_set.other_optimizer:
+        return
+    for operations in sweep_events(check, option_set.events):
+        yield Trace(operations, option_set.bound.literals)
+    points = option_set.horizon.points(epochs)
+    if points and check.search:
+        operations = sweep_along(check, (EARLY, *points), option_set.horizon.epochs)
+        yield Trace(operations, option_set.bound.literals)
 
 
 def drawn_traces(
@@ -236,6 +249,39 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
         for every in (1, 2, 3, 5):
             if every <= epochs:
                 yield (*_train(every), *save) * (epochs // every)
+
+
+AFTER = 3
+"""How many epochs a long trace goes on after its last save point."""
+EARLY = 3
+"""The first save point of a long trace."""
+OTHERS = (1, 4, 8)
+"""Save points with the optimizers that are tried besides the subject's own."""
+
+
+def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
+    """The operations of one trace that saves at all `points` and goes back to each.
+
+    From each it runs to the next point and one epoch further, so that its length is linear in the
+    number of epochs; at last, from the first one to the end. It does not run past epoch `end`.
+    """
+    last = min(points[-1] + AFTER, end)
+    if not check.needs_save:
+        return _train(last)
+    saves: Operations = ()
+    at = 0
+    for point in points:
+        saves += (*_train(point - at), Operation("save", slot=f"e{point}"))
+        at = point
+    saves += _train(last - at)
+    if check.at not in BACK:
+        return saves
+    stops = [*(min(point + 1, last) for point in points[2:]), last]
+    resumed = itertools.chain.from_iterable(
+        (Operation(check.at, slot=f"e{point}"), *_train(stop - point))
+        for point, stop in zip((*points[1:], points[0]), (*stops, last), strict=True)
+    )
+    return (*saves, *resumed)
 
 
 def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:

@@ -34,6 +34,9 @@ from harness.subjects.subject import Bound, Subject
 SOON = 0.001
 """The shortest time limit: none would be no limit."""
 
+LONG = 250
+"""From so many steps on, even a trace with the subject's own options computes nothing."""
+
 __all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
 
 
@@ -213,12 +216,19 @@ class Trials:
         """Whether steps are computed with all options from now on."""
 
     @functools.cached_property
-    def needs_compute(self) -> dict[str, bool]:
-        """For each set of options, whether it needs computed steps."""
-        sets: dict[str, bool] = {}
+    def _sets(self) -> dict[str, OptionSet]:
+        """The option sets by their options."""
+        sets: dict[str, OptionSet] = {}
         for each in self.option_sets:  # the subject's own come first, and may be drawn as well
-            sets.setdefault(repr(each.bound.literals), each.computed)
+            sets.setdefault(repr(each.bound.literals), each)
         return sets
+
+    def needs_compute(self, trace: Trace) -> bool:
+        """Whether the optimizer's steps must compute something in this trace."""
+        option_set = self._sets.get(repr(trace.options))
+        if self.always_compute or option_set is None or option_set.computed:
+            return True
+        return option_set.own and trace.steps < LONG
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
@@ -266,7 +276,7 @@ class Trials:
     def run(self, trace: Trace) -> Outcome:
         """Run `trace` once, compared with the uninterrupted runs that are known already."""
         bound = self.bound(trace)
-        if not (self.always_compute or self.needs_compute.get(repr(trace.options), True)):
+        if not self.needs_compute(trace):
             before = replace(self.tally)
             runner = self.runners.of(bound, self.limit.deadline, self.tally, compute=False)
             outcome = run_trace(runner, self.check, trace)
