@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any, TypeAlias
 
 import torch
@@ -67,6 +68,14 @@ def last_lr_is_the_groups_lr(optimizer: Optimizer, scheduler: Any) -> Values:
     """get_last_lr() returns the LR in the optimizer's groups."""
     rates = [group["lr"] for group in optimizer.param_groups]
     return {"get_last_lr": rates}, {"get_last_lr": scheduler.get_last_lr()}
+
+
+@state_check(at="step", about="the schedule itself")
+def lr_is_finite(optimizer: Optimizer) -> Values:
+    """No group's LR is NaN or infinite."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    expected = [rate if math.isfinite(rate) else "a finite number" for rate in rates]
+    return {"lr": expected}, {"lr": rates}
 
 
 @state_check(at="step", about="the schedule itself")

@@ -104,6 +104,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @CI
 @RESUME_PYTHON
 @JOBS
+@click.option("-v", "--verbose", is_flag=True, help="Also print where each pair was looked at.")
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -128,6 +129,7 @@ def check(
     ci: str,
     resume_python: str,
     jobs: int | None,
+    verbose: bool,
 ) -> int:
     """Check each SUBJECT. The default is every scheduler of PyTorch and of this project.
 
@@ -216,7 +218,7 @@ def check(
         write_summary(ci, last, complete=complete)
     with outputs.printed():
         show_missed(plan.missed, plan.notes)
-        show_results(last, files=files, ledger=not no_ledger, planned=len(pairs))
+        show_results(last, files=files, ledger=not no_ledger, planned=len(pairs), verbose=verbose)
         annotate(ci, last, not_checked=not_checked)
     if stopped and not complete:
         return Exit.INTERRUPTED

@@ -12,7 +12,7 @@ from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
 from harness.core.files import file_names, write_bytes, write_text
 from harness.core.result import Result
-from harness.core.verdict import Verdict
+from harness.core.verdict import Reason, Verdict
 from harness.report import text as report
 from harness.report.failures import failures
 from harness.report.script import script_of
@@ -29,11 +29,13 @@ def show_results(
     files: Mapping[tuple[str, str], Sequence[str]] = MappingProxyType({}),
     ledger: bool = False,
     planned: int = 0,
+    verbose: bool = False,
 ) -> None:
     """Print the whole report.
 
     `files` holds lines about the files of a counterexample, by pair. With `ledger`, failures are
-    also printed as ledger entries.
+    also printed as ledger entries. With `verbose`, a line for each pair says where it was looked
+    at.
     """
     if not results:
         return
@@ -69,11 +71,19 @@ def show_results(
         print_out()
         print_out(report.legend(results))
         print_out()
+    if verbose:
+        for line in report.looked_lines(results):
+            print_out(line)
+        print_out()
+    if looked := report.looked_text(results):
+        print_out(looked)
     print_out(report.summary(results, planned))
 
 
 def status_of(results: Sequence[Result]) -> Exit:
-    """The exit status for these results."""
+    """The exit status for these results; undecided if nothing changes in any schedule."""
+    if all(result.why is Reason.NOTHING_CHANGES for result in results):
+        return Exit.UNDECIDED
     return status_of_verdicts({result.verdict for result in results} or {Verdict.UNKNOWN})
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -60,6 +62,21 @@ def numbers_of(observation: Observation, quantity: str) -> list[float]:
 
 
 @dataclass
+class Looked:
+    """Where a check looked: the epochs at which it resumed or compared a state, and with what.
+
+    `optimizers` holds the class of each optimizer that was used, with its number of groups.
+    """
+
+    epochs: set[int] = field(default_factory=set)
+    optimizers: set[tuple[str, int]] = field(default_factory=set)
+
+    def plus(self, other: Looked) -> Looked:
+        """Both together."""
+        return Looked(self.epochs | other.epochs, self.optimizers | other.optimizers)
+
+
+@dataclass
 class Tally:
     """How much was tried: traces, steps in them, resumes, and comparisons of a saved state."""
 
@@ -67,6 +84,7 @@ class Tally:
     steps: int = 0
     resumes: int = 0
     comparisons: int = 0
+    looked: Looked = field(default_factory=Looked)
 
     def plus(self, other: Tally) -> Tally:
         """The sum of both."""
@@ -75,7 +93,34 @@ class Tally:
             self.steps + other.steps,
             self.resumes + other.resumes,
             self.comparisons + other.comparisons,
+            self.looked.plus(other.looked),
         )
+
+
+def ranges(numbers: Collection[int]) -> str:
+    """Whole numbers in a few words.
+
+    >>> ranges({3, 1, 2, 16, 47, 48})
+    '1-3, 16, 47-48'
+    """
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][-1] + 1:
+            found[-1][1:] = [number]
+        else:
+            found.append([number])
+    return ", ".join("-".join(map(str, each)) for each in found)
+
+
+def numbers_in(text: str) -> set[int]:
+    """The numbers in `ranges`; raises `ValueError` for another text."""
+    numbers: set[int] = set()
+    for part in filter(None, text.split(", ")):
+        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", part)
+        if match is None:
+            raise ValueError(f"epochs must be written as 1-3, 16 (got {text!r:.80})")
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return numbers
 
 
 class Role(StrEnum):

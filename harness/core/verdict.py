@@ -48,6 +48,7 @@ class Reason(StrEnum):
     NONE = ""
     SUBJECT_DECLINES = "the subject declines it"
     LACKS_SOMETHING = "the subject or this torch lacks what the check needs"
+    NOTHING_CHANGES = "no hyperparameter changes in a long run"
     NEEDS_ANOTHER_CHECK = "another check must hold first"
     NOT_IN_LEDGER = "only ledger entries were run, and none breaks it"
     LEDGER_ENTRY = "a ledger entry describes it"

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.core.run import Observation
+from harness.core.run import Observation, same
 from harness.core.types import Scheduler
 
-__all__ = ["FAR", "Horizon", "Watch", "changes_of_shape", "save_points"]
+__all__ = ["FAR", "Horizon", "Watch", "changes_of_shape", "first_change", "save_points"]
 
+HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay")
 FAR = 2000
 """How many epochs the plain run is watched."""
 SERIES = (16, 24, 36, 54, 81, 121, 182, 273)
@@ -99,12 +100,7 @@ class Watch:
             tuple(sorted({epoch for values in several for epoch in changes_of_shape(values)}))
             for several in (hyperparameters, state)
         )
-        first = min(
-            (next(i for i, value in enumerate(values) if value != values[0])
-             for values in hyperparameters if any(value != values[0] for value in values)),
-            default=None,
-        )  # fmt: skip
-        return Horizon(len(observations) - 1, changes, state_changes, first)
+        return Horizon(len(observations) - 1, changes, state_changes, first_change(observations))
 
 
 def _numbers_in(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -130,13 +126,25 @@ def _as_float(value: float) -> float:
         return math.inf
 
 
+def first_change(observations: Sequence[Observation]) -> int | None:
+    """The first epoch at which a hyperparameter has another value than at the start, or None."""
+    start = _hyperparameters_at(observations[0])
+    epochs = (
+        i for i, seen in enumerate(observations) if not same(_hyperparameters_at(seen), start)
+    )
+    return next(epochs, None)
+
+
+def _hyperparameters_at(seen: Observation) -> list[object]:
+    return [seen.get(name) for name in HYPERPARAMETERS]
+
+
 def _hyperparameters(observations: Sequence[Observation]) -> list[list[float]]:
     """A series for each number that a schedule sets in an optimizer."""
     rows = [
-        [number for name in ("lr", "momentum", "betas", "weight_decay")
-         for number in _flat(seen.get(name, ()))]
+        [number for value in _hyperparameters_at(seen) for number in _flat(value)]
         for seen in observations
-    ]  # fmt: skip
+    ]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         return []
     return [list(column) for column in zip(*rows, strict=True)]

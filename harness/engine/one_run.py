@@ -165,6 +165,13 @@ GLOBAL_HOOKS = [
 ]
 
 
+def _torch_name(optimizer: Optimizer) -> str:
+    """The name of an optimizer's class, or of the class of torch that it is made from."""
+    classes = type(optimizer).__mro__
+    ours = (each for each in classes if each.__module__.startswith("torch.optim."))
+    return next((each.__name__ for each in ours if each is not Optimizer), classes[0].__name__)
+
+
 def _pass(optimizer: Optimizer, *arguments: object) -> None:
     pass
 
@@ -224,6 +231,7 @@ class Runner:
                 f"subject {name}: build must return a scheduler, with a step() "
                 f"(got {scheduler!r:.80})"
             )
+        self.tally.looked.optimizers.add((_torch_name(optimizer), len(optimizer.param_groups)))
         return optimizer, scheduler
 
     def new_optimizer(self) -> Optimizer:
@@ -440,6 +448,7 @@ class TraceRun:
         else:
             checkpoint = slot.checkpoint(route.save)
         self.tally.resumes += 1
+        self.tally.looked.epochs.add(self.epoch)
         self._follow(route, checkpoint)
         self._look(self._expected())
 
@@ -464,6 +473,7 @@ class TraceRun:
         if "checkpoint" in self.check.parameters and self.latest is None:
             return
         self.tally.comparisons += 1
+        self.tally.looked.epochs.add(self.epoch)
         try:
             pair = self._call(self.check, self.latest)
         except (Exception, SystemExit) as error:

@@ -32,7 +32,7 @@ from harness.core.trace import Trace
 from harness.core.training_loop import describe, new_sgd
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
-from harness.engine.horizon import FAR, Horizon, Watch
+from harness.engine.horizon import FAR, Horizon, Watch, first_change
 from harness.engine.one_run import Runner, UninterruptedRun
 from harness.engine.option_changes import changes
 from harness.subjects.drawn_options import draw_options
@@ -143,7 +143,8 @@ class OptionSet:
     that may happen in it. `own` says whether these are the subject's own options, and `computed`
     whether the schedule depends on what the optimizer's steps compute. `horizon` is what a long
     plain run shows; only the first set has one. `other_optimizer` says whether these are the
-    subject's own options with one of the optimizers in `OTHER_OPTIMIZERS`.
+    subject's own options with one of the optimizers in `OTHER_OPTIMIZERS`. `changes` says whether
+    a hyperparameter changes within these epochs.
     """
 
     bound: Bound
@@ -154,6 +155,7 @@ class OptionSet:
     computed: bool = True
     horizon: Horizon = field(default_factory=Horizon)
     other_optimizer: bool = False
+    changes: bool = False
 
 
 class NewRunner(Protocol):
@@ -167,12 +169,14 @@ class NewRunner(Protocol):
 class Prepared:
     """What is known about a subject before any check.
 
-    `ends` says where its runs end. `lacks` names what a check may need and the subject does not
+    `ends` says where its runs end and begin. `nothing_changes` is why nothing can be lost: no
+    hyperparameter changes. `lacks` names what a check may need and the subject does not
     have, and `untried` the operations it can't do, each with the reason.
     """
 
     option_sets: tuple[OptionSet, ...] = ()
     ends: tuple[str, ...] = ()
+    nothing_changes: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
     untried: Mapping[str, str] = field(default_factory=dict)
 
@@ -191,11 +195,21 @@ def prepare(
                 "operation that can be declined"
             )
     option_sets, ends = find_option_sets(subject, seed, runner)
-    bound = option_sets[0].bound
+    own = option_sets[0]
+    bound, first = own.bound, own.horizon.first_change
+    nothing = ""
+    if not subject.constant and own.horizon.epochs and first is None:
+        nothing = _nothing_changes(own, runner)
+        if nothing and any(each.changes for each in option_sets):
+            ends.append(f"{nothing} with its own options")
+            nothing = ""
+    if first is not None and first > subject.length:
+        ends.append(f"nothing changes before epoch {first}")
     scheduler = runner(bound).start()[1]
     return Prepared(
         tuple(option_sets),
         tuple(ends),
+        nothing,
         what_scheduler_lacks(bound, scheduler, [each.bound for each in option_sets]),
         find_untried(bound, runner(bound)),
     )
@@ -278,7 +292,17 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) 
     untried = find_untried(bound, runner)
     events = tuple(kind for kind in EVENTS if kind not in untried)
     horizon = _look_far(runner if computed else cheap) if first else Horizon()
-    return OptionSet(bound, run.epochs, run.error, events, own, computed, horizon)
+    changes = first_change(run.observations) is not None
+    return OptionSet(bound, run.epochs, run.error, events, own, computed, horizon, changes=changes)
+
+
+def _nothing_changes(option_set: OptionSet, runner: NewRunner) -> str:
+    """That nothing changes with these options, even if the optimizer's steps compute something."""
+    epochs = option_set.horizon.epochs
+    run = runner(option_set.bound).uninterrupted("t" * epochs)
+    return (
+        "" if first_change(run.observations) is not None else f"nothing changed in {epochs} epochs"
+    )
 
 
 def _look_far(runner: Runner) -> Horizon:

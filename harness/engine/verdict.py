@@ -228,6 +228,8 @@ def _declined(trials: Trials, question: Question) -> tuple[Reason, str]:
     declines = trials.subject.declines
     if check.name in declines:
         return Reason.SUBJECT_DECLINES, declines[check.name]
+    if prepared.nothing_changes and not given:
+        return Reason.NOTHING_CHANGES, prepared.nothing_changes
     if check.mixes and not given:
         few = len(question.holding) < 2
         why = "fewer than two resume checks hold alone" if few else ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from enum import StrEnum
@@ -31,6 +32,7 @@ from packaging.version import Version
 from harness.core.errors import HarnessError, ResultsError
 from harness.core.grouping import grouped
 from harness.core.result import Budget, Result
+from harness.core.run import Looked, numbers_in, ranges
 from harness.core.trace import Trace
 
 __all__ = [
@@ -292,9 +294,26 @@ def _converter() -> cattrs.Converter:
         lambda asked: get_origin(asked) in CONTAINERS,
         lambda asked: _container(asked, converter),
     )
+    converter.register_unstructure_hook(Looked, _looked_to_json)
+    converter.register_structure_hook(Looked, lambda value, _: _looked_from_json(value))
     converter.register_unstructure_hook(Trace, str)
     converter.register_structure_hook(Trace, lambda text, _: Trace.parse(_text(text)))
     return converter
+
+
+def _looked_to_json(looked: Looked) -> dict[str, object]:
+    optimizers = [f"{name}(groups={groups})" for name, groups in sorted(looked.optimizers)]
+    return {"epochs": ranges(looked.epochs), "optimizers": optimizers}
+
+
+def _looked_from_json(value: object) -> Looked:
+    both = _instance(value, dict)
+    names = [_text(name) for name in _instance(both.get("optimizers", []), list)]
+    found = [re.fullmatch(r"(\w+)\(groups=(\d{1,9})\)", name) for name in names]
+    if not all(found):
+        raise ValueError("an optimizer must be written as SGD(groups=2)")
+    optimizers = {(match[1], int(match[2])) for match in found if match}
+    return Looked(numbers_in(_text(both.get("epochs", ""))), optimizers)
 
 
 def _text(value: object) -> str:

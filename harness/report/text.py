@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import shlex
 import string
@@ -13,6 +14,7 @@ from harness.core.grouping import grouped
 from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
 from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
 from harness.core.result import Counterexample, Promise, Result, shorten
+from harness.core.run import Looked, ranges
 from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Reason, Verdict
 from harness.report.failures import Failure
@@ -290,6 +292,41 @@ def legend(results: Sequence[Result]) -> str:
     letters = letters_of(result.check for result in results)
     lines += [f"{letter} {check}" for check, letter in letters.items()]
     return "\n".join(lines)
+
+
+def looked_text(results: Sequence[Result]) -> str:
+    """Where the pairs that hold were looked at: in each of them, and in some; empty if none was."""
+    looked = [
+        result.tally.looked
+        for result in results
+        if result.verdict == Verdict.HOLDS and result.tally.looked.epochs
+    ]
+    if not looked:
+        return ""
+    epochs = [each.epochs for each in looked]
+    optimizers = [each.optimizers for each in looked]
+    common = Looked(set.intersection(*epochs), set.intersection(*optimizers))
+    anywhere = functools.reduce(Looked.plus, looked)
+    if common == anywhere:
+        return f"looked at: {_looked(common)}"
+    return f"looked at in each pair: {_looked(common)}\nin some pairs: {_looked(anywhere)}"
+
+
+def looked_lines(results: Sequence[Result]) -> list[str]:
+    """Where each pair was looked at."""
+    return [
+        f"{result.subject}: {result.check}: looked at: {_looked(result.tally.looked)}"
+        for result in results
+        if result.tally.looked.epochs
+    ]
+
+
+def _looked(looked: Looked) -> str:
+    epochs = f"epochs {ranges(looked.epochs)}" if looked.epochs else "no common epoch"
+    names = ", ".join(sorted({name for name, _ in looked.optimizers}))
+    groups = {number for _, number in looked.optimizers}
+    with_groups = f"{ranges(groups)} groups" if groups != {1} else "1 group"
+    return "; ".join([epochs, *([names, with_groups] if names else [])])
 
 
 def summary(results: Sequence[Result], planned: int = 0) -> str:

@@ -97,6 +97,9 @@ class Subject:
     length : int
         Epochs of the plain run. Every epoch is tried as a save point, so
         everything that the scheduler does should happen within them.
+    constant : bool
+        Whether no hyperparameter is meant to change. Unless it is, a subject is
+        declined if nothing changes in a long run: nothing could be lost.
     standalone : bool
         Whether a reproduction script may paste the source of `build` and of the
         other functions here, instead of importing their modules.
@@ -127,6 +130,7 @@ class Subject:
     declines: Mapping[str, str] = field(default_factory=dict)
     contract: str = ""
     length: int = 12
+    constant: bool = False
     standalone: bool = False
     reference: str = ""
 
