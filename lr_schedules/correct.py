@@ -155,6 +155,7 @@ class Plateau(Halving):
         return 0.5**self.halvings
 
     def step(self, metric: float) -> None:  # type: ignore[override]
+        metric = float(metric)  # a tensor may change later
         better = metric < self.best
         self.best = min(metric, self.best)
         self.bad = 0 if better or self.cooldown else self.bad + 1

@@ -33,7 +33,7 @@ GAMMAS = st.sampled_from((0.5, 1.0, 0.001, 2.0, 0.3, 1 / 3))
 MOMENTA = st.sampled_from((0.5, 0.0, 0.85, 0.95, 0.3))
 COUNTS = st.integers(1, 6)
 ITERS = st.sampled_from((1, 2, 3, 4, 6, 0))
-METRICS = st.sampled_from((4.0, 3.0, 2.0, 3.5, 0.0, -1.0, math.nan, math.inf, -math.inf))
+METRICS = st.sampled_from((4.0, 3.0, 2.0, 3.5, 0.1, 0.3, 0.0, -1.0, math.nan, math.inf, -math.inf))
 ANNEAL = st.sampled_from(("cos", "linear"))
 
 
@@ -242,7 +242,10 @@ def cyclic_takes_betas() -> bool:
 
 def plateau(groups: int) -> OptionsStrategy:
     """ReduceLROnPlateau, with the metrics for its steps."""
-    steps = st.lists(METRICS, min_size=1, max_size=6).map(lambda values: Term.of("metrics", values))
+    values = st.lists(METRICS, min_size=1, max_size=6)
+    steps = values.map(lambda given: Term.of("metrics", given)) | values.map(
+        lambda given: Term.of("metrics", given, kind="tensor")
+    )
     return _fixed(
         {
             "factor": st.sampled_from((0.5, 0.1, 0.3, 1 / 3, 0.0)),

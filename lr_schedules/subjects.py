@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from torch.optim import lr_scheduler, swa_utils
 
-from harness import Subject, Term, metrics, step_with_metric
+from harness import Subject, Term, step_with_metric
 from lr_schedules.callables import STATEFUL, STATELESS, fall_with_cycle
 from lr_schedules.compositions import (
     DRAWN_COMPOSITIONS,
@@ -126,7 +126,6 @@ SUBJECTS: tuple[Subject, ...] = (
         lr_scheduler.ReduceLROnPlateau,
         options={"factor": 0.5, "patience": 1, "cooldown": 1, "min_lr": 0.001},
         drawn=DRAWN["ReduceLROnPlateau"],
-        words={"metrics": metrics},
         step=step_with_metric,
         standalone=True,
     ),

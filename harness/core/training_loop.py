@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -45,11 +46,20 @@ def step_with_metric(scheduler: Scheduler, epoch: int) -> None:
     scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
 
 
-def metrics(values: list[float]) -> Callable[[Scheduler, int], None]:
-    """A step function that gives the scheduler `values` one after the other, again and again."""
+def metrics(values: list[float], kind: str = "float") -> Callable[[Scheduler, int], None]:
+    """A step function that gives the scheduler `values` one after the other, again and again.
+
+    The `kind` is ``float``; ``tensor`` for one tensor that holds each value in turn, as a running
+    loss does; or ``numpy`` for numbers of numpy.
+    """
+    if kind == "numpy":
+        kinds = importlib.import_module("numpy")
+        values = [kinds.float64(value) for value in values]
+    running = torch.zeros((), dtype=torch.float64)
 
     def step(scheduler: Scheduler, epoch: int) -> None:
-        scheduler.step(values[epoch % len(values)])
+        value = values[epoch % len(values)]
+        scheduler.step(running.fill_(value) if kind == "tensor" else value)
 
     return step
 

@@ -9,7 +9,7 @@ import io
 import tempfile
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from harness.core.operations import (
 )
 from harness.core.run import Observation, same
 from harness.core.trace import Trace
-from harness.core.training_loop import describe, new_sgd
+from harness.core.training_loop import describe, new_sgd, step_with_metric
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
 from harness.engine.horizon import FAR, Horizon, Watch, first_change
@@ -126,6 +126,12 @@ SHARE = 8
 """A long plain run may take this part of the time limit; if it takes more, no long trace is run."""
 OTHER_OPTIMIZERS = ("AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1e-05,3e-05])")
 """The optimizers that a subject without one of its own is tried with, besides SGD."""
+OTHER_METRICS = (
+    "metrics([0.3,0.1,0.1,0.1,0.2,nan,0.2,inf])",
+    "metrics([0.3,0.1,0.1,0.1,0.2,0.2],kind='tensor')",
+    "metrics([0.3,0.1,0.1,0.1,0.2,0.2],kind='numpy')",
+)
+"""The metrics that a subject is tried with if its step is `step_with_metric`."""
 HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
 """Traces are drawn for these run lengths, in epochs; each set of options uses one it can reach."""
 MISTAKES = (
@@ -142,8 +148,8 @@ class OptionSet:
     `ended` names the exception that ends the run, if one does. `events` are the rare events
     that may happen in it. `own` says whether these are the subject's own options, and `computed`
     whether the schedule depends on what the optimizer's steps compute. `horizon` is what a long
-    plain run shows; only the first set has one. `other_optimizer` says whether these are the
-    subject's own options with one of the optimizers in `OTHER_OPTIMIZERS`. `changes` says whether
+    plain run shows; only the first set has one. `variation` says whether these are the subject's
+    own options with another optimizer or other metrics. `changes` says whether
     a hyperparameter changes within these epochs.
     """
 
@@ -154,7 +160,7 @@ class OptionSet:
     own: bool = False
     computed: bool = True
     horizon: Horizon = field(default_factory=Horizon)
-    other_optimizer: bool = False
+    variation: bool = False
     changes: bool = False
 
 
@@ -247,15 +253,22 @@ def find_option_sets(
             option_sets.append(option_set)
     if not option_sets and refusal is not None:
         raise refusal
-    if option_sets[0].own and subject.optimizer is new_sgd:
-        for text in OTHER_OPTIMIZERS:
-            with contextlib.suppress(SubjectError, UndecidedError):  # it can't use this optimizer
-                other = subject.bind({"optimizer": parse_value(text)})
-                option_set = _option_set(other, runner, own=False, first=False)
-                option_sets.append(replace(option_set, other_optimizer=True))
+    if option_sets[0].own:
+        option_sets += _variations(subject, runner)
     own = option_sets[0]  # with a drawn set, a reader would not know whose end is meant
     ends = [f"{own.ended} at epoch {own.epochs + 1}: nothing later is tried"] if own.ended else []
     return option_sets, ends
+
+
+def _variations(subject: Subject, runner: NewRunner) -> Iterator[OptionSet]:
+    """The subject's own options with other optimizers and metrics, where it can use them."""
+    others = [("optimizer", text) for text in OTHER_OPTIMIZERS if subject.optimizer is new_sgd]
+    others += [("step", text) for text in OTHER_METRICS if subject.step is step_with_metric]
+    for field_name, text in others:
+        with contextlib.suppress(SubjectError, UndecidedError, ImportError):
+            bound = subject.bind({field_name: parse_value(text)})
+            option_set = _option_set(bound, runner, own=False, first=False)
+            yield replace(option_set, variation=True)
 
 
 class _Refused(UndecidedError):

@@ -158,7 +158,7 @@ def swept_traces(
     epochs = min(option_set.epochs, length)
     if number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
-    elif option_set.other_optimizer:
+    elif option_set.variation:
         early = [point for point in OTHERS if point <= epochs]
         found = iter([sweep_along(check, early, epochs)] if check.search and early else [])
     elif number >= SWEPT_SETS:
@@ -174,7 +174,7 @@ def swept_traces(
         found = sweep(check, epochs, int(bool(option_set.ended) and option_set.epochs < length))
     for operations in found:
         yield Trace(operations, option_set.bound.literals)
-    if check.mixes or number >= SWEPT_SETS or option_set.other_optimizer:
+    if check.mixes or number >= SWEPT_SETS or option_set.variation:
         return
     for operations in sweep_events(check, option_set.events):
         yield Trace(operations, option_set.bound.literals)

@@ -33,7 +33,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
-from harness.core.training_loop import Stateful, new_sgd, step_scheduler, step_with_metric
+from harness.core.training_loop import (
+    Stateful,
+    metrics,
+    new_sgd,
+    step_scheduler,
+    step_with_metric,
+)
 from harness.core.types import NewOptimizer, Options, Scheduler, Step
 from harness.subjects.optimizers import WORDS
 from harness.subjects.type_hints import strategies_for
@@ -74,7 +80,8 @@ class Subject:
     words : mapping
         The meaning of the terms in options: functions, classes or other callables,
         by their word in a trace. Every subject knows
-        `harness.subjects.optimizers.WORDS`.
+        `harness.subjects.optimizers.WORDS` and ``metrics``
+        (`harness.core.training_loop.metrics`).
     optimizer : callable or strategy
         Makes a new optimizer over new parameters, always with the same values.
         By default SGD with momentum and two groups with different LRs. A
@@ -306,7 +313,7 @@ class Bound:
     @functools.cached_property
     def words(self) -> Mapping[str, Callable[..., Any]]:
         """The meaning of each word that a term can have."""
-        return {**WORDS, **self.subject.words}
+        return {**WORDS, "metrics": metrics, **self.subject.words}
 
     def check_words(self) -> None:
         """Raise `TraceError` for an unknown word, or for a term that doesn't make an optimizer."""
