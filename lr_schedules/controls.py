@@ -6,7 +6,8 @@ the checks that it can't support.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -50,6 +51,15 @@ def new_tensor_sgd() -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=1.0, momentum=0.9)
 
 
+def new_sgd_without_state() -> torch.optim.Optimizer:
+    """SGD without momentum, which keeps no tensors of its own."""
+    groups: list[State] = [
+        {"params": [torch.nn.Parameter(torch.ones(1))]},
+        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.01},
+    ]
+    return torch.optim.SGD(groups, lr=0.1)
+
+
 class Tag:
     """A class that only this program knows, so ``weights_only`` refuses it."""
 
@@ -68,24 +78,54 @@ WRITES_NO_LR = (
     "state"
 )
 BY_NAME_ALONE = "its state holds a function, which pickle stores by name only"
+HOLDS_TENSORS = (
+    "its optimizer's state_dict holds the tensors themselves, as with all of torch's: a "
+    "checkpoint in memory needs copy.deepcopy"
+)
+OF_ITS_OPTIMIZER = "its state does not hold the initial LRs: it takes them from its optimizer"
+KEY_BY_KEY = "it loads its state key by key"
+AS_TORCH_DOES = "it adds whatever it is given to its attributes, as torch's schedulers do"
 
 
-def _control(name: str, build: Callable[..., object], **fields: Any) -> Subject:
-    return Subject(name, build, standalone=True, **fields)
+def _control(
+    name: str,
+    build: Callable[..., object],
+    *,
+    saves_lrs: bool = False,
+    stateless_optimizer: bool = False,
+    declines: Mapping[str, str] = MappingProxyType({}),
+    **fields: Any,
+) -> Subject:
+    """A control, which declines what its optimizer does not allow, or its state does not hold."""
+    declines = dict(declines)
+    if not stateless_optimizer:
+        declines["optimizer_state_is_a_snapshot"] = HOLDS_TENSORS
+    if not saves_lrs:
+        declines["resume_with_other_initial_lrs"] = OF_ITS_OPTIMIZER
+    return Subject(name, build, standalone=True, declines=declines, **fields)
 
 
 HALVING = _control("halving", Halving)
 CLOSED_FORM = _control(
     "closed-form",
     ClosedForm,
+    saves_lrs=True,
     declines={
+        "states_of_others_are_refused": AS_TORCH_DOES,
         "resume_built_on_loaded_optimizer": WRITES_NO_LR,
         "resume_scheduler_alone": WRITES_NO_LR,
     },
 )
-PER_GROUP = _control("per-group", PerGroup)
-FROM_CALLABLE = _control("from-callable", FromCallable)
-PLATEAU = _control("plateau", Plateau, step=step_with_metric)
+PER_GROUP = _control("per-group", PerGroup, saves_lrs=True)
+FROM_CALLABLE = _control(
+    "from-callable", FromCallable, declines={"failed_load_changes_nothing": KEY_BY_KEY}
+)
+PLATEAU = _control(
+    "plateau",
+    Plateau,
+    step=step_with_metric,
+    declines={"states_of_others_are_refused": AS_TORCH_DOES},
+)
 TENSOR_RATE = _control("tensor-rate", TensorRate, optimizer=new_tensor_sgd)
 MOMENTUM = _control("momentum", Momentum)
 DECAY = _control("decay", DecaysWeights)
@@ -95,12 +135,15 @@ TABLE = _control(
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
 FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25})
-NOISE = _control("noise", Noise)
-MILESTONES = _control("milestones", Milestones)
-RESTARTS = _control("restarts", Restarts)
+NOISE = _control("noise", Noise, declines={"failed_load_changes_nothing": KEY_BY_KEY})
+MILESTONES = _control(
+    "milestones", Milestones, declines={"failed_load_changes_nothing": KEY_BY_KEY}
+)
+RESTARTS = _control("restarts", Restarts, declines={"failed_load_changes_nothing": KEY_BY_KEY})
 MULTIPLIES = _control(
     "multiplies",
     Multiplies,
+    saves_lrs=True,
     declines={
         "resume_by_initial_lr": "it goes on from the LR in the optimizer's state",
         "resume_scheduler_alone": "it goes on from the LR in the optimizer's state",
@@ -110,10 +153,13 @@ RAMP = _control("ramp", Ramp)
 NESTED = _control(
     "nested",
     Nested,
-    declines={"halve_lr": "it writes the LR of its child when its state is loaded"},
+    declines={
+        "halve_lr": "it writes the LR of its child when its state is loaded",
+        "failed_load_changes_nothing": KEY_BY_KEY,
+    },
 )
 LOGS = _control("logs", Logs)
-UPDATES = _control("updates", Updates)
+UPDATES = _control("updates", Updates, declines={"failed_load_changes_nothing": KEY_BY_KEY})
 HANDOVER = _control(
     "handover",
     Handover,
@@ -131,7 +177,9 @@ BARE = _control(
     Bare,
     state_dict=take_count,
     load_state_dict=give_count,
+    saves_lrs=True,
     declines={
+        "states_of_others_are_refused": "it does not look at how many base LRs it is given",
         "resume_built_on_loaded_optimizer": "it does not use initial_lr",
         "resume_scheduler_alone": WRITES_NO_LR,
     },
@@ -141,6 +189,9 @@ TAGGED = _control(
     Halving,
     optimizer=new_tagged_sgd,
     declines={"resume_from_file": "the optimizer's groups hold an object"},
+)
+WITHOUT_STATE = _control(
+    "without-state", Halving, optimizer=new_sgd_without_state, stateless_optimizer=True
 )
 
 CONTROLS: tuple[Subject, ...] = tuple(

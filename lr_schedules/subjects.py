@@ -75,6 +75,11 @@ WRITES_NO_LR = (
     "its load_state_dict writes no LR, as with torch's schedulers: the LR is in the optimizer's "
     "state"
 )
+HOLDS_TENSORS = (
+    "its optimizer's state_dict holds the tensors themselves, as with all of torch's: a "
+    "checkpoint in memory needs copy.deepcopy"
+)
+AS_TORCH_DOES = "it adds whatever it is given to its attributes, as torch's schedulers do"
 
 SUBJECTS: tuple[Subject, ...] = (
     _drawn("LambdaLR", lr_scheduler.LambdaLR, lr_lambda=[Term("root_decay"), Term("zigzag")]),
@@ -153,6 +158,8 @@ SUBJECTS: tuple[Subject, ...] = (
         declines={
             "resume_built_on_loaded_optimizer": WRITES_NO_LR,
             "resume_scheduler_alone": WRITES_NO_LR,
+            "optimizer_state_is_a_snapshot": HOLDS_TENSORS,
+            "states_of_others_are_refused": AS_TORCH_DOES,
         },
         standalone=True,
     ),

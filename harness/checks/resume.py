@@ -142,6 +142,20 @@ def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint
     return optimizer, scheduler
 
 
+@resume_check(default=False, about="what the checkpoint holds")
+def resume_with_other_initial_lrs(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+) -> Pair:
+    """Build both on an optimizer with other initial LRs, load both: the saved ones win."""
+    optimizer = new_optimizer()
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * 2
+    scheduler = build(optimizer)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    scheduler.load_state_dict(checkpoint["scheduler"])
+    return optimizer, scheduler
+
+
 resume_in_another_process = DOCUMENTED.variant(
     "resume_in_another_process",
     "Save with torch.save in this process; in a new process, build both and load the states.",

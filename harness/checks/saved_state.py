@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch.optim import Optimizer
 
-from harness.checks.transports import save_live
+from harness.checks.transports import save_live, save_live_optimizer
 from harness.core.check import state_check
-from harness.core.operations import BY_HAND
+from harness.core.operations import BY_HAND, with_groups
+from harness.core.run import MISSING, same
 from harness.core.training_loop import plain, snapshot
-from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler
+from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler, State, Step
 
 Values: TypeAlias = tuple[object, object]
 """What a check expects, and what it finds."""
@@ -28,6 +30,32 @@ def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
 @state_check(at="step", save=save_live)
 def saved_state_is_a_snapshot(checkpoint: Saved) -> Values:
     """A saved state does not change when training goes on."""
+    return checkpoint["then"], checkpoint["kept"]
+
+
+@state_check(at="save")
+def saving_again_gives_the_same_state(scheduler: Scheduler, checkpoint: Saved) -> Values:
+    """A second save without a step in between gives the same state."""
+    return checkpoint["scheduler"], scheduler.state_dict()
+
+
+@state_check(at="step", save=save_live)
+def saved_states_are_independent(scheduler: Scheduler, checkpoint: Saved) -> Values:
+    """A saved state does not change when another state is saved, and that one is emptied."""
+    before = plain(checkpoint["kept"])
+    another = scheduler.state_dict()
+    if isinstance(another, dict):
+        another.clear()
+    return before, checkpoint["kept"]
+
+
+# PyTorch does not promise this: an optimizer's state_dict holds the tensors themselves, so that a
+# checkpoint in memory needs copy.deepcopy.
+@state_check(
+    at="step", save=save_live_optimizer, default=False, search=False, about="the optimizer's state"
+)
+def optimizer_state_is_a_snapshot(checkpoint: Saved) -> Values:
+    """The optimizer's saved state does not change when training goes on."""
     return checkpoint["then"], checkpoint["kept"]
 
 
@@ -52,6 +80,127 @@ def saving_after_loading_is_the_same(
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(snapshot(checkpoint["scheduler"]))
     return checkpoint["scheduler"], scheduler.state_dict()
+
+
+STEPS_AHEAD = 8
+"""After so many steps, a number that the next steps compute from the epoch is right again."""
+
+
+def public_numbers(scheduler: Scheduler) -> dict[str, float]:
+    """The numbers in the public attributes of a scheduler, by name."""
+    slots = [name for cls in type(scheduler).__mro__ for name in getattr(cls, "__slots__", ())]
+    names = [*getattr(scheduler, "__dict__", ()), *slots]
+    values = {name: getattr(scheduler, name, None) for name in names}
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, (int, float)) and not name.startswith("_")
+    }
+
+
+@state_check(at="save", about="what the scheduler reports")
+def public_numbers_go_on(
+    new_optimizer: NewOptimizer, build: Build, scheduler: Scheduler, step: Step, checkpoint: Saved
+) -> Values:
+    """A number in a public attribute that steps count on from is the same after a resume."""
+    resumed = []
+    for _ in range(2):
+        optimizer = new_optimizer()
+        resumed.append(build(optimizer))
+        optimizer.load_state_dict(snapshot(checkpoint["optimizer"]))
+        resumed[-1].load_state_dict(snapshot(checkpoint["scheduler"]))
+    must, has = public_numbers(scheduler), public_numbers(resumed[0])
+    lost = [name for name in must if not same(must[name], has.get(name))]
+    # Does the future depend on it? Give one of the two what is lost, and step both.
+    for name in lost:
+        setattr(resumed[1], name, must[name])
+    try:
+        for ahead in range(STEPS_AHEAD if lost else 0):
+            for each in resumed:
+                step(each, checkpoint["epoch"] + ahead)
+    except Exception:
+        pass  # it ends here: the checks that compare runs look at what steps raise
+    without, given = map(public_numbers, resumed)
+    lost = [
+        name
+        for name in lost
+        if not same(given[name], must[name]) and not same(given[name], without.get(name))
+    ]
+    return (
+        {name: must[name] for name in lost},
+        {name: has.get(name, MISSING) for name in lost},
+    )
+
+
+def without_one_key(state: object) -> Iterator[tuple[str, object]]:
+    """Copies of a state that each lack one key, of the state itself or of a dict inside.
+
+    Each comes after the name of that key, behind the keys and indices that lead to it.
+    """
+    if isinstance(state, dict):
+        for key in state:
+            yield str(key), {other: state[other] for other in state if other != key}
+            for name, part in without_one_key(state[key]):
+                yield f"{key}.{name}", {**state, key: part}
+    if isinstance(state, list):
+        for number, item in enumerate(state):
+            for name, part in without_one_key(item):
+                yield f"{number}.{name}", [*state[:number], part, *state[number + 1 :]]
+
+
+def state_and_groups(optimizer: Optimizer, scheduler: Scheduler) -> object:
+    """The state of a scheduler and its optimizer's param groups, as plain values."""
+    return plain([scheduler.state_dict(), optimizer.state_dict()["param_groups"]])
+
+
+# PyTorch does not promise this: a Module.load_state_dict that raises has loaded a part as well.
+@state_check(at="save", default=False)
+def failed_load_changes_nothing(
+    new_optimizer: NewOptimizer, build: Build, step: Step, checkpoint: Saved
+) -> Values:
+    """If loading a state that lacks a key raises, scheduler and groups stay as they were."""
+
+    def begin() -> Pair:
+        optimizer = new_optimizer()
+        scheduler = build(optimizer)
+        if checkpoint["epoch"]:
+            step(scheduler, 0)  # so that going back to the start first is seen as well
+        return optimizer, scheduler
+
+    before = state_and_groups(*begin())
+    for name, damaged in without_one_key(checkpoint["scheduler"]):
+        optimizer, scheduler = begin()
+        try:
+            scheduler.load_state_dict(snapshot(damaged))
+        except Exception:
+            after = state_and_groups(optimizer, scheduler)
+            if not same(before, after):
+                where = f"after a load without {name}"
+                return {where: before}, {where: after}
+    return {}, {}
+
+
+# PyTorch does not promise this: most of its schedulers add whatever they are given.
+@state_check(at="save", default=False)
+def states_of_others_are_refused(new_optimizer: NewOptimizer, build: Build) -> Values:
+    """Loading the state of another class, or of one with more param groups, raises."""
+    states: dict[str, State] = {"a state of another class": {"of_another_class": 1}}
+    own = build(new_optimizer()).state_dict()
+    try:
+        wider = build(with_groups(new_optimizer, 1)).state_dict()
+    except Exception:  # it can't be built with the same options on more groups
+        wider = own
+    if not same(plain(wider), plain(own)):
+        states["a state for more groups"] = wider
+    found = {}
+    for name, state in states.items():
+        scheduler = build(new_optimizer())
+        try:
+            scheduler.load_state_dict(snapshot(state))
+            found[name] = "is loaded"
+        except Exception:
+            found[name] = "raises"
+    return dict.fromkeys(states, "raises"), found
 
 
 @state_check(at="save", needs=("weights_only",))

@@ -45,6 +45,12 @@ def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     return {"kept": state, "then": plain(state)}
 
 
+def save_live_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Keep the dict that ``optimizer.state_dict()`` returns, and a copy of its present content."""
+    state = optimizer.state_dict()
+    return {"kept": state, "then": plain(state)}
+
+
 def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Copy optimizer and scheduler together with ``copy.deepcopy``."""
     return {"pair": copy.deepcopy((optimizer, scheduler))}

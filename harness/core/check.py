@@ -18,7 +18,7 @@ CheckKind: TypeAlias = Literal["resume", "state"]
 At: TypeAlias = Literal["resume", "load", "save", "step"]
 Compares: TypeAlias = Literal["trajectory", "values"]
 Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
-PARAMETERS = ("new_optimizer", "build", "checkpoint", "optimizer", "scheduler")
+PARAMETERS = ("new_optimizer", "build", "step", "checkpoint", "optimizer", "scheduler")
 
 
 class StateFields(TypedDict, total=False):
@@ -29,6 +29,7 @@ class StateFields(TypedDict, total=False):
     needs: tuple[str, ...]
     about: str
     without: tuple[str, ...]
+    search: bool
 
 
 class Fields(StateFields, total=False):
@@ -39,7 +40,6 @@ class Fields(StateFields, total=False):
     from_epoch: int
     weights: bool
     same_dict: bool
-    search: bool
     elsewhere: Elsewhere
     mixes: bool
 
@@ -192,7 +192,8 @@ def resume_check(function: Any = None, /, **fields: Unpack[Fields]) -> Any:
         It is not tried after a save that follows one of them.
     search : bool
         Whether the search draws traces for it after the sweep (the default). Set it to False
-        for a slow check; the sweep then tries only a few save points.
+        for a slow check; the sweep then tries only a few save points. The steps of the
+        optimizer are then always computed, so a check that looks at its state needs that too.
     elsewhere : str
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a

@@ -493,6 +493,7 @@ class TraceRun:
         has = {
             "new_optimizer": new_optimizer,
             "build": self.bound.build,
+            "step": self.bound.step,
             "checkpoint": checkpoint,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,

@@ -201,9 +201,12 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list
     save = source.name(check.save)
     route = source.paste(check.function)
     checkpoint = f"{source.name(check.load)}(checkpoint)" if check.load else "checkpoint"
-    given = {"new_optimizer": "new_optimizer", "build": names.build, "checkpoint": checkpoint}
-    arguments = ", ".join(given[name] for name in check.parameters)
     step_it, resume, there = map(source.own, ("step_it", "resume", "there"))
+    given = {
+        "new_optimizer": "new_optimizer", "build": names.build, "step": step_it,
+        "checkpoint": checkpoint,
+    }  # fmt: skip
+    arguments = ", ".join(given[name] for name in check.parameters)
     return there, [
         f"def {step_it}(scheduler, epoch):",
         f"    {names.step_call('epoch')}",

@@ -5,8 +5,8 @@ How the harness looks for a difference:
 1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
    constructor (`harness.subjects.drawn_options`), most of them with an optimizer.
 2. Sweep: for three of these sets, every epoch of a plain run is a save point. Resume there, save
-   and resume again, run on, go back and run on. The sweep also tries the rare events. Checks of
-   the state go over all sets.
+   and resume again, run on, go back and run on. The sweep also saves twice without a step in
+   between, and tries the rare events. Checks of the state go over all sets.
 3. Search: a state machine (`harness.engine.machine`) draws traces of all operations, first for
    each way of resuming, then for all ways that hold alone mixed in one run: in all pairs before
    they are mixed at random. Each trace takes the next set of options.
@@ -227,6 +227,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
 
     A resume check resumes there, saves again, resumes from that save and runs to the end. Then
     it goes back to the first save and runs to the end once more, and `beyond` epochs further.
+    It also resumes from the second of two saves without a step in between.
     A check that is not searched has only a few save points.
     """
     save = (Operation("save", slot="a"),)
@@ -245,6 +246,10 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
             yield (*_train(k), *save, *back, *again, *rest, *back, *to_the_end)
         else:
             yield (*_train(k), *save, *to_the_end)
+    if check.at in BACK:
+        for k in sorted({check.from_epoch, epochs // 2}):
+            twice = (*save, Operation("save", slot="b"), Operation(check.at, slot="b"))
+            yield (*_train(k), *twice, *_train(epochs - k))
     if check.at == "save":
         for every in (1, 2, 3, 5):
             if every <= epochs:
@@ -298,7 +303,9 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
     save, again = Operation("save", slot="a"), Operation("save", slot="b")
     for kind in events:
         event = Operation(kind, count=1)
-        for k in (1, 3) if check.search else (1,):
+        for k in (0, 1, 3) if check.search else (1,):
+            if k < check.from_epoch:
+                continue
             if check.at not in BACK:
                 if kind in check.without:
                     continue

@@ -286,6 +286,8 @@ class _Writer:
         self.routes = routes(check, trace)
         self.top.module("torch")
         self.names = names_of_subject(self.top, bound)
+        self.step = ""
+        """The name of the function that steps a scheduler, once a check has asked for it."""
 
     def write(self) -> tuple[list[str], str]:
         """The statements of the trace, and the expression for the exit status."""
@@ -442,7 +444,13 @@ class _Writer:
             with_more = self.source.name(with_groups)
             new_optimizer = f"{partial}({with_more}, {new_optimizer}, {groups})"
         same = {name: name for name in ("checkpoint", "optimizer", "scheduler")}
-        return {"new_optimizer": new_optimizer, "build": self.names.build, **same}
+        given = {"new_optimizer": new_optimizer, "build": self.names.build, **same}
+        if "step" in self.check.parameters:
+            if not self.step:
+                call = self.names.step_call("epoch")
+                self.step = self.top.define("step", call, parameters="scheduler, epoch")
+            given["step"] = self.step
+        return given
 
     def _do(
         self, function: Callable[..., object], given: Mapping[str, str], target: str

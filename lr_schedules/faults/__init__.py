@@ -1,13 +1,22 @@
 """Planted faults: controls with one defect each, and the checks that must catch it."""
 
 from harness.engine.selftest import Fault, planted_in
-from lr_schedules.faults import events, optimizer, position, process, state, timing, transport
+from lr_schedules.faults import (
+    events,
+    optimizer,
+    position,
+    process,
+    saves,
+    state,
+    timing,
+    transport,
+)
 
 __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for module in (position, timing, state, optimizer, events, process, transport)
+    for module in (position, timing, state, saves, optimizer, events, process, transport)
     for fault in planted_in(vars(module))
 )
 """Every planted fault; add a new module of faults here."""

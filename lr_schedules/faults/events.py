@@ -39,7 +39,12 @@ class OverflowNotSaved(Halving):
 @planted(
     CLOSED_FORM,
     "epoch:1 save:a resume:a train:1",
-    caught_by=[*LOADS_OF_BOTH, "resume_by_last_epoch", "resume_by_initial_lr"],
+    caught_by=[
+        *LOADS_OF_BOTH,
+        "resume_by_last_epoch",
+        "resume_by_initial_lr",
+        "resume_with_other_initial_lrs",
+    ],
 )
 class GivenEpochNotSaved(ClosedForm):
     """Halves the LR after it was stepped with an epoch, and does not save that it was."""
@@ -62,7 +67,11 @@ class GivenEpochNotSaved(ClosedForm):
 @planted(
     MULTIPLIES,
     "halve_lr:1 save:a resume:a",
-    caught_by=[*LOADED_AFTER_OPTIMIZER, "resume_built_on_loaded_optimizer"],
+    caught_by=[
+        *LOADED_AFTER_OPTIMIZER,
+        "resume_built_on_loaded_optimizer",
+        "resume_with_other_initial_lrs",
+    ],
 )
 class UndoesWhatWasSetByHand(Multiplies):
     """Writes the scheduled LR when it is loaded, and goes on multiplying from there."""
@@ -80,7 +89,13 @@ class UndoesWhatWasSetByHand(Multiplies):
 @planted(
     MULTIPLIES,
     "add_group:1 save:a resume:a train:1",
-    caught_by=[*LOADS_OF_BOTH, "resume_built_on_loaded_optimizer"],
+    caught_by=[
+        *LOADS_OF_BOTH,
+        "resume_built_on_loaded_optimizer",
+        "failed_load_changes_nothing",
+        "states_of_others_are_refused",
+        "resume_with_other_initial_lrs",
+    ],
 )
 class ForgetsAddedGroups(Multiplies):
     """After loading its state, schedules only the groups that it was built with."""

@@ -15,7 +15,13 @@ from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, LOADED_A
 @planted(
     NESTED,
     "save:a resume:a train:5",
-    caught_by=[*EVERY_LOAD_BUT_JSON, "saved_state_is_a_snapshot", "state_loads_with_weights_only"],
+    caught_by=[
+        *EVERY_LOAD_BUT_JSON,
+        "saved_state_is_a_snapshot",
+        "state_loads_with_weights_only",
+        "saving_again_gives_the_same_state",
+        "states_of_others_are_refused",
+    ],
     real="ildoonet/pytorch-gradual-warmup-lr#27",
 )
 class ChildOfTheOldOptimizer(Nested):
@@ -68,7 +74,12 @@ class MomentumFromCycled(Momentum):
         super().__init__(optimizer, last_epoch)
 
 
-@planted(DECAY, "train:1 save:a resume:a", caught_by=EVERY_LOAD, real="NVIDIA-NeMo/Automodel#3883")
+@planted(
+    DECAY,
+    "train:1 save:a resume:a",
+    caught_by=[*EVERY_LOAD, "public_numbers_go_on"],
+    real="NVIDIA-NeMo/Automodel#3883",
+)
 class DecayNotSaved(DecaysWeights):
     """Counts the weight decay's epochs separately, and does not save the count."""
 
@@ -147,7 +158,14 @@ class RoundedReport(Halving):
         return [round(rate, 2) for rate in super().get_last_lr()]
 
 
-@planted(HALVING, "train:1 save:a resume:a train:2", caught_by=["resume_scheduler_alone"])
+@planted(
+    HALVING,
+    "train:1 save:a resume:a train:2",
+    caught_by=[
+        "resume_scheduler_alone",
+        "states_of_others_are_refused",
+    ],
+)
 class CountsInTheGroups(Halving):
     """Keeps its position only in the optimizer's groups."""
 

@@ -37,7 +37,7 @@ from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPT
 @planted(
     HALVING,
     "train:1 save:a resume:a train:2",
-    caught_by=EVERY_LOAD,
+    caught_by=[*EVERY_LOAD, "public_numbers_go_on", "states_of_others_are_refused"],
     real="Lightning-AI/pytorch-lightning#11188",
 )
 class SavesNoPosition(Halving):
@@ -53,7 +53,12 @@ class SavesNoPosition(Halving):
 @planted(
     HALVING,
     "train:1 save:a resume:a train:2",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+        "states_of_others_are_refused",
+    ],
     real="verl-project/verl#7953",
 )
 class LoadsNothing(Halving):
@@ -77,7 +82,11 @@ class LoadsADelta(Halving):
 @planted(
     HALVING,
     "save:a resume:a save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
     real="Lightning-AI/pytorch-lightning#1772",
 )
 class OffByOne(Halving):
@@ -90,7 +99,11 @@ class OffByOne(Halving):
 @planted(
     HALVING,
     "save:a resume:a save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class OffByOneNext(Halving):
     """Goes on from the epoch before the saved one, which shows one step later."""
@@ -135,7 +148,12 @@ class BaseFromFactor(Halving):
 @planted(
     PER_GROUP,
     "save:a resume:a",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "resume_with_other_initial_lrs",
+        "failed_load_changes_nothing",
+    ],
     real="deepspeedai/DeepSpeed#7969",
 )
 class FirstGroupForAll(PerGroup):
@@ -148,7 +166,12 @@ class FirstGroupForAll(PerGroup):
 @planted(
     PER_GROUP,
     "save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "resume_with_other_initial_lrs",
+        "failed_load_changes_nothing",
+    ],
 )
 class AnotherGroups(PerGroup):
     """Loads the decays sorted by size, so a group gets another group's decay."""
@@ -157,7 +180,7 @@ class AnotherGroups(PerGroup):
         super().load_state_dict({**state, "decays": sorted(state["decays"], reverse=True)})
 
 
-@planted(PER_GROUP, "save:a resume:a", caught_by=EVERY_LOAD)
+@planted(PER_GROUP, "save:a resume:a", caught_by=[*EVERY_LOAD, "resume_with_other_initial_lrs"])
 class SavesInSinglePrecision(PerGroup):
     """Saves the base LRs in single precision, so the loaded ones are only almost right."""
 
@@ -236,7 +259,11 @@ class StartsAnew(Halving):
 @planted(
     RESTARTS,
     "train:2 save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
     real="pytorch/pytorch#52911",
 )
 class OptionNotRefreshed(Restarts):
@@ -249,7 +276,11 @@ class OptionNotRefreshed(Restarts):
 @planted(
     RESTARTS,
     "train:2 save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class OptionReset(Restarts):
     """Resets the length of the cycle to the initial one when it is loaded."""
@@ -324,7 +355,11 @@ class GeneratorNotSaved(Noise):
 @planted(
     TABLE,
     "table=[0.0,1.0] save:a resume:a",
-    caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *AT_ANY_TIME,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class NextEntry(Table):
     """Goes on from the table entry after the saved one."""

@@ -35,7 +35,11 @@ class AliasesItsTensor(Logs):
 @planted(
     HALVING,
     "save:a train:1",
-    caught_by=["saved_state_is_a_snapshot", "saving_after_loading_is_the_same"],
+    caught_by=[
+        "saved_state_is_a_snapshot",
+        "saving_after_loading_is_the_same",
+        "states_of_others_are_refused",
+    ],
 )
 class AliasesTheOptimizer(Halving):
     """Returns the optimizer's live groups, with their parameters, as part of its state."""
@@ -78,7 +82,14 @@ class MarksTheDict(Halving):
 @planted(
     HALVING,
     "save:a train:2",
-    caught_by=[*INTO_A_NEW_SCHEDULER, "roll_back_in_place", "saving_changes_nothing"],
+    caught_by=[
+        *INTO_A_NEW_SCHEDULER,
+        "roll_back_in_place",
+        "saving_changes_nothing",
+        "resume_from_distributed_checkpoint",
+        "saving_again_gives_the_same_state",
+        "public_numbers_go_on",
+    ],
     real="pytorch/pytorch#164929",
 )
 class SavingIsAStep(Halving):
@@ -90,7 +101,12 @@ class SavingIsAStep(Halving):
 
 
 @planted(
-    replace(HALVING, length=16), "train:3" + 16 * " save:a", caught_by=["saving_changes_nothing"]
+    replace(HALVING, length=16),
+    "train:3" + 16 * " save:a",
+    caught_by=[
+        "saving_changes_nothing",
+        "public_numbers_go_on",
+    ],
 )
 class ManySavesWrong(Halving):
     """Starts again at its sixteenth save."""
@@ -213,7 +229,10 @@ class CopySharesTheOptimizer(Halving):
 @planted(
     BARE,
     "train:1 save:a resume:a train:1",
-    caught_by=[name for name in EVERY_LOAD if name not in BARE.declines],
+    caught_by=[
+        *(name for name in EVERY_LOAD if name not in BARE.declines),
+        "resume_with_other_initial_lrs",
+    ],
 )
 class BesideItsFunctions(Bare):
     """Keeps its factor in an attribute that its two state functions ignore."""

@@ -18,7 +18,11 @@ LONG = replace(HALVING, length=16)
 @planted(
     HALVING,
     "train:8 save:a resume:a train:1",
-    caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"],
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class WrongFromTheEighth(Halving):
     """Loads a position that is one too low, from epoch 8 on."""
@@ -39,7 +43,13 @@ class WrongAtAMilestone(Halving):
 
 
 @planted(
-    RAMP, "train:9 save:a resume:a", caught_by=[*AT_ANY_TIME, "saving_after_loading_is_the_same"]
+    RAMP,
+    "train:9 save:a resume:a",
+    caught_by=[
+        *AT_ANY_TIME,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class WrongAtTheEnd(Ramp):
     """Starts again when it is resumed exactly at the end of its schedule."""
@@ -49,7 +59,13 @@ class WrongAtTheEnd(Ramp):
 
 
 @planted(
-    RAMP, "train:10 save:a resume:a", caught_by=[*EVERY_LOAD, "saving_after_loading_is_the_same"]
+    RAMP,
+    "train:10 save:a resume:a",
+    caught_by=[
+        *EVERY_LOAD,
+        "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
+    ],
 )
 class WrongAfterTheEnd(Ramp):
     """Repeats its schedule when it is resumed after the end."""
@@ -150,6 +166,7 @@ class PendingKept(Updates):
         *EVERY_LOAD,
         "loading_leaves_its_argument_alone",
         "saving_after_loading_is_the_same",
+        "public_numbers_go_on",
     ],
 )
 class RaisesMidCycle(Restarts):
@@ -164,7 +181,12 @@ class RaisesMidCycle(Restarts):
 @planted(
     HALVING,
     "save:a scheduler:1 save:b resume:a train:2",
-    caught_by=[*INTO_A_NEW_SCHEDULER, *SWEPT, "roll_back_in_place"],
+    caught_by=[
+        *INTO_A_NEW_SCHEDULER,
+        *SWEPT,
+        "roll_back_in_place",
+        "states_of_others_are_refused",
+    ],
 )
 class LastSaveOnly(Halving):
     """Saves its position in a class attribute, which the next save overwrites."""

@@ -47,7 +47,7 @@ def broken(subject, **budget):
 @pytest.mark.parametrize("seed", range(2))
 def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
-    opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
+    opt_in = {check.name for check in HERE if not check.default}
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
         found = verdicts(subject, seed=seed, max_examples=12)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
@@ -82,7 +82,7 @@ STATE_DICT_RESUMES = {
 )  # fmt: skip
 def test_a_fault_is_caught_by_its_checks(fault, caught_by):
     found = broken(Subject(fault, getattr(faulty, fault)))
-    opt_in = {"resume_built_on_loaded_optimizer", "resume_scheduler_alone"}
+    opt_in = {check.name for check in HERE if not check.default}
     if fault in ("Drains", "Aliases"):
         assert found - opt_in == caught_by
     else:

@@ -30,6 +30,13 @@ def test_a_resumed_run_is_resumed_again_and_the_first_save_gone_back_to():
     assert traces[2] == ("train:2 save:a resume:a save:b resume:b train:3 resume:a train:3")
 
 
+def test_the_second_of_two_saves_without_a_step_between_is_resumed_from():
+    traces = [str(Trace(operations)) for operations in sweep(as_check("roll_back_in_place"), 5)]
+    assert traces[-2:] == ["save:a save:b load:b train:5", "train:2 save:a save:b load:b train:3"]
+    later = [str(Trace(operations)) for operations in sweep(as_check("resume_by_last_epoch"), 2)]
+    assert later[-1] == "train:1 save:a save:b resume:b train:1"
+
+
 def test_a_check_at_every_save_is_done_in_chains_too():
     traces = [str(Trace(operations)) for operations in sweep(as_check("resume_at_every_save"), 6)]
     assert traces[-4:] == [
@@ -56,24 +63,36 @@ def test_every_default_check_has_something_to_sweep():
 
 EVENTS_SWEPT = {
     "resume_optimizer_then_scheduler": [
+        "save:a resume:a skip:1 train:2 resume:a train:3",
+        "skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
         "train:1 save:a resume:a skip:1 train:2 resume:a train:3",
         "train:1 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
         "train:3 save:a resume:a skip:1 train:2 resume:a train:3",
         "train:3 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
     ],
     "roll_back_in_place": [
+        "save:a load:a skip:1 train:2 load:a train:3",
+        "skip:1 save:a load:a train:1 skip:1 save:b load:b train:2 load:a train:3",
         "train:1 save:a load:a skip:1 train:2 load:a train:3",
         "train:1 skip:1 save:a load:a train:1 skip:1 save:b load:b train:2 load:a train:3",
         "train:3 save:a load:a skip:1 train:2 load:a train:3",
         "train:3 skip:1 save:a load:a train:1 skip:1 save:b load:b train:2 load:a train:3",
+        "add_group:1 save:a load:a train:1 train:2 load:a train:3",
         "train:1 add_group:1 save:a load:a train:1 train:2 load:a train:3",
         "train:3 add_group:1 save:a load:a train:1 train:2 load:a train:3",
     ],
+    "resume_by_last_epoch": [
+        "train:1 save:a resume:a skip:1 train:2 resume:a train:3",
+        "train:1 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
+        "train:3 save:a resume:a skip:1 train:2 resume:a train:3",
+        "train:3 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
+    ],
     "resume_at_every_save": [
+        "skip:1 save:a train:1 skip:1 save:a train:2",
         "train:1 skip:1 save:a train:1 skip:1 save:a train:2",
         "train:3 skip:1 save:a train:1 skip:1 save:a train:2",
     ],
-    "last_lr_is_the_groups_lr": ["train:1 skip:1 train:1", "train:3 skip:1 train:3"],
+    "last_lr_is_the_groups_lr": ["skip:1", "train:1 skip:1 train:1", "train:3 skip:1 train:3"],
     "resume_from_distributed_checkpoint": [
         "train:1 save:a resume:a skip:1 train:2 resume:a train:3",
         "train:1 skip:1 save:a resume:a train:1 skip:1 save:b resume:b train:2 resume:a train:3",
@@ -103,6 +122,6 @@ def test_two_ways_follow_each_other_from_the_second_epoch_on():
 
 def test_a_check_that_is_not_searched_has_a_few_save_points():
     slow = as_check("resume_from_distributed_checkpoint")
-    assert list(saved_at(slow.name, 9)) == [1, 2, 4, 9]
+    assert list(saved_at(slow.name, 9)) == [1, 2, 4, 9, 1, 4]  # the last two save twice
     thin = [str(Trace(operations)) for operations in sweep_thinly(slow, 2)]
     assert thin == ["save:a train:1 save:a train:1 save:a"]
