@@ -14,7 +14,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, heed_ctrl_c
+from conftest import ROOT
+from fork_server import heed_ctrl_c
 from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version

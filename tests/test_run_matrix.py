@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, heed_ctrl_c
+from conftest import ROOT
+from fork_server import heed_ctrl_c
 
 SCRIPT = ROOT / "scripts/run_matrix.py"
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, heed_ctrl_c
+from conftest import ROOT
+from fork_server import heed_ctrl_c
 
 from harness.cli import main as cli
 from harness.core import files as output
