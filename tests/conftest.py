@@ -6,7 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from fork_server import TIME_LIMIT, run_harness, run_isolated
+from fork_server import TIME_LIMIT, run_harness, run_script_in
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli
@@ -71,21 +71,22 @@ def harness_command(tmp_path):
 def run_script(tmp_path):
     """Runs the text of a script as ``python -I`` does, in an empty folder.
 
-    ``isolated=False`` is ``python``, which finds the files ``beside`` it.
+    With files that are ``beside`` it, it finds them, as with ``python``. ``forked=False`` starts
+    Python, which takes longer.
     """
 
-    def run(text, *, isolated=True, beside=()):
+    def run(text, *, forked=True, beside=()):
         folder = tmp_path / "empty"
         folder.mkdir(exist_ok=True)
         for file in beside:
             (folder / file.name).write_text(file.read_text())
         (folder / "script.py").write_text(text)
-        if not isolated:
-            return subprocess.run(
-                [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
-                timeout=TIME_LIMIT, check=False,
-            )  # fmt: skip
-        return run_isolated(folder)
+        if forked:
+            return run_script_in(folder, *([folder] if beside else []))
+        return subprocess.run(
+            [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
+            timeout=TIME_LIMIT, check=False,
+        )  # fmt: skip
 
     return run
 

@@ -32,6 +32,7 @@ else:
     sys.exit()
 job = json.loads(line)
 signal.alarm(job["time_limit"])
+os.environ.update(job["environment"])
 os.chdir(job["folder"])
 for number, name in enumerate((os.devnull, job["stdout"], job["stderr"])):
     reader, end = os.pipe()
@@ -40,6 +41,7 @@ for number, name in enumerate((os.devnull, job["stdout"], job["stderr"])):
         end = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     os.dup2(end, number)
 sys.argv = [job["program"], *job["arguments"]]
+sys.path[:0] = job["places"]
 run = runpy.run_path if job["program"].endswith(".py") else runpy.run_module
 status = 1
 try:
@@ -81,9 +83,10 @@ def heed_ctrl_c():
 @functools.cache
 def _server(modules, isolated):
     """A process that has imported these modules, and forks one for each program."""
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
     process = subprocess.Popen(
         [sys.executable, *(["-I"] if isolated else []), "-c", SERVER, *modules],
-        env={**os.environ, "PYTHONPATH": PLACES},
+        env={**inherited, "PYTHONPATH": PLACES},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
 
@@ -96,13 +99,18 @@ def _server(modules, isolated):
     return process
 
 
-def _run(server, program, arguments, folder, stdout, stderr):
+def _run(
+    server, program, arguments, folder, *, stdout=None, stderr=None, places=(), environment=None
+):  # fmt: skip
     """Run a program; output goes to files, or `CLOSED`, and is in the result if none is given."""
     files = [folder / ".stdout", folder / ".stderr"]
     given = zip(files, (stdout, stderr), strict=True)
     out, err = (str(file) if path is None else path for file, path in given)
-    job = {"folder": str(folder), "program": program, "arguments": list(map(str, arguments)),
-           "stdout": out, "stderr": err, "time_limit": TIME_LIMIT}  # fmt: skip
+    job = {
+        "program": program, "arguments": list(map(str, arguments)), "folder": str(folder),
+        "environment": environment or {}, "places": list(map(str, places)),
+        "stdout": out, "stderr": err, "time_limit": TIME_LIMIT,
+    }  # fmt: skip
     print(json.dumps(job), file=server.stdin, flush=True)
     status = os.waitstatus_to_exitcode(int(server.stdout.readline()))
     output = [file.read_text() if file.exists() else "" for file in files]
@@ -113,9 +121,17 @@ def _run(server, program, arguments, folder, stdout, stderr):
 
 def run_harness(*arguments, folder, stdout=None, stderr=None):
     """``python -m harness`` in a folder."""
-    return _run(_server(HARNESS, False), "harness", arguments, folder, stdout, stderr)
+    return _run(_server(HARNESS, False), "harness", arguments, folder, stdout=stdout, stderr=stderr)
 
 
-def run_isolated(folder):
-    """``python -I script.py`` in a folder."""
-    return _run(_server(TORCH, True), "script.py", (), folder, None, None)
+def run_script_in(folder, *places):
+    """``python -I script.py`` in a folder, where modules are also found in `places`."""
+    return _run(_server(TORCH, True), "script.py", (), folder, places=places)
+
+
+def run_python(*arguments, folder, environment):
+    """``python FILE`` or ``python -m MODULE ARGUMENT ...`` in a folder, which finds the harness."""
+    if arguments[0] == "-m":
+        arguments = arguments[1:]
+    program, *rest = arguments
+    return _run(_server(TORCH, False), program, rest, folder, environment=environment)

@@ -388,7 +388,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
     assert line.startswith("StepLR: ")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
