@@ -1,12 +1,12 @@
-import json
+import functools
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
+from fork_server import TIME_LIMIT, run_harness, run_script_in
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli
@@ -26,12 +26,6 @@ for name in [name for name in os.environ if name.startswith("GITHUB_")]:
     del os.environ[name]
 
 ROOT = Path(__file__).parent.parent
-INHERITED = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
-
-
-def heed_ctrl_c():
-    """For a child to be interrupted: a shell starts what runs in the background with it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def served(names):
@@ -70,89 +64,29 @@ def command(monkeypatch, capfd, tmp_path):
 @pytest.fixture
 def harness_command(tmp_path):
     """Runs ``python -m harness`` in an empty folder; returns the completed process."""
-
-    def run(*arguments, timeout=120, cwd=tmp_path, module="harness"):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *INHERITED])),
-        }
-        return subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
-
-    return run
-
-
-# Importing torch, and what its optimizers import at their first step, takes longer than any script.
-FORKS_SCRIPTS = """
-import atexit, gc, importlib.util, json, os, runpy, signal, sys, torch, traceback
-if importlib.util.find_spec("torch._dynamo"):
-    import torch._dynamo
-gc.freeze()
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        break
-    print(os.waitpid(child, 0)[1], flush=True)
-else:
-    sys.exit()
-signal.alarm(120)
-os.chdir(json.loads(line))
-for number, name in enumerate((os.devnull, "stdout", "stderr")):
-    os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-sys.argv = ["script.py"]
-status = 1
-try:
-    runpy.run_path("script.py", run_name="__main__")
-    status = 0
-except SystemExit as stop:
-    if stop.code is None or isinstance(stop.code, int):
-        status = stop.code or 0
-    else:
-        print(stop.code, file=sys.stderr)
-except BaseException:
-    traceback.print_exc()
-atexit._run_exitfuncs()
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(status)  # to take torch down, as Python does at its end, would last longest
-"""
-
-
-@pytest.fixture(scope="session")
-def forks_scripts():
-    """A process of ``python -I`` that has imported torch, and forks one for each script."""
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", FORKS_SCRIPTS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        yield process
-        process.stdin.close()
+    return functools.partial(run_harness, folder=tmp_path)
 
 
 @pytest.fixture
-def run_script(tmp_path, forks_scripts):
+def run_script(tmp_path):
     """Runs the text of a script as ``python -I`` does, in an empty folder.
 
-    ``isolated=False`` is ``python``, which finds the files ``beside`` it.
+    With files that are ``beside`` it, it finds them, as with ``python``. ``forked=False`` starts
+    Python, which takes longer.
     """
 
-    def run(text, *, isolated=True, beside=()):
+    def run(text, *, forked=True, beside=()):
         folder = tmp_path / "empty"
         folder.mkdir(exist_ok=True)
         for file in beside:
             (folder / file.name).write_text(file.read_text())
         (folder / "script.py").write_text(text)
-        command = [sys.executable, "script.py"]
-        if not isolated:
-            return subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-            )
-        print(json.dumps(str(folder)), file=forks_scripts.stdin, flush=True)
-        status = os.waitstatus_to_exitcode(int(forks_scripts.stdout.readline()))
-        output = [(folder / name).read_text() for name in ("stdout", "stderr")]
-        return subprocess.CompletedProcess(command, status, *output)
+        if forked:
+            return run_script_in(folder, *([folder] if beside else []))
+        return subprocess.run(
+            [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True,
+            timeout=TIME_LIMIT, check=False,
+        )  # fmt: skip
 
     return run
 

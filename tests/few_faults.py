@@ -8,24 +8,27 @@ from lr_schedules.controls import HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
 
-CONTROLS = (HALVING,)
+SHORT = replace(HALVING, length=4)
+"""Swept in a fifth of the time."""
+
+CONTROLS = (SHORT,)
 
 
-@planted(HALVING, "train:10", caught_by=["lr_is_never_negative"])
+@planted(SHORT, "train:3", caught_by=["lr_is_never_negative"])
 class Right(Halving):
-    """Is negative from the tenth epoch on, as its record says."""
+    """Is negative from the third epoch on, as its record says."""
 
     def factor(self):
-        return 1.0 if self.epoch < 10 else -1.0
+        return 1.0 if self.epoch < 3 else -1.0
 
 
 RIGHT = planted_in(globals())
 [FAULT] = RIGHT
-NOT_MINIMAL = (replace(FAULT, trace=Trace.parse("train:11")),)
-NOT_RUN = (replace(FAULT, trace=Trace.parse("no_such_option=1 train:10")),)
+NOT_MINIMAL = (replace(FAULT, trace=Trace.parse("train:4")),)
+NOT_RUN = (replace(FAULT, trace=Trace.parse("no_such_option=1 train:3")),)
 
 
-@planted(HALVING, "train:3", caught_by=["lr_is_never_negative"])
+@planted(SHORT, "train:3", caught_by=["lr_is_never_negative"])
 class Missed(Halving):
     """Is nowhere negative, as its record says it is."""
 
@@ -33,7 +36,7 @@ class Missed(Halving):
 MISSED = (Missed.__fault__,)
 
 
-@planted(HALVING, "train:3", caught_by=["last_lr_is_the_groups_lr"])
+@planted(SHORT, "train:3", caught_by=["last_lr_is_the_groups_lr"])
 class Alarms(Halving):
     """Reports the LR rounded, and is negative, too, which its record does not say."""
 
@@ -45,7 +48,7 @@ class Alarms(Halving):
 
 
 ALARMS = (Alarms.__fault__,)
-WRONG_CONTROLS = (Subject("wrong", Alarms),)
+WRONG_CONTROLS = (Subject("wrong", Alarms, length=4),)
 
 
 FOR_A_FILE = tuple(fault for fault in FAULTS if fault.name == "NumPyRate")
@@ -56,5 +59,5 @@ def raises(optimizer, last_epoch=-1):
     raise ValueError("no such luck")
 
 
-UNKNOWN_CONTROLS = (Subject("raises", raises),)
+UNKNOWN_CONTROLS = (Subject("raises", raises, length=4),)
 NO_FAULTS = ("a word",)

@@ -1,6 +1,7 @@
 """Schedulers that end, stop or change the process that checks them, at their third step."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import ExponentialLR
@@ -57,8 +59,10 @@ class KillsItself(Hostile):
 
 class RunsOutOfMemory(Hostile):
     def attack(self):
-        resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
-        self.filled = [bytearray(2**28) for _ in range(64)]
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 2**27
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        self.filled = [bytearray(2**25) for _ in range(64)]
 
 
 class Raises(Hostile):
@@ -97,11 +101,8 @@ class Recurses(Hostile):
 class Loops(Hostile):
     def attack(self):
         while True:
-            try:
-                while True:
-                    pass
-            except BaseException:
-                pass  # the attack: no limit in the process itself can stop it
+            with contextlib.suppress(BaseException):  # no limit in the process itself can stop it
+                time.sleep(1000)
 
 
 class HangsInC(Hostile):

@@ -49,7 +49,7 @@ def calls(monkeypatch):
     return counts
 
 
-SUBJECT = Subject("StepLR", StepLR, options={"step_size": 5, "gamma": 0.5})
+SUBJECT = Subject("StepLR", StepLR, options={"step_size": 2, "gamma": 0.5}, length=5)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # a scheduler step before any of the optimizer

@@ -384,7 +384,7 @@ def test_results_do_not_depend_on_the_order(user, pytester):
     user(FIVE + TWO_CHECKS, "--junitxml=0.xml")
     first = verdicts(pytester.path / "0.xml")
     assert len(first) == 15
-    for seed in (1, 2):
+    for seed in (1,):
         pytester.makeconftest(SHUFFLED.format(seed=seed))
         user(FIVE + TWO_CHECKS, f"--junitxml={seed}.xml")
         shuffled = verdicts(pytester.path / f"{seed}.xml")

@@ -2,17 +2,16 @@
 
 import configparser
 import importlib
-import os
 import pydoc
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 
 import pytest
 import torch
 from conftest import ROOT
+from fork_server import run_python
 from packaging.requirements import Requirement
 from torch.optim import lr_scheduler
 
@@ -119,16 +118,11 @@ class Reader:
         return stop.value.code, printed
 
     def _python(self, words):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-        environment |= {
+        environment = {
             "COLUMNS": "80",
-            "PYTHONPATH": str(ROOT),
             "PYTEST_ADDOPTS": "-p harness.pytest_plugin -p no:randomly --time-limit 600",
         }
-        done = subprocess.run(
-            [sys.executable, *words], cwd=self.folder, env=environment, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+        done = run_python(*words, folder=self.folder, environment=environment)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout
 

@@ -15,9 +15,9 @@ import tomllib
 
 import pytest
 import torch
-from conftest import ROOT, heed_ctrl_c, served
+from conftest import ROOT, served
+from fork_server import CLOSED, PLACES, heed_ctrl_c, run_harness
 from rich.console import Console
-from running import CLOSED, run_harness
 
 import harness
 from harness import CHECKS, Budget, check_subject
@@ -40,15 +40,19 @@ HOLDING = "lr_schedules.correct:Halving"  # on every torch
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 
 
-def test_help_does_not_import_torch(harness_command):
-    done = harness_command("--help")
-    assert done.returncode == 0
-    assert "replay" in done.stdout
+def test_help_does_not_import_torch():
     code = (
-        "import harness.cli.main, sys; print('torch' in sys.modules, 'hypothesis' in sys.modules)"
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('torch' in sys.modules, 'hypothesis' in sys.modules))\n"
+        "sys.argv = ['harness', '--help']\n"
+        "runpy.run_module('harness', run_name='__main__')"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == ["False", "False"]
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PLACES},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "replay" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False False"
 
 
 def test_a_broken_check_exits_1_with_all_that_is_needed(command, tmp_path):
@@ -384,7 +388,7 @@ def test_ctrl_c_prints_what_was_found_and_exits_130(tmp_path):
     assert line.startswith("StepLR: ")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, heed_ctrl_c
+from conftest import ROOT
+from fork_server import heed_ctrl_c
 
 from harness.cli import main as cli
 from harness.core import files as output
@@ -161,7 +162,7 @@ def ended(folder, module, text, jobs):
          "--jobs", jobs],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [folder, *sys.path]))},
-        capture_output=True, text=True, check=False, timeout=60, preexec_fn=heed_ctrl_c,
+        capture_output=True, text=True, check=False, timeout=600, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     return done.returncode
@@ -223,7 +224,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_no_process(number, seed, tm
     time.sleep(random.Random(seed).uniform(0.2, 12))
     ended = process.poll()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode in ([STATUS[number], -number] if ended is None else [1])
     assert "Traceback" not in errors
     for path in tmp_path.rglob("*"):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import CLOSED, run_harness
+from fork_server import CLOSED, run_harness
 from torch.optim.lr_scheduler import StepLR
 
 from harness.core.errors import ScriptError

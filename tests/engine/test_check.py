@@ -44,7 +44,7 @@ def broken(subject, **budget):
     return {name for name, result in found.items() if result.verdict == "BROKEN"}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
     opt_in = {check.name for check in HERE if not check.default}
@@ -234,7 +234,7 @@ def test_a_hang_after_a_resume_is_unknown_with_its_trace():
         def load_state_dict(self, state):
             threading.Event().wait()
 
-    found = verdicts(Subject("x", HangsOnLoad), [PLAIN], time_limit=0.3)
+    found = verdicts(Subject("x", HangsOnLoad), [PLAIN], time_limit=3.0)
     assert found[PLAIN].reason.endswith(
         "in the trace save:a resume:a save:b resume:b train:12 resume:a train:12"
     )

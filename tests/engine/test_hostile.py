@@ -235,7 +235,7 @@ def test_a_constructor_that_takes_seconds_meets_the_time_limit(harness_command, 
         "        time.sleep(60)\n"
     )
     done = harness_command(
-        "check", "slow:Slow", "LinearAnnealingLR", "--check",
+        "check", "slow:Slow", "lr_schedules.correct:Halving", "--check",
         "resume_optimizer_then_scheduler", "--time-limit",
         5, "--max-examples", 0, "--json", "out.json",
     )  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from conftest import INHERITED, ROOT
+from fork_server import PLACES
 from hypothesis.database import InMemoryExampleDatabase
 
 from harness import Budget, Subject, Trace
@@ -341,15 +341,12 @@ def test_a_gate_does_not_look_at_them(command, tmp_path, monkeypatch):
 
 
 def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "tests", *INHERITED])),
-    }
     words = ("check", "StepLR", "LambdaLR", "--check", LAST_EPOCH, "--no-ledger", "--profile",
              "explore", "--json", "x.json")  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "harness", *words],
-        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": PLACES},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as explorer:  # fmt: skip
         any(line.startswith("StepLR: ") for line in explorer.stderr)
         explorer.send_signal(signal.SIGKILL)

@@ -53,7 +53,7 @@ def python_in(folder):
 
 @pytest.mark.parametrize("scheduler", LEAVING, ids=lambda scheduler: scheduler.__name__)
 def test_state_left_behind_in_the_process_is_seen_by_going_to_another(scheduler):
-    subject = Subject(scheduler.__name__, scheduler)
+    subject = Subject(scheduler.__name__, scheduler, length=4)
     here = verdicts(subject, select_checks())
     assert verdicts_of(here.values()) == {"HOLDS"}
     found = verdicts(subject)

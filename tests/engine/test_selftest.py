@@ -139,7 +139,7 @@ def test_all_as_it_must_be(run):
     [control, fault] = data["trials"]
     assert (control["name"], control["caught_by"]) == ("halving", [])
     assert fault["caught_by"] == fault["expected"] == ["lr_is_never_negative"]
-    assert fault["counterexamples"] == {"lr_is_never_negative": "train:10"}
+    assert fault["counterexamples"] == {"lr_is_never_negative": "train:3"}
     assert fault["found"]["by"] == "sweep"
     assert fault["complaints"] == []
 
@@ -212,12 +212,12 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
 
 
 def test_the_trials_are_the_same_in_other_processes():
-    jobs = selftest.all_jobs([Budget(max_examples=20, seed=3)], quick=True, aside=())
-    chosen = [job for job in jobs if job.is_fault][28:31]
+    jobs = selftest.all_jobs([Budget(max_examples=5, seed=3)], quick=True, aside=())
+    chosen = [job for job in jobs if job.is_fault][28:30]
     here = [trial_data(trial) for trial in selftest.run_jobs(chosen, 1)]
     there = [trial_data(trial) for trial in selftest.run_jobs(chosen, 2)]
     assert here == there
-    assert len({name for name, *_ in here}) == 3
+    assert len({name for name, *_ in here}) == 2
 
 
 def trial_data(trial):

@@ -207,7 +207,7 @@ def test_a_users_module_is_imported_and_named_first(run_script, tmp_path):
     assert "own_schedule" in "\n".join(text.splitlines()[:3])
     assert "from own_schedule import Halves" in text
     beside = [Path(own_schedule.__file__)]
-    done = run_script(text, isolated=False, beside=beside)
+    done = run_script(text, beside=beside)
     assert (done.returncode, done.stderr) == (1, "")
     (tmp_path / "empty" / "own_schedule.py").unlink()
     done = run_script(text)

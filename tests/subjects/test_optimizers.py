@@ -52,7 +52,7 @@ def drawn(count=600, **options):
 
 
 def does_nothing(term):
-    return replace(do_nothing(functools.partial(resolve, term, WORDS)), length=4)
+    return replace(do_nothing(functools.partial(resolve, term, WORDS)), length=2)
 
 
 def accepted(name, groups=None, **options):
