@@ -36,11 +36,11 @@ is true):
 * State outside the optimizer and the scheduler: data loaders, AMP scalers, random generators,
   ranks with different parameters. The default checks run in one process, so a module global keeps
   its value where a real restart would lose it; `resume_in_another_process` finds that.
-* Faults that show late: every save point in the first 12 epochs is tried (see ``length``, a field
-  of a subject), and those up to epoch 36 only by chance.
+* Faults between the save points that are tried: all of the first 12 epochs (see ``length``, a field
+  of a subject), then a few up to epoch 273, and those next to the changes in a run of 2,000 epochs.
 * Options that were not given or drawn.
 * A second defect behind the first, with the same options.
-* Param groups after the second, unless the subject's optimizer has more or is drawn.
+* Param groups after the third, unless the subject's optimizer has more or is drawn.
   Hyperparameters other than lr, momentum, betas and weight decay. Whether an LR is still in the
   same tensor: a captured graph may read the old one.
 * Optimizers whose ``step`` needs a closure: they are UNKNOWN. The drawn LBFGS steps without one.

@@ -67,7 +67,8 @@ def test_a_restart_that_comes_late_is_found_and_the_trace_is_minimal(period):
     subject = Subject("restarts", Restarts, options={"period": period})
     [result] = results_of(subject, "resume_from_file")
     assert result.verdict is Verdict.BROKEN
-    assert str(result.counterexample.trace) == f"period={period} train:{period} save:a resume:a train:1"
+    minimal = f"period={period} train:{period} save:a resume:a train:1"
+    assert str(result.counterexample.trace) == minimal
 
 
 def test_a_count_that_is_lost_between_changes_is_found():
