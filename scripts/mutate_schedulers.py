@@ -130,16 +130,30 @@ def classes_in(value: object, seen: set[int]) -> Iterator[type]:
 
 
 @functools.cache
-def users() -> dict[type, tuple[str, ...]]:
-    """The references of the subjects that use each class, the most direct first."""
-    found: dict[type, dict[str, int]] = collections.defaultdict(dict)
+def users() -> dict[str, tuple[type, ...]]:
+    """The classes of the schedulers in each subject, by reference."""
+    found = {}
     for reference, subject in all_subjects().items():
         bound = subject.bind(own_options(subject))
         scheduler = bound.build(bound.new_optimizer())
-        for cls in classes_in(scheduler, set()):
-            distance = [*type(scheduler).__mro__, cls].index(cls)
-            found[cls].setdefault(reference, distance)
-    return {cls: tuple(sorted(uses, key=lambda each: uses[each])) for cls, uses in found.items()}
+        found[reference] = tuple(dict.fromkeys(classes_in(scheduler, set())))
+    return found
+
+
+def users_of(mutant: Mutant) -> list[str]:
+    """The references of the subjects that use a mutant's class.
+
+    Those whose own class has the mutant's methods come first, those that replace one come last.
+    """
+    owner, methods = scheduler_mutants.class_of(mutant), scheduler_mutants.methods_in(mutant)
+
+    def distance(reference: str) -> tuple[int, int]:
+        mro = users()[reference][0].__mro__
+        own = mro[: mro.index(owner)] if owner in mro else mro
+        replaced = [cls for cls in own if any(method in vars(cls) for method in methods)]
+        return len(replaced), len(own)
+
+    return sorted((each for each in users() if owner in users()[each]), key=distance)
 
 
 # ------------------------------------------------------------------------------ plain runs
@@ -266,7 +280,7 @@ def tasks_of(mutants: Sequence[Mutant], most: int | None = None) -> Iterator[Tas
     """A task for each mutant, with digests of the unchanged runs of up to `most` subjects."""
     digests: dict[str, str] = {}
     for mutant in mutants:
-        used_by = users()[scheduler_mutants.class_of(mutant)][:most]
+        used_by = users_of(mutant)[:most]
         for reference in used_by:
             if reference not in digests:
                 digests[reference] = digest(all_subjects()[reference])

@@ -38,6 +38,7 @@ __all__ = [
     "class_of",
     "edited",
     "mechanical",
+    "methods_in",
     "written",
 ]
 
@@ -721,6 +722,12 @@ def all_mutants() -> list[Mutant]:
 
 
 # ------------------------------------------------------------------------- in a process
+
+
+def methods_in(mutant: Mutant) -> list[str]:
+    """The names that the source of a mutant defines."""
+    body = ast.parse(mutant.source).body
+    return [node.name for node in body if isinstance(node, ast.FunctionDef)]
 
 
 class _Originals:
