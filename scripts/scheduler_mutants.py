@@ -576,7 +576,7 @@ def _swapped(method: ast.FunctionDef) -> Iterator[Edit]:
         for number, (first, second) in enumerate(itertools.pairwise(list(body))):
             if isinstance(second, ast.Return) or _only_refuses(first) or _only_refuses(second):
                 continue
-            if not _order_matters(first, second):
+            if _only_annotates(first) or not _order_matters(first, second):
                 continue
             body[number : number + 2] = second, first
             yield f"{_short(first)} / {_short(second)}", ast.unparse(method)
@@ -584,8 +584,10 @@ def _swapped(method: ast.FunctionDef) -> Iterator[Edit]:
 
 
 def _order_matters(first: ast.stmt, second: ast.stmt) -> bool:
-    """Whether one statement may use what the other does: not if both assign different things."""
-    if not all(isinstance(each, (ast.Assign, ast.AnnAssign)) for each in (first, second)):
+    """Whether one statement may use what the other does: calls something, or sets what it reads."""
+    if isinstance(first, ast.FunctionDef) or isinstance(second, ast.FunctionDef):
+        return False
+    if any(isinstance(node, ast.Expr) for each in (first, second) for node in ast.walk(each)):
         return True
     pairs = ((first, second), (second, first))
     return any(
