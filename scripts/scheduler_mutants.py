@@ -589,17 +589,17 @@ def _order_matters(first: ast.stmt, second: ast.stmt) -> bool:
         return False
     if any(isinstance(node, ast.Expr) for each in (first, second) for node in ast.walk(each)):
         return True
-    pairs = ((first, second), (second, first))
-    return any(
-        ast.unparse(node) in ast.unparse(other)
-        for one, other in pairs
-        for node in ast.walk(one)
-        if _is_set(node)
+    return bool(
+        _names(first, ast.Store) & _names(second) or _names(second, ast.Store) & _names(first)
     )
 
 
-def _is_set(node: ast.AST) -> bool:
-    return isinstance(getattr(node, "ctx", None), ast.Store)
+def _names(statement: ast.stmt, context: type = ast.expr_context) -> set[str]:
+    """The names, attributes and items that a statement reads or sets, or only those it sets."""
+    nodes = (
+        node for node in ast.walk(statement) if isinstance(getattr(node, "ctx", None), context)
+    )
+    return {ast.unparse(node) for node in nodes}
 
 
 def _short(statement: ast.stmt) -> str:
