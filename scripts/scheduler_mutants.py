@@ -576,7 +576,7 @@ def _swapped(method: ast.FunctionDef) -> Iterator[Edit]:
         for number, (first, second) in enumerate(itertools.pairwise(list(body))):
             if isinstance(second, ast.Return) or _only_refuses(first) or _only_refuses(second):
                 continue
-            if _only_annotates(first) or not _order_matters(first, second):
+            if not _order_matters(first, second):
                 continue
             body[number : number + 2] = second, first
             yield f"{_short(first)} / {_short(second)}", ast.unparse(method)
@@ -585,7 +585,7 @@ def _swapped(method: ast.FunctionDef) -> Iterator[Edit]:
 
 def _order_matters(first: ast.stmt, second: ast.stmt) -> bool:
     """Whether one statement may use what the other does: calls something, or sets what it reads."""
-    if isinstance(first, ast.FunctionDef) or isinstance(second, ast.FunctionDef):
+    if any(isinstance(each, ast.FunctionDef) or _only_annotates(each) for each in (first, second)):
         return False
     if any(isinstance(node, ast.Expr) for each in (first, second) for node in ast.walk(each)):
         return True
@@ -706,6 +706,8 @@ def _without_refusals(code: str) -> ast.Module:
             body = getattr(node, name, None)
             if isinstance(body, list):
                 body[:] = [each for each in body if not _only_refuses(each)]
+        if isinstance(node, ast.Call):  # zip(strict=True) refuses too
+            node.keywords = [each for each in node.keywords if each.arg != "strict"]
     return tree
 
 
