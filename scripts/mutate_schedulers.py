@@ -25,6 +25,7 @@ import os
 import sys
 import time
 import tomllib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -169,17 +170,19 @@ def digest(subject: Subject, epochs: int = EPOCHS) -> str:
     drawn = [] if strategy is None else draw_options(strategy, DRAWN_SETS, 0)
     sets = [own, *drawn, *({**own, "optimizer": optimizer} for optimizer in OPTIMIZERS)]
     seen = hashlib.sha256()
-    for options in sets:
-        try:
-            bound = subject.bind(options)
-            optimizer = bound.new_optimizer()
-            scheduler = bound.build(optimizer)
-            for epoch in range(epochs):
-                optimizer.step()  # without gradients it computes nothing
-                bound.step(scheduler, epoch)
-                seen.update(repr(observe(optimizer, scheduler)).encode())
-        except Exception as error:  # such as OneCycleLR's at its end
-            seen.update(describe(error).encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mutant of the base class may make PyTorch warn
+        for options in sets:
+            try:
+                bound = subject.bind(options)
+                optimizer = bound.new_optimizer()
+                scheduler = bound.build(optimizer)
+                for epoch in range(epochs):
+                    optimizer.step()  # without gradients it computes nothing
+                    bound.step(scheduler, epoch)
+                    seen.update(repr(observe(optimizer, scheduler)).encode())
+            except Exception as error:  # such as OneCycleLR's at its end
+                seen.update(describe(error).encode())
     return seen.hexdigest()
 
 
