@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import sys
+import textwrap
 import time
 import tomllib
 import warnings
@@ -344,7 +345,7 @@ def line_of(outcome: Outcome) -> str:
 
 
 def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
-    """The document: a table by class, one by kind, and each survivor with its source."""
+    """The document: a table by class, one by kind, and the names of the survivors."""
     shown = [outcome for outcome in outcomes if outcome.fate != Fate.DISCARDED]
     lines = [
         "# Mutants of the schedulers",
@@ -369,10 +370,10 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
         lines.append("")
     survivors = [outcome for outcome in shown if outcome.fate == Fate.SURVIVED]
     lines += ["## Survivors" if survivors else "No mutant survived.", ""]
-    for outcome in survivors:
-        lines += [f"`{outcome.name}`{f' ({outcome.by})' if outcome.by else ''}", "", "```python"]
-        lines += [mutants[outcome.name].source, "```", ""]
-    return "\n".join(lines)
+    if survivors:
+        lines += ["`--list --only NAME` prints the source of one.", ""]
+    lines += [f"- `{each.name}`{f' ({each.by})' if each.by else ''}" for each in survivors]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 @click.command()
@@ -392,7 +393,7 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
               help="Check at most N of the subjects that use a class.  [default: all]")  # fmt: skip
 @click.option("--at-least", type=click.FloatRange(0, 100), default=97.0, show_default=True,
               help="The percentage that must be killed.")  # fmt: skip
-@click.option("--list", "list_", is_flag=True, help="Print the names and stop.")
+@click.option("--list", "list_", is_flag=True, help="Print the names and the sources, and stop.")
 def main(
     only: tuple[str, ...],
     jobs: int,
@@ -413,7 +414,8 @@ def main(
     if not chosen:
         raise click.UsageError(f"no mutant's name contains {' or '.join(map(repr, only))}")
     if list_:
-        click.echo("\n".join(chosen))
+        for name in chosen:
+            click.echo(f"{name}\n{textwrap.indent(everything[name].source, '    ')}")
         return
     if from_file is not None:
         outcomes = [judged(outcome, because) for outcome in loaded(from_file)]

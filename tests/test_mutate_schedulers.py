@@ -172,4 +172,9 @@ def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
     )
     assert again.exit_code == 1, again.output
     assert "| Restarts | 0 | 0 | 1 |" in page.read_text().splitlines()
-    assert mutants[0].source in page.read_text()
+    assert "- `Restarts: does not load: at`" in page.read_text()
+    listed = CliRunner().invoke(mutate_schedulers.main, ["--list", "--only", "Restarts"])
+    assert listed.output.splitlines()[:2] == [
+        "Restarts: does not load: at",
+        "    def load_state_dict(self, state_dict):",
+    ]
