@@ -152,6 +152,7 @@ def test_the_hook_is_of_this_version_and_has_this_program():
 # ------------------------------------------------------------------------ our own CI
 
 OURS = ROOT / ".github/workflows/ci.yml"
+NIGHTLY = ROOT / ".github/workflows/nightly.yml"
 
 
 def environments():
@@ -190,6 +191,14 @@ def test_the_jobs_run_tox_and_keep_what_it_leaves():
     for option in ("--json", "--scripts"):
         [path] = re.findall(rf"{option} (\S+)", main_job)
         assert path.replace("{work_dir}", ".tox").replace("{/}", "/").startswith(upload["path"])
+
+
+def test_the_nightly_jobs_are_environments_and_do_the_same():
+    job, its_steps = steps(NIGHTLY)
+    assert job["strategy"]["matrix"]["env"] == ["proof", "break", "mutation", "mutants"]
+    assert set(job["strategy"]["matrix"]["env"]) <= environments()
+    assert its_steps == steps(OURS)[1]
+    assert job["env"] == steps(OURS)[0]["env"]
 
 
 def test_the_main_job_of_tox_writes_results_and_scripts(command, tmp_path):
