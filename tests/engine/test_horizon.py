@@ -182,5 +182,3 @@ def test_ranges_are_written_and_read():
     for text in ("1-", "a", "1-999999", "3,4"):
         with pytest.raises(ValueError, match="epochs must be written"):
             numbers_in(text)
-
-
