@@ -77,7 +77,8 @@ def check_scheduler(
     chosen = as_subject(subject, options=options)
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
-    selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python))
+    selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python),
+                             contract=bool(chosen.contract))  # fmt: skip
     chosen.check_options()
     results = list(
         check_subject(

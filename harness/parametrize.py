@@ -75,15 +75,18 @@ def parametrize_with_checks(
         checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,
         time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
-    selected = select_checks(checks, all_checks=wanted.all_checks)
-    names = frozenset(check.name for check in selected)
+    of_each = [
+        select_checks(checks, all_checks=wanted.all_checks, contract=bool(subject.contract))
+        for subject in chosen
+    ]
+    names = frozenset(check.name for selected in of_each for check in selected)
     return pytest.mark.parametrize(
         ("subject", "check"),
         [
             pytest.param(
                 subject, PairCheck(check, wanted, names), id=f"{subject.name}-{check.name}"
             )
-            for subject in chosen
+            for subject, selected in zip(chosen, of_each, strict=True)
             for check in selected
         ],
     )

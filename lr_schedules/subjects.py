@@ -32,11 +32,19 @@ from lr_schedules.published import PublishedLinearAnnealingLR
 __all__ = ["SUBJECTS"]
 
 
+WITHOUT_CONTRACT = (
+    "LambdaLR", "LambdaLR-stateful", "MultiplicativeLR", "MultiplicativeLR-stateful",
+    "CyclicLR-scale_fn",
+)  # fmt: skip
+"""Their functions are not saved, as PyTorch's documentation says."""
+
+
 def _drawn(name: str, scheduler: Callable[..., object], **options: object) -> Subject:
     """A subject with these options, and others from `DRAWN`."""
     return Subject(
-        name, scheduler, options=options, drawn=DRAWN[name], words=WORDS, standalone=True
-    )
+        name, scheduler, options=options, drawn=DRAWN[name], words=WORDS, standalone=True,
+        contract="" if name in WITHOUT_CONTRACT else "saved",
+    )  # fmt: skip
 
 
 def _stateful(name: str, scheduler: Callable[..., object]) -> Subject:
@@ -50,12 +58,14 @@ def _stateful(name: str, scheduler: Callable[..., object]) -> Subject:
 
 
 def _composed(
-    name: str, build: Callable[..., object], schedulers: list[Term], **options: object
-) -> Subject:
+    name: str, build: Callable[..., object], schedulers: list[Term], contract: str = "",
+    **options: object,
+) -> Subject:  # fmt: skip
     """A subject made of several schedulers, which are written as terms."""
     return Subject(
         name,
         build,
+        contract=contract,
         options={"schedulers": schedulers, **options},
         drawn=DRAWN_COMPOSITIONS[name],
         words=MAKERS,
@@ -132,6 +142,7 @@ SUBJECTS: tuple[Subject, ...] = (
         options={"factor": 0.5, "patience": 1, "cooldown": 1, "min_lr": 0.001},
         drawn=DRAWN["ReduceLROnPlateau"],
         step=step_with_metric,
+        contract="saved",
         standalone=True,
     ),
     _composed(
@@ -139,6 +150,7 @@ SUBJECTS: tuple[Subject, ...] = (
         build_sequential,
         [WARM_UP, HALVES, Term.of("ConstantLR", factor=0.5, total_iters=2)],
         milestones=[3, 7],
+        contract="saved",
     ),
     _composed(
         "ChainedScheduler",
@@ -155,6 +167,7 @@ SUBJECTS: tuple[Subject, ...] = (
         LinearAnnealingLR,
         options={"num_annealing_steps": 4, "num_total_steps": 9},
         drawn=DRAWN["LinearAnnealingLR"],
+        contract="saved",
         declines={
             "resume_built_on_loaded_optimizer": WRITES_NO_LR,
             "resume_scheduler_alone": WRITES_NO_LR,

@@ -56,16 +56,26 @@ def as_check(value: Any) -> Check:
 
 
 def select_checks(
-    names: Iterable[Any] = (), *, all_checks: bool = False, elsewhere: bool = False
+    names: Iterable[Any] = (),
+    *,
+    all_checks: bool = False,
+    elsewhere: bool = False,
+    contract: bool = False,
 ) -> list[Check]:
     """The checks called `names`, in that order; without names the default ones.
 
-    `all_checks` adds the opt-in checks. `elsewhere` adds the checks that go through another
-    process, unless one of them is already chosen. Raises `CheckError` for an unknown name.
+    `all_checks` adds the opt-in checks, and `contract` those of changed options, which a subject
+    with a contract promises to keep. `elsewhere` adds the checks that go through another process,
+    unless one of them is already chosen. Raises `CheckError` for an unknown name.
     """
     chosen = [as_check(name) for name in names]
     if not chosen or all_checks:
-        chosen = [*(check for check in CHECKS if check.default or all_checks), *chosen]
+        wanted = (
+            check
+            for check in CHECKS
+            if check.default or all_checks or (contract and check.changes_options)
+        )
+        chosen = [*wanted, *chosen]
     if elsewhere and not any(check.elsewhere for check in chosen):
         chosen += [check for check in CHECKS if check.elsewhere]
     return list(dict.fromkeys(chosen))

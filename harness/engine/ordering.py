@@ -127,12 +127,19 @@ def shard_of(plan: Plan, number: int, count: int) -> dict[int, Pair]:
     All checks of a subject are in one part, so that no part does the work of another again. Only
     the subjects that are left over are divided, but never a check from those it depends on.
     """
-    pairs = dict(enumerate(itertools.product(plan.subjects, plan.checks)))
-    starts = [place * len(plan.checks) for place in range(len(plan.subjects))]
-    whole = len(starts) // count * count
-    groups = _together(plan.checks)
-    units = [[start + each for group in groups for each in group] for start in starts[:whole]]
-    units += [[start + each for each in group] for group in groups for start in starts[whole:]]
+    pairs: dict[int, Pair] = {}
+    of_subject: list[dict[int, NamedCheck]] = []
+    for subject in plan.subjects:
+        checks = [c for c in plan.checks if subject.contract or c.name not in plan.only_by_contract]
+        of_subject.append(dict(enumerate(checks, len(pairs))))
+        pairs.update({index: (subject, check) for index, check in of_subject[-1].items()})
+    whole = len(of_subject) // count * count
+    units = [list(checks) for checks in of_subject[:whole]]
+    units += sorted(
+        ([list(checks)[each] for each in group]
+         for checks in of_subject[whole:] for group in _together(list(checks.values()))),
+        key=len, reverse=True,
+    )  # fmt: skip
     parts: list[list[int]] = [[] for _ in range(count)]
     for unit in units:
         min(parts, key=len).extend(unit)

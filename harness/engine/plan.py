@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -45,11 +46,15 @@ class Request:
 
 @dataclass(frozen=True)
 class NamedSubject:
-    """A subject by its name and reference, and the place of its definition."""
+    """A subject by its name and reference, and the place of its definition.
+
+    `contract` says whether it promises something about options that change.
+    """
 
     name: str
     reference: str
     place: str
+    contract: bool = False
 
     def find(self, options: Options) -> Subject:
         """The subject itself, with these options.
@@ -81,10 +86,14 @@ class NamedCheck:
 
 @dataclass(frozen=True)
 class Plan:
-    """The subjects and checks to run, with what can't be checked and what is known."""
+    """The subjects and checks to run, with what can't be checked and what is known.
+
+    The checks `only_by_contract` are for subjects with a contract.
+    """
 
     subjects: tuple[NamedSubject, ...]
     checks: tuple[NamedCheck, ...]
+    only_by_contract: frozenset[str] = frozenset()
     missed: tuple[Missed, ...] = ()
     notes: tuple[str, ...] = ()
     ledger: Ledger = NOTHING_KNOWN
@@ -100,16 +109,22 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
         request.names, request.options, installed=request.installed, skip=request.skip,
         trying=trying,
     )  # fmt: skip
-    checks = select_checks(
-        request.checks, all_checks=request.all_checks, elsewhere=bool(request.resume_python)
-    )
+    select = functools.partial(
+        select_checks, request.checks, all_checks=request.all_checks,
+        elsewhere=bool(request.resume_python),
+    )  # fmt: skip
+    without = select()
+    checks = select(contract=any(subject.contract for subject in found.subjects))
     if request.resume_python:
         worker_of(request.resume_python)  # so that an error in it is reported early
     ledger = NOTHING_KNOWN
     if request.ledgers is not None:
         ledger = known_failures(request.ledgers, found.subjects, checks)
     return Plan(
-        tuple(NamedSubject(s.name, s.reference, place_of(s.build)) for s in found.subjects),
+        tuple(
+            NamedSubject(s.name, s.reference, place_of(s.build), contract=bool(s.contract))
+            for s in found.subjects
+        ),
         tuple(
             NamedCheck(
                 c.name, c.reference, c.promise, c.searched,
@@ -117,6 +132,7 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
             )
             for c in checks
         ),
+        frozenset(check.name for check in checks if check not in without),
         found.missed, found.notes, ledger,
     )  # fmt: skip
 

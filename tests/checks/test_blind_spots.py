@@ -103,12 +103,12 @@ class FourthGroup(Halving):
 class Dampening(Halving):
     """Schedules a hyperparameter that is not compared, and loses it."""
 
-    wet = 0
+    _wet = 0
 
     def step(self):
-        self.wet += 1
+        self._wet += 1
         for group in self.optimizer.param_groups:
-            group["eps"] = self.wet / 10
+            group["eps"] = self._wet / 10
         super().step()
 
 
@@ -155,7 +155,7 @@ def test_cannot_see_what_a_module_global_keeps_from_run_to_run():
 def test_cannot_see_faults_between_the_late_save_points():
     """Every epoch up to the length is one; the length is a field of the subject."""
     assert_unseen(Subject("LateFault", LateFault))
-    found = verdicts(Subject("LateFault", LateFault, length=142), [as_check("roll_back_in_place")])
+    found = verdicts(Subject("LateFault", LateFault, length=146), [as_check("roll_back_in_place")])
     assert found["roll_back_in_place"].verdict == "BROKEN"
 
 
