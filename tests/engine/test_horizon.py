@@ -8,6 +8,7 @@ from harness.checks.registry import HERE, as_check
 from harness.core.operations import MAX_STEPS
 from harness.core.run import numbers_in, ranges
 from harness.core.verdict import Reason, Verdict
+from harness.engine import option_sets
 from harness.engine.horizon import FAR, Horizon, Watch, changes_of_shape, save_points
 from harness.engine.option_sets import prepare
 from harness.engine.search import EARLY, sweep_along
@@ -16,6 +17,13 @@ from harness.engine.trials import Runners
 
 SWEEP = Budget(max_examples=0)
 FROM_FILE = as_check("resume_from_file")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_horizon(short_horizon):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(option_sets, "FAR", FAR)
+        yield
 
 
 class Restarts(LRScheduler):
