@@ -166,10 +166,10 @@ def test_a_long_trace_is_linear_in_its_epochs():
 def test_optimizers_that_differ_are_tried_with_a_bare_class():
     session = SubjectSession(Subject("steps", StepLR, options={"step_size": 3}), budget=SWEEP)
     result = session.check(FROM_FILE)
-    assert result.tally.looked.optimizers == {("SGD", 2), ("AdamW", 3), ("Adam", 2)}
+    assert result.tally.looked.optimizers == {("SGD", 2), ("AdamW", 3), ("Adam", 1)}
     variations = [each.bound.fields for each in session.prepared.option_sets if each.variation]
     assert [str(fields["optimizer"]) for fields in variations] == [
-        "AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1e-05,3e-05])",
+        "AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1.2345678e-05])",
     ]  # fmt: skip
 
 
