@@ -27,6 +27,19 @@ def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
     return optimizer, scheduler
 
 
+@state_check(at="save", compares="trajectory", about="what schedulers share")
+def other_schedulers_change_nothing(
+    optimizer: Optimizer, scheduler: Scheduler, new_optimizer: NewOptimizer, build_other: Build,
+    step: Step,
+) -> Pair:  # fmt: skip
+    """A scheduler of the same class with other options, built and stepped, changes nothing."""
+    try:
+        step(build_other(new_optimizer()), 0)
+    except Exception:
+        return optimizer, scheduler  # it refuses these options
+    return optimizer, scheduler
+
+
 @state_check(at="step", save=save_live)
 def saved_state_is_a_snapshot(checkpoint: Saved) -> Values:
     """A saved state does not change when training goes on."""

@@ -18,7 +18,9 @@ CheckKind: TypeAlias = Literal["resume", "state"]
 At: TypeAlias = Literal["resume", "load", "save", "step"]
 Compares: TypeAlias = Literal["trajectory", "values"]
 Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
-PARAMETERS = ("new_optimizer", "build", "step", "checkpoint", "optimizer", "scheduler")
+PARAMETERS = (
+    "new_optimizer", "build", "build_other", "step", "checkpoint", "optimizer", "scheduler",
+)  # fmt: skip
 
 
 class StateFields(TypedDict, total=False):

@@ -498,6 +498,8 @@ class TraceRun:
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
         }
+        if "build_other" in check.parameters:
+            has["build_other"] = self.bound.with_changed.build
         return check.function(**{name: has[name] for name in check.parameters})
 
     def _expected(self) -> Observation:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,6 +158,13 @@ def change_traces(
     for k, slot in enumerate(slots):
         rest = [Operation("train", count=length - k)] if length > k else []
         operations += [Operation("resume", slot=slot), *rest]
+    yield from with_each_change(operations, bound, others)
+
+
+def with_each_change(
+    operations: Iterable[Operation], bound: Bound, others: Sequence[Bound]
+) -> Iterator[Trace]:
+    """A trace of these operations for each change of an option."""
     for changed in changes(bound, others):
         yield Trace(tuple(operations), (("changed", changed), *bound.literals))
 

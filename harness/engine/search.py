@@ -34,7 +34,7 @@ from harness.core.types import Options
 from harness.engine.examples import Examples
 from harness.engine.machine import DrawPlan, Operations, draw_operations
 from harness.engine.minimise import minimise
-from harness.engine.option_changes import change_traces
+from harness.engine.option_changes import change_traces, with_each_change
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
 from harness.engine.trials import Trials
 from harness.subjects.drawn_options import shrink_options
@@ -156,7 +156,11 @@ def swept_traces(
     option_set = option_sets[number]
     length = option_set.bound.subject.length
     epochs = min(option_set.epochs, length)
-    if number >= SWEPT_SETS and check.kind == "state":
+    if "build_other" in check.parameters:
+        found = iter([sweep_beside(epochs)])
+        if number < SWEPT_SETS:
+            yield from with_each_change(sweep_beside(epochs), option_set.bound, ())
+    elif number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
     elif option_set.variation:
         early = [point for point in OTHERS if point <= epochs]
@@ -287,6 +291,12 @@ def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
         for point, stop in zip((*points[1:], points[0]), (*stops, last), strict=True)
     )
     return (*saves, *resumed)
+
+
+def sweep_beside(epochs: int) -> Operations:
+    """A run that is saved, where the check builds another scheduler, at its start and later."""
+    save = (Operation("save", slot="a"),)
+    return (*save, *_train(1), *save, *_train(min(3, epochs - 1)), *save, *_train(epochs - 4))
 
 
 def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:

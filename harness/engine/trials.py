@@ -367,6 +367,8 @@ class Trials:
 
     def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
         """Note which reading the changed options of `trace` followed."""
+        if not self.check.changes_options:
+            return
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
             name, change = change_text(trace)
             self.followed.setdefault(name, {})[change] = outcome.reading

@@ -445,12 +445,22 @@ class _Writer:
             new_optimizer = f"{partial}({with_more}, {new_optimizer}, {groups})"
         same = {name: name for name in ("checkpoint", "optimizer", "scheduler")}
         given = {"new_optimizer": new_optimizer, "build": self.names.build, **same}
+        if "build_other" in self.check.parameters:
+            given["build_other"] = self._build_other()
         if "step" in self.check.parameters:
             if not self.step:
                 call = self.names.step_call("epoch")
                 self.step = self.top.define("step", call, parameters="scheduler, epoch")
             given["step"] = self.step
         return given
+
+    def _build_other(self) -> str:
+        """An expression for the function that builds with the changed options."""
+        changed = self.bound.changed
+        if not changed:
+            return self.names.build
+        values = ", ".join(f"{name}={self.top.expression(changed[name])}" for name in changed)
+        return f"{self.source.module('functools')}.partial({self.names.build}, {values})"
 
     def _do(
         self, function: Callable[..., object], given: Mapping[str, str], target: str

@@ -8,8 +8,8 @@ import torch
 from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
-from lr_schedules.controls import HALVING, MULTIPLIES, PER_GROUP, PLATEAU, WITHOUT_STATE
-from lr_schedules.correct import Halving, Multiplies, PerGroup, Plateau
+from lr_schedules.controls import FALL, HALVING, MULTIPLIES, PER_GROUP, PLATEAU, WITHOUT_STATE
+from lr_schedules.correct import Fall, Halving, Multiplies, PerGroup, Plateau
 from lr_schedules.faults.routes import INTO_A_NEW_SCHEDULER, LOADED_AFTER_OPTIMIZER, SWEPT
 
 # ------------------------------------------------------------------------- two saved states
@@ -222,3 +222,22 @@ class BeginsAtZero(Multiplies):
         if self.epoch == 0:
             for group in self.optimizer.param_groups:
                 group["lr"] = group.get("initial_lr", group["lr"])  # an added group has none
+
+
+# ----------------------------------------------------------------------- several schedulers
+
+
+@planted(FALL, "changed={'total':5} save:a train:1", caught_by=["other_schedulers_change_nothing"])
+class KeepsAnOptionInTheClass(Fall):
+    """Keeps its slope in the class, where a scheduler with other options overwrites it."""
+
+    shared = 0.0
+
+    @property
+    def slope(self) -> float:
+        """How much the factor falls with each step."""
+        return type(self).shared
+
+    @slope.setter
+    def slope(self, value: float) -> None:
+        type(self).shared = value
