@@ -124,7 +124,11 @@ SWEPT_SETS = 3
 """How many of them the sweep goes over."""
 SHARE = 8
 """A long plain run may take this part of the time limit; if it takes more, no long trace is run."""
-OTHER_OPTIMIZERS = ("AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1.2345678e-05])")
+OTHER_OPTIMIZERS = (
+    "AdamW(groups=3)",
+    "SGD(groups=2,lr='shared',momentum=0.9)",
+    "Adam(rates=[1.2345678e-05])",
+)
 """The optimizers that a subject without one of its own is tried with, besides SGD."""
 OTHER_METRICS = (
     "metrics([0.3,0.1,0.1,0.1,0.2,nan,0.2,inf])",

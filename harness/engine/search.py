@@ -163,7 +163,7 @@ def swept_traces(
     elif number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
     elif option_set.variation:
-        early = [point for point in OTHERS if point <= epochs]
+        early = [point for point in OTHERS if check.from_epoch <= point <= epochs]
         found = iter([sweep_along(check, early, epochs)] if check.search and early else [])
     elif number >= SWEPT_SETS:
         found = iter(())
@@ -182,9 +182,10 @@ def swept_traces(
         return
     for operations in sweep_events(check, option_set.events):
         yield Trace(operations, option_set.bound.literals)
-    points = option_set.horizon.points(epochs)
-    if points and check.search:
-        operations = sweep_along(check, (EARLY, *points), option_set.horizon.epochs)
+    late = option_set.horizon.points(epochs)
+    points = [point for point in (EARLY, *late) if point >= check.from_epoch]
+    if late and points and check.search:
+        operations = sweep_along(check, points, option_set.horizon.epochs)
         yield Trace(operations, option_set.bound.literals)
 
 
@@ -285,7 +286,7 @@ def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
     saves += _train(last - at)
     if check.at not in BACK:
         return saves
-    stops = [*(min(point + 1, last) for point in points[2:]), last]
+    stops = [*(min(point + 1, last) for point in points[2:]), last][: len(points) - 1]
     resumed = itertools.chain.from_iterable(
         (Operation(check.at, slot=f"e{point}"), *_train(stop - point))
         for point, stop in zip((*points[1:], points[0]), (*stops, last), strict=True)

@@ -120,7 +120,7 @@ class SubjectSession:
     def rates(self) -> dict[str, list[Any]]:
         """The LR of every group at the start and after each epoch of the plain run, by its trace.
 
-        This covers all sets of options that the subject is checked with, without any save. A run
+        This covers the subject's own options and the drawn ones, without any save. A run
         that ends with an exception has fewer epochs. Empty if the subject can't be run.
         """
         limit = Limit(self.subject, self.budget.time_limit)
@@ -129,6 +129,8 @@ class SubjectSession:
         rates = {}
         with contextlib.suppress(Exception, SystemExit), limit.on():  # its verdicts report it
             for option_set in self.prepared.option_sets:
+                if option_set.variation:
+                    continue
                 run = self.runners.of(option_set.bound, limit.deadline, Tally()).uninterrupted(path)
                 seen = run.observations[: len(path) + 1]
                 rates[str(Trace((plain,), option_set.bound.literals))] = [

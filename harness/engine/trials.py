@@ -79,7 +79,8 @@ def _no_step(scheduler: Scheduler, epoch: int) -> None:
 
 def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
     """A subject whose scheduler does nothing, with this optimizer and these words."""
-    return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step)
+    return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step,
+                   constant=True)  # fmt: skip
 
 
 OF_THE_OPTIMIZER = (
@@ -335,7 +336,9 @@ class Trials:
         control = self.control(trace)
         if control is None or not excuses(control, broken, self.check):
             return True
-        self.notes.excuse = f"{control.actual} in the trace {trace}"
+        option_set = self._sets.get(repr(trace.options))
+        if option_set is None or not option_set.variation:  # a variation decides nothing
+            self.notes.excuse = f"{control.actual} in the trace {trace}"
         return False
 
     def counterexample(

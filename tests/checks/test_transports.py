@@ -351,7 +351,9 @@ def test_what_is_raised_without_ranks_stays_as_it_is():
 
 def test_a_slow_check_is_swept_at_a_few_epochs():
     traces = [str(Trace(operations)) for operations in sweep(as_check(DISTRIBUTED), 12)]
-    assert [trace.split()[0] for trace in traces] == ["train:1", "train:2", "train:6", "train:12"]
+    first = [trace.split()[0] for trace in traces]
+    assert first == ["train:1", "train:2", "train:6", "train:12", "train:1", "train:6"]
+    assert traces[4].startswith("train:1 save:a save:b resume:b")
     assert traces[2] == "train:6 save:a resume:a save:b resume:b train:6 resume:a train:6"
     assert len(list(sweep(as_check(DISTRIBUTED), 1))) == 1
 
@@ -361,7 +363,7 @@ def test_a_slow_check_is_not_searched():
     fault = BY_NAME["PendingNotLoaded"]  # needs optimizer steps alone, which no sweep has
     assert result_of(fault.subject, JSON).counterexample.found.by == "search"
     assert result_of(fault.subject, DISTRIBUTED).verdict == "HOLDS"
-    assert 4 < result_of(HALVING, DISTRIBUTED).tally.traces < 10
+    assert 4 < result_of(HALVING, DISTRIBUTED).tally.traces <= 10
 
 
 @pytest.mark.slow

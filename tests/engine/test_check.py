@@ -170,7 +170,7 @@ def test_a_short_uninterrupted_run_is_checked_to_its_end(build, total):
     checks = select_checks()
     if build is OneCycleLR:  # before torch 2.3 its state held what weights_only refuses
         checks = [check for check in checks if "weights_only" not in check.needs]
-    found = verdicts(Subject("x", build, options=ends[build]), checks)
+    found = verdicts(Subject("x", build, options=ends[build], constant=True), checks)
     assert verdicts_of(found.values()) == {"HOLDS"}
     assert f"at epoch {total + 1}: nothing later is tried" in found[PLAIN].reason
 

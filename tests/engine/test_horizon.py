@@ -169,7 +169,7 @@ def test_optimizers_that_differ_are_tried_with_a_bare_class():
     assert result.tally.looked.optimizers == {("SGD", 2), ("AdamW", 3), ("Adam", 1)}
     variations = [each.bound.fields for each in session.prepared.option_sets if each.variation]
     assert [str(fields["optimizer"]) for fields in variations] == [
-        "AdamW(groups=3)", "SGD(groups=2,lr='shared')", "Adam(rates=[1.2345678e-05])",
+        "AdamW(groups=3)", "SGD(groups=2,lr='shared',momentum=0.9)", "Adam(rates=[1.2345678e-05])",
     ]  # fmt: skip
 
 

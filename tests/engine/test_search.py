@@ -25,6 +25,7 @@ def smaller(trace):
         found += [
             [*operations[:i], replace(operations[i], count=count), *operations[i + 1 :]]
             for count in range(1, operations[i].count)
+            if count <= 36 or (operations[i].count - count).bit_count() == 1
         ]
     for i, (first, second) in enumerate(itertools.pairwise(operations)):
         if first.kind in STEPS and second.kind in STEPS:

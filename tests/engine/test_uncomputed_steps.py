@@ -39,7 +39,8 @@ def session_of(build, **fields):
 
 
 def computed(session):
-    return [each.computed for each in session.prepared.option_sets]
+    sets = [each for each in session.prepared.option_sets if not each.variation]
+    return [each.own or each.computed for each in sets]
 
 
 def all_computed(build, **fields):
