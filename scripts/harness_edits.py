@@ -432,7 +432,7 @@ def decline_nothing(original, *args):
 
 @edit("engine.verdict:describe_stale", "test_an_entry_that_is_not_true_is_stale")
 def believe_an_entry_that_shows_something_else(original, replay, check):
-    from harness.core.ledger import shows_of
+    from harness.core.leaves import shows_of
 
     if replay.found is not None:
         shown = replace(replay.entry, shows=shows_of(replay.found))

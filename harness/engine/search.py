@@ -27,8 +27,9 @@ from dataclasses import dataclass
 
 from harness.core.check import Check
 from harness.core.errors import SubjectError
+from harness.core.ledger import KnownFailure
 from harness.core.operations import ADDS_GROUP, BACK, Operation
-from harness.core.result import Budget, Counterexample, FoundBy
+from harness.core.result import Budget, FoundBy
 from harness.core.trace import Trace
 from harness.core.types import Options
 from harness.engine.examples import Examples
@@ -57,12 +58,12 @@ def find(
     budget: Budget,
     *,
     examples: Examples | None = None,
-    known: Counterexample | None = None,
+    known: Sequence[KnownFailure] = (),
 ) -> Hit | None:
     """A trace that breaks the check with one of the option sets, or None.
 
-    A trace that breaks it in the same way as the `known` counterexample is skipped. A check
-    that mixes others resumes by those in `holding`.
+    A failure that one of the `known` ones explains is skipped. A check that mixes others
+    resumes by those in `holding`.
     """
     check = trials.check
     if examples is not None:
@@ -85,7 +86,7 @@ def find(
     return None
 
 
-def _example(trials: Trials, examples: Examples, known: Counterexample | None) -> Trace | None:
+def _example(trials: Trials, examples: Examples, known: Sequence[KnownFailure]) -> Trace | None:
     """A trace that an earlier run found and that still breaks the check, or None."""
     subject, check = trials.subject.name, trials.check.name
     for trace in examples.of(subject, check):
@@ -96,7 +97,7 @@ def _example(trials: Trials, examples: Examples, known: Counterexample | None) -
     return None
 
 
-def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | None = None) -> Trace:
+def simplify(trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure] = ()) -> Trace:
     """`trace` with fewer operations and, if its options are drawn, simpler options."""
     while True:
         trace = minimise(trace, lambda candidate: trials.breaks(candidate, known))
@@ -107,7 +108,7 @@ def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | No
 
 
 def _simpler_options(
-    trials: Trials, trace: Trace, seed: int, known: Counterexample | None
+    trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure]
 ) -> Trace:
     """The same operations with the subject's own options, or with options that Hypothesis shrinks.
 

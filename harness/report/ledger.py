@@ -12,7 +12,8 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, shows_of, version_of
+from harness.core.leaves import shows_of
+from harness.core.ledger import Entry, version_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.core.version_ranges import bounds, without

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.grouping import grouped
-from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
+from harness.core.leaves import shows_of
+from harness.core.ledger import NO_REPORT, entry_text, version_of
 from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Looked, ranges
