@@ -17,7 +17,7 @@ from harness.core.safe_text import one_line
 
 __all__ = ["ROUNDING", "Leaf", "fields_of", "floats_of", "leaves", "shows_of", "single", "ulps_of"]
 
-ROUNDING = 64
+ROUNDING = 1024
 """Values that are at most so many units in the last place (ulps) apart differ by rounding."""
 LONGEST = 300
 """The longest text of `shows_of`; the rest is replaced by a checksum."""

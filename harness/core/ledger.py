@@ -75,6 +75,7 @@ from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.leaves import fields_of, shows_of, ulps_of
+from harness.core.operations import BACK
 from harness.core.relations import NUMBER, every_relation, operation_of
 from harness.core.result import Counterexample, Promise
 from harness.core.run import Difference
@@ -161,7 +162,7 @@ class KnownFailure:
     def explains(self, promise: Promise, found: Counterexample) -> bool:
         """Whether a failure on any trace is the one that the entry is about."""
         entry, shown = self.entry, self.shown
-        if operation_of(promise, found) != operation_of(promise, shown):
+        if kind_of_place(promise, found) != kind_of_place(promise, shown):
             return False
         if fields_of(found) != fields_of(shown):
             return False
@@ -177,9 +178,21 @@ class KnownFailure:
         return bool(entry.part) or not every_relation(found)
 
 
+def kind_of_place(promise: Promise, found: Counterexample) -> str:
+    """Where the runs first differ, as `operation_of` says it, without what changes nothing.
+
+    A step after a resume stays one if there was a save or another event since then.
+    """
+    text = operation_of(promise, found)
+    if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
+        return text
+    backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in BACK]
+    return f"a step after {backs[-1]}" if backs else text
+
+
 def parts_of(trace: Trace) -> frozenset[str]:
     """The names of what is built in the options of a trace: of schedulers inside a composition."""
-    return frozenset(PART.findall(" ".join(f"{name}={value}" for name, value in trace.options)))
+    return frozenset(PART.findall(str(trace)))
 
 
 def read_ledger(

@@ -19,8 +19,8 @@ import torch
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
-from harness.core.leaves import shows_of, ulps_of
-from harness.core.ledger import ROUNDED, Entry, KnownFailure, version_of
+from harness.core.leaves import fields_of, shows_of, ulps_of
+from harness.core.ledger import ROUNDED, Entry, KnownFailure, kind_of_place, version_of
 from harness.core.operations import Operation
 from harness.core.references import place_of
 from harness.core.relations import every_relation
@@ -47,7 +47,7 @@ class Replayed:
 
     `why` says what is wrong with the trace: it can't be run or breaks nothing (`found` is None),
     or it breaks before its end. `smaller` is a trace with one operation less that also breaks the
-    check.
+    check at the same kind of place, in the same fields.
     """
 
     entry: Entry
@@ -81,14 +81,26 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     found = trials.counterexample(trace, broken)
     if trace.until(broken.operation, broken.step) != trace:
         return Replayed(entry, found, "it breaks sooner, its trace is too long")
-    smaller = (candidate for candidate in neighbours(trace) if trials.breaks(candidate))
+    smaller = (
+        candidate
+        for candidate in neighbours(trace)
+        if trials.breaks(candidate) and _breaks_there(trials, candidate, found)
+    )
     return Replayed(entry, found, smaller=next(smaller, None))
 
 
-def describe_stale(replay: Replayed, check: Check) -> str:
-    """Why an entry that covers this torch is not true of it; empty if its trace breaks the check.
+def _breaks_there(trials: Trials, trace: Trace, found: Counterexample) -> bool:
+    """Whether `trace` breaks the check at the same kind of place, and in the same fields."""
+    broken = trials.run(trace).broken
+    if broken is None:
+        return False
+    promise, other = trials.check.promise, Counterexample(**vars(broken), trace=trace)
+    places = {kind_of_place(promise, each) for each in (found, other)}
+    return len(places) == 1 and fields_of(found) == fields_of(other)
 
-    The trace may break it in another way than the entry says: that is another failure.
+
+def describe_stale(replay: Replayed, check: Check) -> str:
+    """Why an entry that covers this torch is not true of it; empty if it is true.
 
     Raises `LedgerError` if its trace breaks the check and is not minimal.
     """
@@ -99,8 +111,6 @@ def describe_stale(replay: Replayed, check: Check) -> str:
         raise LedgerError(
             f"{entry.place}: its trace is not minimal: {replay.smaller} also breaks {check.name}"
         )
-    if not entry.is_shown_by(found):
-        return ""  # another failure
     if entry.relation and entry.relation not in every_relation(found):
         true = " or ".join(map(repr, every_relation(found))) or "nothing"
         return f"{entry.place}: 'relation' is not true of its values: write {true}"
@@ -314,7 +324,7 @@ def _by_ledger(trials: Trials, question: Question) -> Decision:
         decision = _without_entry(trials, question, replays)
         return replace(decision, replays=minimal)
     for about in covering:
-        stale = describe_stale(about, trials.check)
+        stale = "" if _is_another(about) else describe_stale(about, trials.check)
         if stale:
             return replace(_stale(trials, question, about, stale, replays), replays=minimal)
     more = _not_explained(trials, question, covering, replays)
@@ -326,6 +336,11 @@ def _by_ledger(trials: Trials, question: Question) -> Decision:
         Verdict.KNOWN, Reason.LEDGER_ENTRY, " ".join(reasons), covering[0].found, minimal,
         entries[0].place,
     )  # fmt: skip
+
+
+def _is_another(replay: Replayed) -> bool:
+    """Whether the trace of an entry breaks the check in another way than the entry says."""
+    return replay.found is not None and not replay.entry.is_shown_by(replay.found)
 
 
 def _stale(
@@ -354,11 +369,16 @@ def _not_explained(
     for about in covering:
         entry, found = about.entry, about.found
         assert found is not None
-        if not entry.is_shown_by(found):
+        if _is_another(about):
             reason = (
                 f"{entry.place} is about another failure: its trace shows {shows_of(found)!r} and "
                 f"not {entry.shows!r}"
             )
+            if about.why:  # it breaks before its end
+                trace = simplify(trials, trials.cut(entry.trace), question.budget.seed)
+                found = trials.counterexample(
+                    trace, None, question.spent.found(FoundBy.SWEEP, trials)
+                )
             return Decision(Verdict.BROKEN, Reason.MORE_THAN_LEDGER, reason, found)
         known.append(KnownFailure(entry, found))
     promise = trials.check.promise
