@@ -30,14 +30,15 @@ another trace is the same failure if all of these are true:
 * it is at the same kind of place: at a resume, at a save, at a step after a resume, ...
 * it is in the same fields: the values that differ, or the parts of a nested state;
 * its values have the entry's `relation` to the uninterrupted run, which is exact. An entry
-  without a relation covers only failures for which none is known;
+  without a relation covers only failures for which none is known. With ``relation = "any"`` it
+  covers any values, which may hide a regression: use it only where the known failure follows no
+  relation, as in a composition, where the other parts also change the LR;
 * for `kind = "rounding"`, its values are at most `ulps` units in the last place apart. This takes
   the place of the relation;
 * an exception begins with the same text, apart from numbers;
 * if the entry has a `part`, the class of a scheduler inside the subject, its trace has such a
   part. A composition does not inherit the entries of its parts, and an entry about one part does
-  not excuse the others. With a part the relation may be left out: then any values are covered,
-  because the other parts also change them.
+  not excuse the others.
 
 If all entries about the pair are true and all failures are explained, the pair is KNOWN, and the
 run passes. A failure that no entry explains is BROKEN, also if it is on the trace of an entry. If
@@ -85,6 +86,8 @@ from harness.core.version_ranges import MAX_RANGE, overlap, points, stretches
 
 BUG, BY_DESIGN, ROUNDED = KINDS = ("bug", "by-design", "rounding")
 NO_REPORT = "no report found"
+ANY = "any"
+"""The relation of an entry that covers any values."""
 REQUIRED = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
 KEYS = (
     "subject", "check", "torch", "trace", "shows", "relation", "part", "kind", "ulps", "tracked",
@@ -173,9 +176,10 @@ class KnownFailure:
             return text.startswith(known)
         if entry.kind == ROUNDED:
             return (ulps_of(found) or math.inf) <= entry.ulps
-        if entry.relation:
-            return entry.relation in every_relation(found)
-        return bool(entry.part) or not every_relation(found)
+        if entry.relation == ANY:
+            return True
+        known_relations = every_relation(found)
+        return entry.relation in known_relations if entry.relation else not known_relations
 
 
 def kind_of_place(promise: Promise, found: Counterexample) -> str:

@@ -154,9 +154,9 @@ def _has_nan(value: object) -> bool:
 
 
 def _again(before: object, expected: object, got: object) -> bool:
-    """Whether one factor leads from `before` to `expected` and from there to `got`, everywhere.
+    """Whether a factor leads from `before` to `expected` and from there to `got`, everywhere.
 
-    A tensor LR of float32 is multiplied in float32.
+    Groups may have different factors. A tensor LR of float32 is multiplied in float32.
     """
     columns = floats_of(before), floats_of(expected), floats_of(got)
     if len(set(map(len, columns))) > 1:
@@ -166,13 +166,18 @@ def _again(before: object, expected: object, got: object) -> bool:
     if len(singles) > 1:
         return False
     rounded = single if singles == {True} else float
-    quotient = next((b / a for (a, _), (b, _), _ in triples if a), math.nan)
+    moving = [(a, b, c) for (a, _), (b, _), (c, _) in triples if a]
+    return bool(moving) and all(
+        a == b == c == 0 or (a != 0 and _same_factor(a, b, c, rounded))
+        for (a, _), (b, _), (c, _) in triples
+    )
+
+
+def _same_factor(a: float, b: float, c: float, rounded: Callable[[float], float]) -> bool:
+    """Whether one factor leads from `a` to `b` and from `b` to `c`, to the last bit."""
+    quotient = b / a
     return math.isfinite(quotient) and any(
-        all(
-            rounded(a * factor) == b and rounded(b * factor) == c
-            for (a, _), (b, _), (c, _) in triples
-        )
-        for factor in _near(quotient, rounded)
+        rounded(a * factor) == b and rounded(b * factor) == c for factor in _near(quotient, rounded)
     )
 
 

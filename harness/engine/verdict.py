@@ -20,7 +20,7 @@ from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
 from harness.core.leaves import fields_of, shows_of, ulps_of
-from harness.core.ledger import ROUNDED, Entry, KnownFailure, kind_of_place, version_of
+from harness.core.ledger import ANY, ROUNDED, Entry, KnownFailure, kind_of_place, version_of
 from harness.core.operations import Operation
 from harness.core.references import place_of
 from harness.core.relations import every_relation
@@ -111,7 +111,7 @@ def describe_stale(replay: Replayed, check: Check) -> str:
         raise LedgerError(
             f"{entry.place}: its trace is not minimal: {replay.smaller} also breaks {check.name}"
         )
-    if entry.relation and entry.relation not in every_relation(found):
+    if entry.relation not in ("", ANY, *every_relation(found)):
         true = " or ".join(map(repr, every_relation(found))) or "nothing"
         return f"{entry.place}: 'relation' is not true of its values: write {true}"
     if entry.kind == ROUNDED and entry.ulps < (ulps_of(found) or math.inf):

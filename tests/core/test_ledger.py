@@ -21,16 +21,16 @@ from harness import Budget, Subject, check_subject
 from harness.checks.registry import as_check
 from harness.cli.main import cli
 from harness.core.errors import HarnessError, LedgerError
+from harness.core.leaves import shows_of
 from harness.core.ledger import (
-    KEYS,
     MAX_BYTES,
     NOTHING_KNOWN,
+    REQUIRED,
     Entry,
     Ledger,
     entry_text,
     read_ledger,
     refuse_overlaps,
-    shows_of,
     version_of,
 )
 from harness.core.result import Counterexample, Result
@@ -51,7 +51,8 @@ STEP = {
     "check": LAST_EPOCH,
     "torch": ">=1.13",
     "trace": "step_size=3 gamma=0.5 train:3 save:a resume:a",
-    "shows": "lr",
+    "shows": "lr is [0.025, 0.0025] and should be [0.05, 0.005]",
+    "relation": "multiplied a second time by the factor of the last step",
     "kind": "bug",
     "tracked": "like pytorch/pytorch#102261",
     "reason": "It decays again.",
@@ -116,7 +117,7 @@ def test_a_wrong_value_is_refused_with_its_line(ledger, changes, line, names):
     assert names in str(error.value)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", REQUIRED)
 def test_a_missing_key_is_refused_with_the_line_of_its_entry(tmp_path, key):
     path = tmp_path / "known.toml"
     lines = [line for line in entry_text(STEP).splitlines() if not line.startswith(key)]
