@@ -329,7 +329,7 @@ def test_of_check_scheduler():
         (["--time-limit", "nan"], "--time-limit must be seconds, above 0 and * (got 'nan')"),
         (["--seed", "1.5"], "--seed must be a whole number (got '1.5')"),
         (["--ledger", "none.toml"], "cannot read the ledger *none.toml: no such file"),
-        (["--no-ledger", "--search-known"], "--no-ledger can't be combined with *"),
+        (["--no-ledger", "--ledger", "known.toml"], "--no-ledger can't be combined with *"),
         (["--ledger", "wrong.toml"], "*wrong.toml:1: this is not valid TOML: *"),
         (["-o", "lr_resume_seed=x"], "the ini key lr_resume_seed must be a whole number *"),
         (["-o", "lr_resume_all_checks=2?"], "the ini key lr_resume_all_checks: invalid truth *"),

@@ -190,7 +190,7 @@ known.toml:1: the failure has no 'reason'\
 """)
 
 
-def test_ranges_of_one_pair_must_not_overlap(ledger):
+def test_ranges_of_one_trace_must_not_overlap(ledger):
     assert len(read(ledger({"torch": "<2"}, {"torch": ">=2"})).entries) == 2
     with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2\.1 .*known\.toml:2"):
         read(ledger({"torch": "<2.2"}, {"torch": ">=2.1"}))
@@ -239,13 +239,29 @@ def result(path, *, subject=None, check=LAST_EPOCH, **given):
     return found
 
 
-def test_a_trace_that_still_breaks_is_known_and_nothing_is_searched(ledger):
+OTHERS = [
+    {"shows": "momentum"},
+    {"shows": "raises KeyError"},
+    {"shows": "lr is [0.0125, 0.00125] and should be [0.05, 0.005]"},
+]
+
+
+@pytest.mark.parametrize("changes", OTHERS)
+def test_an_entry_whose_trace_shows_something_else_is_broken(ledger, changes):
+    path = ledger(changes)
+    found = result(path)
+    assert (found.verdict, found.why) == ("BROKEN", Reason.MORE_THAN_LEDGER)
+    assert str(found.counterexample.trace) == STEP["trace"]
+    assert f"{path}:2 is about another failure" in found.note
+
+
+def test_a_trace_that_still_breaks_is_known_and_searched(ledger):
     found = result(ledger({}))
     assert found.verdict == "KNOWN"
     assert found.why == Reason.LEDGER_ENTRY
     assert all(STEP[key] in found.reason for key in ("kind", "tracked", "reason"))
     assert str(found.counterexample.trace) == STEP["trace"]
-    assert found.tally.traces < 20
+    assert found.tally.traces > 20
 
 
 @pytest.mark.parametrize("versions", [f"<{HERE}", f">{HERE}"])
@@ -290,8 +306,7 @@ HOLDS = {"trace": "step_size=3 gamma=0.5 train:2 save:a resume:a"}
 NOT_TRUE = [
     HOLDS,
     {**HOLDS, "torch": f"=={HERE}"},
-    {"shows": "momentum"},
-    {"shows": "raises KeyError"},
+    {"relation": "negative"},
     {"trace": STEP["trace"] + " train:1"},
     {"trace": "step=3 train:2 save:a resume:a"},
 ]
@@ -354,7 +369,7 @@ def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
             return super().get_last_lr()
 
     subject = Subject("StepLR", Late, options={"step_size": 3})
-    entry = {"check": "last_lr_is_the_groups_lr", "shows": "raises AttributeError"}
+    entry = {"check": "last_lr_is_the_groups_lr", "shows": "raises AttributeError", "relation": ""}
     names = ["StepLR"], [entry["check"]]
     for trace, verdict in (("step_size=3 train:1", "KNOWN"), ("step_size=3 train:2", "UNKNOWN")):
         known = read_ledger([ledger({**entry, "trace": trace})], *names)
@@ -380,20 +395,13 @@ class TwoDefects(Halving):
             raise ValueError("too soon" if self.epoch < 6 else "too late")
 
 
-def test_a_second_defect_behind_a_known_one_is_found_if_it_is_searched(ledger):
-    path = ledger({"trace": "train:1 save:a resume:a", "shows": "raises ValueError"})
-    subject = Subject("StepLR", TwoDefects)
-    assert result(path, subject=subject).verdict == "KNOWN"
-    found = result(path, subject=subject, search_known=True)
+def test_a_second_defect_behind_a_known_one_is_found(ledger):
+    shows = "raises ValueError: too soon"
+    path = ledger({"trace": "train:1 save:a resume:a", "shows": shows, "relation": ""})
+    found = result(path, subject=Subject("StepLR", TwoDefects))
     assert (found.verdict, found.why) == ("BROKEN", Reason.MORE_THAN_LEDGER)
     assert found.counterexample.actual == {"raises": "ValueError: too late"}
     assert f"{path}:2" in found.note
-
-
-def test_a_search_that_finds_only_what_the_entry_describes_stays_known(ledger):
-    found = result(ledger({}), search_known=True)
-    assert found.verdict == "KNOWN"
-    assert found.tally.traces > 20
 
 
 # -------------------------------------------------------------------------- command line
