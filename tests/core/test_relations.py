@@ -254,8 +254,8 @@ def test_the_operation_is_described_without_slots(check, trace, place, expected)
 def explains(relation, known, found):
     """Whether an entry with this relation, shown by `known`, explains `found`."""
     entry = Entry(
-        "x", PLAIN, SpecifierSet(), known.trace, shows_of(known), "bug", "no report found", "Falls.",
-        "known.toml:1", relation=relation,
+        "x", PLAIN, SpecifierSet(), known.trace, shows_of(known), "bug", "no report found",
+        "It falls.", "known.toml:1", relation=relation,
     )  # fmt: skip
     return KnownFailure(entry, known).explains(PROMISE, found)
 
