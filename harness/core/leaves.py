@@ -117,7 +117,7 @@ def _text(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    text = one_line(text)
+    text = one_line(text).strip()
     if len(text) <= LONGEST:
         return text
     return f"{text[:LONGEST]} ... (sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"

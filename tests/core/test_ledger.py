@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inline_snapshot import snapshot
 from packaging.specifiers import SpecifierSet
@@ -34,6 +34,7 @@ from harness.core.ledger import (
     version_of,
 )
 from harness.core.result import Counterexample, Result
+from harness.core.run import same
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.core.version_ranges import overlap, without
@@ -84,14 +85,15 @@ def read(path):
 def test_entries_come_back_as_they_were_written(ledger):
     trace = "optimizer=SGD(groups=1,lr='tensor') train:1 save:a resume:a"
     [one, two] = read(ledger({}, {"check": "resume_from_file", "trace": trace})).entries
-    assert (one.subject, one.check, one.kind, one.shows) == ("StepLR", LAST_EPOCH, "bug", "lr")
+    assert (one.subject, one.check, one.kind) == ("StepLR", LAST_EPOCH, "bug")
+    assert (one.shows, one.relation) == (STEP["shows"], STEP["relation"])
     assert (str(one.trace), str(one.torch), one.reason) == (
         STEP["trace"],
         ">=1.13",
         "It decays again.",
     )
     assert str(two.trace) == trace
-    assert [entry.place.rpartition(":")[2] for entry in (one, two)] == ["2", "11"]
+    assert [entry.place.rpartition(":")[2] for entry in (one, two)] == ["2", "12"]
 
 
 REFUSED = [
@@ -99,9 +101,9 @@ REFUSED = [
     ({"check": "resume"}, 2, "'resume'"),
     ({"trace": "train"}, 6, "'train'"),
     ({"trace": "resume:a"}, 6, "'resume:a'"),
-    ({"reason": " "}, 10, "'reason'"),
-    ({"tracked": "somewhere"}, 9, "'somewhere'"),
-    ({"kind": "flaky"}, 8, "'flaky'"),
+    ({"reason": " "}, 11, "'reason'"),
+    ({"tracked": "somewhere"}, 10, "'somewhere'"),
+    ({"kind": "flaky"}, 9, "'flaky'"),
     ({"torch": "2.13"}, 5, "'2.13'"),
     ({"torch": ">=2.13,<2"}, 5, "'>=2.13,<2'"),
     ({"torch": "===2.13"}, 5, "'===2.13'"),
@@ -134,7 +136,7 @@ def test_a_file_that_is_not_a_ledger_is_refused_with_a_line(ledger, text):
     path = ledger({}, text=text)
     with pytest.raises(LedgerError) as error:
         read(path)
-    assert str(error.value).startswith(f"{path}:11: ")
+    assert str(error.value).startswith(f"{path}:12: ")
 
 
 def test_a_file_that_is_missing_or_not_utf_8_is_refused(tmp_path):
@@ -168,22 +170,22 @@ known.toml:6: 'train' in the trace is not an operation: write one of train:N, op
     resume:SLOT, load:SLOT; or name=value for an option
 known.toml:6: 'resume:a' in the trace goes back to slot a, which was not saved before: put
     save:a earlier
-known.toml:10: 'reason' must be a string that is not empty (got ' ')
-known.toml:9: 'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or 'no report
-    found' (got 'somewhere')
-known.toml:8: 'kind' must be bug or by-design (got 'flaky')
+known.toml:11: 'reason' must be a string that is not empty (got ' ')
+known.toml:10: 'tracked' must be an issue, such as 'pytorch/pytorch#102261', a URL, or 'no
+    report found' (got 'somewhere')
+known.toml:9: 'kind' must be bug, by-design or rounding (got 'flaky')
 known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '2.13')
 known.toml:5: 'torch' contains no version (got '>=2.13,<2')
 known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '===2.13'): write ==
     instead of ===
-known.toml:11: 'why' is not a key of a failure: the keys are subject, check, torch, trace,
-    shows, kind, tracked, reason
-known.toml:11: 'faliure' is not a table [[failure]]: a ledger holds nothing else, and no text
+known.toml:12: 'why' is not a key of a failure: the keys are subject, check, torch, trace,
+    shows, relation, part, kind, ulps, tracked, reason
+known.toml:12: 'faliure' is not a table [[failure]]: a ledger holds nothing else, and no text
     that looks like one
-known.toml:11: this is not valid TOML: Invalid value (at line 11, column 10)
-known.toml:11: this is not valid TOML: Cannot overwrite a value (at line 11, column 19)
-known.toml:11: torch 2.1 is in '>=2.1' and in '<2.2' at known.toml:2, about the same subject and
-    check: change the ranges so that they do not overlap
+known.toml:12: this is not valid TOML: Invalid value (at line 12, column 10)
+known.toml:12: this is not valid TOML: Cannot overwrite a value (at line 12, column 19)
+known.toml:12: torch 2.1 is in '>=2.1' and in '<2.2' at known.toml:2, about the same subject,
+    check and trace: change the ranges so that they do not overlap
 cannot read the ledger 'none.toml': No such file or directory
 known.toml:2: the text is not UTF-8: save the file as UTF-8
 known.toml:1: the failure has no 'reason'\
@@ -192,7 +194,7 @@ known.toml:1: the failure has no 'reason'\
 
 def test_ranges_of_one_trace_must_not_overlap(ledger):
     assert len(read(ledger({"torch": "<2"}, {"torch": ">=2"})).entries) == 2
-    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2\.1 .*known\.toml:2"):
+    with pytest.raises(LedgerError, match=r"known\.toml:12: torch 2\.1 .*known\.toml:2"):
         read(ledger({"torch": "<2.2"}, {"torch": ">=2.1"}))
 
 
@@ -330,10 +332,8 @@ known.toml:2: its trace holds: cap the entry at '<HERE' (torch = ">=1.13,<HERE")
     breaks it
 known.toml:2: its trace holds: delete the entry, or let it begin at a later torch; another trace
     breaks it
-known.toml:2: it shows 'lr' and not 'momentum': write that, or cap the entry at '<HERE' (torch =
-    ">=1.13,<HERE")
-known.toml:2: it shows 'lr' and not 'raises KeyError': write that, or cap the entry at '<HERE'
-    (torch = ">=1.13,<HERE")
+known.toml:2: 'relation' is not true of its values: write 'multiplied a second time by the
+    factor of the last step'
 known.toml:2: it breaks sooner, its trace is too long: cap the entry at '<HERE' (torch =
     ">=1.13,<HERE"); another trace breaks it
 known.toml:2: its trace can't be run: SubjectError: subject StepLR: build cannot be called with
@@ -379,7 +379,8 @@ def test_a_trace_that_breaks_at_its_start_is_minimal_with_one_step(ledger):
 
 def test_a_trace_that_is_not_minimal_is_refused(ledger):
     trace = "step_size=1 gamma=0.5 train:2 save:a resume:a"
-    path = ledger({"trace": trace})
+    shows = "lr is [0.0125, 0.00125] and should be [0.025, 0.0025]"
+    path = ledger({"trace": trace, "shows": shows})
     found = result(path)
     assert found.verdict == "UNKNOWN"
     assert f"{path}:2: " in found.reason
@@ -476,7 +477,9 @@ def test_a_wrong_entry_is_an_error_of_one_line(ledger, command):
 
 
 def counterexample(trace):
-    return Counterexample(2, 0, {"lr": [0.1]}, {"lr": [0.2]}, trace=Trace.parse(trace))
+    """What `STEP` shows, on any trace."""
+    expected, actual = {"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]}
+    return Counterexample(2, 0, expected, actual, trace=Trace.parse(trace))
 
 
 def rows(version, *traces, check=LAST_EPOCH):
@@ -582,7 +585,8 @@ def test_update_reads_what_a_run_writes_about_the_ledger(ledger, tmp_path):
 
 def test_comments_and_reasons_stay(ledger):
     path = ledger({}, {"subject": "MultiStepLR"}, text="# the end")
-    text = path.read_text().replace('shows = "lr"', 'shows = "lr" # seen', 1)
+    shows = f'shows = "{STEP["shows"]}"'
+    text = path.read_text().replace(shows, f"{shows} # seen", 1)
     path.write_text(text)
     new = updated(text, read(path).entries, [rows("2.4.1", ONE), rows("2.6.0")])
     assert new == text.replace('">=1.13"', '">=1.13,<2.6.0"', 1) + "\n"
@@ -672,6 +676,7 @@ def test_every_entry_that_is_printed_is_accepted(
 ):
     trace = Trace.parse("train:1 save:a resume:a")
     trace = replace(trace, options=(("option", option),))
+    assume(not same(expected, actual))
     found = Counterexample(2, 0, expected, actual, trace=trace)
     result = Result(
         subject, LAST_EPOCH, Verdict.BROKEN, counterexample=found, references=references,
@@ -744,7 +749,7 @@ def test_a_users_subject_is_named_by_its_name_in_the_users_file_only(ledger):
 def test_entries_of_two_files_about_one_subject_must_not_overlap(ledger):
     own = Subject("mine", StepLR, options={"step_size": 3}, reference="my:MINE")
     known = read_ledger([ledger({"subject": "mine"}, {"subject": "my:MINE", "torch": ">=2"})])
-    with pytest.raises(LedgerError, match=r"known\.toml:11: torch 2 .*known\.toml:2"):
+    with pytest.raises(LedgerError, match=r"known\.toml:12: torch 2 .*known\.toml:2"):
         known_to(own, known)
 
 
@@ -885,7 +890,7 @@ def test_checking_overlaps_grows_with_the_entries_and_not_with_their_square(ledg
 
 
 def test_the_last_two_of_many_are_found_to_overlap(ledger):
-    with pytest.raises(LedgerError, match=r"known\.toml:2702: torch 2\.299 "):
+    with pytest.raises(LedgerError, match=r"known\.toml:3002: torch 2\.299 "):
         read(ledger(*apart(300), {"torch": ">=2.299,<2.300"}))
 
 
