@@ -24,7 +24,8 @@ is also called StepLR as ``module:StepLR``.
 
 An entry explains a failure, and not everything that is wrong with a pair. It is judged by running
 its trace again: the trace must break the check at its last step, with the values in `shows`, to
-the last bit, and its `relation` must hold. The pair is then searched like any other. A failure on
+the last bit, and its `relation` must hold. Then the pair is swept for other failures, with the
+subject's own options alone, which is the same for every seed. A failure on
 another trace is the same failure if all of these are true:
 
 * it is at the same kind of place: at a resume, at a save, at a step after a resume, ...

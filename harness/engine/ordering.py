@@ -318,7 +318,7 @@ def gate(
     to_search = {
         index: pair
         for index, pair in pairs.items()
-        if budget.max_examples and pair[1].searched and _goes_on(swept[index].result)
+        if budget.max_examples and pair[1].searched and swept[index].result.verdict == Verdict.HOLDS
     }
     earlier = [(sweeping, checked.result) for checked in swept.values()]
     for found in checker.check(to_search, searching, end, earlier):
@@ -330,11 +330,6 @@ def gate(
         when = "before" if found.result.why == Reason.OUT_OF_TIME else "in"
         reason = "; ".join(filter(None, [f"{ran_out} {when} its search", first.reason]))
         yield Checked(found.index, replace(first, reason=reason, why=Reason.OUT_OF_TIME))
-
-
-def _goes_on(swept: Result) -> bool:
-    """Whether a pair is searched after its sweep."""
-    return swept.verdict in (Verdict.HOLDS, Verdict.KNOWN)
 
 
 def explore(checker: Checker, pairs: Mapping[int, Pair], budget: Budget) -> Iterator[Checked]:
