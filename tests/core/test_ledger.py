@@ -387,6 +387,13 @@ def test_a_trace_that_is_not_minimal_is_refused(ledger):
     assert "step_size=1 gamma=0.5 train:1 save:a resume:a" in found.reason
 
 
+def test_what_is_swept_beside_a_known_failure_is_the_same_for_every_seed(ledger):
+    subject = as_subject(StepLR, options={"step_size": 3, "gamma": 0.5})
+    results = [result(ledger({}), subject=subject, budget=Budget(seed=seed)) for seed in (0, 7)]
+    assert [found.verdict for found in results] == ["KNOWN", "KNOWN"]
+    assert results[0].tally == results[1].tally
+
+
 class TwoDefects(Halving):
     """Can't be resumed by last_epoch, and says another reason from epoch 6 on."""
 
