@@ -83,7 +83,7 @@ def check_scheduler(
     results = list(
         check_subject(
             chosen, selected, wanted.budget, resume_python=resume_python,
-            ledger=read_ledger(wanted.files), search_known=wanted.search_known,
+            ledger=read_ledger(wanted.files),
         )
     )  # fmt: skip
     broken = [broken_text(failure) for failure in failures(results)]

@@ -139,7 +139,6 @@ class PairCheck:
             session = SubjectSession(
                 subject, self.names, wanted.budget,
                 ledger=NOTHING_KNOWN if wanted.no_ledger else ledger_of(wanted),
-                search_known=wanted.search_known,
             )  # fmt: skip
             _sessions[key] = subject, session  # keep the subject, so that no other gets its id
         return _sessions[key][1]

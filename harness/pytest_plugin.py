@@ -22,7 +22,7 @@ show tracebacks. In ``--junitxml`` each pair has the properties ``subject``, ``c
 ``verdict``, ``tried`` and ``reason``, and a failure also has ``trace`` and ``replay``.
 
 The options are the same as for ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
-``--search-known``, ``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
+``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
 Each has an ini key with the prefix ``lr_resume_``, such as ``lr_resume_seed``, because all plugins
 share their keys. All plugins share their options too: if your conftest.py or another plugin
 already defines ``--seed``, use ``-o lr_resume_seed=3``. An argument in a test comes first, then
@@ -59,7 +59,7 @@ NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {
     "seed": (int, "a whole number"),
     "time_limit": (float, "seconds, above 0 and within a day"),
 }
-FLAGS = ("all_checks", "no_ledger", "search_known")
+FLAGS = ("all_checks", "no_ledger")
 
 Report: TypeAlias = pytest.CollectReport | pytest.TestReport
 _BEFORE = pytest.StashKey[Settings]()
@@ -146,8 +146,8 @@ def _settings_of(config: pytest.Config) -> Settings:
                 except (ValueError, CheckError):
                     raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
-    if found["no_ledger"] and (files or found["search_known"]):
-        raise pytest.UsageError("--no-ledger can't be combined with --ledger or --search-known")
+    if found["no_ledger"] and files:
+        raise pytest.UsageError("--no-ledger can't be combined with --ledger")
     # A worker of pytest-xdist gets each file twice: from its controller and from the command line.
     found["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
     for file in () if found["no_ledger"] else found["ledgers"]:

@@ -22,7 +22,6 @@ HELP = {
     "time_limit": "Seconds for each pair of subject and check.",
     "all_checks": "Run the opt-in checks too.",
     "no_ledger": "Ignore all ledgers.",
-    "search_known": "Also search known failures for defects that are not in the ledger.",
     "ledger": "A file of your own known failures, in addition to the installed ledgers; "
     "repeatable.",
 }
@@ -43,7 +42,6 @@ class Settings:
     time_limit: float = 30.0
     ledgers: tuple[Path, ...] = ()
     no_ledger: bool = False
-    search_known: bool = False
 
     def __post_init__(self) -> None:
         if self.max_examples < 0:

@@ -100,7 +100,6 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 )
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help=HELP["no_ledger"])
-@click.option("--search-known", is_flag=True, help=HELP["search_known"])
 @CI
 @RESUME_PYTHON
 @JOBS
@@ -125,7 +124,6 @@ def check(
     html_file: Path | None,
     ledgers: tuple[Path, ...],
     no_ledger: bool,
-    search_known: bool,
     ci: str,
     resume_python: str,
     jobs: int | None,
@@ -152,8 +150,8 @@ def check(
 
     if kwargs and not subjects:
         raise click.UsageError("--kwargs needs a SUBJECT")
-    if no_ledger and (ledgers or search_known):
-        raise click.UsageError("--no-ledger can't be combined with --ledger or --search-known")
+    if no_ledger and ledgers:
+        raise click.UsageError("--no-ledger can't be combined with --ledger")
     for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
         if seconds is not None and math.isnan(seconds):
             raise click.BadParameter("must be a number of seconds", param_hint=name)
@@ -176,7 +174,7 @@ def check(
     if not pairs and shard[1] > 1:
         raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
     settings = ordering.Settings(
-        tuple(check.name for check in plan.checks), request.options, plan.ledger, search_known,
+        tuple(check.name for check in plan.checks), request.options, plan.ledger,
         resume_python, script_for if scripts or html_file else None,
         rates=json_file is not None, examples=profile == "explore",
     )  # fmt: skip

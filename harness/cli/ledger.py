@@ -37,7 +37,7 @@ def verify(files: tuple[Path, ...]) -> int:
     from harness.checks.registry import as_check
     from harness.cli.show import status_of_verdicts
     from harness.core.ledger import Ledger, version_of
-    from harness.core.verdict import Verdict
+    from harness.core.verdict import Reason, Verdict
     from harness.engine.session import check_subject
     from harness.subjects.known_failures import known_to
     from harness.subjects.lookup import subject_called
@@ -46,6 +46,7 @@ def verify(files: tuple[Path, ...]) -> int:
     entries = _read(files)
     about = [entry for entry in entries if entry.covers(version)]
     verdicts = []
+    true = more = 0
     for name in dict.fromkeys(entry.subject for entry in entries):
         checks = {entry.check: None for entry in entries if entry.subject == name}
         subject = subject_called(name)
@@ -59,10 +60,12 @@ def verify(files: tuple[Path, ...]) -> int:
             subject, map(as_check, checks), ledger=known, replay_alone=True
         ):
             verdicts.append(result.verdict)
+            more += result.why == Reason.ENTRY_RANGE_TOO_SHORT
+            if result.verdict == Verdict.KNOWN:
+                named = {result.check, *result.references[1:]}
+                true += sum(e.subject == name and e.check in named for e in about)
             if result.verdict in (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN):
                 print_out(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
-    more = verdicts.count(Verdict.BROKEN)
-    true = verdicts.count(Verdict.KNOWN)
     print_out(
         f"torch {version}: {true} of {len(about)} entries for this version are true; "
         f"{more or 'none'} of {len(entries) - len(about)} entries for other versions "

@@ -7,8 +7,9 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     check = "resume_by_last_epoch"
     torch = ">=1.13.1"                     # a version specifier (PEP 440)
     trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
-    shows = "lr"                           # what differs; or "raises KeyError"
-    kind = "bug"                           # or "by-design"
+    shows = "lr is [0.025, 0.0025] and should be [0.05, 0.005]"  # or "raises KeyError: 'x'"
+    relation = "multiplied a second time by the factor of the last step"    # if one is known
+    kind = "bug"                           # or "by-design", or "rounding", then also ulps = 2
     tracked = "pytorch/pytorch#102261"     # or "no report found"
     reason = "The constructor makes a step, which decays again."
 
@@ -21,19 +22,34 @@ In your own file a subject is ``module:attribute``, or the name that reports sho
 ``python -m harness list`` shows, such as StepLR, is the listed subject: name a class of yours that
 is also called StepLR as ``module:StepLR``.
 
-An entry is judged by running its trace again. While the trace breaks the check at its last step
-and what differs is what `shows` names, by whatever numbers, the pair is KNOWN, and the run passes.
-When the trace holds, breaks in another way, or the check is declined, the entry is STALE: the run
-fails, and says what to write instead. Nothing is searched, so nothing is random. The traces of
-entries about other versions are also run: if one breaks the check, and no entry covers this torch,
-the pair is BROKEN, because the range is too short. For a broken pair without an entry, the report
-prints the entry to paste.
+An entry explains a failure, and not everything that is wrong with a pair. It is judged by running
+its trace again: the trace must break the check at its last step, with the values in `shows`, to
+the last bit, and its `relation` must hold. Then the pair is swept for other failures, with the
+subject's own options alone, which is the same for every seed. A failure on
+another trace is the same failure if all of these are true:
 
-Wrong entries are refused with file and line: ranges that overlap, a trace that is not minimal, an
-unknown key.
+* it is at the same kind of place: at a resume, at a save, at a step after a resume, ...
+* it is in the same fields: the values that differ, or the parts of a nested state;
+* its values have the entry's `relation` to the uninterrupted run, which is exact. An entry
+  without a relation covers only failures for which none is known. With ``relation = "any"`` it
+  covers any values, which may hide a regression: use it only where the known failure follows no
+  relation, as in a composition, where the other parts also change the LR;
+* for `kind = "rounding"`, its values are at most `ulps` units in the last place apart. This takes
+  the place of the relation;
+* an exception begins with the same text, apart from numbers;
+* if the entry has a `part`, the class of a scheduler inside the subject, its trace has such a
+  part. A composition does not inherit the entries of its parts, and an entry about one part does
+  not excuse the others.
 
-A known failure can hide another defect: ``check --search-known`` also searches these pairs,
-and reports what the entry does not explain.
+If all entries about the pair are true and all failures are explained, the pair is KNOWN, and the
+run passes. A failure that no entry explains is BROKEN, also if it is on the trace of an entry. If
+the trace of an entry holds, or the check is declined, the entry is STALE: the run fails, and says
+what to write instead. The traces of entries about other versions are also run: if one breaks the
+check, and no entry for this torch explains it, the pair is BROKEN, because the range is too short.
+For a broken pair, the report prints the entry to paste. A pair can have several entries.
+
+Wrong entries are refused with file and line: ranges that overlap, for the same trace; a trace that
+is not minimal; an unknown key.
 
 * ``python -m harness ledger verify`` runs the traces of all entries, and no others, and says which
   ranges are wrong for the installed torch.
@@ -47,6 +63,7 @@ and reports what the entry does not explain.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections import defaultdict
@@ -59,16 +76,27 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
+from harness.core.leaves import fields_of, shows_of, ulps_of
+from harness.core.operations import BACK
+from harness.core.relations import NUMBER, every_relation, operation_of
+from harness.core.result import Counterexample, Promise
 from harness.core.run import Difference
 from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 from harness.core.version_ranges import MAX_RANGE, overlap, points, stretches
 
-KINDS = ("bug", "by-design")
+BUG, BY_DESIGN, ROUNDED = KINDS = ("bug", "by-design", "rounding")
 NO_REPORT = "no report found"
-KEYS = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
+ANY = "any"
+"""The relation of an entry that covers any values."""
+REQUIRED = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
+KEYS = (
+    "subject", "check", "torch", "trace", "shows", "relation", "part", "kind", "ulps", "tracked",
+    "reason",
+)  # fmt: skip
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
+PART = re.compile(r"\b([A-Za-z_]\w*)\(")
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
 
 
@@ -76,8 +104,9 @@ _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
 class Entry:
     """A known failure; `place` is the file and line where it begins.
 
-    `shows` are the names of the values that differ, or ``raises`` and the exception. `package` is
-    the installed package that ships the entry, empty for a user's file.
+    `shows` is what differs on its trace, with the values, as `harness.core.leaves.shows_of` writes
+    it. `relation`, `part` and `ulps` say which failures on other traces are the same: see above.
+    `package` is the installed package that ships the entry, empty for a user's file.
     """
 
     subject: str
@@ -90,10 +119,20 @@ class Entry:
     reason: str
     place: str
     package: str = ""
+    relation: str = ""
+    part: str = ""
+    ulps: int = 0
 
     def covers(self, version: Version) -> bool:
         """Whether its range holds a version of torch."""
         return self.torch.contains(version, prereleases=True)
+
+    def is_shown_by(self, found: Difference) -> bool:
+        """Whether its own trace shows what the entry says; an exception may say more."""
+        text = shows_of(found)
+        if "raises" not in found.actual:
+            return text == self.shows
+        return text.startswith(self.shows) and not text[len(self.shows) :][:1].isalnum()
 
 
 @dataclass(frozen=True)
@@ -117,13 +156,48 @@ def version_of(torch: str) -> Version:
     return Version(Version(torch).public)
 
 
-def shows_of(broken: Difference) -> str:
-    """What differs in a break: the names of the values, or the exception's name."""
-    raised = broken.actual.get("raises")
-    if raised is not None:
-        return one_line(f"raises {str(raised).partition(':')[0]}")
-    names = (one_line(str(name)) for name in {*broken.expected, *broken.actual})
-    return ", ".join(sorted(name if name.strip() else repr(name) for name in names))
+@dataclass(frozen=True)
+class KnownFailure:
+    """A true entry with what its trace shows on this torch."""
+
+    entry: Entry
+    shown: Counterexample
+
+    def explains(self, promise: Promise, found: Counterexample) -> bool:
+        """Whether a failure on any trace is the one that the entry is about."""
+        entry, shown = self.entry, self.shown
+        if kind_of_place(promise, found) != kind_of_place(promise, shown):
+            return False
+        if fields_of(found) != fields_of(shown):
+            return False
+        if entry.part and entry.part not in parts_of(found.trace):
+            return False
+        if "raises" in found.actual:
+            text, known = (NUMBER.sub("N", each) for each in (shows_of(found), entry.shows))
+            return text.startswith(known)
+        if entry.kind == ROUNDED:
+            return (ulps_of(found) or math.inf) <= entry.ulps
+        if entry.relation == ANY:
+            return True
+        known_relations = every_relation(found)
+        return entry.relation in known_relations if entry.relation else not known_relations
+
+
+def kind_of_place(promise: Promise, found: Counterexample) -> str:
+    """Where the runs first differ, as `operation_of` says it, without what changes nothing.
+
+    A step after a resume stays one if there was a save or another event since then.
+    """
+    text = operation_of(promise, found)
+    if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
+        return text
+    backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in BACK]
+    return f"a step after {backs[-1]}" if backs else text
+
+
+def parts_of(trace: Trace) -> frozenset[str]:
+    """The names of what is built in the options of a trace: of schedulers inside a composition."""
+    return frozenset(PART.findall(str(trace)))
 
 
 def read_ledger(
@@ -149,11 +223,7 @@ def read_ledger(
             if checks is not None and ":" not in entry.check and entry.check not in checks:
                 raise LedgerError(f"{entry.place}: no check is called {entry.check!r}")
             entries.append(entry)
-    pairs: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        pairs[entry.subject, entry.check].append(entry)
-    for same in pairs.values():
-        refuse_overlaps(same)
+    refuse_overlaps(entries)
     return Ledger(tuple(entries))
 
 
@@ -214,8 +284,10 @@ def _entry(
             raise refusal(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
     texts: dict[str, str] = {}
     for key in KEYS:
-        if key not in table:
+        if key not in table and key in REQUIRED:
             raise refusal(key, f"the failure has no {key!r}")
+        if key not in table or key == "ulps":
+            continue
         value = table[key]
         if not isinstance(value, str) or not value.strip():
             raise refusal(key, f"{key!r} must be a string that is not empty (got {_short(value)})")
@@ -223,7 +295,15 @@ def _entry(
             raise refusal(key, f"{key!r} holds a control character (got {_short(value)})")
         texts[key] = value
     if texts["kind"] not in KINDS:
-        raise refusal("kind", f"'kind' must be {' or '.join(KINDS)} (got {_short(texts['kind'])})")
+        raise refusal(
+            "kind",
+            f"'kind' must be {', '.join(KINDS[:-1])} or {KINDS[-1]} (got {_short(texts['kind'])})",
+        )
+    ulps = table.get("ulps", 0)
+    if isinstance(ulps, bool) or not isinstance(ulps, int) or ulps < 0:
+        raise refusal("ulps", f"'ulps' must be a whole number (got {_short(ulps)})")
+    if bool(ulps) != (texts["kind"] == ROUNDED):
+        raise refusal("kind", "kind = 'rounding' needs 'ulps', and no other kind has it")
     if not (_TRACKED.search(texts["tracked"]) or texts["tracked"] == NO_REPORT):
         raise refusal(
             "tracked",
@@ -238,10 +318,9 @@ def _entry(
         trace = Trace.parse(texts["trace"])
     except HarnessError as error:
         raise refusal("trace", _cut(str(error))) from None
-    rest = {key: texts[key].strip() for key in ("subject", "check", "kind", "tracked", "reason")}
+    rest = {key: text.strip() for key, text in texts.items() if key not in ("torch", "trace")}
     return Entry(
-        torch=versions, trace=trace, shows=texts["shows"], place=f"{path}:{start}",
-        package=package, **rest,
+        torch=versions, trace=trace, place=f"{path}:{start}", package=package, ulps=ulps, **rest
     )  # fmt: skip
 
 
@@ -277,7 +356,19 @@ def _versions(text: str) -> SpecifierSet:
 
 
 def refuse_overlaps(entries: Sequence[Entry]) -> None:
-    """Raise `LedgerError` if two of the entries, all about one pair, cover the same version.
+    """Raise `LedgerError` if two entries with the same trace cover the same version.
+
+    Only entries about the same subject and check are compared; a subject must have one name.
+    """
+    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.subject, entry.check, str(entry.trace)].append(entry)
+    for group in groups.values():
+        _refuse_overlaps(group)
+
+
+def _refuse_overlaps(entries: Sequence[Entry]) -> None:
+    """Raise `LedgerError` if two of the entries cover the same version.
 
     Each range is cut into stretches of consecutive versions. If two stretches overlap, so do two
     that are neighbours in the order of their beginnings: n entries need about n comparisons.
@@ -293,7 +384,7 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
             raise LedgerError(
                 f"{second.place}: torch {overlap(second.torch, first.torch)} is in "
                 f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about the "
-                "same subject and check: change the ranges so that they do not overlap"
+                "same subject, check and trace: change the ranges so that they do not overlap"
             )
 
 
@@ -302,7 +393,11 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
 
 def entry_text(values: Mapping[str, str]) -> str:
     """An entry as TOML to paste; `read_ledger` accepts it."""
-    lines = [f"{key} = {_quoted(one_line(values[key]))}" for key in KEYS]
+    lines = [
+        f"{key} = {values[key] if key == 'ulps' else _quoted(one_line(values[key]))}"
+        for key in KEYS
+        if values.get(key) or key in REQUIRED
+    ]
     return "\n".join(["[[failure]]", *lines])
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-import sys
+from collections.abc import Callable, Sequence
 
+from harness.core.leaves import floats_of, leaves, single
 from harness.core.operations import BACK, STEPS, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise
 from harness.core.run import MISSING, Observation, same
 
-__all__ = ["alike", "operation_of", "relations"]
+__all__ = ["every_relation", "operation_of", "relations"]
 
 NUMBER = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 GROUPS = {"lr", "momentum", "betas", "weight_decay", "get_last_lr"}
@@ -26,19 +27,11 @@ BEGINS = "as if the schedule began at the checkpoint"
 STAYS = "still the value at the checkpoint"
 UNDONE = "still the value before going back"
 AGAIN = "multiplied a second time by the factor of the last step"
+OTHER = "the value of the uninterrupted run at another epoch"
+ORDER = (AGAIN, BEGINS, STAYS, UNDONE, EARLIER, LATER)
+"""The relations to the uninterrupted run, the most telling one first."""
 ULPS = 2
 """How many floats a quotient may be away from the factor of the multiplication."""
-
-
-def alike(promise: Promise, one: Counterexample, other: Counterexample) -> bool:
-    """Whether two counterexamples of a check may have one cause.
-
-    They differ at the same operation, in the same quantities, and share a relation, or neither
-    has a known relation.
-    """
-    places = [(operation_of(promise, found), sorted(found.actual)) for found in (one, other)]
-    mine, its = relations(one), relations(other)
-    return places[0] == places[1] and bool(mine & its or not (mine or its))
 
 
 def operation_of(promise: Promise, found: Counterexample) -> str:
@@ -70,20 +63,9 @@ def relations(found: Counterexample) -> frozenset[str]:
     if not found.expected.keys() >= found.actual.keys():  # it follows no contract
         return frozenset()
     pairs = [(found.expected[key], found.actual[key]) for key in found.actual]
-    true = [
-        text
-        for text, holds in (
-            ("missing", all(got == MISSING for _, got in pairs)),
-            ("there, and should not be", all(expected == MISSING for expected, _ in pairs)),
-            ("negative", all(_below_zero(*pair) for pair in pairs)),
-            ("not a number", all(_not_a_number(*pair) for pair in pairs)),
-            (
-                "the value of the first group in every group",
-                GROUPS.issuperset(found.actual) and all(_first(*pair) for pair in pairs),
-            ),
-        )
-        if holds
-    ]
+    true = _of_values(pairs)
+    if GROUPS.issuperset(found.actual) and all(_first(*pair) for pair in pairs):
+        true.append("the value of the first group in every group")
     moments = _moments(found)
     true += [
         text
@@ -94,6 +76,40 @@ def relations(found: Counterexample) -> frozenset[str]:
     if all(key in before and _again(before[key], *pair) for key, pair in zip(found.actual, pairs)):  # noqa: B905
         true.append(AGAIN)
     return frozenset(true)
+
+
+def every_relation(found: Counterexample) -> list[str]:
+    """All that a ledger entry may call the relation of its values, the most telling one first.
+
+    In addition to `relations`: those of the parts of a nested state, and whether the actual value
+    is that of any other epoch.
+    """
+    if "raises" in found.actual or "raises" in found.expected:
+        return []
+    known = relations(found)
+    inside = [(leaf.expected, leaf.actual) for leaf in leaves(found)]
+    nested = _of_values(inside) if len(inside) != len(found.actual) or not known else []
+    run = found.uninterrupted
+    now = epochs(path_to(found.trace.operations, found.operation, found.step))
+    elsewhere = [seen.values for seen in run.seen if seen.epoch != now] if run else []
+    other = any(
+        all(key in seen and same(seen[key], got) for key, got in found.actual.items())
+        for seen in elsewhere
+    )
+    ordered = [text for text in ORDER if text in known]
+    rest = sorted(known.difference(ORDER) | set(nested))
+    return [*ordered, *rest, *([OTHER] if other else [])]
+
+
+def _of_values(pairs: Sequence[tuple[object, object]]) -> list[str]:
+    """The relations that hold for every pair of an expected and an actual value by themselves."""
+    holding = (
+        ("missing", all(got == MISSING for _, got in pairs)),
+        ("there, and should not be", all(expected == MISSING for expected, _ in pairs)),
+        ("negative", all(_below_zero(*pair) for pair in pairs)),
+        ("not a number", all(_not_a_number(*pair) for pair in pairs)),
+    )
+    return [text for text, holds in holding if holds]
 
 
 def _moments(found: Counterexample) -> dict[str, Observation]:
@@ -117,11 +133,11 @@ def _moments(found: Counterexample) -> dict[str, Observation]:
 
 
 def _below_zero(expected: object, got: object) -> bool:
-    return any(x < 0 for x in _floats(got)) and all(x >= 0 for x in _floats(expected))
+    return any(x < 0 for x, _ in floats_of(got)) and all(x >= 0 for x, _ in floats_of(expected))
 
 
 def _not_a_number(expected: object, got: object) -> bool:
-    return any(map(math.isnan, _floats(got))) and not any(map(math.isnan, _floats(expected)))
+    return _has_nan(got) and not _has_nan(expected)
 
 
 def _first(expected: object, got: object) -> bool:
@@ -133,20 +149,44 @@ def _first(expected: object, got: object) -> bool:
     )
 
 
+def _has_nan(value: object) -> bool:
+    return any(math.isnan(x) for x, _ in floats_of(value))
+
+
 def _again(before: object, expected: object, got: object) -> bool:
-    """Whether one factor leads from `before` to `expected` and from there to `got`, everywhere."""
-    triples = list(zip(_floats(before), _floats(expected), _floats(got)))  # noqa: B905
-    if not len(triples) == len(_floats(before)) == len(_floats(expected)) == len(_floats(got)):
+    """Whether a factor leads from `before` to `expected` and from there to `got`, everywhere.
+
+    Groups may have different factors. A tensor LR of float32 is multiplied in float32.
+    """
+    columns = floats_of(before), floats_of(expected), floats_of(got)
+    if len(set(map(len, columns))) > 1:
         return False
-    quotient = next((b / a for a, b, _ in triples if a), math.nan)
-    return math.isfinite(quotient) and any(
-        all(a * factor == b and b * factor == c for a, b, c in triples)
-        for factor in _near(quotient)
+    triples = list(zip(*columns, strict=True))
+    singles = {is_single for triple in triples for _, is_single in triple}
+    if len(singles) > 1:
+        return False
+    rounded = single if singles == {True} else float
+    moving = [(a, b, c) for (a, _), (b, _), (c, _) in triples if a]
+    return bool(moving) and all(
+        a == b == c == 0 or (a != 0 and _same_factor(a, b, c, rounded))
+        for (a, _), (b, _), (c, _) in triples
     )
 
 
-def _near(value: float) -> list[float]:
-    """`value` and the floats next to it."""
+def _same_factor(a: float, b: float, c: float, rounded: Callable[[float], float]) -> bool:
+    """Whether one factor leads from `a` to `b` and from `b` to `c`, to the last bit."""
+    quotient = b / a
+    return math.isfinite(quotient) and any(
+        rounded(a * factor) == b and rounded(b * factor) == c for factor in _near(quotient, rounded)
+    )
+
+
+def _near(value: float, rounded: Callable[[float], float]) -> list[float]:
+    """`value` and the numbers next to it, in its precision."""
+    if rounded is single:
+        value = single(value)
+        unit = math.ldexp(1.0, math.frexp(value)[1] - 24)
+        return [value + steps * unit for steps in range(-ULPS, ULPS + 1)]
     near = [value]
     for end in (-math.inf, math.inf):
         neighbour = value
@@ -154,16 +194,3 @@ def _near(value: float) -> list[float]:
             neighbour = math.nextafter(neighbour, end)
             near.append(neighbour)
     return near
-
-
-def _floats(value: object) -> list[float]:
-    """The numbers in an observed value."""
-    if isinstance(value, bool):
-        return []
-    if isinstance(value, (int, float)):
-        if abs(value) > sys.float_info.max:  # an int may be larger than any float
-            return [math.inf if value > 0 else -math.inf]
-        return [float(value)]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [x for item in value for x in _floats(item)] if isinstance(value, list) else []

@@ -5,7 +5,7 @@ HOLDS     no failure was found; the result says how many traces, steps and resum
 BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
           neighbours merged
 KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
-STALE     a ledger entry is not true here: the pair holds, is declined or fails in another way
+STALE     a ledger entry is not true here: its trace holds or can't be run, or the check is declined
 DECLINED  not asked: the subject does not promise it, something that the check needs is missing,
           another check must hold first, or only ledger entries were run; with the reason
 UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two

@@ -60,7 +60,6 @@ class Settings:
     names: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
     ledger: Ledger = NOTHING_KNOWN
-    search_known: bool = False
     resume_python: str = ""
     script: Script | None = None
     rates: bool = False
@@ -237,7 +236,7 @@ def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Begun | Check
     settings, subject = task.settings, task.subject.find(task.settings.options)
     session = SubjectSession(
         subject, settings.names, task.budget, resume_python=settings.resume_python,
-        ledger=settings.ledger, search_known=settings.search_known,
+        ledger=settings.ledger,
         examples=Examples.here() if settings.examples else None, earlier=task.earlier, note=note,
     )  # fmt: skip
 
@@ -319,7 +318,7 @@ def gate(
     to_search = {
         index: pair
         for index, pair in pairs.items()
-        if budget.max_examples and pair[1].searched and _goes_on(swept[index].result, checker)
+        if budget.max_examples and pair[1].searched and swept[index].result.verdict == Verdict.HOLDS
     }
     earlier = [(sweeping, checked.result) for checked in swept.values()]
     for found in checker.check(to_search, searching, end, earlier):
@@ -331,12 +330,6 @@ def gate(
         when = "before" if found.result.why == Reason.OUT_OF_TIME else "in"
         reason = "; ".join(filter(None, [f"{ran_out} {when} its search", first.reason]))
         yield Checked(found.index, replace(first, reason=reason, why=Reason.OUT_OF_TIME))
-
-
-def _goes_on(swept: Result, checker: Checker) -> bool:
-    """Whether a pair is searched after its sweep."""
-    known = swept.verdict == Verdict.KNOWN and checker.settings.search_known
-    return swept.verdict == Verdict.HOLDS or known
 
 
 def explore(checker: Checker, pairs: Mapping[int, Pair], budget: Budget) -> Iterator[Checked]:

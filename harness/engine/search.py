@@ -15,6 +15,9 @@ How the harness looks for a difference:
    Hypothesis shrinks them.
 5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
    drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
+6. If ledger entries explain failures of a pair, only the subject's own options are swept. This is
+   the same for every seed: a known failure shows in so many ways with drawn options and other
+   optimizers that no entry can describe them all.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from dataclasses import dataclass
 
 from harness.core.check import Check
 from harness.core.errors import SubjectError
+from harness.core.ledger import KnownFailure
 from harness.core.operations import ADDS_GROUP, BACK, Operation
-from harness.core.result import Budget, Counterexample, FoundBy
+from harness.core.result import Budget, FoundBy
 from harness.core.trace import Trace
 from harness.core.types import Options
 from harness.engine.examples import Examples
@@ -57,46 +61,48 @@ def find(
     budget: Budget,
     *,
     examples: Examples | None = None,
-    known: Counterexample | None = None,
+    known: Sequence[KnownFailure] = (),
 ) -> Hit | None:
     """A trace that breaks the check with one of the option sets, or None.
 
-    A trace that breaks it in the same way as the `known` counterexample is skipped. A check
-    that mixes others resumes by those in `holding`.
+    A failure that one of the `known` ones explains is skipped, and nothing is drawn if there are
+    any. A check that mixes others resumes by those in `holding`.
     """
     check = trials.check
-    if examples is not None:
-        trace = _example(trials, examples, known)
+    if examples is not None and not known:
+        trace = _example(trials, examples)
         if trace is not None:
             return Hit(trials.cut(trace), FoundBy.EXAMPLE)
-    for number in range(len(option_sets) if budget.sweep else 0):
-        traces = swept_traces(check, holding, number, option_sets)
+    for number, option_set in enumerate(option_sets if budget.sweep else ()):
+        if known and not option_set.own:
+            continue
+        traces = swept_traces(check, holding, number, option_sets, drawn=not known)
         broken = (trace for trace in traces if trials.breaks(trace, known))
         trace = next(broken, None)
         if trace is not None:
             if check.changes_options:
                 list(broken)  # the verdict also says which reading the other options follow
             return Hit(trials.cut(trace), FoundBy.SWEEP)
-    if check.searched and budget.max_examples:
+    if check.searched and budget.max_examples and not known:
         traces = drawn_traces(check, holding, option_sets, budget)
-        trace = next((trace for trace in traces if trials.breaks(trace, known)), None)
+        trace = next(filter(trials.breaks, traces), None)
         if trace is not None:
             return Hit(trials.cut(trace), FoundBy.SEARCH)
     return None
 
 
-def _example(trials: Trials, examples: Examples, known: Counterexample | None) -> Trace | None:
+def _example(trials: Trials, examples: Examples) -> Trace | None:
     """A trace that an earlier run found and that still breaks the check, or None."""
     subject, check = trials.subject.name, trials.check.name
     for trace in examples.of(subject, check):
         with contextlib.suppress(SubjectError):  # the subject takes other options now
-            if trials.breaks(trace, known):
+            if trials.breaks(trace):
                 return trace
         examples.forget(subject, check, trace)
     return None
 
 
-def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | None = None) -> Trace:
+def simplify(trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure] = ()) -> Trace:
     """`trace` with fewer operations and, if its options are drawn, simpler options."""
     while True:
         trace = minimise(trace, lambda candidate: trials.breaks(candidate, known))
@@ -107,7 +113,7 @@ def simplify(trials: Trials, trace: Trace, seed: int, known: Counterexample | No
 
 
 def _simpler_options(
-    trials: Trials, trace: Trace, seed: int, known: Counterexample | None
+    trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure]
 ) -> Trace:
     """The same operations with the subject's own options, or with options that Hypothesis shrinks.
 
@@ -146,12 +152,14 @@ def swept_traces(
     holding: Sequence[Check],
     number: int,
     option_sets: Sequence[OptionSet],
+    *,
+    drawn: bool = True,
 ) -> Iterator[Trace]:
     """The traces of the sweep for set of options `number` in `option_sets`.
 
     The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
     of the others has one trace, but for a resume check only if it has another optimizer than the
-    subject: otherwise there is the search.
+    subject: otherwise there is the search. Unless `drawn`, options do not change to drawn ones.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
@@ -168,9 +176,8 @@ def swept_traces(
     elif number >= SWEPT_SETS:
         found = iter(())
     elif check.changes_options:
-        yield from change_traces(
-            option_set.bound, [other.bound for other in option_sets], epochs, length
-        )
+        others = [other.bound for other in option_sets if drawn or other.own]
+        yield from change_traces(option_set.bound, others, epochs, length)
         return
     elif check.mixes:
         found = sweep_pairs(holding, epochs)

@@ -46,7 +46,6 @@ class SubjectSession:
         *,
         resume_python: str = "",
         ledger: Ledger = NOTHING_KNOWN,
-        search_known: bool = False,
         replay_alone: bool = False,
         examples: Examples | None = None,
         earlier: Iterable[tuple[Budget, Result]] = (),
@@ -55,7 +54,6 @@ class SubjectSession:
         self.subject = subject
         self.budget = budget or Budget()
         self.ledger = known_to(subject, ledger)
-        self.search_known = search_known
         self.replay_alone = replay_alone
         self.examples = examples
         self.runners = Runners(subject, resume_python)
@@ -164,7 +162,7 @@ class SubjectSession:
         check, before = trials.check, trials.tally.traces
         result = judge(trials, Question(
             self.prepared, Spent(self.traces - before, self.started), budget, holding,
-            entries=self._entries(check), search_known=self.search_known, will_search=will_search,
+            entries=self._entries(check), will_search=will_search,
             replay_alone=replay_alone, examples=self.examples,
         ))  # fmt: skip
         self.traces += result.tally.traces - before
@@ -187,20 +185,18 @@ def check_subject(
     *,
     resume_python: str = "",
     ledger: Ledger = NOTHING_KNOWN,
-    search_known: bool = False,
     replay_alone: bool = False,
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
 
     `resume_python` is the interpreter for checks that go through another process; empty means
-    this one. A pair with an entry in `ledger` for this torch is KNOWN or STALE. It is not searched
-    unless `search_known`: then only failures that the entry does not describe count. With
-    `replay_alone` only the traces of the ledger are run.
+    this one. A failure that an entry in `ledger` for this torch explains does not count as BROKEN.
+    With `replay_alone` only the traces of the ledger are run.
     """
     checks = list(checks)
     session = SubjectSession(
         subject, {check.name for check in checks}, budget, resume_python=resume_python,
-        ledger=ledger, search_known=search_known, replay_alone=replay_alone,
+        ledger=ledger, replay_alone=replay_alone,
     )  # fmt: skip
     for check in checks:
         yield session.check(check)

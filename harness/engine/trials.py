@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from harness.core.check import Check
 from harness.core.errors import TimeLimit, TraceError, UndecidedError
 from harness.core.guard import Guard, time_limit
-from harness.core.relations import alike
+from harness.core.ledger import KnownFailure
 from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
@@ -305,11 +305,11 @@ class Trials:
             self.tally = runner.tally
         return outcomes[0]
 
-    def breaks(self, trace: Trace, known: Counterexample | None = None) -> bool:
+    def breaks(self, trace: Trace, known: Sequence[KnownFailure] = ()) -> bool:
         """Whether `trace` breaks the check.
 
-        It does not if the check can't run the trace, or if it breaks the check in the same way
-        as the `known` counterexample. If the optimizer is drawn, or the check is not searched, it
+        It does not if the check can't run the trace, or if one of the `known` failures explains
+        how it breaks. If the optimizer is drawn, or the check is not searched, it
         does not if a scheduler that does nothing breaks in the same way.
         """
         self.limit.begin(trace)
@@ -327,10 +327,10 @@ class Trials:
         if broken is None:
             self.held += 1
             return False
-        if known and alike(
-            self.check.promise, known, evidence(self.runner(bound), self.check, trace, broken)
-        ):
-            return False
+        if known:
+            shown = evidence(self.runner(bound), self.check, trace, broken)
+            if any(each.explains(self.check.promise, shown) for each in known):
+                return False
         if "optimizer" not in bound.fields and self.check.search:
             return True
         control = self.control(trace)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 import traceback
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ import torch
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
-from harness.core.ledger import Entry, shows_of, version_of
+from harness.core.leaves import fields_of, shows_of, ulps_of
+from harness.core.ledger import ANY, ROUNDED, Entry, KnownFailure, kind_of_place, version_of
 from harness.core.operations import Operation
 from harness.core.references import place_of
+from harness.core.relations import every_relation
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
@@ -44,7 +47,7 @@ class Replayed:
 
     `why` says what is wrong with the trace: it can't be run or breaks nothing (`found` is None),
     or it breaks before its end. `smaller` is a trace with one operation less that also breaks the
-    check.
+    check at the same kind of place, in the same fields.
     """
 
     entry: Entry
@@ -78,8 +81,22 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     found = trials.counterexample(trace, broken)
     if trace.until(broken.operation, broken.step) != trace:
         return Replayed(entry, found, "it breaks sooner, its trace is too long")
-    smaller = (candidate for candidate in neighbours(trace) if trials.breaks(candidate))
+    smaller = (
+        candidate
+        for candidate in neighbours(trace)
+        if trials.breaks(candidate) and _breaks_there(trials, candidate, found)
+    )
     return Replayed(entry, found, smaller=next(smaller, None))
+
+
+def _breaks_there(trials: Trials, trace: Trace, found: Counterexample) -> bool:
+    """Whether `trace` breaks the check at the same kind of place, and in the same fields."""
+    broken = trials.run(trace).broken
+    if broken is None:
+        return False
+    promise, other = trials.check.promise, Counterexample(**vars(broken), trace=trace)
+    places = {kind_of_place(promise, each) for each in (found, other)}
+    return len(places) == 1 and fields_of(found) == fields_of(other)
 
 
 def describe_stale(replay: Replayed, check: Check) -> str:
@@ -87,16 +104,20 @@ def describe_stale(replay: Replayed, check: Check) -> str:
 
     Raises `LedgerError` if its trace breaks the check and is not minimal.
     """
-    entry = replay.entry
-    if replay.why or replay.found is None:
+    entry, found = replay.entry, replay.found
+    if replay.why or found is None:
         return f"{entry.place}: {replay.why}: {_mend(entry)}"
-    if shows_of(replay.found) != entry.shows:
-        shown = f"it shows {shows_of(replay.found)!r} and not {entry.shows!r}"
-        return f"{entry.place}: {shown}: write that, or {_mend(entry)}"
     if replay.smaller is not None:
         raise LedgerError(
             f"{entry.place}: its trace is not minimal: {replay.smaller} also breaks {check.name}"
         )
+    if entry.relation not in ("", ANY, *every_relation(found)):
+        true = " or ".join(map(repr, every_relation(found))) or "nothing"
+        return f"{entry.place}: 'relation' is not true of its values: write {true}"
+    if entry.kind == ROUNDED and entry.ulps < (ulps_of(found) or math.inf):
+        apart = ulps_of(found)
+        why = f"they are {apart} ulps apart" if apart else "they differ by more than rounding"
+        return f"{entry.place}: 'ulps' is not true of its values: {why}"
     return ""
 
 
@@ -130,8 +151,8 @@ class Question:
     """What is asked about one pair, and what is known about its subject.
 
     `holding` are the checks that hold, among those this check depends on. With a `trace`, only
-    that trace is run. `entries` are the ledger entries for this pair. `search_known` searches for
-    other failures than the known one. `will_search`: another question, with the same trials, will
+    that trace is run. `entries` are the ledger entries for this pair. `will_search`: another
+    question, with the same trials, will
     search what this one sweeps. With `replay_alone` only the traces of the entries are run.
     `examples` are counterexamples of earlier runs.
     """
@@ -142,7 +163,6 @@ class Question:
     holding: tuple[Check, ...] = ()
     trace: Trace | None = None
     entries: tuple[Entry, ...] = ()
-    search_known: bool = False
     will_search: bool = False
     replay_alone: bool = False
     examples: Examples | None = None
@@ -299,29 +319,85 @@ def _by_ledger(trials: Trials, question: Question) -> Decision:
     )
     if question.entries:
         trials.compare_weights_again()
-    about = next((replay for replay in replays if replay.entry.covers(version)), None)
-    if about is None:
+    covering = [replay for replay in replays if replay.entry.covers(version)]
+    if not covering:
         decision = _without_entry(trials, question, replays)
         return replace(decision, replays=minimal)
-    entry, found = about.entry, about.found
-    stale = describe_stale(about, trials.check)
-    if stale:
-        if found is None or not about.minimal:
-            found = None
-            others = [replay for replay in replays if replay is not about]
-            with contextlib.suppress(HarnessError):
-                other = _without_entry(trials, question, others)
-                found = other.counterexample
-            stale += ALSO_OTHERWISE if found is not None else ""
-        return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, minimal, entry.place)
-    if question.search_known:
-        decision = _search(trials, question, known=found)
-        if decision.verdict == Verdict.BROKEN:
-            another = f"not the failure known at {entry.place}"
-            reason = "; ".join(filter(None, [another, decision.reason]))
-            return replace(decision, why=Reason.MORE_THAN_LEDGER, reason=reason, replays=minimal)
-    reason = f"{entry.kind}, {entry.tracked}: {entry.reason}"
-    return Decision(Verdict.KNOWN, Reason.LEDGER_ENTRY, reason, found, minimal, entry.place)
+    for about in covering:
+        stale = "" if _is_another(about) else describe_stale(about, trials.check)
+        if stale:
+            return replace(_stale(trials, question, about, stale, replays), replays=minimal)
+    more = _not_explained(trials, question, covering, replays)
+    if more is not None:
+        return replace(more, replays=minimal)
+    entries = [about.entry for about in covering]
+    reasons = dict.fromkeys(f"{entry.kind}, {entry.tracked}: {entry.reason}" for entry in entries)
+    return Decision(
+        Verdict.KNOWN, Reason.LEDGER_ENTRY, " ".join(reasons), covering[0].found, minimal,
+        entries[0].place,
+    )  # fmt: skip
+
+
+def _is_another(replay: Replayed) -> bool:
+    """Whether the trace of an entry breaks the check in another way than the entry says."""
+    return replay.found is not None and not replay.entry.is_shown_by(replay.found)
+
+
+def _stale(
+    trials: Trials, question: Question, about: Replayed, stale: str, replays: Sequence[Replayed]
+) -> Decision:
+    """The decision on a pair with an entry that is not true, with what breaks it instead."""
+    found = about.found if about.minimal else None
+    if found is None:
+        others = [replay for replay in replays if replay is not about]
+        with contextlib.suppress(HarnessError):
+            found = _without_entry(trials, question, others).counterexample
+        stale += ALSO_OTHERWISE if found is not None else ""
+    place = about.entry.place
+    return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, place=place)
+
+
+def _not_explained(
+    trials: Trials, question: Question, covering: Sequence[Replayed], replays: Sequence[Replayed]
+) -> Decision | None:
+    """The decision BROKEN if a failure is found that the `covering` entries do not explain.
+
+    The traces of the entries are looked at first, then those of the entries about other versions,
+    then those of the sweep and the search.
+    """
+    known = []
+    for about in covering:
+        entry, found = about.entry, about.found
+        assert found is not None
+        if _is_another(about):
+            reason = (
+                f"{entry.place} is about another failure: its trace shows {shows_of(found)!r} and "
+                f"not {entry.shows!r}"
+            )
+            if about.why:  # it breaks before its end
+                trace = simplify(trials, trials.cut(entry.trace), question.budget.seed)
+                found = trials.counterexample(
+                    trace, None, question.spent.found(FoundBy.SWEEP, trials)
+                )
+            return Decision(Verdict.BROKEN, Reason.MORE_THAN_LEDGER, reason, found)
+        known.append(KnownFailure(entry, found))
+    promise = trials.check.promise
+    others = [
+        replay
+        for replay in replays
+        if replay not in covering and replay.found is not None and replay.minimal
+        and not any(each.explains(promise, replay.found) for each in known)
+    ]  # fmt: skip
+    if others:
+        return _without_entry(trials, question, others)
+    if question.replay_alone:
+        return None
+    decision = _search(trials, question, known)
+    if decision.verdict != Verdict.BROKEN:
+        return None
+    places = " or ".join(about.entry.place for about in covering)
+    reason = "; ".join(filter(None, [f"not the failure known at {places}", decision.reason]))
+    return replace(decision, why=Reason.MORE_THAN_LEDGER, reason=reason)
 
 
 def _without_entry(trials: Trials, question: Question, replays: Sequence[Replayed]) -> Decision:
@@ -347,8 +423,8 @@ def _without_entry(trials: Trials, question: Question, replays: Sequence[Replaye
 # ------------------------------------------------------------------------------- the search
 
 
-def _search(trials: Trials, question: Question, known: Counterexample | None = None) -> Decision:
-    """The decision from the sweep and the search."""
+def _search(trials: Trials, question: Question, known: Sequence[KnownFailure] = ()) -> Decision:
+    """The decision from the sweep and the search, apart from what `known` failures explain."""
     sets, budget, examples = question.prepared.option_sets, question.budget, question.examples
     look = functools.partial(
         find, trials, sets, question.holding, budget, examples=examples, known=known
@@ -357,7 +433,7 @@ def _search(trials: Trials, question: Question, known: Counterexample | None = N
     while hit is not None and trials.excuse_weights(hit.trace):
         hit = look()
     if hit is None:
-        if not question.will_search:
+        if not question.will_search and not known:
             _require_something_tried(trials)
         return Decision(Verdict.HOLDS, reason=trials.note(*question.prepared.ends))
     found = question.spent.found(hit.by, trials)

@@ -12,12 +12,13 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.ledger import Entry, shows_of, version_of
+from harness.core.leaves import shows_of
+from harness.core.ledger import Entry, version_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.core.version_ranges import bounds, without
 from harness.report.result_file import ResultFile
-from harness.report.text import new_entry
+from harness.report.text import new_entry, what_it_shows
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def broken_by_version(
             found = result.counterexample
             shown: dict[tuple[str, str], Counterexample] = {}
             for one in [found, *result.replays] if found is not None else []:
-                shown.setdefault(key_of(one), one)
+                shown.setdefault((str(one.trace), shows_of(one)), one)
             pairs.setdefault(pair_of(result), {})[version] = list(shown.values())
     return pairs
 
@@ -75,28 +76,57 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
     results. Raises `LedgerError` for an UNKNOWN pair.
     """
     added: list[str] = []
-    ranges: dict[int, str] = {}
+    changes: dict[int, dict[str, str]] = {}
     for pair, by_version in broken_by_version(results).items():
         mine = [i for i, entry in enumerate(entries) if pair.named_by(entry)]
         used = set()
         for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
-            same = (i for i in mine if i not in used and key_of(entries[i]) == key_of(shown))
-            number = next(same, None)
-            range_ = _range(versions, after, entries[number] if number is not None else None)
+            left = [i for i in mine if i not in used]
+            number = next((i for i in left if tells(entries[i], shown)), None)
+            if number is None:  # the same trace may show other values now
+                number = next((i for i in left if entries[i].trace == shown.trace), None)
             if number is None:
+                range_ = _range(versions, after, None)
                 added.append(new_entry(pair.subject_reference, pair.check_reference, range_, shown))
-            else:
-                used.add(number)
-                ranges[number] = range_
+                continue
+            used.add(number)
+            changes[number] = {"torch": _range(versions, after, entries[number])}
+            if not tells(entries[number], shown):
+                changes[number] |= what_it_shows(shown)
         for i in mine:
-            covered = [version for version in sorted(by_version) if entries[i].covers(version)]
-            if i not in used and covered:
-                ranges[i] = without(entries[i].torch, covered[0])
-    return _with_entries(_with_ranges(text, entries, ranges), added)
+            wrong = [
+                version
+                for version, shown_there in sorted(by_version.items())
+                if entries[i].covers(version)
+                and not any(tells(entries[i], one) for one in shown_there)
+            ]
+            if i not in used and wrong:
+                changes[i] = {"torch": without(entries[i].torch, wrong[0])}
+        more = _not_in_the_ledger(by_version, [entries[i] for i in mine])
+        for versions, after, shown in _stretches(more, ()):
+            range_ = _range(versions, after, None)
+            added.append(new_entry(pair.subject_reference, pair.check_reference, range_, shown))
+    return _with_entries(_with_changes(text, entries, changes), added)
 
 
-def _with_ranges(text: str, entries: Sequence[Entry], ranges: Mapping[int, str]) -> str:
-    """The text with new `ranges`, by the number of the entry. An empty range deletes its entry.
+def _not_in_the_ledger(
+    by_version: Mapping[Version, Sequence[Counterexample]], entries: Sequence[Entry]
+) -> dict[Version, list[Counterexample]]:
+    """The pair's own counterexample where it breaks in more ways than true entries say."""
+    more: dict[Version, list[Counterexample]] = {}
+    for version, shown in by_version.items():
+        covering = [entry for entry in entries if entry.covers(version)]
+        true = any(tells(entry, one) for entry in covering for one in shown)
+        own = shown[:1]
+        known = any(tells(entry, one) for entry in covering for one in own)
+        more[version] = list(own) if true and not known else []
+    return more
+
+
+def _with_changes(
+    text: str, entries: Sequence[Entry], changes: Mapping[int, Mapping[str, str]]
+) -> str:
+    """The text with new values of keys, by the number of the entry. An empty range deletes it.
 
     Comments after a deleted entry stay.
     """
@@ -109,11 +139,14 @@ def _with_ranges(text: str, entries: Sequence[Entry], ranges: Mapping[int, str])
     tables = cast(AoT, document["failure"])
     comments: list[Comment | Whitespace] = []
     for number in reversed(range(len(entries))):
-        range_ = ranges.get(number, str(entries[number].torch))
+        change = changes.get(number, {})
+        range_ = change.get("torch", str(entries[number].torch))
         table = tables[number]
         if range_:
             if set(SpecifierSet(range_)) != set(entries[number].torch):
                 table["torch"] = range_
+            for key in change.keys() - {"torch"}:
+                table[key] = change[key]
             for item in comments:
                 table.add(item)
             comments = []
@@ -138,9 +171,9 @@ def _with_entries(text: str, added: Sequence[str]) -> str:
     return "\n\n".join(filter(None, [text.strip("\n"), *added])) + "\n"
 
 
-def key_of(one: Entry | Counterexample) -> tuple[str, str]:
-    """The trace and what differs: an entry is about the counterexamples with the same key."""
-    return str(one.trace), one.shows if isinstance(one, Entry) else shows_of(one)
+def tells(entry: Entry, found: Counterexample) -> bool:
+    """Whether an entry is about a counterexample: its trace, with the values that it shows."""
+    return entry.trace == found.trace and entry.is_shown_by(found)
 
 
 def _stretches(
@@ -153,9 +186,17 @@ def _stretches(
     """
     ordered = sorted(by_version)
 
+    def key_of(one: Counterexample) -> tuple[str, str]:
+        entry = next((entry for entry in entries if tells(entry, one)), None)
+        return str(one.trace), entry.shows if entry is not None else shows_of(one)
+
     def kept_on(version: Version) -> Counterexample | None:
-        keys = {key_of(entry) for entry in entries if entry.covers(version)}
-        return next((one for one in by_version[version] if key_of(one) in keys), None)
+        true = (
+            one
+            for entry in entries if entry.covers(version)
+            for one in by_version[version] if tells(entry, one)
+        )  # fmt: skip
+        return next(true, None)
 
     kept = [kept_on(version) for version in ordered]
 

@@ -12,8 +12,9 @@ from packaging.version import Version
 
 from harness.core.errors import LedgerError
 from harness.core.ledger import Entry, version_of
+from harness.core.result import Counterexample
 from harness.core.version_ranges import bounds, overlap
-from harness.report.ledger import PairNames, key_of, pair_of
+from harness.report.ledger import PairNames, pair_of, tells
 from harness.report.result_file import ResultFile
 
 
@@ -30,16 +31,16 @@ class MoveOutcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Release:
-    """The pairs that were checked on a release, each with its broken traces and their values."""
+    """The pairs that were checked on a release, each with the ledger's traces that break it."""
 
-    pairs: Mapping[PairNames, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    pairs: Mapping[PairNames, tuple[Counterexample, ...]] = field(default_factory=dict)
 
     def breaks(self, entry: Entry) -> bool | None:
         """Whether the entry's trace breaks here as the entry says; None without a result."""
         found = [known for pair, known in self.pairs.items() if pair.named_by(entry)]
         if not found:
             return None
-        return any(key_of(entry) in known for known in found)
+        return any(tells(entry, one) for known in found for one in known)
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,11 @@ class Moves:
 
 def releases_in(files: Iterable[ResultFile]) -> dict[Version, Release]:
     """What results of ``check --json`` say about the ledger's traces, by release."""
-    releases: dict[Version, dict[PairNames, frozenset[tuple[str, str]]]] = {}
+    releases: dict[Version, dict[PairNames, tuple[Counterexample, ...]]] = {}
     for file in files:
         here = releases.setdefault(version_of(file.torch), {})
         for result in file.results:
-            known = here.get(pair_of(result), frozenset())
-            here[pair_of(result)] = known.union(map(key_of, result.replays))
+            here[pair_of(result)] = (*here.get(pair_of(result), ()), *result.replays)
     return {version: Release(found) for version, found in sorted(releases.items())}
 
 
@@ -100,11 +100,11 @@ def _outcome(
     """What a run would say about the entry if its range was `new`."""
     if not any(new.contains(str(release)) for release in seen):
         return MoveOutcome.NO_VERSION
-    pair = entry.subject, entry.check
+    pair = entry.subject, entry.check, entry.trace
     if any(
         overlap(new, other.torch)
         for other in entries
-        if other is not entry and (other.subject, other.check) == pair
+        if other is not entry and (other.subject, other.check, other.trace) == pair
     ):
         return MoveOutcome.OVERLAP
     found = set()

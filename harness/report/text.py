@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.grouping import grouped
-from harness.core.ledger import NO_REPORT, entry_text, shows_of, version_of
+from harness.core.leaves import shows_of, ulps_of
+from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
 from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
+from harness.core.relations import every_relation
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Looked, ranges
 from harness.core.safe_text import one_line, printable
@@ -52,6 +54,9 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
     if which:
         got = next(place for place, (label, _) in enumerate(rows) if label == "got")
         rows.insert(got + 1, ("which is", "; ".join(which)))
+    ulps = ulps_of(found)
+    if ulps is not None:
+        rows.insert(0, ("rounding", f"the values are at most {ulps} units in the last place apart"))
     if result.note:
         rows.append(("note", result.note))
     return rows
@@ -191,12 +196,23 @@ def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> st
             "check": check,
             "torch": torch,
             "trace": str(found.trace),
-            "shows": shows_of(found),
-            "kind": "bug",
+            **what_it_shows(found),
             "tracked": NO_REPORT,
             "reason": reason_of(found),
         }
     )
+
+
+def what_it_shows(found: Counterexample) -> dict[str, str]:
+    """The keys of a ledger entry that say what a counterexample shows, until somebody knows more.
+
+    If the values differ by rounding, its largest distance, else their most telling relation.
+    """
+    ulps, true = ulps_of(found), every_relation(found)
+    if ulps is not None:
+        return {"shows": shows_of(found), "kind": ROUNDED, "ulps": str(ulps)}
+    relation = {"relation": true[0]} if true else {}
+    return {"shows": shows_of(found), **relation, "kind": BUG}
 
 
 def reason_of(found: Counterexample) -> str:

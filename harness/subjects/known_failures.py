@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -62,8 +63,7 @@ def known_to(subject: Subject, ledger: Ledger) -> Ledger:
     names = {subject.name, subject.reference} - {""}
     found = [entry for entry in ledger.entries if entry.subject in names]
     found = [entry for entry in found if _applies(entry, subject)]
-    for check in dict.fromkeys(entry.check for entry in found):
-        refuse_overlaps([entry for entry in found if entry.check == check])
+    refuse_overlaps([replace(entry, subject=subject.name) for entry in found])
     return Ledger(tuple(found))
 
 

@@ -308,7 +308,7 @@ def test_a_stale_entry_is_annotated_in_the_ledger(on_github, monkeypatch, capfd)
     (on_github.parent / "known.toml").write_text(
         "# Mine\n\n[[failure]]\n"
         f'subject = "own_schedule:Halves"\ncheck = "{PICKLE}"\ntorch = ">=1.13.1"\n'
-        f'trace = "{TRACE}"\nshows = "lr"\nkind = "bug"\ntracked = "no report found"\n'
+        f'trace = "{TRACE}"\nshows = "lr is [0.025] and should be [0.05]"\nkind = "bug"\ntracked = "no report found"\n'
         'reason = "None."\n'
     )
     monkeypatch.setenv("GITHUB_WORKSPACE", str(on_github.parent))

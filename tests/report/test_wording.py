@@ -168,7 +168,7 @@ def test_the_report_of_check(capsys):
 def test_the_ledger_entries_of_a_few_failures(capsys):
     show_results(RESULTS[:1], ledger=True)
     printed = lines_of(capsys.readouterr().out)
-    assert printed[printed.index("[[failure]]") - 2 :][:11] == snapshot(
+    assert printed[printed.index("[[failure]]") - 2 :][:12] == snapshot(
         [
             "Not in any ledger. To accept these failures, add this to one:",
             "",
@@ -177,7 +177,8 @@ def test_the_ledger_entries_of_a_few_failures(capsys):
             'check = "resume_by_last_epoch"',
             'torch = ">=2.13.0"',
             'trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"',
-            'shows = "lr"',
+            'shows = "lr is [0.025] and should be [0.05]"',
+            'relation = "multiplied a second time by the factor of the last step"',
             'kind = "bug"',
             'tracked = "no report found"',
             'reason = "Expected lr [0.05], got lr [0.025]."',
@@ -255,6 +256,7 @@ def test_the_keys_of_json():
                         "steps": "int",
                         "resumes": "int",
                         "comparisons": "int",
+                        "looked": {"epochs": "str", "optimizers": "list"},
                     },
                     "seconds": "float",
                     "references": ["str"],
@@ -737,8 +739,9 @@ def test_the_report_of_diff():
 
 
 def an_entry(torch, **more):
-    values = {"subject": "StepLR", "check": LAST, "trace": TRACE, "shows": "lr", "kind": "bug",
-              "tracked": "no report found", "reason": "It decays again.", "place": "x.toml:1"}  # fmt: skip
+    values = {"subject": "StepLR", "check": LAST, "trace": TRACE, "kind": "bug",
+              "shows": "lr is [0.025] and should be [0.05]", "tracked": "no report found",
+              "reason": "It decays again.", "place": "x.toml:1"}  # fmt: skip
     return Entry(**{**values, **more}, torch=SpecifierSet(torch))
 
 
@@ -751,7 +754,8 @@ def test_the_ledger_that_update_writes():
             'check = "resume_by_last_epoch"',
             'torch = ">=2.13.0"',
             'trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"',
-            'shows = "lr"',
+            'shows = "lr is [0.025] and should be [0.05]"',
+            'relation = "multiplied a second time by the factor of the last step"',
             'kind = "bug"',
             'tracked = "no report found"',
             'reason = "Expected lr [0.05], got lr [0.025]."',
