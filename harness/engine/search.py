@@ -259,7 +259,7 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
         else:
             yield (*_train(k), *save, *to_the_end)
     if check.at in BACK:
-        for k in sorted({check.from_epoch, epochs // 2}):
+        for k in sorted({check.from_epoch, epochs // 2} & {*points}):
             twice = (*save, Operation("save", slot="b"), Operation(check.at, slot="b"))
             yield (*_train(k), *twice, *_train(epochs - k))
     if check.at == "save":

@@ -201,6 +201,7 @@ def verdicts(subject, checks=None, **budget):
 
 @pytest.mark.parametrize("kind", FAULT_OF)
 def test_each_fault_of_an_event_is_found_through_that_event_alone(kind, monkeypatch):
+    monkeypatch.setattr(cases, "OTHER_OPTIMIZERS", ())  # a shared LR shows one of them as well
     [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     assert fault in events_planted()
     check = as_check(PLAIN)
@@ -218,6 +219,7 @@ def events_planted():
 def test_the_search_draws_every_event(kind, monkeypatch):
     """Where the sweep of them is switched off, the search still finds these faults, mostly."""
     monkeypatch.setattr("harness.engine.search.sweep_events", lambda check, kinds: ())
+    monkeypatch.setattr(cases, "OTHER_OPTIMIZERS", ())
     [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
     check = as_check(PLAIN)
     found = [verdicts(fault.subject, [check], seed=seed)[check.name] for seed in range(5)]
@@ -316,7 +318,10 @@ def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
 def test_a_schedule_that_ends_still_does_after_a_resume():
     found = verdicts(ENDING["Ends"], HERE)
     declined = {"resume_by_initial_lr", "resume_with_changed_options"}
-    assert verdicts_of(r for r in found.values() if r.check not in declined) == {"HOLDS"}
+    broken = {"resume_with_other_initial_lrs", "optimizer_state_is_a_snapshot"}  # not promised
+    others = [r for r in found.values() if r.check not in declined | broken]
+    assert verdicts_of(others) == {"HOLDS"}
+    assert {found[name].verdict for name in broken} == {"BROKEN"}
     assert {found[name].verdict for name in declined} <= {"HOLDS", "DECLINED"}
 
 

@@ -140,7 +140,8 @@ def test_the_hooks_of_an_optimizer_are_called(build, verdict):
 
 @needs_hooks
 def test_what_breaks_only_without_computed_steps_is_not_reported():
-    some, every = session_of(NeedsTheState), all_computed(NeedsTheState)
+    declines = {"zero_grad_step": "the optimizer holds nothing after it"}
+    some, every = (make(NeedsTheState, declines=declines) for make in (session_of, all_computed))
     assert computed(some) == [True, False, False, False]
     result = some.check(PLAIN)
     assert result.verdict == "HOLDS"
