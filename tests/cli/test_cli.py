@@ -129,7 +129,7 @@ def test_several_subjects_are_a_table_in_80_columns(command):
     table = printed[printed.index("\nsubject") + 1 :].split("\n\n")[0].splitlines()
     assert len(table) == 3
     assert all(len(line.rstrip()) <= 80 for line in table)
-    letters = table[0].split()[1:]
+    letters = "".join(table[0].split()[1:])
     assert len(letters) == len(HERE)
     for letter, check in zip(letters, HERE, strict=True):
         assert f"\n{letter} {check.name}\n" in printed

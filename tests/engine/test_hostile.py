@@ -209,7 +209,9 @@ def test_a_module_that_prints_and_exits_at_import_is_said(harness_command, tmp_p
         "resume_optimizer_then_scheduler",
     )
     assert done.returncode == 0
-    assert done.stdout.startswith(f"torch {torch.__version__}: 1 subject, ")
+    first, last = done.stdout.splitlines()
+    assert first.startswith("looked at: epochs ")
+    assert last.startswith(f"torch {torch.__version__}: 1 subject, ")
     assert done.stderr.startswith("prints: its output is not shown; it begins: at import\nDecays: ")
 
 

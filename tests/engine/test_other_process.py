@@ -152,13 +152,13 @@ class HangsWhenLoaded(Halving):
 
 def test_what_has_no_source_is_declined():
     factor = 0.5
-    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: factor}))
+    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: factor**epoch}))
     assert {result.verdict for result in found.values()} == {"DECLINED"}
     assert "a lambda that uses a variable" in found[THERE.name].reason
 
 
 def test_a_lambda_goes_to_another_process():
-    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5}))
+    found = verdicts(Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5**epoch}))
     assert {result.verdict for result in found.values()} == {"HOLDS"}
 
 
@@ -171,7 +171,7 @@ def test_it_is_swept_at_few_points_and_not_searched():
     assert not THERE.search
     traces = [" ".join(map(str, operations)) for operations in sweep(THERE, 12)]
     assert [trace.split()[0] for trace in traces] == [
-        "save:a", "train:1", "train:2", "train:6", "train:12"
+        "save:a", "train:1", "train:2", "train:6", "train:12", "save:a", "train:6",
     ]  # fmt: skip
 
 
