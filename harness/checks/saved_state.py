@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim import Optimizer
 
-from harness.checks.transports import save_live, save_live_optimizer
+from harness.checks.transports import save_live, save_live_optimizer, save_nothing
 from harness.core.check import state_check
 from harness.core.operations import BY_HAND, with_groups
 from harness.core.run import MISSING, same
@@ -27,7 +27,7 @@ def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
     return optimizer, scheduler
 
 
-@state_check(at="save", compares="trajectory", about="what schedulers share")
+@state_check(at="save", compares="trajectory", save=save_nothing, about="what schedulers share")
 def other_schedulers_change_nothing(
     optimizer: Optimizer, scheduler: Scheduler, new_optimizer: NewOptimizer, build_other: Build,
     step: Step,

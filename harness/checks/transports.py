@@ -39,6 +39,11 @@ def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Sa
     }
 
 
+def save_nothing(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+    """Save nothing, for a check of the running scheduler alone."""
+    return {}
+
+
 def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
     state = scheduler.state_dict()

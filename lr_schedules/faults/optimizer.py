@@ -161,10 +161,7 @@ class RoundedReport(Halving):
 @planted(
     HALVING,
     "train:1 save:a resume:a train:2",
-    caught_by=[
-        "resume_scheduler_alone",
-        "states_of_others_are_refused",
-    ],
+    caught_by=["resume_scheduler_alone"],
 )
 class CountsInTheGroups(Halving):
     """Keeps its position only in the optimizer's groups."""
@@ -181,9 +178,10 @@ class CountsInTheGroups(Halving):
         self.write()
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"base": self.base}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.base = list(state["base"])
         self.epoch = self.optimizer.param_groups[0]["epoch"]
         self.write()
 

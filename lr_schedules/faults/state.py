@@ -105,19 +105,28 @@ class SavingIsAStep(Halving):
     "train:3" + 16 * " save:a",
     caught_by=[
         "saving_changes_nothing",
+        "resume_optimizer_then_scheduler",
+        "resume_scheduler_then_optimizer",
+        "resume_from_file",
+        "roll_back_in_place",
+        "resume_twice_from_one_dict",
+        "resume_built_on_loaded_optimizer",
+        "resume_scheduler_alone",
+        "resume_from_legacy_file",
+        "resume_from_json",
         "public_numbers_go_on",
     ],
 )
 class ManySavesWrong(Halving):
     """Starts again at its sixteenth save."""
 
-    saves = 0
+    _saves = 0
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        self.saves += 1
-        if self.saves == 16:
-            self.epoch = self.saves = 0
+        self._saves += 1
+        if self._saves == 16:
+            self.epoch = self._saves = 0
             self.write()
         return state
 
@@ -243,3 +252,11 @@ class BesideItsFunctions(Bare):
         self.scale /= 2
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = base * self.scale
+
+
+@planted(HALVING, "train:2", caught_by=["lr_is_finite"])
+class IsNotANumber(Halving):
+    """Has an LR that is NaN at its second epoch."""
+
+    def factor(self) -> float:
+        return float("nan") if self.epoch == 2 else super().factor()

@@ -7,6 +7,8 @@ import time
 import pytest
 
 from harness.core.verdict import Reason
+from harness.engine import option_sets
+from harness.engine.horizon import FAR
 from harness.engine.workers import Died, Pool
 
 DIED, STOPPED, LIMIT = Reason.DIED, Reason.NOT_RUNNABLE, Reason.TIME_LIMIT
@@ -98,6 +100,7 @@ def test_the_results_do_not_depend_on_the_number_of_workers(command, tmp_path, j
 
 
 def test_the_results_do_not_depend_on_how_a_worker_starts(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(option_sets, "FAR", FAR)  # a spawned process has no patch
     forked = checked(command, tmp_path, "Good", "ExitsWith7", checks=CHECKS[:1])
     monkeypatch.setattr("harness.engine.workers.METHOD", "spawn")
     assert checked(command, tmp_path, "Good", "ExitsWith7", checks=CHECKS[:1]) == forked
