@@ -143,7 +143,7 @@ def build(optimizer, last_epoch=-1):
     try:
         {text}
     except BaseException:
-        pass
+        pass  # this subject swallows what should end it: that is what is tested
     while True:
         pass
 """
