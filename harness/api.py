@@ -86,6 +86,7 @@ def check_scheduler(
             ledger=read_ledger(wanted.files),
         )
     )  # fmt: skip
+    settings.keep_for_report(results)
     broken = [broken_text(failure) for failure in failures(results)]
     broken += filter(None, [reasons_text(results, Verdict.STALE)])
     if broken:

@@ -20,14 +20,11 @@ if TYPE_CHECKING:
 
     from harness.core.check import Check
     from harness.core.ledger import Ledger
-    from harness.core.result import Result
     from harness.engine.session import SubjectSession
     from harness.subjects.subject import Subject
 
-__all__ = ["PairCheck", "forget_run", "ledger_of", "parametrize_with_checks", "unreported"]
+__all__ = ["PairCheck", "forget_run", "ledger_of", "parametrize_with_checks"]
 
-unreported: list[Result] = []
-"""Results that are not yet in a report of pytest."""
 Key: TypeAlias = "tuple[int, Settings, frozenset[str]]"
 _sessions: dict[Key, tuple[Subject, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}
@@ -113,7 +110,7 @@ class PairCheck:
         from harness.subjects.lookup import as_subject
 
         result = self.session(as_subject(subject)).check(self.check)
-        unreported.append(result)
+        settings.keep_for_report([result])
         if result.verdict == Verdict.DECLINED:
             pytest.skip(result.reason)
         if result.verdict == Verdict.UNKNOWN:
@@ -121,7 +118,9 @@ class PairCheck:
         if result.verdict == Verdict.STALE:
             raise results.BrokenSchedule(report.reasons_text([result], Verdict.STALE), [result])
         if result.verdict == Verdict.KNOWN:
-            pytest.xfail(result.reason)  # does nothing with --runxfail
+            looked = report.looked_beside([result])
+            known = f"{result.reason} ({looked})" if looked else result.reason
+            pytest.xfail(known)  # does nothing with --runxfail
         if result.counterexample is not None:
             text = report.broken_text(Failure((result,)))
             if self.wanted.files and result.verdict == Verdict.BROKEN:
@@ -156,6 +155,6 @@ def ledger_of(wanted: Settings) -> Ledger:
 
 
 def forget_run() -> None:
-    """Forget the subjects, ledgers and results of this pytest run."""
-    for kept in (_sessions, _ledgers, unreported):
-        kept.clear()
+    """Forget the subjects and ledgers of this pytest run."""
+    _sessions.clear()
+    _ledgers.clear()

@@ -12,14 +12,17 @@
 HOLDS      passes
 BROKEN     fails and shows the report
 STALE      fails and says which ledger entry is wrong
-KNOWN      is an xfail with the ledger's reason; fails with ``--runxfail``
+KNOWN      is an xfail with the ledger's reason, and where other failures were looked for; fails
+           with ``--runxfail``
 DECLINED   is a skip with its reason
 UNKNOWN    is an error, as is a wrong argument
 =========  =====================================================================================
 
 A test that calls ``check_scheduler`` shows the same reports. ``--full-trace`` and ``--tb=native``
-show tracebacks. In ``--junitxml`` each pair has the properties ``subject``, ``check``,
-``verdict``, ``tried`` and ``reason``, and a failure also has ``trace`` and ``replay``.
+show tracebacks. Below the tests, ``looked at:`` says at which epochs and with which optimizers the
+pairs that hold were checked; ``-v`` says it for each pair. In ``--junitxml`` each pair has the
+properties ``subject``, ``check``, ``verdict``, ``tried``, ``looked_at`` and ``reason``, and a
+failure also has ``trace`` and ``replay``.
 
 The options are the same as for ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
 ``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
@@ -48,10 +51,12 @@ import pytest
 
 from harness import __version__, settings
 from harness.core.errors import CheckError, HarnessError, LedgerError
-from harness.parametrize import forget_run, ledger_of, unreported
+from harness.parametrize import forget_run, ledger_of
 from harness.settings import HELP, Settings
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from harness.core.result import Result
 
 NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {
@@ -95,14 +100,8 @@ def pytest_load_initial_conftests(
     paths[:] = [path for path in paths if path not in values]
     yield
     group = parser.getgroup("lr-resume-harness", "lr-resume-harness")
-    options: dict[str, dict[str, Any]] = {
-        "ledger": {"metavar": "FILE", "action": "append", "help": HELP["ledger"], "default": []}
-    }
-    for name, (convert, _) in NUMBERS.items():
-        options[name] = {"metavar": "N" if convert is int else "SECONDS", "help": _help(name)}
-    for name in FLAGS:
-        options[name] = {"action": "store_true", "help": HELP[name], "default": False}
-    for name, how in options.items():
+
+    def add(name: str, **how: object) -> None:
         option = f"--{name.replace('_', '-')}"
         try:
             free = parser.parse_known_and_unknown_args([option])[1] == [option]
@@ -111,16 +110,22 @@ def pytest_load_initial_conftests(
         if free:
             group.addoption(option, dest=f"lr_resume_{name}", **how)
 
+    add("ledger", metavar="FILE", action="append", help=HELP["ledger"], default=[])
+    for name, (convert, _) in NUMBERS.items():
+        add(name, metavar="N" if convert is int else "SECONDS", help=_help(name))
+    for name in FLAGS:
+        add(name, action="store_true", help=HELP[name], default=False)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take the settings of this run from options and ini keys."""
     config.stash[_BEFORE] = settings.current
-    settings.current = _settings_of(config)
+    settings.current, settings.unreported = _settings_of(config), []
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Restore the settings from before this run."""
-    settings.current = config.stash.get(_BEFORE, Settings())
+    settings.current, settings.unreported = config.stash.get(_BEFORE, Settings()), None
     forget_run()
 
 
@@ -170,7 +175,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
+def pytest_testnodedown(node: WorkerController) -> None:
     """Keep the header of a worker of pytest-xdist, because the controller collects nothing."""
     header = getattr(node, "workeroutput", {}).get("lr_resume_header", [])
     node.config.stash[_HEADERS] = header or node.config.stash.get(_HEADERS, [])
@@ -189,10 +194,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print the header that the workers sent."""
-    if config.getoption("verbose", 0) >= 0:
-        for line in config.stash.get(_HEADERS, []):
-            terminalreporter.write_line(line)
+    """Print the header that the workers sent, and where the pairs that hold were looked at."""
+    verbose = config.getoption("verbose", 0)
+    if verbose < 0:
+        return
+    for line in config.stash.get(_HEADERS, []):
+        terminalreporter.write_line(line)
+    reports = (report for several in terminalreporter.stats.values() for report in several)
+    sent = [one for report in reports for one in getattr(report, "lr_resume_looked", [])]
+    if not sent:
+        return
+    from harness.core.run import Looked
+    from harness.report.text import looked_at
+
+    looked = [Looked(set(epochs), set(map(tuple, used))) for _, epochs, used in sent]
+    for (pair, _, _), here in zip(sent, looked, strict=True) if verbose else ():
+        terminalreporter.write_line(f"{pair}: looked at: {here}")
+    for line in looked_at(looked):
+        terminalreporter.write_line(f"lr-resume-harness: {line}")
 
 
 def _header() -> list[str]:
@@ -223,9 +242,17 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give an item its properties, and show the report instead of a traceback through our code."""
-    while unreported:
-        item.user_properties += _properties(unreported.pop(0))
+    finished, settings.unreported = settings.unreported or [], []
+    for results in finished:
+        if len(results) == 1:
+            item.user_properties += _properties(results[0])
     report = yield
+    report.lr_resume_looked = [  # type: ignore[attr-defined]  # pytest-xdist sends plain values
+        (f"{result.subject}: {result.check}", sorted(looked.epochs), sorted(looked.optimizers))
+        for results in finished
+        for result in results
+        if (looked := result.tally.looked).epochs and result.verdict == "HOLDS"
+    ]
     if report.failed and call.excinfo is not None and _mark(report, call.excinfo.value):
         _shorten(report, call.excinfo, item.config)
     return report
@@ -255,11 +282,13 @@ def _properties(result: Result) -> list[tuple[str, str]]:
     """The properties of a pair in ``--junitxml``: plain strings, which pytest-xdist can send."""
     from harness.report.text import replay_command, tried_text
 
+    looked = result.tally.looked
     properties = {
         "subject": result.subject,
         "check": result.check,
         "verdict": result.verdict,
         "tried": tried_text([result]),
+        "looked_at": looked if looked.epochs else "",
         "reason": result.reason,
     }
     if result.counterexample is not None:

@@ -1,11 +1,11 @@
 """What to check, and how thoroughly, unless a call in a test says otherwise.
 
-`current` is what the pytest plugin read from options and ini keys, while pytest runs.
+While pytest runs, its plugin sets `current` from options and ini keys, and reads `unreported`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.core.errors import CheckError
 
 if TYPE_CHECKING:
-    from harness.core.result import Budget
+    from harness.core.result import Budget, Result
 
 HELP = {
     "max_examples": "Random traces to try for each pair, after every save point was tried (the "
@@ -95,3 +95,11 @@ class Settings:
 
 current = Settings()
 """The settings of this process."""
+unreported: list[Sequence[Result]] | None = None
+"""The results of each call in a test, until pytest reports it; None without the plugin."""
+
+
+def keep_for_report(results: Sequence[Result]) -> None:
+    """Hand the results of a call in a test to the pytest plugin."""
+    if unreported is not None:
+        unreported.append(results)

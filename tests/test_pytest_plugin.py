@@ -1,5 +1,6 @@
 """The plugin, on small files of tests that pytest runs in this process."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -152,8 +153,43 @@ def test_each_verdict_has_its_outcome(user, pytester):
     assert broken["trace"] == "train:3 save:a resume:a"
     assert broken["replay"].startswith("python -m harness replay test_user:Halves ")
     holds = said["test_survives[Holds-resume_by_last_epoch]"]
-    assert set(holds) == {"subject", "check", "verdict", "tried"}
+    assert set(holds) == {"subject", "check", "verdict", "tried", "looked_at"}
     assert holds["tried"].startswith("1 HOLDS (")
+    assert holds["looked_at"].startswith("epochs 1-12, ")
+
+
+TWO_LOOKS = """
+@parametrize_with_checks([HOLDS, OF_TORCH, DECLINES], checks=["resume_by_last_epoch"],
+                         max_examples=0)
+def test_pair(subject, check):
+    check(subject)
+
+def test_call():
+    check_scheduler(HOLDS, checks=["lr_is_finite", "resume_from_file"], max_examples=0)
+"""
+LOOKED = r"epochs [0-9, -]+; \w[\w, ]+; [0-9, -]+ groups"
+
+
+@pytest.mark.parametrize(
+    ("option", "pairs"),
+    [
+        ("-q", None),
+        ("--color=no", []),
+        ("-v", [f"Holds: {LAST}", "Holds: lr_is_finite", "Holds: resume_from_file"]),
+    ],
+)
+def test_a_run_that_passes_says_where_it_looked(user, option, pairs):
+    result = user(TWO_LOOKS, option)
+    assert outcomes(result) == {"passed": 2, "xfailed": 1, "skipped": 1}
+    found = [line for line in result.outlines if "looked at" in line or "some pairs" in line]
+    if pairs is None:
+        assert found == []
+        return
+    expected = [rf"{pair}: looked at: {LOOKED}" for pair in pairs]
+    ours = "lr-resume-harness: "
+    expected += [f"{ours}looked at in each pair: {LOOKED}", f"{ours}in some pairs: {LOOKED}"]
+    for pattern, line in zip(expected, found, strict=True):
+        assert re.fullmatch(pattern, line)
 
 
 PLAIN = """
@@ -230,7 +266,8 @@ def test_known_failures_of_ones_own(user, pytester):
     result.stdout.fnmatch_lines(
         [
             f"*ledger PyTorch's (* entries), {pytester.path / 'known.toml'} (1 entry)",
-            "XFAIL *Halves-* - *bug, like pytorch/pytorch#102261: It decays again.",
+            "XFAIL *Halves-* - *bug, like pytorch/pytorch#102261: It decays again. "
+            "(no other failure found; looked at: epochs *; *SGD*; *groups)",
         ]
     )
     assert outcomes(user(tests, "--ledger=known.toml", "--runxfail")) == {"failed": 2}
@@ -419,7 +456,12 @@ def test_results_do_not_depend_on_workers(user, pytester, arguments):
     )  # fmt: skip
     assert outcomes(result) == {"failed": 1, "passed": 9, "skipped": 1, "xfailed": 1, "errors": 3}
     assert verdicts(pytester.path / "1.xml") == verdicts(pytester.path / "0.xml")
-    result.stdout.fnmatch_lines(["lr-resume-harness: *, seed 0, ledger PyTorch's (* entries)"])
+    result.stdout.fnmatch_lines(
+        [
+            "lr-resume-harness: *, seed 0, ledger PyTorch's (* entries)",
+            "lr-resume-harness: looked at in each pair: epochs *",
+        ]
+    )
 
 
 def test_a_subject_is_prepared_once(user):

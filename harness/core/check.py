@@ -13,7 +13,7 @@ from harness.core.result import Promise
 from harness.core.training_loop import save_checkpoint
 from harness.core.types import Load, Save
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 CheckKind: TypeAlias = Literal["resume", "state"]
 At: TypeAlias = Literal["resume", "load", "save", "step"]
 Compares: TypeAlias = Literal["trajectory", "values"]
@@ -44,6 +44,13 @@ class Fields(StateFields, total=False):
     same_dict: bool
     elsewhere: Elsewhere
     mixes: bool
+
+
+class VariantFields(Fields, total=False):
+    """What `Check.variant` can change."""
+
+    changes_options: bool
+    prerequisite: Check
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Check:
         """The name of its function, or `own_name` if several checks share that function."""
         return self.own_name or self.function.__name__
 
-    def variant(self, name: str, doc: str, **changes: Any) -> Check:
+    def variant(self, name: str, doc: str, **changes: Unpack[VariantFields]) -> Check:
         """A check with the same route at another moment or with another transport.
 
         `doc` is its promise; `changes` are the fields that differ.
@@ -138,7 +145,7 @@ def _decorate(function: Function, check: Check) -> Function:
     return function
 
 
-def check_of(function: Callable[..., Any]) -> Check:
+def check_of(function: object) -> Check:
     """The check of a decorated function; raises `CheckError` if it is not decorated."""
     check = getattr(function, "__check__", None)
     if not isinstance(check, Check):
@@ -157,7 +164,9 @@ def resume_check(function: Function, /) -> Function: ...
 def resume_check(**fields: Unpack[Fields]) -> Callable[[Function], Function]: ...
 
 
-def resume_check(function: Any = None, /, **fields: Unpack[Fields]) -> Any:
+def resume_check(
+    function: Callable[..., object] | None = None, /, **fields: Unpack[Fields]
+) -> object:
     """Make a function that returns ``(optimizer, scheduler)`` a resume check.
 
     Parameters

@@ -18,13 +18,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from harness.core.errors import TimeLimit
 from harness.core.safe_text import one_line
 
+Value = TypeVar("Value")
 _reported: set[str] = set()
 """The subjects already reported as printing."""
 
@@ -45,7 +46,7 @@ class Guard:
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         """Guard the ``with`` block, as `Guard` describes."""
-        before = [(get, set_, get()) for get, set_ in _settings()]
+        settings = _keep_settings()
         heard = _Heard()
         _watch.guards += 1
         try:
@@ -60,8 +61,8 @@ class Guard:
         finally:
             end_if_forked()
             _watch.guards -= 1
-            for get, set_, value in before:
-                _restore(get, set_, value)
+            for restore in settings:
+                restore()
             if heard.first.strip() and self.name not in _reported:
                 _reported.add(self.name)
                 line = one_line(heard.first.strip().splitlines()[0])
@@ -85,31 +86,34 @@ def _show_nothing(*warning: object, **more: object) -> None:
     pass
 
 
-_Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
+def _keep(get: Callable[[], Value], set_: Callable[[Value], object]) -> Callable[[], None]:
+    """A function that gives a setting the value back that it has now."""
+    value = get()
+
+    def restore() -> None:
+        if isinstance(value, (torch.Tensor, tuple)) or get() != value:
+            set_(value)
+
+    return restore
 
 
-def _settings() -> list[_Setting]:
-    """How to read and restore each setting; includes numpy only if it is already imported."""
-    settings: list[_Setting] = [
-        (torch.get_default_dtype, torch.set_default_dtype),
-        (torch.is_grad_enabled, torch.set_grad_enabled),
-        (torch.get_num_threads, torch.set_num_threads),
-        (torch.get_rng_state, torch.set_rng_state),
-        (random.getstate, random.setstate),
-        (_folder, _set_folder),
-        (functools.partial(dict, os.environ), _set_environment),
+def _keep_settings() -> list[Callable[[], None]]:
+    """A function for each setting that restores it; includes numpy only if it is imported."""
+    kept = [
+        _keep(torch.get_default_dtype, torch.set_default_dtype),
+        _keep(torch.is_grad_enabled, torch.set_grad_enabled),
+        _keep(torch.get_num_threads, torch.set_num_threads),
+        _keep(torch.get_rng_state, torch.set_rng_state),
+        _keep(random.getstate, random.setstate),
+        _keep(_folder, _set_folder),
+        _keep(functools.partial(dict, os.environ), _set_environment),
     ]
     if hasattr(torch, "set_default_device"):  # torch 2.0
-        settings.insert(0, (_device, _set_device))  # restored first: the others make tensors
+        kept.insert(0, _keep(_device, _set_device))  # restored first: the others make tensors
     if "numpy" in sys.modules:
         numpy = sys.modules["numpy"]
-        settings.append((numpy.random.get_state, numpy.random.set_state))
-    return settings
-
-
-def _restore(get: Callable[[], Any], set_: Callable[[Any], Any], value: object) -> None:
-    if isinstance(value, (torch.Tensor, tuple)) or get() != value:
-        set_(value)
+        kept.append(_keep(numpy.random.get_state, numpy.random.set_state))
+    return kept
 
 
 def _device() -> torch.device | None:

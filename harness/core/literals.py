@@ -45,7 +45,7 @@ class Term:
         return format_value(self)
 
 
-def resolve(value: object, words: Mapping[str, Callable[..., Any]]) -> Any:
+def resolve(value: object, words: Mapping[str, Callable[..., object]]) -> Any:
     """`value` with each term replaced by a new object; `TraceError` for an unknown word."""
     if isinstance(value, Term):
         if value.name not in words:

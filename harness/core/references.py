@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,14 +93,14 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def import_attribute(reference: str) -> Any:
+def import_attribute(reference: str) -> object:
     """What ``module:attribute`` names; ``module:attribute.name`` is an item of a sequence.
 
     Raises `SubjectError` if it can't be imported.
     """
     reference = full_reference(reference) or reference
     module_name, _, path = reference.rpartition(":")
-    value: Any
+    value: object
     try:
         with Guard(module_name).on():
             if module_name.endswith(".py"):
@@ -130,7 +130,7 @@ def _by_name(items: Sequence[object]) -> dict[str, object]:
     return {item.name: item for item in items if hasattr(item, "name")}
 
 
-def place_of(value: Any) -> str:
+def place_of(value: object) -> str:
     """``path:line`` of a class or function, ``path`` if the line is unknown, or an empty text.
 
     The path is relative if the file is below the current folder. For a partial the place is
@@ -144,10 +144,10 @@ def place_of(value: Any) -> str:
     try:
         while isinstance(value, functools.partial):
             value = value.func
-        value = inspect.unwrap(value)
-        if not (inspect.isclass(value) or inspect.isroutine(value)):
-            value = type(value)
-        place = _in_file(value)
+        code: Callable[..., object] = inspect.unwrap(value) if callable(value) else type(value)
+        has_source = inspect.isclass(code) or inspect.isroutine(code)
+        known: object = code if has_source else type(code)
+        place = _in_file(known)
     except Exception:  # a subject's own attributes can make inspect raise anything
         return ""
     if place is None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from harness.core.operations import LETTER, STEPS
 
@@ -25,7 +25,7 @@ __all__ = [
     "same",
 ]
 
-Observation: TypeAlias = dict[str, Any]
+Observation: TypeAlias = dict[str, object]
 """What the optimizer would use next, by name: ``lr``, ``momentum``, ``betas`` and
 ``weight_decay``, a number for each param group; ``get_last_lr`` and ``weights``."""
 Points: TypeAlias = list[tuple[int, list[float]]]
@@ -74,6 +74,13 @@ class Looked:
     def plus(self, other: Looked) -> Looked:
         """Both together."""
         return Looked(self.epochs | other.epochs, self.optimizers | other.optimizers)
+
+    def __str__(self) -> str:
+        epochs = f"epochs {ranges(self.epochs)}" if self.epochs else "no common epoch"
+        names = ", ".join(sorted({name for name, _ in self.optimizers}))
+        groups = {number for _, number in self.optimizers}
+        with_groups = f"{ranges(groups)} groups" if groups != {1} else "1 group"
+        return "; ".join([epochs, *([names, with_groups] if names else [])])
 
 
 @dataclass

@@ -82,17 +82,17 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> Observati
     return seen
 
 
-def numbers(value: Any) -> object:
+def numbers(value: object) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
     if isinstance(value, (list, tuple)):
         return [numbers(item) for item in value]
-    if type(value) is float or not hasattr(value, "tolist"):
+    if type(value) is float or not (hasattr(value, "tolist") and hasattr(value, "dtype")):
         return value
     kind = "tensor" if isinstance(value, torch.Tensor) else "numpy"
     return {kind: value.tolist(), "dtype": str(value.dtype)}
 
 
-def plain(value: object, inside: tuple[int, ...] = ()) -> Any:
+def plain(value: object, inside: tuple[int, ...] = ()) -> object:
     """A state in numbers, strings, lists and dicts, to be compared and shown."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
@@ -181,7 +181,7 @@ def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoc
     }
 
 
-def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: dict[str, Any]) -> None:
+def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: Saved) -> None:
     """Copy the values in a checkpoint, if it has any, into the parameters, like loading a model."""
     with torch.no_grad():
         for parameter, value in zip(parameters_of(optimizer), checkpoint.get("parameters", [])):  # noqa: B905

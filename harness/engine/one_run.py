@@ -373,7 +373,9 @@ class TraceRun:
             it_ended = position >= len(observations)  # the uninterrupted run raised before this
             if it_ended and self.check.compares == "values":
                 raise Stop(Outcome(ended=uninterrupted.error))
-            expected = {"raises": uninterrupted.raises} if it_ended else observations[position]
+            expected: Observation = (
+                {"raises": uninterrupted.raises} if it_ended else observations[position]
+            )
             self.tally.steps += 1
             self.made += 1
             try:
@@ -520,5 +522,5 @@ class TraceRun:
 
     def _raised(self, error: BaseException, expected: Observation) -> NoReturn:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
-        actual = {"raises": describe(error)}
+        actual: Observation = {"raises": describe(error)}
         raise Stop(Outcome(Difference(self.number, self.made, expected, actual))) from error

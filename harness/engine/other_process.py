@@ -332,7 +332,7 @@ class RunElsewhere(TraceRun):
             if untouched:
                 self._stop_as_it_differs_there(f"it raises {reply['raised']} there")
             keys = {key: expected[key] for key in ("lr",) if key in expected}
-            actual = {"raises": reply["raised"]}
+            actual: Observation = {"raises": reply["raised"]}
             raise Stop(Outcome(Difference(self.number, self.made, keys, actual)))
         self._saw(seen)
         expected, seen = self._in_both(expected, seen)

@@ -166,7 +166,7 @@ class _Unstopped(TraceRun):
             return
         if self._begins() and outcome.broken.step == 0:
             self.stretches.append(Stretch(self.trace.operations[self.number]))
-        self.stretches[-1].raises = outcome.broken.actual["raises"]
+        self.stretches[-1].raises = str(outcome.broken.actual["raises"])
 
     def _begins(self) -> bool:
         """Whether a new stretch begins with the current operation."""

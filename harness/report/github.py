@@ -173,6 +173,7 @@ def job_summary(
     parts = [
         f"## lr-resume-harness, torch {results[0].torch}: {counted or 'nothing is broken'}\n",
         f"{escaped(report.summary(results))}\n",
+        *(f"{escaped(line)}\n" for line in report.looked_text(results).splitlines()),
         "" if complete else "The run was stopped: these are the results so far.\n",
         _table(results),
         *_blocks(results),

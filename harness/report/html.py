@@ -30,6 +30,8 @@ from harness.report.text import (
     by_reason,
     counts_text,
     evidence,
+    looked_beside,
+    looked_text,
     replay_command,
     tally_text,
     untried,
@@ -40,8 +42,8 @@ __all__ = ["Scripts", "matrix_page", "run_page"]
 
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
 """For each pair, the script of its counterexample, or the error why there is none."""
-Group: TypeAlias = tuple[str, str, list[tuple[str, str, str]]]
-"""A subject, a reason, and the checks with both: the id, the name, how much was tried."""
+Group: TypeAlias = tuple[str, list[str], list[tuple[str, str, str]]]
+"""A subject, lines about it, and its checks: the id, the name, how much was tried."""
 ORDER = (
     Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN, Verdict.KNOWN, Verdict.DECLINED, Verdict.HOLDS,
 )  # fmt: skip
@@ -83,7 +85,7 @@ class Section:
     id: str
     verdict: str
     title: str
-    reason: str
+    reasons: tuple[str, ...]
     facts: tuple[Fact, ...]
     picture: str
     alt: str
@@ -117,6 +119,7 @@ def run_page(
         title=f"Schedules and checkpoints, torch {version}",
         counts=counts_text(results) or "Nothing was checked.",
         tried=tally_text(results),
+        looked=looked_text(results).splitlines(),
         about=", ".join(about),
         complete=complete,
         legend=_legend(rows.values()),
@@ -225,13 +228,19 @@ def _rows(results: Sequence[Result], checks: Sequence[str], groups: Sequence[Fai
     cells = {
         result.pair: Cell(
             result.verdict[0],
-            f"{result.subject}: {result.check}: {result.verdict}",
+            f"{result.subject}: {result.check}: {result.verdict}{_looked(result)}",
             ids[result.pair],
         )
         for result in results
     }
     subjects = dict.fromkeys(result.subject for result in results)
     return {subject: [cells.get((subject, check)) for check in checks] for subject in subjects}
+
+
+def _looked(result: Result) -> str:
+    """Where a pair that holds was looked at, as the end of a title."""
+    text = looked_text([result])
+    return f"; {text}" if text else ""
 
 
 def _ids(results: Sequence[Result]) -> dict[tuple[str, str], str]:
@@ -259,7 +268,11 @@ def _parts(
         rest = by_reason(result for result in chosen if result.counterexample is None)
         tried = tally_text if verdict == Verdict.HOLDS else lambda results: ""
         lists = [
-            (subject, reason, [(ids[r.pair], r.check, tried([r])) for r in group])
+            (
+                subject,
+                [*filter(None, [reason]), *looked_text(group).splitlines()],
+                [(ids[r.pair], r.check, tried([r])) for r in group],
+            )
             for (subject, reason), group in rest.items()
         ]
         yield f"{verdict.capitalize()}: {MEANINGS[verdict]} ({number})", sections, lists
@@ -281,7 +294,7 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
         id=id_,
         verdict=result.verdict,
         title=f"{result.subject}: {failure.headline if broken else result.check}",
-        reason="" if broken else result.reason,
+        reasons=() if broken else tuple(filter(None, [result.reason, looked_beside([result])])),
         facts=tuple(facts),
         picture=picture,
         alt=_in_words(result, failure.counterexample),
@@ -317,7 +330,7 @@ def _matrix_cell(row: Row, index: int, versions: Sequence[str]) -> Cell | None:
     title = f"{row.subject}, {row.check}, torch {versions[index]}: {result.verdict}"
     facts = _facts(row, result, versions)
     if not facts:
-        title += f" ({result.tally.traces} traces, {result.tally.resumes} resumes)"
+        title += f" ({result.tally.traces} traces, {result.tally.resumes} resumes){_looked(result)}"
     return Cell(letter, title, facts=facts)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.typing import RcKeyType
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 """The parts of an observation that can be drawn."""
@@ -381,8 +382,10 @@ def _name_lines(axes: Axes) -> None:
 
 def data_of(line: Line2D) -> tuple[list[float], list[float]]:
     """The points of a line."""
-    points: Any = line.get_xydata()  # an array, which matplotlib's stubs do not say
-    return points[:, 0].tolist(), points[:, 1].tolist()
+    import numpy
+
+    xs, ys = numpy.asarray(line.get_xydata()).T.tolist()
+    return xs, ys
 
 
 def label_of(line: Line2D) -> str:
@@ -390,7 +393,7 @@ def label_of(line: Line2D) -> str:
     return str(line.get_label())
 
 
-SETTINGS: Any = {  # rc_context is typed with a literal for each key
+SETTINGS: dict[RcKeyType, object] = {
     "font.size": 8,
     "svg.fonttype": "none",
     "svg.hashsalt": "lr-resume-harness",  # keeps the ids inside an SVG the same each time

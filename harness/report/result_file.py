@@ -52,9 +52,9 @@ TAGS = frozenset({"$float", "$bytes", "$items"})
 """The keys that mark values JSON can't hold. A dict that has only such a key is kept as items."""
 CONTAINERS: tuple[object, ...] = (list, tuple, dict)
 Kind = TypeVar("Kind")
-Hook: TypeAlias = Callable[[Any, Any], Any]
+Hook: TypeAlias = Callable[[Any, type], object]
 """Turns what JSON holds into a value of the type that is asked for."""
-Rates: TypeAlias = dict[str, list[Any]]
+Rates: TypeAlias = dict[str, list[object]]
 """The uninterrupted runs of a subject: the LR of every param group after each epoch, by trace."""
 
 
@@ -246,11 +246,11 @@ def _strict(kind: type, accepted: tuple[type, ...]) -> Hook:
     return take
 
 
-def _container(asked: Any, converter: cattrs.Converter) -> Hook:
+def _container(asked: type, converter: cattrs.Converter) -> Hook:
     """A hook for a list, tuple or dict: refuses other types, and names the first wrong item."""
-    origin, kinds = get_origin(asked), get_args(asked)
+    origin, kinds = get_origin(asked) or asked, get_args(asked)
 
-    def item(value: object, kind: Any, place: int | str) -> object:
+    def item(value: object, kind: type, place: int | str) -> object:
         try:
             return converter.structure(value, kind)
         except Exception as error:
@@ -288,6 +288,7 @@ def _converter() -> cattrs.Converter:
         (str, (str,)), (bool, (bool,)), (int, (int,)), (float, (int, float)),
     ):  # fmt: skip
         converter.register_structure_hook(kind, _strict(kind, accepted))
+    converter.register_structure_hook_func(lambda asked: asked is object, lambda value, _: value)
     converter.register_structure_hook(StrEnum, lambda value, asked: asked(_text(value)))
     converter.register_structure_hook_factory(is_dataclass, lambda asked: _object(asked, converter))
     converter.register_structure_hook_factory(

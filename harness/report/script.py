@@ -107,7 +107,7 @@ def other_process_lines(
     return lines, f"{main}()"
 
 
-def _parts(check: Check, trace: Trace) -> Sequence[tuple[object, ...]]:
+def _parts(check: Check, trace: Trace) -> Sequence[helpers.Part]:
     """The parts of a trace, as arguments of `harness.report.script_helpers.run_parts`."""
     steps = list(walk(trace.operations))
     parts = []

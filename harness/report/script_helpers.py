@@ -9,7 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from harness.checks.changed_options import (
     DESCRIPTIONS,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Ask: TypeAlias = Callable[[Request], Reply]
 """Does a request, here or in another process."""
+Part: TypeAlias = tuple[str, str, int, int, int, str, Sequence[str]]
+"""The arguments that `run_parts` explains."""
 
 Ended = tuple[list[Observation], str]
 """What was seen after each step of a run, and the exception that ended it or ``""``."""
@@ -85,7 +87,7 @@ def compare(
 
 def show_contract(
     builders: Builders, step: Step, save: Save, resume: Callable[..., Pair], changed: Options,
-    operations: Sequence[tuple[str, Any]], allowed: Sequence[str],
+    operations: Sequence[tuple[str, int | str]], allowed: Sequence[str],
 ) -> int:  # fmt: skip
     """Print a resumed run next to both uninterrupted ones. Returns the exit status.
 
@@ -172,13 +174,13 @@ def examined(run: Callable[[], None]) -> int:
 # ------------------------------------------------------ a part in another process
 
 
-def run_parts(parts: Iterable[Any], seen: list[Observation], here: Ask, there: Ask) -> str:
+def run_parts(parts: Iterable[Part], seen: list[Observation], here: Ask, there: Ask) -> str:
     """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
 
     A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
     to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
     """
-    slots: dict[str, Any] = {"": (b"", [])}
+    slots: dict[str, tuple[bytes, list[Observation]]] = {"": (b"", [])}
     for place, slot, index, epoch, groups, todo, names in parts:
         data, before = slots[slot]
         request: Request = {

@@ -16,7 +16,7 @@ from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
 from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
 from harness.core.relations import every_relation
 from harness.core.result import Counterexample, Promise, Result, shorten
-from harness.core.run import Looked, ranges
+from harness.core.run import Looked
 from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Reason, Verdict
 from harness.report.failures import Failure
@@ -159,7 +159,12 @@ def _reasons(results: Sequence[Result], chosen: Iterable[Result], title: str) ->
     for (subject, reason), group in by_reason(chosen).items():
         every = len(group) == totals[subject] > 1
         checks = "every check" if every else ", ".join(result.check for result in group)
-        lines += [f"{title} {subject}: {checks}", f"  {reason}"]
+        looked = looked_beside(group)
+        lines += [
+            f"{title} {subject}: {checks}",
+            f"  {reason}",
+            *([f"  {looked}"] if looked else []),
+        ]
     return lines
 
 
@@ -311,38 +316,39 @@ def legend(results: Sequence[Result]) -> str:
 
 
 def looked_text(results: Sequence[Result]) -> str:
-    """Where the pairs that hold were looked at: in each of them, and in some; empty if none was."""
-    looked = [
-        result.tally.looked
-        for result in results
-        if result.verdict == Verdict.HOLDS and result.tally.looked.epochs
-    ]
-    if not looked:
-        return ""
-    epochs = [each.epochs for each in looked]
-    optimizers = [each.optimizers for each in looked]
-    common = Looked(set.intersection(*epochs), set.intersection(*optimizers))
-    anywhere = functools.reduce(Looked.plus, looked)
+    """Where the pairs that hold were looked at; empty if none was."""
+    holding = (result for result in results if result.verdict == Verdict.HOLDS)
+    return "\n".join(looked_at(result.tally.looked for result in holding))
+
+
+def looked_at(looked: Iterable[Looked]) -> list[str]:
+    """Where pairs were looked at: in each of them, and in some; empty if none was."""
+    known = [each for each in looked if each.epochs]
+    if not known:
+        return []
+    common = Looked(
+        set.intersection(*(each.epochs for each in known)),
+        set.intersection(*(each.optimizers for each in known)),
+    )
+    anywhere = functools.reduce(Looked.plus, known)
     if common == anywhere:
-        return f"looked at: {_looked(common)}"
-    return f"looked at in each pair: {_looked(common)}\nin some pairs: {_looked(anywhere)}"
+        return [f"looked at: {common}"]
+    return [f"looked at in each pair: {common}", f"in some pairs: {anywhere}"]
 
 
 def looked_lines(results: Sequence[Result]) -> list[str]:
     """Where each pair was looked at."""
     return [
-        f"{result.subject}: {result.check}: looked at: {_looked(result.tally.looked)}"
+        f"{result.subject}: {result.check}: looked at: {result.tally.looked}"
         for result in results
         if result.tally.looked.epochs
     ]
 
 
-def _looked(looked: Looked) -> str:
-    epochs = f"epochs {ranges(looked.epochs)}" if looked.epochs else "no common epoch"
-    names = ", ".join(sorted({name for name, _ in looked.optimizers}))
-    groups = {number for _, number in looked.optimizers}
-    with_groups = f"{ranges(groups)} groups" if groups != {1} else "1 group"
-    return "; ".join([epochs, *([names, with_groups] if names else [])])
+def looked_beside(results: Sequence[Result]) -> str:
+    """Where KNOWN pairs were looked at for failures that no entry explains; empty if nowhere."""
+    lines = looked_at(r.tally.looked for r in results if r.verdict == Verdict.KNOWN)
+    return f"no other failure found; {'; '.join(lines)}" if lines else ""
 
 
 def summary(results: Sequence[Result], planned: int = 0) -> str:

@@ -23,7 +23,7 @@ from harness.cli.show import show_results
 from harness.core.errors import HarnessError
 from harness.core.ledger import Entry
 from harness.core.result import Budget, Counterexample, Found, FoundBy, LostAttribute, Result
-from harness.core.run import Role, Run, Seen, Tally
+from harness.core.run import Looked, Role, Run, Seen, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.engine.selftest import Trial
@@ -35,6 +35,7 @@ from harness.report.script import script_of
 from harness.subjects.lookup import as_subject
 
 TORCH = "2.13.0"
+LOOKED = Looked({0, 1, 2, 3, 49, 50}, {("SGD", 2), ("AdamW", 3)})
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
 FROM_FILE = as_check("resume_from_file")
 TRACE = Trace.parse("step_size=3 gamma=0.5 train:3 save:a resume:a")
@@ -51,7 +52,11 @@ RAISES = replace(FOUND, actual={"raises": "KeyError: 'count'"})
 
 
 def a_result(subject, check, verdict, reason="", **more):
-    options = {"tally": Tally(12, 100, 34, 2), "torch": TORCH, "references": (subject, check)}
+    options = {
+        "tally": Tally(12, 100, 34, 2, LOOKED),
+        "torch": TORCH,
+        "references": (subject, check),
+    }
     promise = {c.name: c.promise for c in (BY_LAST_EPOCH, FROM_FILE)}.get(check)
     options |= {"promise": promise} if promise else {}
     return Result(subject, check, Verdict(verdict), reason, **{**options, **more})
@@ -129,6 +134,7 @@ def test_the_report_of_check(capsys):
             "",
             "KNOWN Known: resume_by_last_epoch",
             "  bug: it decays again",
+            "  no other failure found; looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "STALE Known: resume_from_file",
             "  known.toml:3: its trace holds",
             "",
@@ -160,6 +166,7 @@ def test_the_report_of_check(capsys):
             "a resume_by_last_epoch",
             "b resume_from_file",
             "",
+            "looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "torch 2.13.0: 5 subjects, 2 checks: 2 HOLDS, 4 BROKEN, 1 KNOWN, 1 STALE, 1 DECLINED, 1 UNKNOWN, 1 not searched (out of time) (120 traces, 1000 steps, 340 resumes, 20 state comparisons, 0.0 s)",
         ]
     )
@@ -256,7 +263,7 @@ def test_the_keys_of_json():
                         "steps": "int",
                         "resumes": "int",
                         "comparisons": "int",
-                        "looked": {"epochs": "str", "optimizers": "list"},
+                        "looked": {"epochs": "str", "optimizers": ["str"]},
                     },
                     "seconds": "float",
                     "references": ["str"],
@@ -310,6 +317,8 @@ def test_the_summary_of_a_job(without_blocks):
             "",
             "torch 2.13.0: 5 subjects, 2 checks: 2 HOLDS, 4 BROKEN, 1 KNOWN, 1 STALE, 1 DECLINED, 1 UNKNOWN, 1 not searched (out of time) (120 traces, 1000 steps, 340 resumes, 20 state comparisons, 0.0 s)",
             "",
+            "looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
+            "",
             "The run was stopped: these are the results so far.",
             "",
             "| subject | HOLDS | BROKEN | KNOWN | STALE | DECLINED | UNKNOWN |",
@@ -349,6 +358,7 @@ def test_the_summary_of_a_job(without_blocks):
             "```text",
             "KNOWN Known: resume_by_last_epoch",
             "  bug: it decays again",
+            "  no other failure found; looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "STALE Known: resume_from_file",
             "  known.toml:3: its trace holds",
             "```",
@@ -399,7 +409,7 @@ def test_the_summary_of_a_job(without_blocks):
 
 def test_the_end_of_a_summary_that_is_too_long():
     assert lines_of(github.job_summary(RESULTS, room=400))[-2:] == snapshot(
-        ["9 more did not fit here: see the log.", ""]
+        ["10 more did not fit here: see the log.", ""]
     )
 
 
@@ -414,6 +424,7 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "Does a learning-rate schedule go on after a checkpoint as if nothing had happened? Each row is a scheduler; each column is a check, which is a way of resuming or a promise about the checkpoint. Click a cell to see its details.",
             "2 HOLDS, 4 BROKEN, 1 KNOWN, 1 STALE, 1 DECLINED, 1 UNKNOWN",
             "120 traces, 1000 steps, 340 resumes, 20 state comparisons",
+            "looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "torch 2.13.0, Python 3.11.7, lr-resume-harness 0.1.0, seed 0, 25 random traces for each pair, part 1/2 of the pairs",
             "The run was stopped",
             ": some pairs were not checked.",
@@ -485,6 +496,7 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "K",
             "Known: resume_by_last_epoch",
             "bug: it decays again",
+            "no other failure found; looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "promise",
             "(the block)",
             "reproduce with",
@@ -498,10 +510,12 @@ def test_the_page_of_a_run(without_blocks, monkeypatch):
             "StepLR",
             "resume_from_file",
             "(12 traces, 100 steps, 34 resumes, 2 state comparisons)",
+            "looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "Slow",
             "resume_from_file",
             "(12 traces, 100 steps, 34 resumes, 2 state comparisons)",
             "not searched",
+            "looked at: epochs 0-3, 49-50; AdamW, SGD; 2-3 groups",
             "Operations that were not tried",
             "optimizer",
             "Slow",
