@@ -16,7 +16,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.core.trace`         what a run did, as a line of text that parses back
 `harness.core.operations`    what a training loop does, and how to add an operation
 `harness.core.result`        results, and what is compared
-`harness.report.text`        reports as text; `harness.report.failures` groups them by cause
+`harness.report.text`        reports as text; `harness.report.text` groups them by cause
 `harness.core.ledger`        known failures
 `harness.pytest_plugin`      how to use it in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
@@ -79,9 +79,9 @@ if TYPE_CHECKING:
     from harness.engine.session import check_subject as check_subject
     from harness.engine.session import replay as replay
     from harness.parametrize import parametrize_with_checks as parametrize_with_checks
-    from harness.report.failures import Failure as Failure
-    from harness.report.failures import failures as failures
     from harness.report.script import write_script as write_script
+    from harness.report.text import Failure as Failure
+    from harness.report.text import failures as failures
     from harness.subjects.subject import Subject as Subject
 
 __version__ = "0.1.0"

@@ -13,8 +13,7 @@ from harness.core.result import BrokenSchedule, Result
 from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
-from harness.report.failures import failures
-from harness.report.text import broken_text, reasons_text
+from harness.report.text import broken_text, failures, reasons_text
 from harness.subjects.lookup import as_subject
 
 

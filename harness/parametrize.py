@@ -106,7 +106,7 @@ class PairCheck:
         from harness.core import result as results
         from harness.core.verdict import Verdict
         from harness.report import text as report
-        from harness.report.failures import Failure
+        from harness.report.text import Failure
         from harness.subjects.lookup import as_subject
 
         result = self.session(as_subject(subject)).check(self.check)

@@ -524,7 +524,7 @@ def mistake_a_users_class_for_pytorchs_class_of_the_same_name(original, one, oth
 # --------------------------------------------------------------------- other parts of the gate
 
 
-@edit("core.files:write_bytes", "test_half_a_file_takes_no_name")
+@edit("core.output:write_bytes", "test_half_a_file_takes_no_name")
 def write_a_file_in_place(original, path, content):
     path.write_bytes(content)
 
@@ -597,7 +597,7 @@ def search_each_pair_right_after_its_sweep(original, self, check, budget):
     return self.check(check, budget)
 
 
-@edit("cli.interrupts:_torch_is_imported", "test_a_signal_ends_the_import_of_torch_at_once")
+@edit("cli.main:_torch_is_imported", "test_a_signal_ends_the_import_of_torch_at_once")
 def interrupt_the_import_of_torch(original):
     return True
 

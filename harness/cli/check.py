@@ -25,8 +25,7 @@ from harness.cli.options import (
     cores,
     path_option,
 )
-from harness.cli.outputs import print_out
-from harness.cli.progress import progress
+from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
 from harness.settings import HELP, Settings
 
@@ -141,7 +140,7 @@ def check(
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from harness.cli.outputs import Outputs
     from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
-    from harness.core.files import write_text
+    from harness.core.output import write_text
     from harness.core.result import Budget
     from harness.core.trace import parse_options
     from harness.engine import ordering
@@ -227,7 +226,7 @@ def _require_outputs(
     files: Iterable[Path | None], scripts: Path | None, plots: Path | None
 ) -> None:
     """Raise `HarnessError` now if an output could not be written at the end."""
-    from harness.core.files import make_folder, require_writable
+    from harness.core.output import make_folder, require_writable
 
     for path in files:
         if path is not None:

@@ -86,8 +86,8 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     version is deleted. Comments stay, and so do ranges for versions without a RESULT. Without
     --ledger, the installed ledger is updated and printed; installed packages are never changed.
     """
-    from harness.core.files import require_writable, write_text
     from harness.core.ledger import read_ledger, read_text, version_of
+    from harness.core.output import require_writable, write_text
     from harness.report.ledger import updated
     from harness.report.result_file import read_versions
 
@@ -128,7 +128,7 @@ def ranges(results: tuple[Path, ...], files: tuple[Path, ...]) -> int:
 
     Exit status: 0 every range is confirmed, 1 at least one is not, 2 the files can't be compared.
     """
-    from harness.report.ledger_ranges import move_ranges, moves_text, releases_in
+    from harness.report.ledger import move_ranges, moves_text, releases_in
     from harness.report.result_file import read_results
 
     seen = releases_in([read_results(path) for path in results])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from harness import __version__
 from harness.cli.check import check, list_
-from harness.cli.interrupts import interruptible
 from harness.cli.ledger import ledger
 from harness.cli.options import (
     CI,
@@ -22,11 +24,9 @@ from harness.cli.options import (
     path_option,
     require_python,
 )
-from harness.cli.outputs import Outputs, no_more_output, print_error, print_out, print_table
-from harness.cli.plot import plot
-from harness.cli.progress import bar
+from harness.cli.outputs import Outputs, bar, no_more_output, print_error, print_out, print_table
 from harness.core.errors import HarnessError
-from harness.core.files import stdout_kept
+from harness.core.output import stdout_kept
 
 
 def main() -> None:
@@ -63,6 +63,41 @@ def _status() -> int:
         no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
     return Exit.UNDECIDED
+
+
+def _torch_is_imported() -> bool:
+    """Whether the checks, and with them torch, are imported to the end."""
+    return hasattr(sys.modules.get("harness.checks.registry"), "CHECKS")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Make SIGTERM, like Ctrl-C, raise KeyboardInterrupt.
+
+    While torch is being imported, a signal ends the program at once: the import swallows the
+    exception or aborts, and nothing is being written yet. After SIGTERM, the yielded list holds
+    the exit status. With ``--jobs 0`` a scheduler runs in this process and may swallow the
+    exception; a second signal raises it again.
+    """
+    status: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        if not _torch_is_imported():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if number == signal.SIGTERM:
+            status[:] = [128 + number]
+        raise KeyboardInterrupt
+
+    handled = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        handled.append(signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _ReaderIsGone(Exception):
@@ -103,7 +138,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report import text as report
-    from harness.report.failures import Failure
+    from harness.report.text import Failure
     from harness.subjects.lookup import subject_called
 
     chosen = as_check(check_name)
@@ -149,7 +184,7 @@ def script(
     tell, so that `git bisect run` can use it.
     """
     from harness.checks.registry import as_check
-    from harness.core.files import require_writable, write_text
+    from harness.core.output import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
@@ -170,6 +205,51 @@ def script(
     else:
         write_text(output, text)
         print_out(f"wrote {output}")
+    return Exit.OK
+
+
+@cli.command()
+@click.argument("subject")
+@click.option("--kwargs", metavar="OPTIONS", multiple=True,
+              help="Options for the SUBJECT; repeat it to draw several curves.")  # fmt: skip
+@click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
+              help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
+              "length of the schedule]")  # fmt: skip
+@path_option(
+    "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
+)
+def plot(
+    subject: str, kwargs: tuple[str, ...], epochs: tuple[int, ...], output: Path | None
+) -> int:
+    """Draw the schedule of SUBJECT, and what a resume at each epoch does.
+
+    At each epoch, training is resumed in the documented order and by last_epoch. A marker on
+    the curve means that training goes on as if nothing had happened. A marker off the curve
+    shows the wrong LR, and a thin line shows how training goes on. Needs matplotlib.
+    """
+    from harness.core.output import file_name, require_writable, write_bytes
+    from harness.core.trace import parse_options
+    from harness.engine.every_epoch import schedule_of
+    from harness.report.picture import drawn, picture_kind
+    from harness.report.plot import CURVES, figure_of, names_of, sentences
+    from harness.subjects.lookup import choose_subjects
+
+    if len(kwargs) > len(CURVES):
+        raise click.UsageError(f"--kwargs: at most {len(CURVES)} curves fit in one picture")
+    chosen = [choose_subjects((subject,), parse_options(text)).subjects for text in kwargs or ("",)]
+    if len(chosen[0]) > 1:
+        names = ", ".join(found.reference for found in chosen[0])
+        raise click.UsageError(f"{subject} contains several subjects: choose one of {names}")
+    subjects = [found for (found,) in chosen]
+    path = output or Path(f"{file_name(subjects[0].name)}.svg")
+    picture_kind(path.suffix, "plot")
+    require_writable(path)
+    schedules = [schedule_of(found, max(epochs, default=0)) for found in subjects]
+    title, labels = names_of(subjects)
+    curves = list(zip(labels, schedules, strict=True))
+    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot"))
+    print_out(f"wrote {path}")
+    print_out("\n".join(sentences(schedules)))
     return Exit.OK
 
 
@@ -208,7 +288,7 @@ def selftest(
     Exit status: 0 everything is as expected, 1 something is not, 2 something is
     unknown, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.core.files import require_writable, write_text
+    from harness.core.output import require_writable, write_text
     from harness.core.result import Budget
     from harness.engine import selftest
     from harness.report import selftest as selftest_report
@@ -239,7 +319,7 @@ def selftest(
     return outputs.status(selftest_report.status(trials))
 
 
-for command in (check, list_, ledger, plot):
+for command in (check, list_, ledger):
     cli.add_command(command)
 
 
@@ -253,7 +333,7 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
     from harness.cli.show import show_results, status_of
-    from harness.core.files import require_writable, write_text
+    from harness.core.output import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
     from harness.report.result_file import dump_results, merged, read_results
@@ -311,7 +391,7 @@ def matrix(
     Each RESULT is a file that `check --json` wrote, one for each version. Without
     options, the table is printed as Markdown.
     """
-    from harness.core.files import require_writable, write_text
+    from harness.core.output import require_writable, write_text
     from harness.report.html import matrix_page
     from harness.report.matrix import markdown, merge
     from harness.report.result_file import read_versions

@@ -10,12 +10,12 @@ from harness.cli.options import Exit
 from harness.cli.outputs import Outputs, print_error, print_out, print_table
 from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
-from harness.core.files import file_names, write_bytes, write_text
+from harness.core.output import file_names, write_bytes, write_text
 from harness.core.result import Result
 from harness.core.verdict import Reason, Verdict
 from harness.report import text as report
-from harness.report.failures import failures
 from harness.report.script import script_of
+from harness.report.text import failures
 from harness.subjects.discover import Missed
 from harness.subjects.subject import Subject
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 import torch
 
 from harness.core.errors import TimeLimit
-from harness.core.safe_text import one_line
+from harness.core.output import one_line
 
 Value = TypeVar("Value")
 _reported: set[str] = set()

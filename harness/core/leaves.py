@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.core.output import one_line
 from harness.core.run import MISSING, Difference, same
-from harness.core.safe_text import one_line
 
 __all__ = ["ROUNDING", "Leaf", "fields_of", "floats_of", "leaves", "shows_of", "single", "ulps_of"]
 

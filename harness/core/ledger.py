@@ -78,10 +78,10 @@ from packaging.version import Version
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.leaves import fields_of, shows_of, ulps_of
 from harness.core.operations import BACK
+from harness.core.output import one_line
 from harness.core.relations import NUMBER, every_relation, operation_of
 from harness.core.result import Counterexample, Promise
 from harness.core.run import Difference
-from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 from harness.core.version_ranges import MAX_RANGE, overlap, points, stretches
 

@@ -13,26 +13,18 @@ checked or an argument is wrong; else 0. It is 130 after Ctrl-C and 143 after SI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
+from harness.core.output import one_line
 from harness.core.run import Difference, Run, Tally
-from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 
-__all__ = [
-    "BrokenSchedule",
-    "Budget",
-    "Counterexample",
-    "Found",
-    "FoundBy",
-    "LostAttribute",
-    "Promise",
-    "Result",
-    "shorten",
-]
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
 class FoundBy(StrEnum):
@@ -180,3 +172,15 @@ def shorten(value: object, longest: int = 200) -> str:
     """A value as text of at most about `longest` characters."""
     text = one_line(str(value))
     return text if len(text) <= longest else text[:longest] + " ..."
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items with each key, in the order in which the keys first appear.
+
+    >>> grouped(["save:a", "train:3", "save:b"], lambda word: word.partition(":")[0])
+    {'save': ['save:a', 'save:b'], 'train': ['train:3']}
+    """
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase
 
 from harness.core.errors import TraceError
-from harness.core.files import make_folder
+from harness.core.output import make_folder
 from harness.core.trace import Trace
 
 

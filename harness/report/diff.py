@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from harness.core.errors import ResultsError
-from harness.core.grouping import grouped
-from harness.core.result import Result, shorten
+from harness.core.result import Result, grouped, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile

@@ -14,13 +14,12 @@ from types import MappingProxyType
 import click
 
 from harness.core.errors import OutputError
-from harness.core.grouping import grouped
-from harness.core.result import Counterexample, Result
-from harness.core.safe_text import printable
+from harness.core.output import printable
+from harness.core.result import Counterexample, Result, grouped
 from harness.core.verdict import Verdict
 from harness.report import text as report
-from harness.report.failures import failures
 from harness.report.matrix import escaped
+from harness.report.text import failures
 
 WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that make a run fail, worst first."""

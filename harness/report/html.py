@@ -18,18 +18,18 @@ from markupsafe import Markup
 
 import harness
 from harness.core.errors import HarnessError
-from harness.core.grouping import grouped
-from harness.core.result import Budget, Counterexample, Result
-from harness.core.safe_text import printable
+from harness.core.output import printable
+from harness.core.result import Budget, Counterexample, Result, grouped
 from harness.core.verdict import MEANINGS, Verdict
-from harness.report.failures import Failure, failures
 from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Row
 from harness.report.picture import picture_or_why
 from harness.report.text import (
+    Failure,
     broken_rows,
     by_reason,
     counts_text,
     evidence,
+    failures,
     looked_beside,
     looked_text,
     replay_command,

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from harness.core.grouping import grouped
-from harness.core.result import Result
-from harness.core.safe_text import printable
+from harness.core.output import printable
+from harness.core.result import Result, grouped
 from harness.core.verdict import MEANINGS, Verdict
 from harness.report.result_file import VersionFile
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.core.errors import HarnessError
 from harness.core.operations import BACK, epochs, path_to, walk
+from harness.core.output import one_line
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Points, Role, number, numbers_of, same
-from harness.core.safe_text import one_line
 from harness.core.trace import Trace
 
 if TYPE_CHECKING:

@@ -30,8 +30,7 @@ from cattrs.gen import make_dict_structure_fn
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, ResultsError
-from harness.core.grouping import grouped
-from harness.core.result import Budget, Result
+from harness.core.result import Budget, Result, grouped
 from harness.core.run import Looked, numbers_in, ranges
 from harness.core.trace import Trace
 

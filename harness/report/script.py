@@ -34,9 +34,9 @@ from harness.core.operations import (
     walk,
     with_groups,
 )
+from harness.core.output import printable
 from harness.core.result import Result, shorten
 from harness.core.run import same as same_values
-from harness.core.safe_text import printable
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.option_changes import allowed_by, plain_operations

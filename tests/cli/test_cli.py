@@ -29,9 +29,8 @@ from harness.core.result import FoundBy, Result
 from harness.core.run import Role, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
-from harness.report.failures import failures
 from harness.report.result_file import dump_results, read_results
-from harness.report.text import broken_text, summary, table
+from harness.report.text import broken_text, failures, summary, table
 from harness.subjects.lookup import as_subject
 from lr_schedules.subjects import SUBJECTS
 

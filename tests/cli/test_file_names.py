@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.core.files import file_name, file_names
+from harness.core.output import file_name, file_names
 
 ALIKE = ["StepLR", "steplr", "a.b", "a_b", "a/b", "x" * 300, "x" * 299 + "y", "\ud800", "\x00"]
 

@@ -19,7 +19,7 @@ from conftest import ROOT
 from fork_server import heed_ctrl_c
 
 from harness.cli import main as cli
-from harness.core import files as output
+from harness.core import output
 from harness.core.ledger import read_ledger
 
 STEP = ("StepLR", "--check", "resume_by_last_epoch", "--max-examples", "0", "--no-ledger")

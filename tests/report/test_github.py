@@ -18,10 +18,9 @@ from harness.core.references import place_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
 from harness.report import text as report
-from harness.report.failures import failures
 from harness.report.github import annotated, job_summary
 from harness.report.result_file import read_results
-from harness.report.text import replay_command
+from harness.report.text import failures, replay_command
 
 LAST_EPOCH = "resume_by_last_epoch"
 PICKLE = "resume_by_pickle"

@@ -19,13 +19,12 @@ from harness.core.result import Budget, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
-from harness.report.failures import failures
 from harness.report.html import matrix_page, run_page
 from harness.report.matrix import COLOURS, merge
 from harness.report.picture import picture_or_why
 from harness.report.result_file import VersionFile, results_of_run
 from harness.report.script import script_of
-from harness.report.text import broken_rows, values_text
+from harness.report.text import broken_rows, failures, values_text
 from harness.subjects.lookup import subject_called
 
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")

@@ -11,7 +11,7 @@ from harness.core.ledger import read_ledger
 from harness.core.result import Budget, Counterexample, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.report.ledger_ranges import MoveOutcome, move_ranges, releases_in
+from harness.report.ledger import MoveOutcome, move_ranges, releases_in
 from harness.report.result_file import dump_results, read_results, results_of_run
 
 TRACE = "step_size=3 gamma=0.5 train:3 save:a resume:a"

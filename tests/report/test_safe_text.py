@@ -13,12 +13,11 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Subject
 from harness.checks.registry import as_check
 from harness.core.ledger import read_ledger
+from harness.core.output import one_line, printable
 from harness.core.result import Budget, LostAttribute, Result
-from harness.core.safe_text import one_line, printable
 from harness.core.verdict import Verdict
 from harness.engine.session import check_subject
 from harness.report import text as report
-from harness.report.failures import failures
 from harness.report.github import annotated, job_summary
 from harness.report.html import matrix_page, run_page
 from harness.report.matrix import markdown, merge
@@ -29,6 +28,7 @@ from harness.report.result_file import (
     results_of_run,
 )
 from harness.report.script import script_of
+from harness.report.text import failures
 
 EVIL = "nul \x00 red \x1b]0;t\x07 lone \ud800\r\n</script><b>bold</b> `tick` a|b \u202eback"
 SHOWN = (r"nul \x00", r"\x1b]0;t\x07", r"lone \ud800", r"\u202eback")

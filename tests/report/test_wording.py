@@ -27,7 +27,7 @@ from harness.core.run import Looked, Role, Run, Seen, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
 from harness.engine.selftest import Trial
-from harness.report import diff, github, html, ledger, ledger_ranges, matrix, selftest
+from harness.report import diff, github, html, ledger, matrix, selftest
 from harness.report import text as report
 from harness.report.picture import trajectory
 from harness.report.result_file import ResultFile, VersionFile, dump_results, results_of_run
@@ -783,8 +783,8 @@ def test_the_report_of_ledger_ranges():
     files = [a_file(version, [result], {}) for version, result in
              (("2.1.0", broken), ("2.2.0", broken), ("2.3.0", held), ("2.4.0", held))]  # fmt: skip
     entries = [an_entry("<2.2.0")]
-    moves = ledger_ranges.move_ranges(entries, ledger_ranges.releases_in(files))
-    assert lines_of(ledger_ranges.moves_text(entries, moves)) == snapshot(
+    moves = ledger.move_ranges(entries, ledger.releases_in(files))
+    assert lines_of(ledger.moves_text(entries, moves)) == snapshot(
         [
             "StepLR resume_by_last_epoch: no run shows whether <2.2.0 should be <2.3.0",
             "1 entries, 4 releases, 2 moves: 1 refused: it covers no version, 1 not noticed",

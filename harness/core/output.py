@@ -1,10 +1,11 @@
-"""Writes files whole or not at all, and keeps standard output for the report."""
+"""Writes text that is safe to show, files whole or not at all, and only the report to stdout."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -12,6 +13,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.core.errors import OutputError
+
+_UNUSUAL = re.compile(r"[^\n\t\x20-\x7e]")
+
+
+def printable(text: str) -> str:
+    r"""`text` with every character that does not print replaced by its Python escape.
+
+    Ends of lines, tabs and printable characters stay as they are.
+
+    >>> print(printable("a\x00b \x1b[31mred \ud800"))
+    a\x00b \x1b[31mred \ud800
+    """
+    return _UNUSUAL.sub(lambda found: one_line(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    r"""`text` like `printable`, with escapes for ends of lines and tabs too.
+
+    >>> print(one_line("a\x00b\n"))
+    a\x00b\n
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 LONGEST = 120
 """The longest file name, in characters, without its ending and the mark of a shared name."""
