@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from harness.engine.session import SubjectSession
     from harness.subjects.subject import Subject
 
-__all__ = ["PairCheck", "forget_run", "ledger_of", "parametrize_with_checks"]
-
 Key: TypeAlias = "tuple[int, Settings, frozenset[str]]"
 _sessions: dict[Key, tuple[Subject, SubjectSession]] = {}
 _ledgers: dict[tuple[Path, ...], Ledger] = {}

@@ -9,7 +9,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -23,10 +23,11 @@ from harness.cli.options import (
     RESUME_PYTHON,
     Exit,
     cores,
-    path_option,
+    output_option,
 )
 from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
+from harness.core.output import make_folder, write_text
 from harness.settings import HELP, Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def _shard(
     if not found or int(found[1]) > int(found[2]):
         raise click.BadParameter(f"must look like 2/5 for the second of five (got {value!r})")
     return int(found[1]), int(found[2])
+
+
+def _make_picture_folder(path: Path) -> None:
+    from harness.report.picture import picture_kind
+
+    picture_kind("svg", "--plots")
+    make_folder(path)
 
 
 def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -87,16 +95,13 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @click.option("--shard", metavar="K/N", callback=_shard,
               help="Check only the K-th of N parts of the pairs, to split a run over N jobs; see "
               "`merge`.")  # fmt: skip
-@path_option("--json", "json_file", help_="Write the results as JSON.")
-@path_option(
-    "--scripts", metavar="DIR", help_="Write a reproduction script for every counterexample."
-)
-@path_option(
-    "--plots", metavar="DIR", help_="Draw a picture of every counterexample; needs matplotlib."
-)
-@path_option(
-    "--html", "html_file", help_="Write the report as one HTML page, with pictures and scripts."
-)
+@output_option("--json", "json_file", help_="Write the results as JSON.")
+@output_option("--scripts", metavar="DIR", require=make_folder,
+               help_="Write a reproduction script for every counterexample.")  # fmt: skip
+@output_option("--plots", metavar="DIR", require=_make_picture_folder,
+               help_="Draw a picture of every counterexample; needs matplotlib.")  # fmt: skip
+@output_option("--html", "html_file",
+               help_="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip
 @LEDGER
 @click.option("--no-ledger", is_flag=True, help=HELP["no_ledger"])
 @CI
@@ -140,7 +145,6 @@ def check(
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from harness.cli.outputs import Outputs
     from harness.cli.show import script_for, show_missed, show_results, status_of, write_files
-    from harness.core.output import write_text
     from harness.core.result import Budget
     from harness.core.trace import parse_options
     from harness.engine import ordering
@@ -154,7 +158,6 @@ def check(
     for name, seconds in (("--time-limit", time_limit), ("--time-budget", time_budget)):
         if seconds is not None and math.isnan(seconds):
             raise click.BadParameter("must be a number of seconds", param_hint=name)
-    _require_outputs([json_file, html_file], scripts, plots)
     if jobs is None:
         jobs = cores()
     request = Request(
@@ -220,24 +223,6 @@ def check(
     if stopped and not complete:
         return Exit.INTERRUPTED
     return outputs.status(_status(status_of(last), all_checked=complete and not plan.missed))
-
-
-def _require_outputs(
-    files: Iterable[Path | None], scripts: Path | None, plots: Path | None
-) -> None:
-    """Raise `HarnessError` now if an output could not be written at the end."""
-    from harness.core.output import make_folder, require_writable
-
-    for path in files:
-        if path is not None:
-            require_writable(path)
-    if scripts is not None:
-        make_folder(scripts)
-    if plots is not None:
-        from harness.report.picture import picture_kind
-
-        picture_kind("svg", "--plots")
-        make_folder(plots)
 
 
 def _status(status: Exit, *, all_checked: bool) -> Exit:

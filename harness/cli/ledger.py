@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.core.ledger import Entry
 
 FILES = path_option(
-    "--ledger", "files", multiple=True,
+    "--ledger", "files",
     help_="Use your own ledger instead of the installed ones; repeatable.",
 )  # fmt: skip
 

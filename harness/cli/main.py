@@ -21,12 +21,12 @@ from harness.cli.options import (
     RESUME_PYTHON,
     Exit,
     cores,
-    path_option,
+    output_option,
     require_python,
 )
 from harness.cli.outputs import Outputs, bar, no_more_output, print_error, print_out, print_table
 from harness.core.errors import HarnessError
-from harness.core.output import stdout_kept
+from harness.core.output import file_name, require_writable, stdout_kept, write_bytes, write_text
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
 @click.argument("trace")
-@path_option("-o", "--output", help_="Write to FILE instead of standard output.")
+@output_option("-o", "--output", help_="Write to FILE instead of standard output.")
 @click.option("--imports", type=click.Choice(["torch", "library", "all"]),
               help="What the script imports; everything else is pasted into it. torch: only "
               "torch. library: also installed packages, so that a fix in one can be tested. all: "
@@ -184,7 +184,6 @@ def script(
     tell, so that `git bisect run` can use it.
     """
     from harness.checks.registry import as_check
-    from harness.core.output import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.engine.session import replay
     from harness.report.script import script_of
@@ -192,8 +191,6 @@ def script(
     from harness.subjects.source_code import Imports
 
     chosen, found = as_check(check_name), subject_called(subject)
-    if output is not None:
-        require_writable(output)
     require_python(resume_python)
     result = replay(found, chosen, trace, resume_python=resume_python)
     text = script_of(found, chosen, result, trace, Imports(imports) if imports else None)
@@ -215,7 +212,7 @@ def script(
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
               help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
               "length of the schedule]")  # fmt: skip
-@path_option(
+@output_option(
     "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
 )
 def plot(
@@ -227,7 +224,6 @@ def plot(
     the curve means that training goes on as if nothing had happened. A marker off the curve
     shows the wrong LR, and a thin line shows how training goes on. Needs matplotlib.
     """
-    from harness.core.output import file_name, require_writable, write_bytes
     from harness.core.trace import parse_options
     from harness.engine.every_epoch import schedule_of
     from harness.report.picture import drawn, picture_kind
@@ -265,7 +261,7 @@ def plot(
               "least 95% of them.")  # fmt: skip
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), default=cores,
               show_default="one for each core", help="Number of processes.")  # fmt: skip
-@path_option("--json", "json_file", help_="Write the trials as JSON.")
+@output_option("--json", "json_file", help_="Write the trials as JSON.")
 @click.option("--faults", metavar="MODULE:NAME", multiple=True,
               help="A list of planted faults; repeatable.")  # fmt: skip
 @click.option("--controls", metavar="MODULE:NAME", multiple=True,
@@ -288,13 +284,10 @@ def selftest(
     Exit status: 0 everything is as expected, 1 something is not, 2 something is
     unknown, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.core.output import require_writable, write_text
     from harness.core.result import Budget
     from harness.engine import selftest
     from harness.report import selftest as selftest_report
 
-    if json_file is not None:
-        require_writable(json_file)
     budgets = [Budget(seed=number) for number in range(seed, seed + seeds)]
     trials: list[selftest.Trial] = []
     try:
@@ -325,7 +318,7 @@ for command in (check, list_, ledger):
 
 @cli.command()
 @RESULTS
-@path_option("--json", "json_file", help_="Write the results to one JSON file.")
+@output_option("--json", "json_file", help_="Write the results to one JSON file.")
 @CI
 def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     """Merge the RESULTs of all shards of one run, and print the report of `check`.
@@ -333,13 +326,10 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
     Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
     from harness.cli.show import show_results, status_of
-    from harness.core.output import require_writable, write_text
     from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
     from harness.report.result_file import dump_results, merged, read_results
 
-    if json_file is not None:
-        require_writable(json_file)
     file = merged([(path, read_results(path)) for path in results])
     outputs = Outputs()
     if json_file is not None:
@@ -377,8 +367,8 @@ def diff(old: Path, new: Path) -> int:
 
 @cli.command()
 @RESULTS
-@path_option("--markdown", "markdown_file", help_="Write the table as Markdown, for a README.")
-@path_option(
+@output_option("--markdown", "markdown_file", help_="Write the table as Markdown, for a README.")
+@output_option(
     "--html", "html_file", help_="Write an HTML page with the counterexample behind each cell."
 )
 def matrix(
@@ -391,14 +381,10 @@ def matrix(
     Each RESULT is a file that `check --json` wrote, one for each version. Without
     options, the table is printed as Markdown.
     """
-    from harness.core.output import require_writable, write_text
     from harness.report.html import matrix_page
     from harness.report.matrix import markdown, merge
     from harness.report.result_file import read_versions
 
-    for path in (markdown_file, html_file):
-        if path is not None:
-            require_writable(path)
     merged = merge(read_versions(results))
     outputs = Outputs()
     lines = [] if markdown_file or html_file else [markdown(merged).rstrip("\n")]

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from harness.core.output import require_writable
 from harness.settings import HELP
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -24,19 +25,40 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-def path_option(
-    *names: str, help_: str, metavar: str = "FILE", multiple: bool = False
-) -> Callable[[Command], Command]:
-    """An option that takes a path."""
+def path_option(*names: str, help_: str) -> Callable[[Command], Command]:
+    """An option that takes a path and is repeatable."""
     return click.option(
-        *names, metavar=metavar, type=click.Path(path_type=Path), multiple=multiple, help=help_
+        *names, metavar="FILE", type=click.Path(path_type=Path), multiple=True, help=help_
+    )
+
+
+def output_option(
+    *names: str,
+    help_: str,
+    metavar: str = "FILE",
+    require: Callable[[Path], None] = require_writable,
+) -> Callable[[Command], Command]:
+    """An option that takes a path to write to.
+
+    `require` raises `HarnessError` before anything is run if nothing can be written there.
+    """
+
+    def require_now(
+        context: click.Context, parameter: click.Parameter, path: Path | None
+    ) -> Path | None:
+        if path is not None:
+            require(path)
+        return path
+
+    return click.option(
+        *names, metavar=metavar, type=click.Path(path_type=Path), callback=require_now, help=help_
     )
 
 
 RESULTS = click.argument(
     "results", metavar="RESULT...", type=click.Path(path_type=Path), nargs=-1, required=True
 )
-LEDGER = path_option("--ledger", "ledgers", multiple=True, help_=HELP["ledger"])
+LEDGER = path_option("--ledger", "ledgers", help_=HELP["ledger"])
 CI = click.option(
     "--ci",
     type=click.Choice(["auto", "github", "none"]),

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from harness.core.output import one_line
 from harness.core.run import MISSING, Difference, same
 
-__all__ = ["ROUNDING", "Leaf", "fields_of", "floats_of", "leaves", "shows_of", "single", "ulps_of"]
-
 ROUNDING = 1024
 """Values that are at most so many units in the last place (ulps) apart differ by rounding."""
 LONGEST = 300

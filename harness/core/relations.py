@@ -16,8 +16,6 @@ from harness.core.operations import BACK, STEPS, epochs, path_to, walk
 from harness.core.result import Counterexample, Promise
 from harness.core.run import MISSING, Observation, same
 
-__all__ = ["every_relation", "operation_of", "relations"]
-
 NUMBER = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 GROUPS = {"lr", "momentum", "betas", "weight_decay", "get_last_lr"}
 """The values that are lists with one item for each param group."""

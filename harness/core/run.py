@@ -11,20 +11,6 @@ from typing import TypeAlias
 
 from harness.core.operations import LETTER, STEPS
 
-__all__ = [
-    "MISSING",
-    "Difference",
-    "Observation",
-    "Points",
-    "Role",
-    "Run",
-    "Seen",
-    "Tally",
-    "number",
-    "numbers_of",
-    "same",
-]
-
 Observation: TypeAlias = dict[str, object]
 """What the optimizer would use next, by name: ``lr``, ``momentum``, ``betas`` and
 ``weight_decay``, a number for each param group; ``get_last_lr`` and ``weights``."""

@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Build", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
-    "State", "Step",
-]  # fmt: skip
-
 State: TypeAlias = "dict[str, object]"
 """A ``state_dict``."""
 Options: TypeAlias = Mapping[str, object]

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["MEANINGS", "Reason", "Verdict"]
-
 
 class Verdict(StrEnum):
     """The verdict on one pair of subject and check, in the order of a report."""

@@ -38,8 +38,6 @@ from harness.report.text import (
     values_text,
 )  # fmt: skip
 
-__all__ = ["Scripts", "matrix_page", "run_page"]
-
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
 """For each pair, the script of its counterexample, or the error why there is none."""
 Group: TypeAlias = tuple[str, list[str], list[tuple[str, str, str]]]

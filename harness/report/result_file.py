@@ -34,17 +34,6 @@ from harness.core.result import Budget, Result, grouped
 from harness.core.run import Looked, numbers_in, ranges
 from harness.core.trace import Trace
 
-__all__ = [
-    "SCHEMA",
-    "ResultFile",
-    "VersionFile",
-    "dump_results",
-    "merged",
-    "read_results",
-    "read_versions",
-    "results_of_run",
-]
-
 SCHEMA = 2
 """The version of the format. It goes up when a key changes its meaning or is removed."""
 TAGS = frozenset({"$float", "$bytes", "$items"})
