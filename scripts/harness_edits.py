@@ -567,11 +567,11 @@ def do_not_save_what_the_explorer_finds(original, self, *args):
     pass
 
 
-@edit("core.guard:_settings", "test_what_a_subject_changes_is_as_before")
-def do_not_restore_the_default_dtype_that_a_subject_changed(original):
+@edit("core.guard:_keep", "test_what_a_subject_changes_is_as_before")
+def do_not_restore_the_default_dtype_that_a_subject_changed(original, get, set_):
     import torch
 
-    return [setting for setting in original() if setting[0] is not torch.get_default_dtype]
+    return original(get, (lambda dtype: None) if get is torch.get_default_dtype else set_)
 
 
 @edit("core.guard:Guard.on", "test_what_is_printed_is_said_once_a_subject")

@@ -56,7 +56,7 @@ class Guard:
                 warnings.catch_warnings(),
             ):
                 warnings.simplefilter("ignore")
-                warnings.showwarning = _show_nothing  # the subject may undo the filter
+                warnings.showwarning = lambda *_, **__: None  # the subject may undo the filter
                 yield
         finally:
             end_if_forked()
@@ -80,10 +80,6 @@ class _Heard(io.TextIOWrapper):
         if len(self.first) < 200:
             self.first += text[:200]
         return len(text)
-
-
-def _show_nothing(*warning: object, **more: object) -> None:
-    pass
 
 
 def _keep(get: Callable[[], Value], set_: Callable[[Value], object]) -> Callable[[], None]:

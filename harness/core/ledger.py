@@ -97,6 +97,7 @@ KEYS = (
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
 PART = re.compile(r"\b([A-Za-z_]\w*)\(")
+"""What is built in the options of a trace, such as the schedulers inside a composition."""
 _TRACKED = re.compile(r"[\w.-]+/[\w.-]+#\d+|https?://\S+")
 
 
@@ -170,7 +171,7 @@ class KnownFailure:
             return False
         if fields_of(found) != fields_of(shown):
             return False
-        if entry.part and entry.part not in parts_of(found.trace):
+        if entry.part and entry.part not in PART.findall(str(found.trace)):
             return False
         if "raises" in found.actual:
             text, known = (NUMBER.sub("N", each) for each in (shows_of(found), entry.shows))
@@ -193,11 +194,6 @@ def kind_of_place(promise: Promise, found: Counterexample) -> str:
         return text
     backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in BACK]
     return f"a step after {backs[-1]}" if backs else text
-
-
-def parts_of(trace: Trace) -> frozenset[str]:
-    """The names of what is built in the options of a trace: of schedulers inside a composition."""
-    return frozenset(PART.findall(str(trace)))
 
 
 def read_ledger(

@@ -59,11 +59,9 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     count = Counter(file_name(name).lower() for name in different)
     shared = {name for name in different if count[file_name(name).lower()] > 1}
     made = {name: _marked(name) if name in shared else file_name(name) for name in different}
-    if len({file.lower() for file in made.values()}) < len(
-        made
-    ):  # a marked name equals another name
-        made = {name: _marked(name) for name in different}
-    return made
+    if len({file.lower() for file in made.values()}) == len(made):
+        return made
+    return {name: _marked(name) for name in different}  # a marked name equals another name
 
 
 def _marked(name: str) -> str:
@@ -118,7 +116,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            Path(name).chmod(0o666 & ~_umask())
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(name).chmod(0o666 & ~mask)
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -126,12 +126,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

@@ -115,7 +115,10 @@ def import_attribute(reference: str) -> object:
     for name in path.split("."):
         if hasattr(value, name):
             value = getattr(value, name)
-        elif isinstance(value, Sequence) and name in (named := _by_name(value)):
+            continue
+        items = value if isinstance(value, Sequence) else ()
+        named = {item.name: item for item in items if hasattr(item, "name")}
+        if name in named:
             value = named[name]
         else:
             close = difflib.get_close_matches(name, [n for n in dir(value) if n[:1] != "_"], n=1)
@@ -124,10 +127,6 @@ def import_attribute(reference: str) -> object:
                 + (f": did you mean {close[0]}?" if close else "")
             )
     return value
-
-
-def _by_name(items: Sequence[object]) -> dict[str, object]:
-    return {item.name: item for item in items if hasattr(item, "name")}
 
 
 def place_of(value: object) -> str:

@@ -13,7 +13,7 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,7 +22,7 @@ from harness.core.result import Result, grouped, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
-from harness.report.text import count, evidence, replay_command
+from harness.report.text import count, evidence, lined_up, replay_command
 
 ROUNDING = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""
@@ -111,6 +111,11 @@ class Comparison:
     runs: Mapping[str, int]
     drifts: tuple[Drift, ...]
 
+    @property
+    def files(self) -> tuple[ResultFile, ResultFile]:
+        """Both files, the old one first."""
+        return self.old, self.new
+
     def of(self, kind: Kind) -> list[Change]:
         """The pairs of which this became."""
         return [pair for pair in self.pairs if pair.kind == kind]
@@ -194,17 +199,13 @@ def text(comparison: Comparison) -> str:
 
 def _names(comparison: Comparison) -> tuple[str, str]:
     """Names for the two sides: their torch versions, or OLD and NEW if these are the same."""
-    old, new = (f"torch {file.torch or '(none)'}" for file in _sides(comparison))
+    old, new = (f"torch {file.torch or '(none)'}" for file in comparison.files)
     return (old, new) if old != new else ("OLD", "NEW")
-
-
-def _sides(comparison: Comparison) -> tuple[ResultFile, ResultFile]:
-    return comparison.old, comparison.new
 
 
 def _compared(comparison: Comparison) -> list[str]:
     """The versions, how much is in both files, and what is in only one."""
-    sides = dict(zip(("OLD", "NEW"), _sides(comparison), strict=True))
+    sides = dict(zip(("OLD", "NEW"), comparison.files, strict=True))
     torches = [file.torch or "(none)" for file in sides.values()]
     subjects = {pair.subject for pair in comparison.pairs}
     checks = {pair.check for pair in comparison.pairs}
@@ -235,7 +236,7 @@ def _compared(comparison: Comparison) -> list[str]:
 def _runs_compared(comparison: Comparison) -> list[str]:
     """How many plain runs are in both files."""
     both = sum(comparison.runs.values())
-    some, others = (sum(map(len, file.runs.values())) - both for file in _sides(comparison))
+    some, others = (sum(map(len, file.runs.values())) - both for file in comparison.files)
     lines = [f"Compared: {count(both, 'plain run')} without any resume"]
     if some or others:
         lines[0] += f" ({some} more only in OLD, {others} only in NEW, with other options)"
@@ -289,13 +290,14 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
     for (check, was), group in grouped(pairs, lambda pair: (pair.check, _was(pair))).items():
         lines += _wrapped(f"{check}: ", f"{group[0].new.promise.text}{was}")
         for alike in grouped(group, _kind).values():
-            rows = _evidence(alike[0].new)
-            width = max(len(label) for label, _ in rows)
-            lines.append(f"  {_command(alike[0].new)}")
-            lines += [f"    {label:{width}}  {text}" for label, text in rows]
-            if len(alike) > 1:
+            result, *others = (pair.new for pair in alike)
+            found = result.counterexample
+            rows = evidence(found, result.promise, result.check)[1:] if found else []
+            lines.append(f"  {replay_command(result, _trace(result))}")
+            lines += [f"  {line}" for line in lined_up(rows)]
+            if others:
                 lines.append("    these fail in the same way, with other values:")
-                lines += [f"  {_command(pair.new)}" for pair in alike[1:]]
+                lines += [f"  {replay_command(other, _trace(other))}" for other in others]
     return lines
 
 
@@ -333,17 +335,6 @@ def _was(pair: Change) -> str:
 
 def _trace(result: Result) -> str:
     return str(result.counterexample.trace) if result.counterexample else ""
-
-
-def _evidence(result: Result) -> list[tuple[str, str]]:
-    """What a broken pair was expected to do and what it did, as in a report."""
-    found = result.counterexample
-    return evidence(found, result.promise, result.check)[1:] if found else []
-
-
-def _command(result: Result) -> str:
-    """The command that replays a broken pair."""
-    return replay_command(result, _trace(result))
 
 
 def _fixed_lines(pairs: Sequence[Change]) -> list[str]:
@@ -400,17 +391,15 @@ def _drifts(comparison: Comparison) -> list[str]:
         lines += ["", f"{title}: {count(len(drifts), 'plain run') if drifts else 'none'}"]
         for subject, group in grouped(drifts, lambda drift: drift.subject).items():
             own = (drift for drift in group if "optimizer=" not in drift.trace)
-            lines += _drift_text(comparison, subject, len(group), next(own, group[0]))
+            drift = next(own, group[0])
+            common = comparison.runs[subject]
+            lines.append(f"{subject}: {len(group)} of {common}, such as {drift.trace}")
+            sides = [
+                f"{name} {'has ended' if lr is None else f'has lr {shorten(lr)}'}"
+                for name, lr in zip(_names(comparison), (drift.old, drift.new), strict=True)
+            ]
+            lines.append(f"  at epoch {drift.epoch} {sides[0]}, {sides[1]}")
     return lines[1:]
-
-
-def _drift_text(comparison: Comparison, subject: str, number: int, drift: Drift) -> Iterator[str]:
-    yield f"{subject}: {number} of {comparison.runs[subject]}, such as {drift.trace}"
-    sides = [
-        f"{name} {'has ended' if lr is None else f'has lr {shorten(lr)}'}"
-        for name, lr in zip(_names(comparison), (drift.old, drift.new), strict=True)
-    ]
-    yield f"  at epoch {drift.epoch} {sides[0]}, {sides[1]}"
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 import harness
 from harness.core.errors import HarnessError
 from harness.core.output import printable
-from harness.core.result import Budget, Counterexample, Result, grouped
+from harness.core.result import Budget, Result, grouped
 from harness.core.verdict import MEANINGS, Verdict
 from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Row
 from harness.report.picture import picture_or_why
@@ -284,6 +284,8 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
     ]
     command = replay_command(result, trace)
     facts.append(Fact("reproduce with", command, code=True, id=f"r{id_[1:]}"))
+    rows = evidence(failure.counterexample, result.promise, result.check)
+    in_words = "; ".join(f"{label}: {text}" for label, text in rows)
     picture, missing = _picture(result)
     script = scripts.get(result.pair, "")
     if isinstance(script, HarnessError):
@@ -295,7 +297,7 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
         reasons=() if broken else tuple(filter(None, [result.reason, looked_beside([result])])),
         facts=tuple(facts),
         picture=picture,
-        alt=_in_words(result, failure.counterexample),
+        alt=f"The uninterrupted and the resumed run of {result.subject} by epoch; {in_words}",
         script=script,
         missing=missing,
     )
@@ -309,13 +311,6 @@ def _picture(result: Result) -> tuple[str, tuple[str, ...]]:
     if isinstance(content, str):
         return "", (content,)
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}", ()
-
-
-def _in_words(result: Result, found: Counterexample) -> str:
-    """What the picture of a counterexample shows."""
-    rows = evidence(found, result.promise, result.check)
-    facts = "; ".join(f"{label}: {text}" for label, text in rows)
-    return f"The uninterrupted and the resumed run of {result.subject} by epoch; {facts}"
 
 
 # ------------------------------------------------------------------------- the matrix

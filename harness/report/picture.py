@@ -15,7 +15,7 @@ from harness.core.errors import HarnessError
 from harness.core.operations import BACK, epochs, path_to, walk
 from harness.core.output import one_line
 from harness.core.result import Counterexample, Promise, Result, shorten
-from harness.core.run import Points, Role, number, numbers_of, same
+from harness.core.run import Points, Role, Run, number, numbers_of, same
 from harness.core.trace import Trace
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 QUANTITIES = ("lr", "get_last_lr", "momentum", "betas", "weight_decay")
 """The parts of an observation that can be drawn."""
-
-
-@dataclass(frozen=True)
-class DrawnRun:
-    """One run: its name, its role (how it is drawn), its points, the exception that ended it."""
-
-    name: str
-    role: Role
-    points: Points
-    raises: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,12 +40,16 @@ class Trajectory:
     title: str
     trace: str
     quantity: str
-    lines: list[DrawnRun]
+    runs: tuple[Run, ...]
     marks: dict[int, str]
     epoch: int
     labels: dict[int | None, str] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
     right: dict[int, float] = field(default_factory=dict)
+
+    def points(self, run: Run) -> Points:
+        """The epochs of a run with the numbers to draw."""
+        return [(seen.epoch, numbers_of(seen.values, self.quantity)) for seen in run.seen]
 
 
 def trajectory(result: Result) -> Trajectory | None:
@@ -66,20 +60,11 @@ def trajectory(result: Result) -> Trajectory | None:
     actual = [name.partition(" if ")[0] for name in found.actual]
     quantity = next((name for name in QUANTITIES if name in actual), "lr")
     epoch = epochs(path_to(found.trace.operations, found.operation, found.step))
-    lines = [
-        DrawnRun(
-            one_line(run.name),
-            run.role,
-            [(seen.epoch, numbers_of(seen.values, quantity)) for seen in run.seen],
-            one_line(run.raises),
-        )
-        for run in found.runs
-    ]
     labels, wrong, right = _differences(result.promise, found, quantity, epoch)
     title = one_line(f"{result.subject}: {result.check} (torch {result.torch})")
     labels = {group: one_line(text) for group, text in labels.items()}
     return Trajectory(
-        title, one_line(str(found.trace)), quantity, lines, _marks(found.trace), epoch, labels,
+        title, one_line(str(found.trace)), quantity, found.runs, _marks(found.trace), epoch, labels,
         wrong, right,
     )  # fmt: skip
 
@@ -194,7 +179,7 @@ def figure_of(shown: Trajectory) -> Figure:
 
     Each line has its name as label, and the gid ``ROLE GROUP``.
     """
-    count = max((len(values) for line in shown.lines for _, values in line.points), default=0)
+    count = max((len(values) for run in shown.runs for _, values in shown.points(run)), default=1)
     count = count or 1
     groups = sorted(sorted(range(count), key=lambda group: group not in shown.labels)[:MOST_GROUPS])
     rows = [(group, small) for group in groups for small in (False, True)
@@ -253,7 +238,7 @@ def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[
 
 def _levels(shown: Trajectory) -> dict[int, int]:
     """How high to write the text of each mark, so that no two overlap."""
-    epochs = [epoch for line in shown.lines for epoch, _ in line.points]
+    epochs = [seen.epoch for run in shown.runs for seen in run.seen]
     inch = (max(epochs, default=1) - min(epochs, default=0) or 1) / (0.75 * WIDTH)  # in epochs
     ends: list[float] = []
     levels = {}
@@ -265,44 +250,44 @@ def _levels(shown: Trajectory) -> dict[int, int]:
     return levels
 
 
-def _xy(line: DrawnRun, group: int) -> tuple[list[int], list[float]]:
-    points = [(epoch, values[group]) for epoch, values in line.points if group < len(values)]
+def _xy(shown: Trajectory, run: Run, group: int) -> tuple[list[int], list[float]]:
+    points = [(epoch, values[group]) for epoch, values in shown.points(run) if group < len(values)]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _draw_group(axes: Axes, shown: Trajectory, group: int) -> None:
     last = None
-    for line in shown.lines:
-        xs, ys = _xy(line, group)
-        style = dict(STYLES[line.role])
+    for run in shown.runs:
+        xs, ys = _xy(shown, run, group)
+        style = dict(STYLES[run.role])
         if len(xs) > MOST_MARKERS:
             style["marker"] = ""
-        if line.raises and (end := (xs[-1], ys[-1]) if xs else _present(shown, group)):
+        if run.raises and (end := (xs[-1], ys[-1]) if xs else _present(shown, group)):
             axes.plot(*([part] for part in end), linestyle="", marker="X", markersize=11,
                       color=style["color"], markeredgecolor=BLACK, zorder=4, label="_",
                       gid=f"raises {group}")  # fmt: skip
         if not xs:
             continue
-        axes.plot(xs, ys, label=line.name, gid=f"{line.role} {group}", **style)
-        if line.role == Role.RESUMED and last and last[0] > xs[0]:  # it resumes from earlier
+        axes.plot(xs, ys, label=one_line(run.name), gid=f"{run.role} {group}", **style)
+        if run.role == Role.RESUMED and last and last[0] > xs[0]:  # it resumes from earlier
             axes.annotate("", (xs[0], ys[0]), last, arrowprops={
                 "arrowstyle": "->", "color": GREY, "linestyle": ":",
                 "connectionstyle": "arc3,rad=0.3"})  # fmt: skip
-        if line.role in (Role.BEFORE, Role.RESUMED):
+        if run.role in (Role.BEFORE, Role.RESUMED):
             last = xs[-1], ys[-1]
 
 
 def _present(shown: Trajectory, group: int) -> tuple[int, float] | None:
     """Where the uninterrupted run is at the first difference; None if it ends before that."""
-    whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
+    whole = dict(zip(*_xy(shown, shown.runs[0], group), strict=True))
     return (shown.epoch, whole[shown.epoch]) if shown.epoch in whole else None
 
 
 def _too_small(shown: Trajectory, group: int) -> bool:
     """Whether the lines differ in this group by too little to see."""
-    if group not in shown.right or shown.lines[-1].role != Role.RESUMED:
+    if group not in shown.right or shown.runs[-1].role != Role.RESUMED:
         return False
-    values = [value for line in shown.lines for value in _xy(line, group)[1]]
+    values = [value for run in shown.runs for value in _xy(shown, run, group)[1]]
     values = [value for value in values if math.isfinite(value)]
     gaps = [gap for gap in map(abs, _gaps(shown, group).values()) if gap]
     return bool(values and gaps) and max(gaps) < SEEN * (max(values) - min(values))
@@ -310,10 +295,10 @@ def _too_small(shown: Trajectory, group: int) -> bool:
 
 def _gaps(shown: Trajectory, group: int) -> dict[int, float]:
     """By epoch, the last resumed run minus the uninterrupted run."""
-    whole = dict(zip(*_xy(shown.lines[0], group), strict=True))
+    whole = dict(zip(*_xy(shown, shown.runs[0], group), strict=True))
     gaps = {
         epoch: value - whole[epoch]
-        for epoch, value in zip(*_xy(shown.lines[-1], group), strict=True)
+        for epoch, value in zip(*_xy(shown, shown.runs[-1], group), strict=True)
         if epoch in whole
     }
     return {epoch: gap for epoch, gap in gaps.items() if math.isfinite(gap)}

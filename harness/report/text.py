@@ -135,7 +135,7 @@ def broken_text(failure: Failure) -> str:
     result, found = failure.result, failure.counterexample
     lines = [
         f"BROKEN {result.subject}: {failure.headline} (torch {result.torch})",
-        *_lined_up(broken_rows(failure)),
+        *lined_up(broken_rows(failure)),
     ]
     return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
 
@@ -188,8 +188,9 @@ def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[
     ]
 
 
-def _lined_up(rows: Sequence[tuple[str, str]]) -> list[str]:
-    width = max(len(label) for label, _ in rows)
+def lined_up(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each text, with its label in front."""
+    width = max((len(label) for label, _ in rows), default=0)
     return [f"  {label:{width}}  {text}" for label, text in rows]
 
 
@@ -298,6 +299,9 @@ def entries(results: Sequence[Result]) -> list[str]:
 
 def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> str:
     """A ledger entry for a counterexample on the versions `torch`, until somebody knows more."""
+    reason = f"Expected {values_text(found.expected)}, got {values_text(found.actual)}."
+    if "raises" in found.actual:
+        reason = f"It raises {found.actual['raises']}."
     return entry_text(
         {
             "subject": subject,
@@ -306,7 +310,7 @@ def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> st
             "trace": str(found.trace),
             **what_it_shows(found),
             "tracked": NO_REPORT,
-            "reason": reason_of(found),
+            "reason": reason,
         }
     )
 
@@ -321,13 +325,6 @@ def what_it_shows(found: Counterexample) -> dict[str, str]:
         return {"shows": shows_of(found), "kind": ROUNDED, "ulps": str(ulps)}
     relation = {"relation": true[0]} if true else {}
     return {"shows": shows_of(found), **relation, "kind": BUG}
-
-
-def reason_of(found: Counterexample) -> str:
-    """The reason in a ledger entry for a counterexample, until somebody knows more."""
-    if "raises" in found.actual:
-        return f"It raises {found.actual['raises']}."
-    return f"Expected {values_text(found.expected)}, got {values_text(found.actual)}."
 
 
 def untried(results: Sequence[Result]) -> dict[tuple[str, str], list[str]]:
