@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from harness.cli.options import (
-    CI,
-    JOBS,
-    LEDGER,
-    RESUME_PYTHON,
-    Exit,
-    cores,
-    output_option,
-)
+from harness.cli.options import CI, JOBS, LEDGER, RESUME_PYTHON, Exit, cores, output_option
 from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
 from harness.core.output import make_folder, write_text
@@ -245,11 +237,7 @@ def _explored(
 
 
 def _run(
-    pairs: Mapping[int, Pair],
-    checked: Iterator[Checked],
-    write: Write,
-    *,
-    explores: bool,
+    pairs: Mapping[int, Pair], checked: Iterator[Checked], write: Write, *, explores: bool
 ) -> tuple[dict[int, Checked], bool]:
     """The last result of each pair, by its index, and whether the run was stopped.
 

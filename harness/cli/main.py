@@ -371,11 +371,7 @@ def diff(old: Path, new: Path) -> int:
 @output_option(
     "--html", "html_file", help_="Write an HTML page with the counterexample behind each cell."
 )
-def matrix(
-    results: tuple[Path, ...],
-    markdown_file: Path | None,
-    html_file: Path | None,
-) -> int:
+def matrix(results: tuple[Path, ...], markdown_file: Path | None, html_file: Path | None) -> int:
     """Show what is broken on which torch version, as one table.
 
     Each RESULT is a file that `check --json` wrote, one for each version. Without

@@ -50,11 +50,7 @@ class Guard:
         heard = _Heard()
         _watch.guards += 1
         try:
-            with (
-                heard,
-                contextlib.redirect_stdout(heard),
-                warnings.catch_warnings(),
-            ):
+            with heard, contextlib.redirect_stdout(heard), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.showwarning = lambda *_, **__: None  # the subject may undo the filter
                 yield

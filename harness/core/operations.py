@@ -286,12 +286,7 @@ __doc__ = f"{__doc__}{table()}"
 
 
 def perform(
-    letter: str,
-    optimizer: Optimizer,
-    scheduler: Scheduler,
-    index: int,
-    epoch: int,
-    step: Step,
+    letter: str, optimizer: Optimizer, scheduler: Scheduler, index: int, epoch: int, step: Step
 ) -> tuple[int, int]:
     """Perform a letter of a path, and return the next index of a gradient and the next epoch."""
     function, uses_gradient, steps_scheduler = BY_LETTER[letter]

@@ -34,10 +34,7 @@ FEW = 3
 
 
 def annotate(
-    ci: str,
-    results: Sequence[Result],
-    *,
-    not_checked: Mapping[str, str] = MappingProxyType({}),
+    ci: str, results: Sequence[Result], *, not_checked: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Print annotations, if `ci` (the option ``--ci``) asks for them.
 
@@ -158,12 +155,7 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def job_summary(
-    results: Sequence[Result],
-    *,
-    complete: bool = True,
-    room: int = ROOM,
-) -> str:
+def job_summary(results: Sequence[Result], *, complete: bool = True, room: int = ROOM) -> str:
     """The run as Markdown of at most `room` bytes: verdicts by subject, then what is wrong.
 
     Parts that do not fit are left out and counted.

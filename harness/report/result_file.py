@@ -21,11 +21,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin
 
 import cattrs
-from cattrs.errors import (
-    BaseValidationError,
-    IterableValidationError,
-    IterableValidationNote,
-)
+from cattrs.errors import BaseValidationError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 from packaging.version import Version
 
@@ -280,8 +276,7 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(StrEnum, lambda value, asked: asked(_text(value)))
     converter.register_structure_hook_factory(is_dataclass, lambda asked: _object(asked, converter))
     converter.register_structure_hook_factory(
-        lambda asked: get_origin(asked) in CONTAINERS,
-        lambda asked: _container(asked, converter),
+        lambda asked: get_origin(asked) in CONTAINERS, lambda asked: _container(asked, converter)
     )
     converter.register_unstructure_hook(Looked, _looked_to_json)
     converter.register_structure_hook(Looked, lambda value, _: _looked_from_json(value))
