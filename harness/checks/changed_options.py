@@ -314,7 +314,7 @@ def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Obse
     """The values by the allowed readings and the actual ones, for a verdict that none is kept."""
     run, index = verdict["run"], verdict["index"]
     seen, place = run["seen"][index], run["first"] + index
-    expected: dict[str, Any] = {}
+    expected: dict[str, object] = {}
     names: list[str] = []
     for name, whose, run_there in (
         ("saved", "saved", verdict["saved"]), ("start", "new", verdict["start"])

@@ -34,7 +34,7 @@ def allowed_by(contract: str) -> list[str]:
     return READINGS[contract] if contract else list(DESCRIPTIONS)
 
 
-def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
+def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
     """Operations in the form that `resumed_runs` takes."""
     return [(op.kind, op.count or op.slot) for op in operations]
 
@@ -91,7 +91,7 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     return Outcome(reading=reading)
 
 
-def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
+def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, object]]:
     """Changed options to resume with, one option at a time.
 
     For each option, up to two values from `others`, then up to two values near its own.
@@ -100,7 +100,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
     for name in names:
         own = bound.options.get(name)
         drawn = [other.options[name] for other in others if name in other.options]
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for value in [*_other(own, drawn), *(_near(own) if name in bound.options else ())]:
             try:
                 values.setdefault(format_value(value), value)

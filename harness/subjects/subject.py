@@ -129,7 +129,7 @@ class Subject:
     _: KW_ONLY
     options: Options = field(default_factory=dict)
     drawn: SearchStrategy[dict[str, object]] | None = None
-    words: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    words: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     optimizer: NewOptimizer | SearchStrategy[Term] = new_sgd
     step: Step = step_scheduler
     state_dict: Callable[[Any], Any] | None = None
@@ -311,7 +311,7 @@ class Bound:
         return tuple(pairs)
 
     @functools.cached_property
-    def words(self) -> Mapping[str, Callable[..., Any]]:
+    def words(self) -> Mapping[str, Callable[..., object]]:
         """The meaning of each word that a term can have."""
         return {**WORDS, "metrics": metrics, **self.subject.words}
 
@@ -398,7 +398,7 @@ def _words_in(value: object) -> Iterator[str]:
             yield from _words_in(item)
 
 
-def _is_strategy(value: object) -> TypeGuard[SearchStrategy[Any]]:
+def _is_strategy(value: object) -> TypeGuard[SearchStrategy[object]]:
     # Without importing Hypothesis, which is slow to import, for values that are not strategies.
     module = sys.modules.get("hypothesis.strategies")
     return module is not None and isinstance(value, module.SearchStrategy)
@@ -430,7 +430,7 @@ def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
     return ", and ".join(problems)
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+def _signature(function: Callable[..., object]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have none
