@@ -19,16 +19,22 @@ import torch
 from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
-from harness.core.leaves import fields_of, shows_of, ulps_of
-from harness.core.ledger import ANY, ROUNDED, Entry, KnownFailure, kind_of_place, version_of
+from harness.core.ledger import (
+    ANY,
+    ROUNDED,
+    Entry,
+    KnownFailure,
+    kind_of_place,
+    version_of,
+    without,
+)
 from harness.core.operations import Operation
 from harness.core.references import place_of
-from harness.core.relations import every_relation
+from harness.core.relations import every_relation, fields_of, shows_of, ulps_of
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
-from harness.core.version_ranges import without
 from harness.engine.examples import Examples
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks

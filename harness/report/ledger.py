@@ -18,11 +18,10 @@ from packaging.version import Version
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from harness.core.errors import LedgerError
-from harness.core.leaves import shows_of
-from harness.core.ledger import Entry, version_of
+from harness.core.ledger import Entry, bounds, overlap, version_of, without
+from harness.core.relations import shows_of
 from harness.core.result import Counterexample, Result
 from harness.core.verdict import Verdict
-from harness.core.version_ranges import bounds, overlap, without
 from harness.report.result_file import ResultFile
 from harness.report.text import new_entry, what_it_shows
 

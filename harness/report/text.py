@@ -16,11 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.core.leaves import shows_of, ulps_of
 from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
 from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
 from harness.core.output import one_line, printable
-from harness.core.relations import every_relation, relations
+from harness.core.relations import every_relation, relations, shows_of, ulps_of
 from harness.core.result import Counterexample, LostAttribute, Promise, Result, grouped, shorten
 from harness.core.run import Looked
 from harness.core.verdict import Reason, Verdict

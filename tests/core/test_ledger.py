@@ -21,7 +21,6 @@ from harness import Budget, Subject, check_subject
 from harness.checks.registry import as_check
 from harness.cli.main import cli
 from harness.core.errors import HarnessError, LedgerError
-from harness.core.leaves import shows_of
 from harness.core.ledger import (
     MAX_BYTES,
     NOTHING_KNOWN,
@@ -29,15 +28,17 @@ from harness.core.ledger import (
     Entry,
     Ledger,
     entry_text,
+    overlap,
     read_ledger,
     refuse_overlaps,
     version_of,
+    without,
 )
+from harness.core.relations import shows_of
 from harness.core.result import Counterexample, Result
 from harness.core.run import same
 from harness.core.trace import Trace
 from harness.core.verdict import Reason, Verdict
-from harness.core.version_ranges import overlap, without
 from harness.report.ledger import broken_by_version, updated
 from harness.report.result_file import ResultFile, dump_results, results_of_run
 from harness.report.text import entries

@@ -11,7 +11,6 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Counterexample, Subject, Trace, check_subject, replay, state_check
 from harness.checks.registry import as_check, select_checks
-from harness.core.leaves import fields_of, shows_of, ulps_of
 from harness.core.ledger import Entry, KnownFailure
 from harness.core.relations import (
     AGAIN,
@@ -20,8 +19,11 @@ from harness.core.relations import (
     LATER,
     STAYS,
     UNDONE,
+    fields_of,
     operation_of,
     relations,
+    shows_of,
+    ulps_of,
 )
 from harness.core.run import Difference
 from harness.engine.one_run import UninterruptedRun
