@@ -18,15 +18,12 @@ import click
 from harness.cli.options import Exit
 from harness.core.errors import HarnessError
 from harness.core.output import printable
-from harness.core.verdict import Verdict
+from harness.core.verdict import WRONG
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.core.result import Result
-
-SHOWN = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
-"""The verdicts that the bar counts."""
 
 
 class Outputs:
@@ -140,7 +137,7 @@ def progress(total: int) -> Iterator[Callable[[Sequence[Result], Result, str], N
 
         def shown(results: Sequence[Result], last: Result, line: str) -> None:
             counts = collections.Counter(result.verdict for result in results)
-            counted = [f"{counts[verdict]} {verdict}" for verdict in SHOWN if counts[verdict]]
+            counted = [f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict]]
             traces = sum(result.tally.traces for result in results)
             rate = traces / max(0.001, time.monotonic() - started)
             what = f"{last.subject} {last.check}"

@@ -29,6 +29,8 @@ class Verdict(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
+"""The verdicts that make a run fail, worst first."""
 MEANINGS = {
     Verdict.HOLDS: "nothing was found",
     Verdict.BROKEN: "there is a counterexample",

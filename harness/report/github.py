@@ -16,13 +16,11 @@ import click
 from harness.core.errors import OutputError
 from harness.core.output import printable
 from harness.core.result import Counterexample, Result, grouped
-from harness.core.verdict import Verdict
+from harness.core.verdict import WRONG, Verdict
 from harness.report import text as report
-from harness.report.matrix import escaped
+from harness.report.matrix import escaped, markdown_row
 from harness.report.text import failures
 
-WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
-"""The verdicts that make a run fail, worst first."""
 IN_LEDGER = (Verdict.KNOWN, Verdict.STALE)
 """The verdicts on pairs with a ledger entry."""
 MOST = 10
@@ -185,7 +183,7 @@ def _table(results: Sequence[Result]) -> str:
     for subject in dict.fromkeys(result.subject for result in results):
         numbers = [str(counts[subject, verdict] or "") for verdict in verdicts]
         rows.append([escaped(subject), *numbers])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return "".join(f"{markdown_row(row)}\n" for row in rows)
 
 
 def _blocks(results: Sequence[Result]) -> Iterator[str]:

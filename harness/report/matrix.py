@@ -188,13 +188,13 @@ def markdown(matrix: Matrix) -> str:
     """The table as Markdown, with a legend below it."""
     lines = []
     if matrix.shown:
-        lines += [_row(["check", "subject", *matrix.versions])]
-        lines += [_row(["---", "---", *[":-:"] * len(matrix.versions)])]
+        lines += [markdown_row(["check", "subject", *matrix.versions])]
+        lines += [markdown_row(["---", "---", *[":-:"] * len(matrix.versions)])]
     last = ""
     for line in matrix.lines:
         checks = "" if line.checks == last else escaped(line.checks)
         cells = [SHOWN.get(letter, letter) for letter in line.letters]
-        lines.append(_row([checks, escaped(line.subjects), *cells]))
+        lines.append(markdown_row([checks, escaped(line.subjects), *cells]))
         last = line.checks
     legend = ", ".join(f"{mark} {text}" for mark, text in matrix.legend)
     sentences = [f"{legend}." if legend else "", matrix.left_out, escaped(matrix.uneven)]
@@ -202,7 +202,8 @@ def markdown(matrix: Matrix) -> str:
     return "\n".join([*lines, *([""] if lines else []), below]) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 
 
