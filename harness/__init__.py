@@ -16,7 +16,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.core.trace`         what a run did, as a line of text that parses back
 `harness.core.operations`    what a training loop does, and how to add an operation
 `harness.core.result`        results, and what is compared
-`harness.report.text`        reports as text; `harness.report.text` groups them by cause
+`harness.report.text`        reports as text, with the failures grouped by cause
 `harness.core.ledger`        known failures
 `harness.pytest_plugin`      how to use it in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
@@ -100,8 +100,8 @@ _NAMES = {
     "core.verdict": "Verdict",
     "engine.session": "check_subject replay",
     "parametrize": "parametrize_with_checks",
-    "report.failures": "Failure failures",
     "report.script": "write_script",
+    "report.text": "Failure failures",
     "subjects.subject": "Subject",
 }
 """The public names of each module."""
