@@ -364,34 +364,28 @@ def _versions(text: str) -> SpecifierSet:
 def refuse_overlaps(entries: Sequence[Entry]) -> None:
     """Raise `LedgerError` if two entries with the same trace cover the same version.
 
-    Only entries about the same subject and check are compared; a subject must have one name.
+    Only entries about the same subject and check are compared; a subject must have one name. Each
+    range is cut into stretches of consecutive versions. If two stretches overlap, so do two that
+    are neighbours in the order of their beginnings: n entries need about n comparisons.
     """
     groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[entry.subject, entry.check, str(entry.trace)].append(entry)
     for group in groups.values():
-        _refuse_overlaps(group)
-
-
-def _refuse_overlaps(entries: Sequence[Entry]) -> None:
-    """Raise `LedgerError` if two of the entries cover the same version.
-
-    Each range is cut into stretches of consecutive versions. If two stretches overlap, so do two
-    that are neighbours in the order of their beginnings: n entries need about n comparisons.
-    """
-    in_order = sorted(
-        (start, end, index)
-        for index, entry in enumerate(entries)
-        for start, end in stretches(entry.torch)
-    )
-    for (_, end, one), (start, _, other) in itertools.pairwise(in_order):
-        if start < end:
-            first, second = (entries[index] for index in sorted((one, other)))
-            raise LedgerError(
-                f"{second.place}: torch {overlap(second.torch, first.torch)} is in "
-                f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about the "
-                "same subject, check and trace: change the ranges so that they do not overlap"
-            )
+        in_order = sorted(
+            (start, end, index)
+            for index, entry in enumerate(group)
+            for start, end in stretches(entry.torch)
+        )
+        for (_, end, one), (start, _, other) in itertools.pairwise(in_order):
+            if start < end:
+                first, second = (group[index] for index in sorted((one, other)))
+                raise LedgerError(
+                    f"{second.place}: torch {overlap(second.torch, first.torch)} is in "
+                    f"{str(second.torch)!r} and in {str(first.torch)!r} at {first.place}, about "
+                    "the same subject, check and trace: change the ranges so that they do not "
+                    "overlap"
+                )
 
 
 def stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:

@@ -48,86 +48,17 @@ from harness.subjects.lookup import as_subject
 from harness.subjects.source_code import ALWAYS_IMPORTED, Imports, Source, names_of_subject
 from harness.subjects.subject import Bound, Subject
 
+START = f"""import {", ".join(ALWAYS_IMPORTED)}
+atexit.register(lambda: os._exit(globals().get("exit_status", 125)))  # 125: any error"""
+WIDTH = 100
+ABOUT_PARTS = (
+    "# in which process, the slot to resume from, the next step of the optimizer and of the",
+    "# scheduler, the groups added, what to do (w: save; else: see BY_LETTER), slots saved to",
+)
 HOW_TO_RUN = (
     "It starts itself again in another process. To use another torch there, give the path of",
     "another Python as its argument.",
 )
-
-
-def other_process_lines(
-    source: Source, bound: Bound, check: Check, trace: Trace, weights: bool
-) -> tuple[list[str], str]:
-    """The script of a check that does a part in another process, and its last call."""
-    source.paste_operations("".join(branches(trace.operations)))
-    there, lines = segment_lines(source, bound, check)
-    sys, torch = source.module("sys"), source.module("torch")
-    run_parts, ask, reply, same, show = map(
-        source.name,
-        (
-            helpers.run_parts, helpers.ask_script, helpers.reply_to_script,
-            same_values, helpers.compare,
-        ),
-    )  # fmt: skip
-    parts, main = source.own("PARTS"), source.own("main")
-    ignored = [] if weights and check.weights else ["weights"]
-    path = branches(trace.operations)[-1]
-    lines = [
-        *lines,
-        "",
-        "",
-        "# in which process, the slot to resume from, the next step of the optimizer and of the",
-        "# scheduler, the groups added, what to do (w: save; else: see BY_LETTER), slots saved to",
-        f"{parts} = [",
-        *(f"    {part!r}," for part in _parts(check, trace)),
-        "]",
-        "",
-        "",
-        f"def {main}():",
-        f'    if {sys}.argv[1:] == ["there"]:',
-        f"        return {reply}({there})",
-        f"    python = {sys}.argv[1] if {sys}.argv[1:] else {sys}.executable",
-        f'    print("torch", {torch}.__version__)',
-        f'    whole = {{"data": b"", "index": 0, "epoch": 0, "groups": 0, "todo": {path!r}}}',
-        f"    expected = {there}(whole)",
-        '    if expected["raised"]:',
-        '        print("The uninterrupted run raises", expected["raised"])',
-        "        return 125",
-        f"    if {sys}.argv[1:]:",
-        f"        other = {ask}(python, __file__, whole)",
-        '        rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
-        f'        if other["raised"] or not {same}(*rates):',
-        '            print("Even without a resume, the schedule differs on the other Python.")',
-        "            return 125",
-        "    seen = []",
-        f"    error = {run_parts}(",
-        f"        {parts}, seen, {there}, lambda request: {ask}(python, __file__, request)",
-        "    )",
-        f'    return {show}((expected["seen"], ""), (seen, error), {ignored})',
-    ]
-    return lines, f"{main}()"
-
-
-def _parts(check: Check, trace: Trace) -> Sequence[helpers.Part]:
-    """The parts of a trace, as arguments of `harness.report.script_helpers.run_parts`."""
-    steps = list(walk(trace.operations))
-    parts = []
-    for indices in segments(trace.operations):
-        operations = [trace.operations[number] for number in indices]
-        first, _, path = steps[indices[0]]
-        slot = first.slot if first.kind in BACK else ""
-        if not slot:
-            path = ""
-        place = "there" if done_there(check, indices[0]) else "here"
-        saved = tuple(operation.slot for operation in operations if operation.kind == "save")
-        todo = "".join(map(letters, operations))
-        position = (gradients(path), epochs(path), groups_added(path))
-        parts.append((place, slot, *position, todo, saved))
-    return parts
-
-
-START = f"""import {", ".join(ALWAYS_IMPORTED)}
-atexit.register(lambda: os._exit(globals().get("exit_status", 125)))  # 125: any error"""
-WIDTH = 100
 
 
 def write_script(
@@ -296,9 +227,7 @@ class _Writer:
         if self.check.compares == "values":
             return self._values()
         if self.check.elsewhere:
-            return other_process_lines(
-                self.source, self.bound, self.check, self.trace, self.result.weights
-            )
+            return self._elsewhere()
         return self._runs()
 
     def _runs(self) -> tuple[list[str], str]:
@@ -492,6 +421,56 @@ class _Writer:
     def _resuming(check: Check) -> list[Callable[..., object]]:
         return [check.load, check.function] if check.load else [check.function]
 
+    def _elsewhere(self) -> tuple[list[str], str]:
+        """The script of a check that does a part in another process."""
+        source = self.source
+        source.paste_operations("".join(branches(self.trace.operations)))
+        there, lines = segment_lines(source, self.bound, self.check)
+        sys, torch = source.module("sys"), source.module("torch")
+        run_parts, ask, reply, same, show = map(
+            source.name,
+            (
+                helpers.run_parts, helpers.ask_script, helpers.reply_to_script,
+                same_values, helpers.compare,
+            ),
+        )  # fmt: skip
+        parts, main = source.own("PARTS"), source.own("main")
+        ignored = [] if self.result.weights and self.check.weights else ["weights"]
+        path = branches(self.trace.operations)[-1]
+        lines = [
+            *lines,
+            "",
+            "",
+            *ABOUT_PARTS,
+            f"{parts} = [",
+            *(f"    {part!r}," for part in _parts(self.check, self.trace)),
+            "]",
+            "",
+            "",
+            f"def {main}():",
+            f'    if {sys}.argv[1:] == ["there"]:',
+            f"        return {reply}({there})",
+            f"    python = {sys}.argv[1] if {sys}.argv[1:] else {sys}.executable",
+            f'    print("torch", {torch}.__version__)',
+            f'    whole = {{"data": b"", "index": 0, "epoch": 0, "groups": 0, "todo": {path!r}}}',
+            f"    expected = {there}(whole)",
+            '    if expected["raised"]:',
+            '        print("The uninterrupted run raises", expected["raised"])',
+            "        return 125",
+            f"    if {sys}.argv[1:]:",
+            f"        other = {ask}(python, __file__, whole)",
+            '        rates = [[seen["lr"] for seen in run["seen"]] for run in (expected, other)]',
+            f'        if other["raised"] or not {same}(*rates):',
+            '            print("Even without a resume, the schedule differs on the other Python.")',
+            "            return 125",
+            "    seen = []",
+            f"    error = {run_parts}(",
+            f"        {parts}, seen, {there}, lambda request: {ask}(python, __file__, request)",
+            "    )",
+            f'    return {show}((expected["seen"], ""), (seen, error), {ignored})',
+        ]
+        return lines, f"{main}()"
+
     def _contract(self) -> tuple[list[str], str]:
         """The script of the check whose traces change options on resume."""
         source, changed, names = self.source, self.bound.changed, self.names
@@ -564,3 +543,21 @@ def _plus(variable: str, number: int) -> str:
     if number == 0:
         return variable
     return f"{variable} + {number}" if number > 0 else f"{variable} - {-number}"
+
+
+def _parts(check: Check, trace: Trace) -> Sequence[helpers.Part]:
+    """The parts of a trace, as arguments of `harness.report.script_helpers.run_parts`."""
+    steps = list(walk(trace.operations))
+    parts = []
+    for indices in segments(trace.operations):
+        operations = [trace.operations[number] for number in indices]
+        first, _, path = steps[indices[0]]
+        slot = first.slot if first.kind in BACK else ""
+        if not slot:
+            path = ""
+        place = "there" if done_there(check, indices[0]) else "here"
+        saved = tuple(operation.slot for operation in operations if operation.kind == "save")
+        todo = "".join(map(letters, operations))
+        position = (gradients(path), epochs(path), groups_added(path))
+        parts.append((place, slot, *position, todo, saved))
+    return parts

@@ -16,6 +16,7 @@ from harness.checks.registry import as_check
 from harness.cli.show import script_for
 from harness.core.errors import ScriptError
 from harness.core.result import Budget, Result
+from harness.core.run import Looked, Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
@@ -236,8 +237,15 @@ def many(results):
     """A report with 20 checks, of long names, and a map of 14 versions of it."""
     names = [check.name for check in map(as_check, ["resume_from_file", "resume_by_pickle"])]
     names += [f"a_check_that_has_a_long_name_{number}" for number in range(18)]
+    tally = Tally(looked=Looked(set(range(0, 300, 3)), {("AnOptimizerWithALongName" * 3, 4)}))
     found = [
-        Result(subject, name, verdict, "a_reason_without_a_space" * 9 if verdict != "HOLDS" else "")
+        Result(
+            subject,
+            name,
+            verdict,
+            "" if verdict == "HOLDS" else "a_reason_without_a_space" * 9,
+            tally=tally,
+        )
         for subject in ("StepLR", "my_package.of_schedules.with_a_long_name:MySchedule")
         for name, verdict in zip(names, [*Verdict, *[Verdict.HOLDS] * 14], strict=True)
     ]
