@@ -468,15 +468,13 @@ def without(versions: SpecifierSet, version: Version) -> str:
 
 def entry_text(values: Mapping[str, str]) -> str:
     """An entry as TOML to paste; `read_ledger` accepts it."""
-    lines = [
-        f"{key} = {values[key] if key == 'ulps' else _quoted(one_line(values[key]))}"
-        for key in KEYS
-        if values.get(key) or key in REQUIRED
-    ]
-    return "\n".join(["[[failure]]", *lines])
-
-
-def _quoted(text: str) -> str:
-    """A TOML string: a literal one if possible, because traces contain quotes."""
-    literal = "'" not in text and ('"' in text or "\\" in text)
-    return tomlkit.string(text, literal=literal).as_string()
+    lines = ["[[failure]]"]
+    for key in KEYS:
+        if not values.get(key) and key not in REQUIRED:
+            continue
+        text = one_line(values[key])
+        if key != "ulps":  # a string; a literal one if possible, because traces contain quotes
+            literal = "'" not in text and ('"' in text or "\\" in text)
+            text = tomlkit.string(text, literal=literal).as_string()
+        lines.append(f"{key} = {text}")
+    return "\n".join(lines)

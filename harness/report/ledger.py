@@ -111,7 +111,8 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
         for versions, after, shown in _stretches(more, ()):
             range_ = _range(versions, after, None)
             added.append(new_entry(pair.subject_reference, pair.check_reference, range_, shown))
-    return _with_entries(_with_changes(text, entries, changes), added)
+    kept = _with_changes(text, entries, changes).strip("\n")
+    return "\n\n".join(filter(None, [kept, *added])) + "\n"
 
 
 def _not_in_the_ledger(
@@ -170,10 +171,6 @@ def _after_the_keys(table: Table) -> list[Comment | Whitespace]:
     while found and isinstance(found[0], Whitespace):
         del found[0]
     return found
-
-
-def _with_entries(text: str, added: Sequence[str]) -> str:
-    return "\n\n".join(filter(None, [text.strip("\n"), *added])) + "\n"
 
 
 def tells(entry: Entry, found: Counterexample) -> bool:

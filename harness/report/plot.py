@@ -106,6 +106,8 @@ def figure_of(
     ``plain CURVE GROUP RANGE`` for a schedule; ``right CURVE GROUP RANGE WAY`` and ``wrong ...``
     for the markers of resumes; ``on ... EPOCH`` for a run that goes on wrong.
     """
+    from matplotlib.lines import Line2D
+
     schedules = [schedule for _, schedule in curves]
     groups = _groups(schedules)
     last = max(len(schedule.points) for schedule in schedules) - 1
@@ -115,7 +117,9 @@ def figure_of(
         left_out = ", ".join(str(group) for group in range(count) if group not in groups)
         title += f"; the LR of group {left_out} is a multiple of group 0's"
     heading = textwrap.wrap(title, LONGEST, break_on_hyphens=False)
-    handles = _curve_handles([label for label, _ in curves]) if len(curves) > 1 else []
+    handles = [Line2D([], [], linewidth=2, label=label, **style)
+               for (label, _), style in zip(curves, CURVES, strict=False)
+               if len(curves) > 1]  # fmt: skip
     handles += [handle for index, ways in enumerate(_by_way(schedules))
                for handle in _handles(index, ways)]  # fmt: skip
     text = 0.17 * (len(heading) + 1 + sum(label_of(h).count("\n") + 1 for h in handles))
@@ -131,14 +135,6 @@ def figure_of(
     figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4,
                   handlelength=3.5)  # fmt: skip
     return figure
-
-
-def _curve_handles(labels: list[str]) -> list[Line2D]:
-    """The entries of the legend for the curves."""
-    from matplotlib.lines import Line2D
-
-    return [Line2D([], [], linewidth=2, label=label, **style)
-            for label, style in zip(labels, CURVES, strict=False)]  # fmt: skip
 
 
 def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:

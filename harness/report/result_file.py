@@ -187,7 +187,9 @@ def _message(error: BaseException, kind: type | None) -> str:
 def _encode(value: object) -> object:
     """`value` in a form that JSON can hold."""
     if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value) and not _is_tagged(value):
+        # A dict that could be mistaken for a marked value is written as items.
+        is_marked = len(value) == 1 and not TAGS.isdisjoint(value)
+        if all(isinstance(key, str) for key in value) and not is_marked:
             return {key: _encode(item) for key, item in value.items()}
         return {"$items": [[_encode(key), _encode(item)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -195,11 +197,6 @@ def _encode(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": str(value)}
     return {"$bytes": value.decode("latin-1")} if isinstance(value, bytes) else value
-
-
-def _is_tagged(value: dict[object, object]) -> bool:
-    """Whether a dict could be mistaken for a marked value."""
-    return len(value) == 1 and not TAGS.isdisjoint(value)
 
 
 def _decode(value: object) -> object:
