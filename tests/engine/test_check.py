@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import served, verdicts_of
 from hypothesis import strategies as st
+from time_is_up import ring_soon
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from harness import (
@@ -232,9 +233,10 @@ def test_a_hang_is_unknown_in_time():
 def test_a_hang_after_a_resume_is_unknown_with_its_trace():
     class HangsOnLoad(faulty.Counter):
         def load_state_dict(self, state):
+            ring_soon()
             threading.Event().wait()
 
-    found = verdicts(Subject("x", HangsOnLoad), [PLAIN], time_limit=3.0)
+    found = verdicts(Subject("x", HangsOnLoad), [PLAIN], time_limit=600.0)
     assert found[PLAIN].reason.endswith(
         "in the trace save:a resume:a save:b resume:b train:12 resume:a train:12"
     )

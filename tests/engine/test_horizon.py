@@ -20,7 +20,7 @@ FROM_FILE = as_check("resume_from_file")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole_horizon(short_horizon):
+def whole_horizon():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(option_sets, "FAR", FAR)
         yield
