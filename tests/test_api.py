@@ -37,9 +37,9 @@ DEFAULT = [check.name for check in select_checks()]
 
 
 def test_check_scheduler_returns_what_holds():
-    results = check_scheduler(
-        LinearAnnealingLR, num_annealing_steps=4, num_total_steps=9, max_examples=1
-    )
+    options = {"num_annealing_steps": 2, "num_total_steps": 4}
+    subject = Subject("x", LinearAnnealingLR, options=options, length=5)
+    results = check_scheduler(subject, max_examples=1)
     assert [result.check for result in results] == DEFAULT
     assert verdicts_of(results) == {"HOLDS"}
 

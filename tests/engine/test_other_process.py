@@ -7,6 +7,7 @@ import sys
 import leaves_behind
 import pytest
 from conftest import verdicts_of
+from fork_server import run_python
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, StepLR
 
 from harness import (
@@ -198,13 +199,13 @@ def test_they_are_added_where_another_python_is_given():
     assert select_checks([FROM], elsewhere=True) == [FROM]
 
 
-def test_a_default_check_does_not_import_execnet():
-    code = (
-        "import sys; from torch.optim.lr_scheduler import StepLR; from harness import *;"
-        "check_scheduler(StepLR, step_size=3, checks=['resume_from_file'], max_examples=2);"
-        "sys.exit('execnet' in sys.modules)"
+def test_a_default_check_does_not_import_execnet(tmp_path):
+    (tmp_path / "checks.py").write_text(
+        "import sys; from torch.optim.lr_scheduler import StepLR; from harness import *\n"
+        "check_scheduler(StepLR, step_size=3, checks=['resume_from_file'], max_examples=2)\n"
+        "sys.exit('execnet' in sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert run_python("checks.py", folder=tmp_path, environment={}).returncode == 0
 
 
 # ------------------------------------------------------------------------- another Python

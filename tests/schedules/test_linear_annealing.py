@@ -1,3 +1,4 @@
+import functools
 import pickle
 from dataclasses import replace
 
@@ -93,9 +94,14 @@ def in_sequence(optimizer, last_epoch=-1):
     return lr_scheduler.SequentialLR(optimizer, children, milestones=[3], last_epoch=last_epoch)
 
 
+@functools.cache
+def ledger():
+    return shipped_failures()
+
+
 def of_torch(check):
     """Whether torch's own base class breaks a check of every scheduler, as the ledger says."""
-    entries = shipped_failures().about(["LinearAnnealingLR"], check.name)
+    entries = ledger().about(["LinearAnnealingLR"], check.name)
     return any(entry.covers(version_of(torch.__version__)) for entry in entries)
 
 
@@ -180,7 +186,7 @@ def test_the_harness_tells_the_two_apart():
     checks = [check for check in select_checks() if not of_torch(check)]
     broken = {
         result.check: str(result.counterexample.trace)
-        for result in check_subject(subject, checks, FEW)
+        for result in check_subject(subject, checks, Budget(max_examples=0))
         if result.verdict == "BROKEN"
     }
     options = "num_annealing_steps=4 num_total_steps=9"

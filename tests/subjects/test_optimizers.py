@@ -94,12 +94,21 @@ def test_a_word_makes_an_optimizer_that_steps(name):
     assert all(torch.isfinite(torch.tensor(weight)).all() for weight in after)
 
 
+OF_OPTIMIZERS = (
+    "resume_optimizer_then_scheduler", "resume_from_file", "resume_by_deepcopy",
+    "roll_back_in_place", "resume_at_every_save",
+)  # fmt: skip
+"""Checks that restore an optimizer, each in another way."""
+
+
 @pytest.mark.parametrize("name", WORDS)
-def test_every_optimizer_resumes(name):
-    """With the most options that are drawn for it together."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_optimizer_resumes(name, every):
+    """With the most options that are drawn for it together; the slow test has every check."""
     terms = [term for term in drawn() if term.name == name]
     term = max(terms, key=lambda term: len(term.keywords))
-    for result in check_subject(does_nothing(term), promised(), FEW):
+    checks = [check for check in promised() if every or check.name in OF_OPTIMIZERS]
+    for result in check_subject(does_nothing(term), checks, FEW):
         assert result.verdict in (Verdict.HOLDS, Verdict.DECLINED), (str(term), result)
         assert result.weights, str(term)
 
