@@ -238,13 +238,11 @@ def trial_data(trial):
     return trial.name, [(r.check, r.verdict, r.counterexample, r.tally) for r in trial.results]
 
 
-def test_a_fault_is_a_subject_of_the_command_line(harness_command):
-    done = harness_command(
-        "check", "lr_schedules.faults:SUBJECTS.NegativePastTheEnd", "--check",
-        "lr_is_never_negative",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "counterexample  train:10" in done.stdout
+def test_a_fault_is_a_subject_of_the_command_line(command):
+    subject = "lr_schedules.faults:SUBJECTS.NegativePastTheEnd"
+    status, printed, _ = command("check", subject, "--check", "lr_is_never_negative")
+    assert status == 1
+    assert "counterexample  train:10" in printed
 
 
 def test_a_subject_that_does_nothing_sets_nothing_aside_here():

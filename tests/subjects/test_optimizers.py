@@ -308,7 +308,7 @@ class ForgetsOtherGroups:
         self.count = state["count"] if len(self.base) == 1 else 0
 
 
-def test_a_bug_that_needs_two_groups_is_found_by_drawn_optimizers():
+def test_a_bug_that_needs_two_groups_is_found_by_drawn_optimizers(all_is_tried):
     subject = Subject("forgets", forgets_other_groups, optimizer=optimizers())
     check = select_checks(["resume_optimizer_then_scheduler"])
     result = next(iter(check_subject(subject, check, Budget(25))))
