@@ -49,6 +49,13 @@ def all_is_tried(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
+@pytest.fixture(autouse=True)
+def slow_tests_try_all(request):
+    """A slow test is a proof, so it tries what a user's run does."""
+    if request.node.get_closest_marker("slow"):
+        request.getfixturevalue("all_is_tried")
+
+
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
     """Runs the command line in this process; returns status, output and errors.

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from fork_server import fork_harness, heed_ctrl_c, status_of
 
+from harness.checks.registry import as_check
 from harness.cli import main as cli
 from harness.core import files as output
 from harness.core.ledger import read_ledger
@@ -123,6 +124,7 @@ def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, resul
     if name.endswith(".svg"):
         pytest.importorskip("matplotlib.backends.backend_svg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.engine.selftest.HERE", [as_check("lr_is_never_negative")])
     (tmp_path / "d").mkdir()
     before = {name: b"as it was\n", "result.json": result, "ledger.toml": LEDGER.encode()}
     for file, content in before.items():

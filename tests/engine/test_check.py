@@ -51,7 +51,7 @@ def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
     opt_in = {check.name for check in HERE if not check.default}
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
-        found = verdicts(replace(subject, length=8), seed=seed)
+        found = verdicts(replace(subject, length=6), seed=seed)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
         assert all(r.weights for r in found.values())
         assert {r.check for r in found.values() if r.verdict == "BROKEN"} <= opt_in

@@ -142,7 +142,7 @@ def test_what_is_broken_is_not_searched(monkeypatch):
 
 
 def test_with_time_enough_it_is_the_same_as_without_a_budget():
-    names = ("resume_optimizer_then_scheduler", "roll_back_in_place", LAST_EPOCH, "resumes_mixed")
+    names = ("resume_optimizer_then_scheduler", LAST_EPOCH, "resumes_mixed")
     pairs = all_pairs(STEP, ONE, names=names)
     budget = Budget(max_examples=2)
     plain = last(gate(HERE, pairs, budget))

@@ -340,7 +340,14 @@ def test_a_script_starts_itself_in_another_process(run_script):
     done = run_script(text)
     assert (done.returncode, done.stderr) == (1, "")
     assert "expected lr [0.025, 0.0025], got [0.05, 0.0025]" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_script_of_a_repaired_scheduler_holds_in_another_process(run_script):
+    subject = Subject("x", leaves_behind.InTheClass, standalone=True)
+    text = write_script(subject, THERE, "train:2 save:a resume:a")
     fixed = text.replace("if self.epoch >= len(self.table)", "while self.epoch >= len(self.table)")
+    assert fixed != text
     done = run_script(fixed)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -124,7 +124,7 @@ def test_it_holds_with_tensor_rates():
     )  # fmt: skip
     shared = "saved_state_is_a_snapshot"
     checks = [check for check in select_checks() if check.name != shared]
-    assert verdicts_of(check_scheduler(subject, checks=checks, max_examples=5)) == {"HOLDS"}
+    assert verdicts_of(check_scheduler(subject, checks=checks, max_examples=1)) == {"HOLDS"}
     # torch 2.2 to 2.9 saves the groups' own tensors as _last_lr, whatever the schedule is.
     of_torch = Subject(
         "x", lr_scheduler.ExponentialLR, optimizer=tensor_adam, options={"gamma": 0.5}, length=6

@@ -94,10 +94,7 @@ def test_a_word_makes_an_optimizer_that_steps(name):
     assert all(torch.isfinite(torch.tensor(weight)).all() for weight in after)
 
 
-OF_OPTIMIZERS = (
-    "resume_optimizer_then_scheduler", "resume_from_file", "resume_by_deepcopy",
-    "roll_back_in_place", "resume_at_every_save",
-)  # fmt: skip
+OF_OPTIMIZERS = ("resume_optimizer_then_scheduler", "resume_from_file", "roll_back_in_place")
 """Checks that restore an optimizer, each in another way."""
 
 
