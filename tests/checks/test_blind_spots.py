@@ -154,7 +154,7 @@ def test_cannot_see_what_a_module_global_keeps_from_run_to_run():
 
 def test_cannot_see_faults_between_the_late_save_points():
     """Every epoch up to the length is one; the length is a field of the subject."""
-    assert_unseen(Subject("LateFault", LateFault, length=3))
+    assert_unseen(Subject("LateFault", LateFault, length=4))
     found = verdicts(Subject("LateFault", LateFault, length=36), [as_check("roll_back_in_place")])
     assert found["roll_back_in_place"].verdict == "BROKEN"
 
