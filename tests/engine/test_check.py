@@ -110,7 +110,7 @@ def test_a_fault_of_the_second_resume_is_found_by_the_sweep():
 
 
 def test_a_hold_says_what_was_tried():
-    found = verdicts(faulty.COUNTER, DEFAULT).values()
+    found = verdicts(replace(faulty.COUNTER, length=6), DEFAULT).values()
     assert verdicts_of(found) == {"HOLDS"}
     for result in (result for result in found if result.verdict == "HOLDS"):
         assert result.tally.traces
@@ -328,7 +328,7 @@ def test_a_check_that_raises_is_not_charged_to_the_scheduler():
 
 
 def test_mixed_interleaves_what_holds_alone():
-    subject = Subject("Drains", faulty.Drains)
+    subject = Subject("Drains", faulty.Drains, length=6)
     found = verdicts(subject, [*DEFAULT])
     assert found["resume_twice_from_one_dict"].verdict == "BROKEN"
     assert found["resumes_mixed"].verdict == "HOLDS"
@@ -350,7 +350,7 @@ class OnlyMixed(faulty.Counter):
 
 
 def test_mixed_finds_what_no_way_finds_alone():
-    found = broken(Subject("OnlyMixed", OnlyMixed))
+    found = broken(Subject("OnlyMixed", OnlyMixed, length=6))
     not_promised = {
         "resume_built_on_loaded_optimizer", "resume_scheduler_alone",
         "resume_with_other_initial_lrs", "optimizer_state_is_a_snapshot",
@@ -359,7 +359,8 @@ def test_mixed_finds_what_no_way_finds_alone():
 
 
 def test_drawn_options_are_drawn_and_said():
-    subject = Subject("decays", StepLR, options={"step_size": st.integers(2, 4), "gamma": 0.5})
+    options = {"step_size": st.integers(2, 4), "gamma": 0.5}
+    subject = Subject("decays", StepLR, options=options, length=6)
     found = verdicts(subject, DEFAULT)
     trace = found["resume_by_last_epoch"].counterexample.trace
     assert dict(trace.options)["gamma"] == 0.5

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from fork_server import fork_harness, status_of
 from hypothesis.database import DirectoryBasedExampleDatabase, InMemoryExampleDatabase
+from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Subject, Trace
 from harness.checks.registry import as_check, select_checks
@@ -23,7 +24,6 @@ from harness.engine.plan import Request, make_plan
 from harness.engine.session import SubjectSession, check_subject
 from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary
-from harness.subjects.lookup import as_subject
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
@@ -33,7 +33,9 @@ STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing")
 
 
-one, two = Subject("one", Halving), Subject("two", Halving)
+one, two = (Subject(name, Halving, length=5) for name in ("one", "two"))
+short = Subject("short", StepLR, options={"step_size": 3}, length=5)
+"""It is swept in a fifth of the time."""
 
 
 def plan_of(*subjects, names=()):
@@ -143,7 +145,7 @@ def test_what_is_broken_is_not_searched(monkeypatch):
 
 def test_with_time_enough_it_is_the_same_as_without_a_budget():
     names = ("resume_optimizer_then_scheduler", LAST_EPOCH, "resumes_mixed")
-    pairs = all_pairs(STEP, ONE, names=names)
+    pairs = all_pairs("test_ordering:short", names=names)
     budget = Budget(max_examples=2)
     plain = last(gate(HERE, pairs, budget))
     for jobs in (0, 2):
@@ -377,9 +379,8 @@ def test_an_explorer_ends_with_its_time_and_reports(tmp_path, command, monkeypat
 
 
 def test_results_do_not_depend_on_the_order_of_the_pairs():
-    subject = as_subject("torch.optim.lr_scheduler:StepLR", options={"step_size": 3})
     checks = select_checks((*NAMES, "resumes_mixed"))
-    plain = {result.check: untimed(result) for result in check_subject(subject, checks, FEW)}
-    pairs = SubjectSession(subject, budget=FEW)
+    plain = {result.check: untimed(result) for result in check_subject(short, checks, FEW)}
+    pairs = SubjectSession(short, budget=FEW)
     for check in reversed(checks):
         assert untimed(pairs.check(check)) == plain[check.name]
