@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import less
 import pytest
 from fork_server import TIME_LIMIT, run_harness, run_script_in
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli
-from harness.engine import option_sets
 from harness.engine.option_sets import what_torch_lacks
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
@@ -42,12 +42,18 @@ def verdicts_of(results):
     return {result.verdict for result in results if result.check in can}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def short_horizon():
-    """Plain runs of 60 epochs instead of 2,000, which most tests don't need."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(option_sets, "FAR", 60)
-        yield
+@pytest.fixture
+def all_is_tried(monkeypatch):
+    """Checks try what those of a user try, and not less: see `less`."""
+    for (module, name), value in less.ALL.items():
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture(autouse=True)
+def slow_tests_try_all(request):
+    """A slow test is a proof, so it tries what a user's run does."""
+    if request.node.get_closest_marker("slow"):
+        request.getfixturevalue("all_is_tried")
 
 
 @pytest.fixture

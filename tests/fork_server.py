@@ -5,12 +5,16 @@ Importing torch takes longer than most programs.
 
 import atexit
 import functools
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+
+from harness.cli.main import main
 
 TESTS = Path(__file__).parent
 INHERITED = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -71,7 +75,7 @@ TORCH = ("torch", "torch._dynamo")
 HARNESS = (
     *TORCH, "matplotlib.figure", "matplotlib.backends.backend_svg", "harness.checks.registry",
     "harness.cli.main", "harness.cli.show", "harness.engine.ordering", "harness.report.html",
-    "harness.subjects.lookup",
+    "harness.subjects.lookup", "less",
 )  # fmt: skip
 
 
@@ -120,8 +124,40 @@ def _run(
 
 
 def run_harness(*arguments, folder, stdout=None, stderr=None):
-    """``python -m harness`` in a folder."""
+    """``python -m harness`` in a folder, which tries less: see `less`."""
     return _run(_server(HARNESS, False), "harness", arguments, folder, stdout=stdout, stderr=stderr)
+
+
+def fork_harness(*arguments, folder, stdout, stderr):
+    """Start ``python -m harness`` in a fork of this process, which writes to two descriptors.
+
+    Returns its process ID.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(folder)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
+        sys.argv = ["harness", *map(str, arguments)]
+        main()
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def status_of(pid):
+    """The exit status of a process that was forked, when it has ended."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run_script_in(folder, *places):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from time_is_up import ring_soon
 from torch.optim.lr_scheduler import ExponentialLR
 
 
@@ -100,6 +101,7 @@ class Recurses(Hostile):
 
 class Loops(Hostile):
     def attack(self):
+        Path("loops").touch()
         while True:
             with contextlib.suppress(BaseException):  # no limit in the process itself can stop it
                 time.sleep(1000)
@@ -107,6 +109,7 @@ class Loops(Hostile):
 
 class HangsInC(Hostile):
     def attack(self):
+        ring_soon()
         ctypes.CDLL(None).sleep(1000)
 
 

@@ -128,7 +128,7 @@ class Reader:
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch, capfd):
+def reader(tmp_path, monkeypatch, capfd, all_is_tried):
     reader = Reader(tmp_path, monkeypatch, capfd)
     yield reader
     for name in [path.stem for path in tmp_path.glob("*.py")]:

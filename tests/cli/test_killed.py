@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
-from fork_server import heed_ctrl_c
+from fork_server import fork_harness, heed_ctrl_c, status_of
 
+from harness.checks.registry import as_check
 from harness.cli import main as cli
 from harness.core import output
 from harness.core.ledger import read_ledger
@@ -112,7 +113,7 @@ def result(tmp_path_factory):
             command,
             number,
             id=f"{command}-{number.name}",
-            marks=[pytest.mark.slow] if "selftest" in command and number != signal.SIGKILL else [],
+            marks=[] if number == signal.SIGTERM or command == "script" else [pytest.mark.slow],
         )
         for command in WRITERS
         for number in SIGNALS
@@ -123,6 +124,7 @@ def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, resul
     if name.endswith(".svg"):
         pytest.importorskip("matplotlib.backends.backend_svg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.engine.selftest.HERE", [as_check("lr_is_never_negative")])
     (tmp_path / "d").mkdir()
     before = {name: b"as it was\n", "result.json": result, "ledger.toml": LEDGER.encode()}
     for file, content in before.items():
@@ -154,12 +156,14 @@ def build(optimizer, last_epoch=-1):
 """After which Python would end by SIGINT, whatever the status."""
 
 
-def ended(folder, module, text, jobs):
-    """How the check of a schedule ends that interrupts its own process."""
+CHECK = ("check", "ends:build", "--time-limit", "1000", "--jobs")
+
+
+def ended(folder, module, text):
+    """How Python ends, with the check of a schedule that interrupts its own process."""
     (folder / module).write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "check", "ends:build", "--time-limit", "1000",
-         "--jobs", jobs],
+        [sys.executable, "-m", "harness", *CHECK, "0"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [folder, *sys.path]))},
         capture_output=True, text=True, check=False, timeout=600, preexec_fn=heed_ctrl_c,
@@ -169,20 +173,29 @@ def ended(folder, module, text, jobs):
 
 
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
-def test_a_worker_that_swallows_everything_does_not_delay_an_interrupt(number, tmp_path):
-    text = ENDS.format(text=f"os.kill(os.getppid(), {number:d})")
-    assert ended(tmp_path, "ends.py", text, "1") == STATUS[number]
+def test_a_worker_that_swallows_everything_does_not_delay_an_interrupt(
+    number, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ends.py").write_text(ENDS.format(text=f"os.kill(os.getppid(), {number:d})"))
+    with (tmp_path / "errors").open("w") as file:
+        output = file.fileno()
+        pid = fork_harness(*CHECK, 1, folder=tmp_path, stdout=output, stderr=output)
+    assert status_of(pid) == STATUS[number]
+    assert "Traceback" not in (tmp_path / "errors").read_text()
 
 
-@pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_the_status_of_an_interrupt_is_that_of_the_command(number, tmp_path):
-    assert ended(tmp_path, "ends.py", TEXT.format(number=number), "0") == STATUS[number]
+    assert ended(tmp_path, "ends.py", TEXT.format(number=number)) == STATUS[number]
 
 
 @pytest.mark.parametrize("number", SIGNALS[:2], ids=lambda number: number.name)
 def test_a_signal_ends_the_import_of_torch_at_once(number, tmp_path):
     text = ENDS.format(text=f"os.kill(os.getpid(), {number:d}); sum(range(100))")
-    assert ended(tmp_path, "torch.py", text + "build(None)\n", "0") == -number
+    assert ended(tmp_path, "torch.py", text + "build(None)\n") == -number
 
 
 def read(path):

@@ -4,12 +4,10 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fork_server import CLOSED, run_harness
+from fork_server import CLOSED, fork_harness, run_harness, status_of
 from torch.optim.lr_scheduler import StepLR
 
 from harness.core.errors import ScriptError
@@ -161,13 +159,12 @@ def test_a_folder_that_is_not_writable(command, option):
 
 
 def test_two_runs_that_write_the_same_files(tmp_path):
-    words = [sys.executable, "-m", "harness", *BROKEN, *FILES]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    runs = [
-        subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
-    assert [run.wait(120) for run in runs] == [1, 1]
+    with open(os.devnull, "w") as nothing:
+        runs = [
+            fork_harness(*BROKEN, *FILES, folder=tmp_path, stdout=nothing.fileno(), stderr=2)
+            for _ in range(2)
+        ]
+    assert [status_of(run) for run in runs] == [1, 1]
     assert_written(tmp_path, 1)
     kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     name = "d/StepLR-resume_by_last_epoch"

@@ -223,7 +223,7 @@ def test_a_value_after_the_end_of_the_uninterrupted_run_has_a_relation():
     assert relations(result.counterexample) == {"given, but the uninterrupted run raises"}
 
 
-def test_a_value_that_follows_neither_contract_has_no_relation():
+def test_a_value_that_follows_neither_contract_has_no_relation(all_is_tried):
     [subject] = [subject for subject in SUBJECTS if subject.name == "LambdaLR-stateful"]
     [result] = check_subject(subject, [as_check("resume_with_changed_options")])
     found = result.counterexample

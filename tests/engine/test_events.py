@@ -217,12 +217,14 @@ def events_planted():
 
 @pytest.mark.parametrize("kind", FAULT_OF)
 def test_the_search_draws_every_event(kind, monkeypatch):
-    """Where the sweep of them is switched off, the search still finds these faults, mostly."""
-    monkeypatch.setattr("harness.engine.search.sweep_events", lambda check, kinds: ())
+    """Where the sweep is switched off, the search still finds these faults, mostly."""
     monkeypatch.setattr(cases, "OTHER_OPTIMIZERS", ())
     [fault] = [fault for fault in FAULTS if fault.name == FAULT_OF[kind]]
-    check = as_check(PLAIN)
-    found = [verdicts(fault.subject, [check], seed=seed)[check.name] for seed in range(5)]
+
+    def search(subject, seed):
+        return verdicts(subject, [as_check(PLAIN)], seed=seed, sweep=False)[PLAIN]
+
+    found = [search(fault.subject, seed) for seed in range(5)]
     assert sum(result.verdict == "BROKEN" for result in found) >= 3
     assert all(
         result.counterexample.found.by == "search" for result in found if result.counterexample
@@ -307,7 +309,7 @@ class KnowsItsGroups(Halving):
 
 def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
     """A resumed one is built on that group as well, and schedules it from then on."""
-    found = verdicts(Subject("x", KnowsItsGroups))[PLAIN]
+    found = verdicts(Subject("x", KnowsItsGroups), [as_check(PLAIN)])[PLAIN]
     assert found.verdict == "BROKEN"
     assert "add_group:1" in str(found.counterexample.trace)
 
@@ -316,7 +318,7 @@ def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
 
 
 def test_a_schedule_that_ends_still_does_after_a_resume():
-    found = verdicts(ENDING["Ends"], HERE)
+    found = verdicts(ENDING["Ends"], HERE, max_examples=5)
     declined = {"resume_by_initial_lr", "resume_with_changed_options"}
     broken = {"resume_with_other_initial_lrs", "optimizer_state_is_a_snapshot"}  # not promised
     others = [r for r in found.values() if r.check not in declined | broken]
@@ -333,7 +335,7 @@ LOADS = {
 
 @pytest.mark.parametrize("name", ["ForgetsItsEnd", "EndsSooner", "SaysAnotherEnd"])
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(name, run_script):
-    found = verdicts(ENDING[name])
+    found = verdicts(ENDING[name], max_examples=0)
     assert {check for check, result in found.items() if result.verdict == "BROKEN"} == served(LOADS)
     result = found[PLAIN]
     steps = 5 if name == "EndsSooner" else 6

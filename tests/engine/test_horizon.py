@@ -15,12 +15,12 @@ from harness.engine.search import EARLY, sweep_along
 from harness.engine.session import SubjectSession
 from harness.engine.trials import Runners
 
-SWEEP = Budget(max_examples=0)
+SWEEP = Budget(max_examples=0, time_limit=600)  # a far run may take an eighth of it
 FROM_FILE = as_check("resume_from_file")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def whole_horizon(short_horizon):
+def whole_horizon():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(option_sets, "FAR", FAR)
         yield
@@ -163,7 +163,7 @@ def test_a_long_trace_is_linear_in_its_epochs():
     assert sorted(resumed) == sorted(f"e{point}" for point in points)
 
 
-def test_optimizers_that_differ_are_tried_with_a_bare_class():
+def test_optimizers_that_differ_are_tried_with_a_bare_class(all_is_tried):
     session = SubjectSession(Subject("steps", StepLR, options={"step_size": 3}), budget=SWEEP)
     result = session.check(FROM_FILE)
     assert result.tally.looked.optimizers == {("SGD", 2), ("AdamW", 3), ("Adam", 1)}

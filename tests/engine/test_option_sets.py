@@ -58,9 +58,14 @@ def terms(value):
 
 
 @of_each_subject
-def test_few_draws_are_wasted(name):
+def test_few_draws_are_wasted_and_each_prints_and_parses_back(name):
     wasted = []
     for values in drawn(name):
+        trace = trace_of(name, values)
+        assert Trace.parse(str(trace)) == trace
+        # Every option is in the trace, so that it says all of what was run.
+        assert dict(trace.options) == {**BY_NAME[name].options, **values}
+        assert_numbers_are_short(values)
         bound = BY_NAME[name].bind(values)
         try:
             if Runner(bound).uninterrupted("t").error:
@@ -82,15 +87,6 @@ def test_a_strategy_is_healthy(name):
     draw()
 
 
-@of_each_subject
-def test_what_is_drawn_prints_and_parses_back(name):
-    for values in drawn(name):
-        trace = trace_of(name, values)
-        assert Trace.parse(str(trace)) == trace
-        # Every option is in the trace, so that it says all of what was run.
-        assert dict(trace.options) == {**BY_NAME[name].options, **values}
-
-
 @pytest.mark.slow
 @of_each_subject
 def test_most_draws_hold_an_optimizer_of_any_number_of_groups(name):
@@ -109,12 +105,10 @@ def test_rates_that_are_tensors_are_drawn(name):
     assert kinds == {None, "tensor", "shared"}
 
 
-def test_numbers_are_short():
-    for name in BY_NAME:
-        for values in draw_options(BY_NAME[name].strategy, 15, SEED):
-            for word in format_value(values).replace("0.3333333333333333", "third").split(","):
-                digits = sum(letter.isdigit() for letter in word.rpartition("=")[2])
-                assert digits <= 8, word
+def assert_numbers_are_short(values):
+    for word in format_value(values).replace("0.3333333333333333", "third").split(","):
+        digits = sum(letter.isdigit() for letter in word.rpartition("=")[2])
+        assert digits <= 8, word
 
 
 def numbers_of(options):

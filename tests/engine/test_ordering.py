@@ -1,15 +1,16 @@
 """The gate with a time budget, shards and their merging, and the explorer."""
 
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from fork_server import PLACES
-from hypothesis.database import InMemoryExampleDatabase
+from fork_server import fork_harness, status_of
+from hypothesis.database import DirectoryBasedExampleDatabase, InMemoryExampleDatabase
+from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Subject, Trace
 from harness.checks.registry import as_check, select_checks
@@ -23,16 +24,18 @@ from harness.engine.plan import Request, make_plan
 from harness.engine.session import SubjectSession, check_subject
 from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary
-from harness.subjects.lookup import as_subject
 from lr_schedules.correct import Halving
 
 LAST_EPOCH = "resume_by_last_epoch"
+HALVING = "lr_schedules.correct:Halving"
 ONE, TWO, STEP = "test_ordering:one", "test_ordering:two", "StepLR"
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 NAMES = ("resume_optimizer_then_scheduler", LAST_EPOCH, "saving_changes_nothing")
 
 
-one, two = Subject("one", Halving), Subject("two", Halving)
+one, two = (Subject(name, Halving, length=5) for name in ("one", "two"))
+short = Subject("short", StepLR, options={"step_size": 3}, length=5)
+"""It is swept in a fifth of the time."""
 
 
 def plan_of(*subjects, names=()):
@@ -140,16 +143,16 @@ def test_what_is_broken_is_not_searched(monkeypatch):
     assert len(list(gate(HERE, all_pairs(ONE), Budget(max_examples=0), 1000))) == 3
 
 
-@pytest.mark.parametrize("jobs", [0, 2])
-def test_with_time_enough_it_is_the_same_as_without_a_budget(jobs):
-    names = ("resume_optimizer_then_scheduler", "roll_back_in_place", LAST_EPOCH, "resumes_mixed")
-    pairs = all_pairs(STEP, ONE, names=names)
+def test_with_time_enough_it_is_the_same_as_without_a_budget():
+    names = ("resume_optimizer_then_scheduler", LAST_EPOCH, "resumes_mixed")
+    pairs = all_pairs("test_ordering:short", names=names)
     budget = Budget(max_examples=2)
     plain = last(gate(HERE, pairs, budget))
-    within = last(gate(Checker(Settings(), jobs), pairs, budget, 600))
-    assert [untimed(plain[i]) for i in sorted(plain)] == [
-        untimed(within[i]) for i in sorted(within)
-    ]
+    for jobs in (0, 2):
+        within = last(gate(Checker(Settings(), jobs), pairs, budget, 600))
+        assert [untimed(plain[i]) for i in sorted(plain)] == [
+            untimed(within[i]) for i in sorted(within)
+        ]
     assert {plain[i].verdict for i in plain} == {"HOLDS", "BROKEN"}
 
 
@@ -340,37 +343,44 @@ def test_a_gate_does_not_look_at_them(command, tmp_path, monkeypatch):
     assert list(found.values()) == ["sweep", "example", "sweep"]
 
 
-def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path):
-    words = ("check", "StepLR", "LambdaLR", "--check", LAST_EPOCH, "--no-ledger", "--profile",
-             "explore", "--json", "x.json")  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-m", "harness", *words],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": PLACES},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ) as explorer:  # fmt: skip
-        any(line.startswith("StepLR: ") for line in explorer.stderr)
-        explorer.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "x.json").exists()
-    from hypothesis.database import DirectoryBasedExampleDatabase
-
-    kept = Examples(DirectoryBasedExampleDatabase(tmp_path / ".hypothesis/examples"))
+def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path / "kept"))
+    reader, stderr = os.pipe()
+    explorer = fork_harness(
+        "check", "StepLR", "LambdaLR", "--check", LAST_EPOCH, "--no-ledger", "--profile",
+        "explore", folder=tmp_path, stdout=stderr, stderr=stderr,
+    )  # fmt: skip
+    os.close(stderr)
+    with open(reader) as errors:
+        assert any(line.startswith("StepLR: ") for line in errors)
+        os.kill(explorer, signal.SIGKILL)
+    assert status_of(explorer) == -signal.SIGKILL
+    kept = Examples(DirectoryBasedExampleDatabase(tmp_path / "kept/examples"))
     assert [str(trace) for trace in kept.of("StepLR", LAST_EPOCH)] == [STEP_BUG]
 
 
-def test_an_explorer_ends_with_its_time_and_reports(tmp_path, harness_command):
-    arguments = ("check", "LambdaLR", "--check", NAMES[0], "--profile", "explore")
-    done = harness_command(*arguments, "--time-budget", "2", "--json", "x.json")
-    assert done.returncode == 0
-    data = json.loads((tmp_path / "x.json").read_text())
-    assert data["complete"] is True
-    assert data["results"][0]["tally"]["traces"] >= 25
-    assert f"seed {data['seed']};" in done.stderr
+def test_an_explorer_ends_with_its_time_and_reports(tmp_path, command, monkeypatch):
+    """Its clock goes on by a second whenever it is read, which is once a result or more often."""
+    arguments = ("check", HALVING, "--check", NAMES[0], "--profile", "explore", "--jobs", 0)
+    traces = []
+    for seconds in (1, 20):
+        clock = SimpleNamespace(monotonic=itertools.count().__next__)
+        monkeypatch.setattr("harness.cli.check.time", clock)
+        status, _, errors = command(
+            *arguments, "--time-budget", seconds, "--max-examples", 3, "--json", "x.json"
+        )
+        assert status == 0
+        data = json.loads((tmp_path / "x.json").read_text())
+        assert data["complete"] is True
+        assert f"seed {data['seed']};" in errors
+        traces.append(data["results"][0]["tally"]["traces"])
+    one_round, several = traces
+    assert several >= 3 * one_round
 
 
 def test_results_do_not_depend_on_the_order_of_the_pairs():
-    subject = as_subject("torch.optim.lr_scheduler:StepLR", options={"step_size": 3})
     checks = select_checks((*NAMES, "resumes_mixed"))
-    plain = {result.check: untimed(result) for result in check_subject(subject, checks, FEW)}
-    pairs = SubjectSession(subject, budget=FEW)
+    plain = {result.check: untimed(result) for result in check_subject(short, checks, FEW)}
+    pairs = SubjectSession(short, budget=FEW)
     for check in reversed(checks):
         assert untimed(pairs.check(check)) == plain[check.name]

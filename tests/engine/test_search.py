@@ -100,7 +100,11 @@ CALLED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [*FAULTS[:3], *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS[3:])],
+    ids=lambda fault: fault.__name__,
+)
 def test_counterexamples_are_1_minimal(fault):
     checks = [as_check(name) for name in CALLED]
     assert_minimal(Subject(fault.__name__, fault), checks, Budget(max_examples=10))

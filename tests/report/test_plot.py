@@ -369,6 +369,7 @@ def lr_at(epoch, annealing, total):
     return 0.1 * s / annealing if s <= annealing else 0.1 * max(total - s, 0) / (total - annealing)
 
 
+@pytest.mark.slow
 def test_the_command_in_the_readme_draws_the_picture_again(command, tmp_path):
     """As far as any matplotlib draws it: the same lines, with the same texts."""
     readme = (ROOT / "README.md").read_text().replace("\\\n", " ")

@@ -38,7 +38,7 @@ def result(subject, check=CHECK):
     return found
 
 
-def test_options_are_shrunk():
+def test_options_are_shrunk(all_is_tried):
     subject = Subject("x", LosesItAbove, options={"size": 1}, drawn=SIZES)
     found = result(subject)
     assert str(found.counterexample.trace) == "size=6 other=0 train:3 save:a resume:a"

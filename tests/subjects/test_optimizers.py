@@ -94,12 +94,18 @@ def test_a_word_makes_an_optimizer_that_steps(name):
     assert all(torch.isfinite(torch.tensor(weight)).all() for weight in after)
 
 
+OF_OPTIMIZERS = ("resume_optimizer_then_scheduler", "resume_from_file", "roll_back_in_place")
+"""Checks that restore an optimizer, each in another way."""
+
+
 @pytest.mark.parametrize("name", WORDS)
-def test_every_optimizer_resumes(name):
-    """With the most options that are drawn for it together."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_optimizer_resumes(name, every):
+    """With the most options that are drawn for it together; the slow test has every check."""
     terms = [term for term in drawn() if term.name == name]
     term = max(terms, key=lambda term: len(term.keywords))
-    for result in check_subject(does_nothing(term), promised(), FEW):
+    checks = [check for check in promised() if every or check.name in OF_OPTIMIZERS]
+    for result in check_subject(does_nothing(term), checks, FEW):
         assert result.verdict in (Verdict.HOLDS, Verdict.DECLINED), (str(term), result)
         assert result.weights, str(term)
 
@@ -299,7 +305,7 @@ class ForgetsOtherGroups:
         self.count = state["count"] if len(self.base) == 1 else 0
 
 
-def test_a_bug_that_needs_two_groups_is_found_by_drawn_optimizers():
+def test_a_bug_that_needs_two_groups_is_found_by_drawn_optimizers(all_is_tried):
     subject = Subject("forgets", forgets_other_groups, optimizer=optimizers())
     check = select_checks(["resume_optimizer_then_scheduler"])
     result = next(iter(check_subject(subject, check, Budget(25))))
