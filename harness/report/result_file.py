@@ -312,8 +312,8 @@ def _looked_from_json(value: object) -> Looked:
     found = [re.fullmatch(r"(\w+)\(groups=(\d{1,9})\)", name) for name in names]
     if not all(found):
         raise ValueError("an optimizer must be written as SGD(groups=2)")
-    optimizers = {(match[1], int(match[2])) for match in found if match}
-    return Looked(numbers_in(_text(both.get("epochs", ""))), optimizers)
+    optimizers = frozenset((match[1], int(match[2])) for match in found if match)
+    return Looked(frozenset(numbers_in(_text(both.get("epochs", "")))), optimizers)
 
 
 def _text(value: object) -> str:

@@ -321,7 +321,7 @@ def looked_text(results: Sequence[Result]) -> str:
         return ""
     epochs = [each.epochs for each in looked]
     optimizers = [each.optimizers for each in looked]
-    common = Looked(set.intersection(*epochs), set.intersection(*optimizers))
+    common = Looked(frozenset.intersection(*epochs), frozenset.intersection(*optimizers))
     anywhere = functools.reduce(Looked.plus, looked)
     if common == anywhere:
         return f"looked at: {_looked(common)}"
