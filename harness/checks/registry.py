@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from harness.checks import resume, saved_state
 from harness.core.check import Check, check_of
@@ -31,7 +30,7 @@ HERE = tuple(check for check in CHECKS if not check.elsewhere)
 """The checks that stay in this process."""
 
 
-def as_check(value: Any) -> Check:
+def as_check(value: object) -> Check:
     """`value` as a check: a `Check`, a decorated function, or the name of one.
 
     A name is the name of a harness check, or ``module:attribute``. Raises `CheckError` for
@@ -56,7 +55,7 @@ def as_check(value: Any) -> Check:
 
 
 def select_checks(
-    names: Iterable[Any] = (),
+    names: Iterable[object] = (),
     *,
     all_checks: bool = False,
     elsewhere: bool = False,

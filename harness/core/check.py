@@ -138,7 +138,7 @@ def _decorate(function: Function, check: Check) -> Function:
     return function
 
 
-def check_of(function: Callable[..., Any]) -> Check:
+def check_of(function: object) -> Check:
     """The check of a decorated function; raises `CheckError` if it is not decorated."""
     check = getattr(function, "__check__", None)
     if not isinstance(check, Check):

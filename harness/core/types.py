@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Build", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
-    "State", "Step",
+    "State", "Step", "Words",
 ]  # fmt: skip
 
 State: TypeAlias = "dict[str, object]"
@@ -29,6 +29,8 @@ Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Saved]"
 """Makes a checkpoint at an epoch."""
 Load: TypeAlias = Callable[[Saved], Saved]
 """Turns what was stored into what a route resumes from."""
+Words: TypeAlias = "Mapping[str, Callable[..., object]]"
+"""The functions that the words in options stand for."""
 Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
 """An optimizer and its scheduler: what a route returns."""
 

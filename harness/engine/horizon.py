@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.core.run import Observation, same
 from harness.core.types import Scheduler
@@ -103,7 +102,7 @@ class Watch:
         return Horizon(len(observations) - 1, changes, state_changes, first_change(observations))
 
 
-def _numbers_in(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers_in(state: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers in a state, each with the name of its place; an empty value counts as -1."""
     for name, value in state.items():
         place = f"{prefix}.{name}"

@@ -11,7 +11,7 @@ import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from torch.optim import Optimizer
 
@@ -156,6 +156,7 @@ class Stop(Exception):
         self.outcome = outcome
 
 
+Made = TypeVar("Made")
 MAX_RUNS = 200
 WITH_HOOKS = getattr(Optimizer, "profile_hook_step", None)
 """Calls an optimizer's hooks before and after its step, since torch 2.1."""
@@ -243,7 +244,7 @@ class Runner:
             vars(optimizer)["step"] = types.MethodType(_compute_nothing, optimizer)
         return optimizer
 
-    def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _make(self, what: str, function: Callable[..., Made], *arguments: object) -> Made:
         try:
             made = function(*arguments)
             end_if_forked()
@@ -491,7 +492,7 @@ class TraceRun:
         if not same(expected, actual):
             raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, actual))))
 
-    def _call(self, check: Check, checkpoint: Saved | None) -> Any:
+    def _call(self, check: Check, checkpoint: Saved | None) -> object:
         new_optimizer = self.runner.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)

@@ -34,7 +34,7 @@ def allowed_by(contract: str) -> list[str]:
     return READINGS[contract] if contract else list(DESCRIPTIONS)
 
 
-def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, Any]]:
+def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
     """Operations in the form that `resumed_runs` takes."""
     return [(op.kind, op.count or op.slot) for op in operations]
 
@@ -86,7 +86,7 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     return Outcome(reading=reading, ended="" if reading else ended, tally=tally)
 
 
-def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
+def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, object]]:
     """Changed options to resume with, one option at a time.
 
     For each option, up to two values from `others`, then up to two values near its own.
@@ -95,7 +95,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
     for name in names:
         own = bound.options.get(name)
         drawn = [other.options[name] for other in others if name in other.options]
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for value in [*_other(own, drawn), *(_near(own) if name in bound.options else ())]:
             try:
                 values.setdefault(format_value(value), value)
@@ -104,7 +104,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, Any]]:
         yield from ({name: value} for value in values.values())
 
 
-def _other(own: Any, drawn: Sequence[Any]) -> list[Any]:
+def _other(own: object, drawn: Sequence[object]) -> list[object]:
     """Up to two drawn values that differ from the option's own value."""
     return [value for value in drawn if repr(value) != repr(own)][:2]
 
@@ -166,7 +166,8 @@ def with_each_change(
 
 def change_text(trace: Trace) -> tuple[str, str]:
     """The names of the options that `trace` changes, and the names with their new values."""
-    changed: Any = dict(trace.options)["changed"]
+    changed = dict(trace.options)["changed"]
+    assert isinstance(changed, dict)
     values = (f"{name}={format_value(value)}" for name, value in changed.items())
     return ",".join(changed), " ".join(values)
 

@@ -22,7 +22,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -87,7 +87,7 @@ class Rates:
     """The LRs of the plain runs of a subject, by trace."""
 
     subject: str
-    runs: dict[str, list[Any]]
+    runs: dict[str, list[object]]
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Checker:
     def __init__(self, settings: Settings, jobs: int) -> None:
         self.settings = settings
         self.jobs = jobs
-        self.rates: dict[str, dict[str, list[Any]]] = {}
+        self.rates: dict[str, dict[str, list[object]]] = {}
 
     def check(
         self,

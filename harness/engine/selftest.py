@@ -30,7 +30,7 @@ import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from harness.checks.registry import CHECKS, HERE, as_check
 from harness.core.check import Check
@@ -115,7 +115,7 @@ def planted(
     return plant
 
 
-def planted_in(namespace: Mapping[str, Any]) -> tuple[Fault, ...]:
+def planted_in(namespace: Mapping[str, object]) -> tuple[Fault, ...]:
     """The faults planted in a module, given its ``vars``, in their order."""
     own = (vars(value) for value in list(namespace.values()) if isinstance(value, type))
     return tuple(
@@ -391,7 +391,7 @@ def median_seconds(trials: Sequence[Trial]) -> float:
     return statistics.median(seconds) if seconds else math.nan
 
 
-def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, Any]:
+def to_json(trials: Sequence[Trial], aside: dict[str, str]) -> dict[str, object]:
     """The trials as data for JSON.
 
     ``schema`` (1), ``torch``, ``set_aside`` (checks that this torch can't do, with the

@@ -7,7 +7,6 @@ import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from harness.checks.registry import CHECKS, as_check, prerequisites, routes
 from harness.core.check import Check
@@ -114,7 +113,7 @@ class SubjectSession:
         self.results[_key(check.name, budget)] = result
         return result
 
-    def rates(self) -> dict[str, list[Any]]:
+    def rates(self) -> dict[str, list[object]]:
         """The LR of every group at the start and after each epoch of the plain run, by its trace.
 
         This covers the subject's own options and the drawn ones, without any save. A run

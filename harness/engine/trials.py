@@ -6,10 +6,9 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from torch.optim import Optimizer
 
@@ -21,7 +20,7 @@ from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import new_sgd, plain
-from harness.core.types import Scheduler, State
+from harness.core.types import Scheduler, State, Words
 from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
@@ -29,7 +28,7 @@ from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.option_sets import OptionSet
 from harness.engine.other_process import start_worker
 from harness.engine.runs import run_trace, runs_of
-from harness.subjects.subject import Bound, Subject
+from harness.subjects.subject import AnyOptimizer, Bound, Subject
 
 SOON = 0.001
 """The shortest time limit: none would be no limit."""
@@ -77,7 +76,7 @@ def _no_step(scheduler: Scheduler, epoch: int) -> None:
     pass
 
 
-def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
+def do_nothing(optimizer: AnyOptimizer, words: Words = MappingProxyType({})) -> Subject:
     """A subject whose scheduler does nothing, with this optimizer and these words."""
     return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step,
                    constant=True)  # fmt: skip

@@ -17,7 +17,7 @@ GIVEN = ("self", "optimizer", "last_epoch", "verbose")
 
 
 def strategies_for(
-    build: Callable[..., Any], given: Collection[str]
+    build: Callable[..., object], given: Collection[str]
 ) -> dict[str, SearchStrategy[object]]:
     """Strategies for the options that `build` needs and that are not `given`.
 
@@ -31,7 +31,7 @@ def strategies_for(
     return {name: strategy for name, strategy in drawn.items() if strategy is not None}
 
 
-def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str]:
+def without_default(function: Callable[..., object], skip: int = 0) -> Iterator[str]:
     """The required parameters, without the first `skip` and those that the checks give.
 
     Raises `ValueError` or `TypeError` if there is no signature.
@@ -42,7 +42,7 @@ def without_default(function: Callable[..., Any], skip: int = 0) -> Iterator[str
             yield parameter.name
 
 
-def required(build: Callable[..., Any]) -> dict[str, object]:
+def required(build: Callable[..., object]) -> dict[str, object]:
     """The options without a default, each with its type hint or None.
 
     Raises like `without_default`. The first parameter is the optimizer, and is left out.
