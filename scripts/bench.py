@@ -39,7 +39,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import routes, select_checks
-from harness.core.operations import BACK, BY_WORD, operations_of, with_groups
+from harness.core.operations import BACK, BY_WORD, is_needed_again, operations_of, with_groups
 from harness.core.training_loop import new_sgd, restore_parameters, snapshot
 from harness.core.types import Pair, Save, Saved
 from harness.engine.machine import DRAWN_ROUNDS
@@ -164,7 +164,10 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
         elif operation.kind in BACK:
             index, epoch, groups, saved = slots[operation.slot]
             way = ways[number]
-            optimizer, scheduler = resumed(way, snapshot(saved[way.save]))
+            again = is_needed_again(trace.operations, number)
+            optimizer, scheduler = resumed(
+                way, snapshot(saved[way.save]) if again else saved[way.save]
+            )
         for _ in range(operation.count):
             kind = BY_WORD[operation.kind]
             kind.perform(optimizer, scheduler, index, epoch, bound.step)

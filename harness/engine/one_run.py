@@ -26,6 +26,7 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
+    is_needed_again,
     operations_of,
     perform,
     with_groups,
@@ -446,13 +447,17 @@ class TraceRun:
         self.epoch = epochs(self.path)
         self.weights = self.weights and route.weights
         if route.same_dict:
-            shared = slot.shared.setdefault(route.save, snapshot(slot.saved[route.save]))
+            if route.save not in slot.shared:
+                slot.shared[route.save] = snapshot(slot.saved[route.save])
+            shared = slot.shared[route.save]
             checkpoint = {
                 name: part if name == "scheduler" else snapshot(part)
                 for name, part in shared.items()
             }
-        else:
+        elif is_needed_again(self.trace.operations, self.number):
             checkpoint = slot.checkpoint(route.save)
+        else:
+            checkpoint = slot.saved[route.save]
         self.resumes += 1
         self.looked.add(self.epoch)
         self._follow(route, checkpoint)
