@@ -65,9 +65,7 @@ def test_the_bare_loop_makes_the_same_calls(check, calls):
     assert calls - checked == {}
     assert set(before) <= {"SGD.__init__", "StepLR.__init__", "StepLR.step"}
     # two for each of the four option sets that are not drawn, and four more
-    assert max(before.values()) <= 12 + len(
-        prerequisites(check)
-    )
+    assert max(before.values()) <= 12 + len(prerequisites(check))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
