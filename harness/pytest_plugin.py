@@ -207,7 +207,7 @@ def pytest_terminal_summary(
     from harness.core.run import Looked
     from harness.report.text import looked_at
 
-    looked = [Looked(set(epochs), set(map(tuple, used))) for _, epochs, used in sent]
+    looked = [Looked(frozenset(epochs), frozenset(map(tuple, used))) for _, epochs, used in sent]
     for (pair, _, _), here in zip(sent, looked, strict=True) if verbose else ():
         terminalreporter.write_line(f"{pair}: looked at: {here}")
     for line in looked_at(looked):

@@ -39,9 +39,9 @@ from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import routes, select_checks
-from harness.core.operations import BACK, BY_WORD, operations_of, with_groups
+from harness.core.operations import BACK, BY_WORD, is_needed_again, operations_of, with_groups
 from harness.core.training_loop import new_sgd, restore_parameters, snapshot
-from harness.core.types import Pair, Save, Saved
+from harness.core.types import Pair, Save, Saved, Scheduler
 from harness.engine.machine import DRAWN_ROUNDS
 from harness.engine.one_run import Outcome, Runner, TraceRun, UninterruptedRun
 from harness.engine.session import SubjectSession
@@ -93,9 +93,11 @@ class Recorder:
             self.runs.append(RecordedRun(run.runner, run.check, trace, raises))
             return outcome
 
-        def uninterrupted(runner: Runner, path: str) -> UninterruptedRun:
-            plain = self.uninterrupted(runner, path)
-            trace = Trace(tuple(operations_of(path)))
+        def uninterrupted(
+            runner: Runner, path: str, goes_on: Callable[[Scheduler], bool] | None = None
+        ) -> UninterruptedRun:
+            plain = self.uninterrupted(runner, path, goes_on)
+            trace = Trace(tuple(operations_of(plain.path)))
             self.runs.append(RecordedRun(runner, None, trace, bool(plain.raises)))
             return plain
 
@@ -130,8 +132,10 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
         has = {
             "new_optimizer": new_optimizer, "build": bound.build, "checkpoint": checkpoint,
-            "optimizer": optimizer, "scheduler": scheduler,
+            "optimizer": optimizer, "scheduler": scheduler, "step": bound.step,
         }  # fmt: skip
+        if "build_other" in way.parameters:
+            has["build_other"] = bound.with_changed.build
         return way.function(**{name: has[name] for name in way.parameters})
 
     def resumed(way: Check, checkpoint: Saved) -> Pair:
@@ -164,7 +168,10 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
         elif operation.kind in BACK:
             index, epoch, groups, saved = slots[operation.slot]
             way = ways[number]
-            optimizer, scheduler = resumed(way, snapshot(saved[way.save]))
+            again = is_needed_again(trace.operations, number)
+            optimizer, scheduler = resumed(
+                way, snapshot(saved[way.save]) if again else saved[way.save]
+            )
         for _ in range(operation.count):
             kind = BY_WORD[operation.kind]
             kind.perform(optimizer, scheduler, index, epoch, bound.step)

@@ -241,7 +241,7 @@ def believe_what_breaks_without_computed_steps(original, self, trace):
 
     if self.always_compute or self.needs_compute.get(repr(trace.options), True):
         return original(self, trace)
-    runner = self.runners.of(self.bound(trace), self.limit.deadline, self.tally, compute=False)
+    runner = self.runners.of(self.bound(trace), self.limit.deadline, compute=False)
     return run_trace(runner, self.check, trace)
 
 

@@ -49,7 +49,7 @@ from harness.core.training_loop import (
     restore_parameters,
     snapshot,
 )
-from harness.core.types import Build, NewOptimizer, Options, Pair, Save, Scheduler, Step
+from harness.core.types import Build, NewOptimizer, Options, Pair, Save, Saved, Scheduler, Step
 
 Builders: TypeAlias = tuple[NewOptimizer, Build, Build]
 """What makes an optimizer, a scheduler, and a scheduler with the changed options."""
@@ -124,7 +124,7 @@ def resumed_runs(
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     path, switch, goes_on = "", -1, True
-    slots: dict[str, Any] = {}
+    slots: dict[str, tuple[str, int, Saved]] = {}
     runs: list[ResumedRun] = []
     seen: list[Observation] = []
     places: list[tuple[int, int]] = []
@@ -314,7 +314,7 @@ def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Obse
     """The values by the allowed readings and the actual ones, for a verdict that none is kept."""
     run, index = verdict["run"], verdict["index"]
     seen, place = run["seen"][index], run["first"] + index
-    expected: dict[str, object] = {}
+    expected: Observation = {}
     names: list[str] = []
     for name, whose, run_there in (
         ("saved", "saved", verdict["saved"]), ("start", "new", verdict["start"])

@@ -23,7 +23,7 @@ from harness.core.output import make_folder, write_text
 from harness.settings import HELP, Settings
 
 if TYPE_CHECKING:
-    from harness.core.result import Budget
+    from harness.core.result import Budget, Result
     from harness.engine.ordering import Checked, Checker, Pair
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
@@ -179,6 +179,7 @@ def check(
         checked = ordering.gate(checker, pairs, budget, time_budget)
     part = "/".join(map(str, shard))
     not_checked = {missed.what: missed.why for missed in plan.missed}
+    written: dict[int, tuple[Result, str]] = {}
 
     def write_json(results: Mapping[int, Checked], *, complete: bool) -> None:
         if json_file is None:
@@ -190,7 +191,7 @@ def check(
             [results[index].result for index in positions], budget, complete=complete,
             planned=len(pairs), runs=checker.rates, shard=part, positions=positions,
         )  # fmt: skip
-        write_text(json_file, dump_results(replace(file, not_checked=not_checked)))
+        write_text(json_file, dump_results(replace(file, not_checked=not_checked), written))
 
     results, stopped = _run(pairs, checked, write_json, explores=profile == "explore")
     complete = len(results) == len(pairs) and (profile == "explore" or not stopped)

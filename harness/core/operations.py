@@ -386,6 +386,19 @@ def branches(operations: Sequence[Operation]) -> list[str]:
     return whole + [path] * waiting
 
 
+def is_needed_again(operations: Sequence[Operation], number: int) -> bool:
+    """Whether a later operation goes back to what the one with the index `number` goes back to.
+
+    >>> from harness.core.trace import Trace
+    >>> operations = Trace.parse("save:a resume:a train:1 resume:a save:a load:a").operations
+    >>> [is_needed_again(operations, number) for number in (1, 3, 5)]
+    [True, False, False]
+    """
+    slot = operations[number].slot
+    later = (operation for operation in operations[number + 1 :] if operation.slot == slot)
+    return any(operation.kind in BACK for operation in itertools.islice(later, 1))
+
+
 def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
     """Every operation, with the paths before and after it."""
     path = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -47,15 +47,15 @@ def numbers_of(observation: Observation, quantity: str) -> list[float]:
     return [number(value) for value in values] if isinstance(values, list) else []
 
 
-@dataclass
+@dataclass(frozen=True)
 class Looked:
     """Where a check looked: the epochs at which it resumed or compared a state, and with what.
 
     `optimizers` holds the class of each optimizer that was used, with its number of groups.
     """
 
-    epochs: set[int] = field(default_factory=set)
-    optimizers: set[tuple[str, int]] = field(default_factory=set)
+    epochs: frozenset[int] = frozenset()
+    optimizers: frozenset[tuple[str, int]] = frozenset()
 
     def plus(self, other: Looked) -> Looked:
         """Both together."""
@@ -69,7 +69,7 @@ class Looked:
         return "; ".join([epochs, *([names, with_groups] if names else [])])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tally:
     """How much was tried: traces, steps in them, resumes, and comparisons of a saved state."""
 
@@ -77,7 +77,7 @@ class Tally:
     steps: int = 0
     resumes: int = 0
     comparisons: int = 0
-    looked: Looked = field(default_factory=Looked)
+    looked: Looked = Looked()
 
     def plus(self, other: Tally) -> Tally:
         """The sum of both."""

@@ -84,9 +84,11 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> Observati
 
 def numbers(value: object) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
+    if type(value) is float:
+        return value
     if isinstance(value, (list, tuple)):
         return [numbers(item) for item in value]
-    if type(value) is float or not (hasattr(value, "tolist") and hasattr(value, "dtype")):
+    if not (hasattr(value, "tolist") and hasattr(value, "dtype")):
         return value
     kind = "tensor" if isinstance(value, torch.Tensor) else "numpy"
     return {kind: value.tolist(), "dtype": str(value.dtype)}

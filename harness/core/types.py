@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "Build", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
+    "State", "Step", "Words",
+]  # fmt: skip
+
 State: TypeAlias = "dict[str, object]"
 """A ``state_dict``."""
 Options: TypeAlias = Mapping[str, object]
@@ -24,6 +29,8 @@ Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Saved]"
 """Makes a checkpoint at an epoch."""
 Load: TypeAlias = Callable[[Saved], Saved]
 """Turns what was stored into what a route resumes from."""
+Words: TypeAlias = "Mapping[str, Callable[..., object]]"
+"""The functions that the words in options stand for."""
 Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
 """An optimizer and its scheduler: what a route returns."""
 

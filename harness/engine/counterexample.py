@@ -35,7 +35,6 @@ def attributes_that_differ(
     backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
     if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
         return ()
-    runner = Runner(runner.bound, deadline=runner.deadline)  # its own, so the tally stays
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
     resumed = scheduler_after(runner, check, Trace(operations, trace.options))

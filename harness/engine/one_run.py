@@ -10,8 +10,8 @@ import pickle
 import time
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeVar
 
 from torch.optim import Optimizer
 
@@ -26,11 +26,12 @@ from harness.core.operations import (
     epochs,
     gradients,
     groups_added,
+    is_needed_again,
     operations_of,
     perform,
     with_groups,
 )
-from harness.core.run import Difference, Observation, Role, Run, Seen, Tally, same
+from harness.core.run import Difference, Looked, Observation, Role, Run, Seen, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import (
     StateRefused,
@@ -56,7 +57,7 @@ class Outcome:
     `refused` says whether it stopped because the state can't be saved in the check's format, and
     `differs_there` whether it did because even the uninterrupted run differs in another process.
     `reading` is the reading that it followed, if options changed
-    (see `harness.checks.changed_options`).
+    (see `harness.checks.changed_options`). `tally` is what the run tried.
     """
 
     broken: Difference | None = None
@@ -64,6 +65,7 @@ class Outcome:
     refused: bool = False
     differs_there: bool = False
     reading: str = ""
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Stop(Exception):
         self.outcome = outcome
 
 
+Made = TypeVar("Made")
 MAX_RUNS = 200
 WITH_HOOKS = getattr(Optimizer, "profile_hook_step", None)
 """Calls an optimizer's hooks before and after its step, since torch 2.1."""
@@ -184,7 +187,7 @@ def _compute_nothing(optimizer: Optimizer, *arguments: object) -> None:
 
 
 class Runner:
-    """What the runs of one bound subject share: its uninterrupted runs, the count, the time limit.
+    """What the runs of one bound subject share: its uninterrupted runs and the time limit.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
     `TimeLimit`. `weights` says whether weights are compared at all. Unless `compute`, the steps of
@@ -211,7 +214,8 @@ class Runner:
         """The module that is sent to another process, for each check."""
         self.runs_there: dict[tuple[Check, str], Reply] = {}
         """Uninterrupted runs in the other process, by check and path."""
-        self.tally = Tally()
+        self.optimizers: set[tuple[str, int]] = set()
+        """The class of each optimizer that was started with, and its number of groups."""
         self._runs: dict[str, UninterruptedRun] = {}
 
     def start(self) -> Pair:
@@ -231,7 +235,7 @@ class Runner:
                 f"subject {name}: build must return a scheduler, with a step() "
                 f"(got {scheduler!r:.80})"
             )
-        self.tally.looked.optimizers.add((_torch_name(optimizer), len(optimizer.param_groups)))
+        self.optimizers.add((_torch_name(optimizer), len(optimizer.param_groups)))
         return optimizer, scheduler
 
     def new_optimizer(self) -> Optimizer:
@@ -241,7 +245,7 @@ class Runner:
             vars(optimizer)["step"] = types.MethodType(_compute_nothing, optimizer)
         return optimizer
 
-    def _make(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _make(self, what: str, function: Callable[..., Made], *arguments: object) -> Made:
         try:
             made = function(*arguments)
             end_if_forked()
@@ -300,11 +304,6 @@ class Runner:
         }
         return [by_path[path] for path in paths]
 
-    def begin(self, tally: Tally, deadline: float) -> None:
-        """From now on, count in `tally` and end at `deadline`."""
-        self.tally = tally
-        self.deadline = deadline
-
     def check_time(self) -> None:
         """Raise `TimeLimit` after the deadline."""
         end_if_forked()
@@ -318,7 +317,6 @@ class TraceRun:
     def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
         self.runner = runner
         self.bound = runner.bound
-        self.tally = runner.tally
         self.check = check
         self.trace = trace
         self.routes = routes(check, trace)
@@ -333,17 +331,26 @@ class TraceRun:
         self.path = ""
         self.slots: dict[str, Slot] = {}
         self.latest: Saved | None = None
+        self.steps = 0
+        self.resumes = 0
+        self.comparisons = 0
+        self.looked: set[int] = set()
 
     def go(self) -> Outcome:
         """Run the trace; the outcome says where it first differs."""
-        self.tally.traces += 1
+        outcome = Outcome()
         try:
-            self._start()
-            for number in range(len(self.trace.operations)):
-                self._do(number)
+            self._run()
         except Stop as stop:
-            return stop.outcome
-        return Outcome()
+            outcome = stop.outcome
+        looked = Looked(frozenset(self.looked), frozenset(self.runner.optimizers))
+        tally = Tally(1, self.steps, self.resumes, self.comparisons, looked)
+        return replace(outcome, tally=tally)
+
+    def _run(self) -> None:
+        self._start()
+        for number in range(len(self.trace.operations)):
+            self._do(number)
 
     def _start(self) -> None:
         self.optimizer, self.scheduler = self.runner.start()
@@ -376,7 +383,7 @@ class TraceRun:
             expected: Observation = (
                 {"raises": uninterrupted.raises} if it_ended else observations[position]
             )
-            self.tally.steps += 1
+            self.steps += 1
             self.made += 1
             try:
                 self.index, self.epoch = perform(
@@ -433,7 +440,7 @@ class TraceRun:
                 self._values()
             else:
                 self._follow(self.check, saved[self.check.save])
-                self.tally.resumes += 1
+                self.resumes += 1
         self._look(expected)
 
     def _go_back(self, slot: Slot, route: Check) -> None:
@@ -442,15 +449,19 @@ class TraceRun:
         self.epoch = epochs(self.path)
         self.weights = self.weights and route.weights
         if route.same_dict:
-            shared = slot.shared.setdefault(route.save, snapshot(slot.saved[route.save]))
+            if route.save not in slot.shared:
+                slot.shared[route.save] = snapshot(slot.saved[route.save])
+            shared = slot.shared[route.save]
             checkpoint = {
                 name: part if name == "scheduler" else snapshot(part)
                 for name, part in shared.items()
             }
-        else:
+        elif is_needed_again(self.trace.operations, self.number):
             checkpoint = slot.checkpoint(route.save)
-        self.tally.resumes += 1
-        self.tally.looked.epochs.add(self.epoch)
+        else:
+            checkpoint = slot.saved[route.save]
+        self.resumes += 1
+        self.looked.add(self.epoch)
         self._follow(route, checkpoint)
         self._look(self._expected())
 
@@ -474,8 +485,8 @@ class TraceRun:
         """Compare the two values that a state check returns: expected and actual."""
         if "checkpoint" in self.check.parameters and self.latest is None:
             return
-        self.tally.comparisons += 1
-        self.tally.looked.epochs.add(self.epoch)
+        self.comparisons += 1
+        self.looked.add(self.epoch)
         try:
             pair = self._call(self.check, self.latest)
         except (Exception, SystemExit) as error:
@@ -488,7 +499,7 @@ class TraceRun:
         if not same(expected, actual):
             raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, actual))))
 
-    def _call(self, check: Check, checkpoint: Saved | None) -> Any:
+    def _call(self, check: Check, checkpoint: Saved | None) -> object:
         new_optimizer = self.runner.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)

@@ -21,7 +21,7 @@ from harness.core.check import Check
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
 from harness.core.operations import Operation
-from harness.core.run import Difference
+from harness.core.run import Difference, Tally
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.types import Scheduler
@@ -46,7 +46,7 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     changed ones.
     """
     routes(check, trace)  # raises if the check can't run it
-    bound, tally = runner.bound, runner.tally
+    bound = runner.bound
     if not bound.changed:
         raise TraceError(
             "the trace must begin with the options that change: changed={'name':value}"
@@ -72,23 +72,18 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     builders = bound.new_optimizer, bound.build, new.build
     operations = plain_operations(trace.operations)
     runs = resumed_runs(builders, step, check.save, check.function, operations)
-    tally.traces += 1
-    tally.steps += steps  # those of the reference runs, which come next, are not counted
-    tally.resumes += len(runs)
+    tally = Tally(1, steps, len(runs))  # the steps of the reference runs are not counted
     if not runs:
-        return Outcome(ended="the trace resumes nothing")
+        return Outcome(ended="the trace resumes nothing", tally=tally)
     allowed = allowed_by(bound.subject.contract)
     verdict = judge_readings(builders, step, resolve(bound.changed, bound.words), runs, allowed)
     reading = verdict["follows"]
     if reading is None:
         operation, made = verdict["run"]["places"][verdict["index"]]
         expected, actual = contrast(verdict, allowed)
-        return Outcome(Difference(operation, made, expected, actual))
-    if not reading:
-        return Outcome(
-            ended="the change makes no difference after a resume in this trace, so it tells nothing"
-        )
-    return Outcome(reading=reading)
+        return Outcome(Difference(operation, made, expected, actual), tally=tally)
+    ended = "the change makes no difference after a resume in this trace, so it tells nothing"
+    return Outcome(reading=reading, ended="" if reading else ended, tally=tally)
 
 
 def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, object]]:
@@ -109,7 +104,7 @@ def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, object]
         yield from ({name: value} for value in values.values())
 
 
-def _other(own: Any, drawn: Sequence[Any]) -> list[Any]:
+def _other(own: object, drawn: Sequence[object]) -> list[object]:
     """Up to two drawn values that differ from the option's own value."""
     return [value for value in drawn if repr(value) != repr(own)][:2]
 
@@ -171,7 +166,8 @@ def with_each_change(
 
 def change_text(trace: Trace) -> tuple[str, str]:
     """The names of the options that `trace` changes, and the names with their new values."""
-    changed: Any = dict(trace.options)["changed"]
+    changed = dict(trace.options)["changed"]
+    assert isinstance(changed, dict)
     values = (f"{name}={format_value(value)}" for name, value in changed.items())
     return ",".join(changed), " ".join(values)
 

@@ -241,29 +241,23 @@ class RunElsewhere(TraceRun):
     Slots hold the bytes that ``torch.save`` wrote.
     """
 
-    def go(self) -> Outcome:
-        """Run the trace; the outcome says where it first differs."""
-        self.tally.traces += 1
+    def _run(self) -> None:
         worker = worker_of(self.runner.resume_python)
         self.worker = worker
         texts = self.runner.texts
         if self.check not in texts:
             texts[self.check] = segment_text(self.bound, self.check, same=worker.same)
         self.text = texts[self.check]
-        try:
-            if not worker.same:
-                self._compare_uninterrupted()
-            for indices in segments(self.trace.operations):
-                if done_there(self.check, indices[0]):
-                    self._do_there(indices)
-                    continue
-                if not indices[0]:
-                    self._start()
-                for number in indices:
-                    self._do(number)
-        except Stop as stop:
-            return stop.outcome
-        return Outcome()
+        if not worker.same:
+            self._compare_uninterrupted()
+        for indices in segments(self.trace.operations):
+            if done_there(self.check, indices[0]):
+                self._do_there(indices)
+                continue
+            if not indices[0]:
+                self._start()
+            for number in indices:
+                self._do(number)
 
     # ------------------------------------------------------------------------ done here
 
@@ -296,7 +290,7 @@ class RunElsewhere(TraceRun):
             self.path = slot.path
             data = slot.saved[self.check.save]["file"]
             self.weights = self.weights and self.check.weights
-            self.tally.resumes += 1
+            self.resumes += 1
         reply = self._ask(data, "".join(map(letters, operations)))
         seen, saved = iter(reply["seen"]), iter(reply["saved"])
         self._look_at(next(seen, None), reply)
@@ -308,7 +302,7 @@ class RunElsewhere(TraceRun):
                     self.made += 1
                     if len(self.path) >= len(self.uninterrupted[number].observations):
                         raise Stop(Outcome(ended=self.uninterrupted[number].error))
-                    self.tally.steps += 1
+                    self.steps += 1
                     self._look_at(next(seen, None), reply)
             elif operation.kind == "save":
                 self._look_at(next(seen, None), reply, saving=True)

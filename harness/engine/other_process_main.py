@@ -54,9 +54,10 @@ def pack(checkpoint: Saved) -> bytes:
     return file.getvalue()
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes) -> Saved:
     """The checkpoint in the bytes that `pack` wrote, with objects of any class."""
-    return torch.load(io.BytesIO(data), weights_only=False)
+    checkpoint: Saved = torch.load(io.BytesIO(data), weights_only=False)
+    return checkpoint
 
 
 def run_segment(

@@ -14,7 +14,6 @@ from harness.core.errors import UndecidedError
 from harness.core.ledger import NOTHING_KNOWN, Entry, Ledger
 from harness.core.operations import Operation
 from harness.core.result import Budget, Result
-from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.examples import Examples
@@ -70,7 +69,7 @@ class SubjectSession:
                 self.prepared = prepare(
                     subject,
                     self.budget.seed,
-                    functools.partial(self.runners.of, deadline=limit.deadline, tally=Tally()),
+                    functools.partial(self.runners.of, deadline=limit.deadline),
                     check_names,
                 )
         except KeyboardInterrupt:
@@ -128,7 +127,7 @@ class SubjectSession:
             for option_set in self.prepared.option_sets:
                 if option_set.variation:
                     continue
-                run = self.runners.of(option_set.bound, limit.deadline, Tally()).uninterrupted(path)
+                run = self.runners.of(option_set.bound, limit.deadline).uninterrupted(path)
                 seen = run.observations[: len(path) + 1]
                 rates[str(Trace((plain,), option_set.bound.literals))] = [
                     each["lr"] for each in seen
@@ -224,7 +223,7 @@ def replay(
     trials = Trials(runners, asked, limit)
     try:
         with limit.on():
-            prepared = prepare_one(bound, runners.of(bound, limit.deadline, Tally()))
+            prepared = prepare_one(bound, runners.of(bound, limit.deadline))
     except UndecidedError as error:
         return result_of(Prepared(), trials, undecided(error, limit.so_far()), 0.0)
     spent = Spent(0, time.process_time())

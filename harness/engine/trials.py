@@ -6,10 +6,9 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 from torch.optim import Optimizer
 
@@ -21,7 +20,7 @@ from harness.core.result import Counterexample, Found
 from harness.core.run import Difference, Tally, same
 from harness.core.trace import Trace
 from harness.core.training_loop import new_sgd, plain
-from harness.core.types import Scheduler, State
+from harness.core.types import Scheduler, State, Words
 from harness.core.verdict import Reason
 from harness.engine.counterexample import attributes_that_differ, evidence
 from harness.engine.one_run import Outcome, Runner
@@ -29,7 +28,7 @@ from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.option_sets import OptionSet
 from harness.engine.other_process import start_worker
 from harness.engine.runs import run_trace, runs_of
-from harness.subjects.subject import Bound, Subject
+from harness.subjects.subject import AnyOptimizer, Bound, Subject
 
 SOON = 0.001
 """The shortest time limit: none would be no limit."""
@@ -77,7 +76,7 @@ def _no_step(scheduler: Scheduler, epoch: int) -> None:
     pass
 
 
-def do_nothing(optimizer: Any, words: Mapping[str, Any] = MappingProxyType({})) -> Subject:
+def do_nothing(optimizer: AnyOptimizer, words: Words = MappingProxyType({})) -> Subject:
     """A subject whose scheduler does nothing, with this optimizer and these words."""
     return Subject("do-nothing", _Constant, words=words, optimizer=optimizer, step=_no_step,
                    constant=True)  # fmt: skip
@@ -152,15 +151,14 @@ class Runners:
         return self._bound[key]
 
     def of(
-        self, bound: Bound, deadline: float, tally: Tally, *,
-        weights: bool = True, compute: bool = True,
-    ) -> Runner:  # fmt: skip
-        """The runner for these options; from now on it counts its work in `tally`."""
+        self, bound: Bound, deadline: float, *, weights: bool = True, compute: bool = True
+    ) -> Runner:
+        """The runner for these options; from now on it ends at `deadline`."""
         key = (repr((bound.fields, bound.options, bound.changed)), weights, compute)
         if key not in self._runners:
             self._runners[key] = self.new(bound, deadline, weights=weights, compute=compute)
         runner = self._runners[key]
-        runner.begin(tally, deadline)
+        runner.deadline = deadline
         return runner
 
     def new(
@@ -233,7 +231,7 @@ class Trials:
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        return self.runners.of(bound, self.limit.deadline, self.tally, weights=self.weights)
+        return self.runners.of(bound, self.limit.deadline, weights=self.weights)
 
     def bound(self, trace: Trace) -> Bound:
         """The subject with the options of `trace`."""
@@ -277,15 +275,15 @@ class Trials:
     def run(self, trace: Trace) -> Outcome:
         """Run `trace` once, compared with the uninterrupted runs that are known already."""
         bound = self.bound(trace)
+        outcome = None
         if not self.needs_compute(trace):
-            before = replace(self.tally)
-            runner = self.runners.of(bound, self.limit.deadline, self.tally, compute=False)
+            runner = self.runners.of(bound, self.limit.deadline, compute=False)
             outcome = run_trace(runner, self.check, trace)
-            if outcome.broken is None:
-                return outcome
-            self.always_compute = True
-            self.tally = before
-        return run_trace(self.runner(bound), self.check, trace)
+            self.always_compute = outcome.broken is not None
+        if outcome is None or outcome.broken is not None:
+            outcome = run_trace(self.runner(bound), self.check, trace)
+        self.tally = self.tally.plus(outcome.tally)
+        return outcome
 
     def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
         """What `trace` shows in two runs from scratch; raises `UndecidedError` if they differ.
@@ -302,7 +300,7 @@ class Trials:
             raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
         self._note_reading(trace, outcomes[0])
         if count:
-            self.tally = runner.tally
+            self.tally = outcomes[1].tally
         return outcomes[0]
 
     def breaks(self, trace: Trace, known: Sequence[KnownFailure] = ()) -> bool:

@@ -174,7 +174,7 @@ class Pool(Generic[Task]):
             wait([*receivers, *ends], timeout=max(0.0, seconds))
 
 
-def _end(running: _Running[Any], stack: contextlib.ExitStack) -> int | None:
+def _end(running: _Running[Task], stack: contextlib.ExitStack) -> int | None:
     """What becomes ready when the process ends.
 
     This is not its sentinel: processes that it has forked hold that open.
@@ -189,7 +189,7 @@ def _end(running: _Running[Any], stack: contextlib.ExitStack) -> int | None:
     return descriptor
 
 
-def _messages(running: _Running[Any]) -> Iterator[object]:
+def _messages(running: _Running[Task]) -> Iterator[object]:
     """The messages that have arrived."""
     try:
         while not running.receiver.closed and running.receiver.poll():
@@ -203,7 +203,7 @@ def _messages(running: _Running[Any]) -> Iterator[object]:
         running.receiver.close()
 
 
-def _kill(running: _Running[Any]) -> None:
+def _kill(running: _Running[Task]) -> None:
     """End a worker and its process group."""
     pid = running.process.pid
     if pid is not None and hasattr(os, "killpg"):
@@ -214,7 +214,7 @@ def _kill(running: _Running[Any]) -> None:
     running.process.join()
 
 
-def _how(running: _Running[Any]) -> str:
+def _how(running: _Running[Task]) -> str:
     """How a worker ended."""
     if running.error:
         return running.error
@@ -230,8 +230,8 @@ def _how(running: _Running[Any]) -> str:
 
 
 def _main(
-    work: Callable[[Any, Tell], None],
-    task: Any,
+    work: Callable[[Task, Tell], None],
+    task: Task,
     sender: Connection,
     note: Note,
     parent: int,

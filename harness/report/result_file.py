@@ -86,9 +86,24 @@ def results_of_run(
     )  # fmt: skip
 
 
-def dump_results(file: ResultFile) -> str:
-    """The JSON text of a file."""
-    return json.dumps(_encode(_CONVERTER.unstructure(file)), indent=1, allow_nan=False) + "\n"
+def dump_results(file: ResultFile, written: dict[int, tuple[Result, str]] | None = None) -> str:
+    """The JSON text of a file.
+
+    `written` keeps the text of each result, for the next call with a file that also has it.
+    """
+    written = {} if written is None else written
+    for result in file.results:
+        if id(result) not in written or written[id(result)][0] is not result:
+            written[id(result)] = result, _dumped(result).replace("\n", "\n  ")
+    text = _dumped(replace(file, results=())) + "\n"
+    if not file.results:
+        return text
+    results = ",\n  ".join(written[id(result)][1] for result in file.results)
+    return text.replace('"results": []', f'"results": [\n  {results}\n ]', 1)
+
+
+def _dumped(value: ResultFile | Result) -> str:
+    return json.dumps(_encode(_CONVERTER.unstructure(value)), indent=1, allow_nan=False)
 
 
 def read_results(path: Path) -> ResultFile:
@@ -293,8 +308,8 @@ def _looked_from_json(value: object) -> Looked:
     found = [re.fullmatch(r"(\w+)\(groups=(\d{1,9})\)", name) for name in names]
     if not all(found):
         raise ValueError("an optimizer must be written as SGD(groups=2)")
-    optimizers = {(match[1], int(match[2])) for match in found if match}
-    return Looked(numbers_in(_text(both.get("epochs", ""))), optimizers)
+    optimizers = frozenset((match[1], int(match[2])) for match in found if match)
+    return Looked(frozenset(numbers_in(_text(both.get("epochs", "")))), optimizers)
 
 
 def _text(value: object) -> str:

@@ -426,8 +426,8 @@ def looked_at(looked: Iterable[Looked]) -> list[str]:
     if not known:
         return []
     common = Looked(
-        set.intersection(*(each.epochs for each in known)),
-        set.intersection(*(each.optimizers for each in known)),
+        frozenset.intersection(*(each.epochs for each in known)),
+        frozenset.intersection(*(each.optimizers for each in known)),
     )
     anywhere = functools.reduce(Looked.plus, known)
     if common == anywhere:

@@ -217,7 +217,8 @@ def _takes_tensor_rate(name: str) -> bool:
 
     Before torch 2.6 some optimizers accepted a tensor that they did not support.
     """
-    word: Any = WORDS[name]
+    word = WORDS[name]
+    assert isinstance(word, functools.partial)
     return "Tensor" in str(inspect.signature(word.args[0]).parameters["lr"].annotation)
 
 

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -40,7 +40,7 @@ from harness.core.training_loop import (
     step_scheduler,
     step_with_metric,
 )
-from harness.core.types import NewOptimizer, Options, Scheduler, Step
+from harness.core.types import NewOptimizer, Options, Scheduler, Step, Words
 from harness.subjects.optimizers import WORDS
 from harness.subjects.type_hints import strategies_for
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     import torch
     from hypothesis.strategies import SearchStrategy
 
+AnyOptimizer: TypeAlias = "NewOptimizer | SearchStrategy[Term]"
+"""What builds a subject's optimizer, or draws it."""
 MAX_LENGTH = 1000
 MAPPINGS = ("options", "words", "declines")
 REPLACEABLE = ("optimizer", "step")
@@ -129,8 +131,8 @@ class Subject:
     _: KW_ONLY
     options: Options = field(default_factory=dict)
     drawn: SearchStrategy[dict[str, object]] | None = None
-    words: Mapping[str, Callable[..., object]] = field(default_factory=dict)
-    optimizer: NewOptimizer | SearchStrategy[Term] = new_sgd
+    words: Words = field(default_factory=dict)
+    optimizer: AnyOptimizer = new_sgd
     step: Step = step_scheduler
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
@@ -311,7 +313,7 @@ class Bound:
         return tuple(pairs)
 
     @functools.cached_property
-    def words(self) -> Mapping[str, Callable[..., object]]:
+    def words(self) -> Words:
         """The meaning of each word that a term can have."""
         return {**WORDS, "metrics": metrics, **self.subject.words}
 
@@ -360,9 +362,9 @@ class Bound:
         save, load = self.subject.state_dict, self.subject.load_state_dict
         return scheduler if save is None or load is None else Stateful(scheduler, save, load)
 
-    def step(self, scheduler: Any, epoch: int) -> None:
+    def step(self, scheduler: Scheduler, epoch: int) -> None:
         """Step a scheduler that `build` made."""
-        if self.subject.state_dict is not None:
+        if isinstance(scheduler, Stateful):
             scheduler = scheduler.scheduler
         self._step(scheduler, epoch)
 

@@ -28,7 +28,8 @@ BY_NAME = {check.name: check for check in CHECKS}
 
 def run(subject, check, trace, **options):
     runner = Runner(subject.bind({}), **options)
-    return run_trace(runner, as_check(check), Trace.parse(trace)), runner.tally
+    outcome = run_trace(runner, as_check(check), Trace.parse(trace))
+    return outcome, outcome.tally
 
 
 @given(traces())

@@ -37,7 +37,7 @@ def observations(monkeypatch, subject, check, trace):
     monkeypatch.setattr("harness.engine.one_run.observe", noting)
     runner = Runner(subject.bind({}))
     outcome = run_trace(runner, check, trace)
-    return seen, outcome, vars(runner.tally)
+    return seen, outcome
 
 
 @given(st.sampled_from(PLAIN), traces().filter(short))
@@ -50,7 +50,7 @@ def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, t
         return
     trace = Trace(tuple(stays))
     with pytest.MonkeyPatch.context() as patch:
-        seen, outcome, _ = observations(patch, control, as_check("saving_changes_nothing"), trace)
+        seen, outcome = observations(patch, control, as_check("saving_changes_nothing"), trace)
     path = branches(trace.operations)[-1]
     uninterrupted = Runner(control.bind({})).uninterrupted(path).observations
     assert outcome.broken is None
@@ -112,7 +112,7 @@ def test_a_save_never_changes_what_follows(control, trace):
             for operation in operations
         ]
         with pytest.MonkeyPatch.context() as patch:
-            seen, outcome, _ = observations(patch, control, check, Trace(tuple(plain)))
+            seen, outcome = observations(patch, control, check, Trace(tuple(plain)))
         assert outcome.broken is None
         last.append(seen[-1])
     assert last[0] == last[1]
