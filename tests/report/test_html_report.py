@@ -237,7 +237,9 @@ def many(results):
     """A report with 20 checks, of long names, and a map of 14 versions of it."""
     names = [check.name for check in map(as_check, ["resume_from_file", "resume_by_pickle"])]
     names += [f"a_check_that_has_a_long_name_{number}" for number in range(18)]
-    tally = Tally(looked=Looked(set(range(0, 300, 3)), {("AnOptimizerWithALongName" * 3, 4)}))
+    tally = Tally(
+        looked=Looked(frozenset(range(0, 300, 3)), frozenset({("AnOptimizerWithALongName" * 3, 4)}))
+    )
     found = [
         Result(
             subject,

@@ -35,7 +35,7 @@ from harness.report.script import script_of
 from harness.subjects.lookup import as_subject
 
 TORCH = "2.13.0"
-LOOKED = Looked({0, 1, 2, 3, 49, 50}, {("SGD", 2), ("AdamW", 3)})
+LOOKED = Looked(frozenset({0, 1, 2, 3, 49, 50}), frozenset({("SGD", 2), ("AdamW", 3)}))
 BY_LAST_EPOCH = as_check("resume_by_last_epoch")
 FROM_FILE = as_check("resume_from_file")
 TRACE = Trace.parse("step_size=3 gamma=0.5 train:3 save:a resume:a")
