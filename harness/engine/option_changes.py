@@ -149,7 +149,7 @@ def change_traces(
     """A trace for each change: it saves at every epoch, resumes from each save and runs on.
 
     `epochs` is the length of the run with the old options. The resumed runs go on to epoch
-    `length`, so that a longer schedule shows.
+    `length`, so that a longer schedule shows. One of them is saved and resumed again.
     """
     slots = [chr(ord("a") + k) if k < 26 else f"s{k}" for k in range(epochs + 1)]
     operations: list[Operation] = []
@@ -158,6 +158,9 @@ def change_traces(
     for k, slot in enumerate(slots):
         rest = [Operation("train", count=length - k)] if length > k else []
         operations += [Operation("resume", slot=slot), *rest]
+        if k == epochs // 2:
+            again = [Operation(kind, slot="again") for kind in ("save", "resume")]
+            operations += [Operation("resume", slot=slot), *again, *rest]
     yield from with_each_change(operations, bound, others)
 
 
