@@ -14,6 +14,7 @@ from lr_schedules.controls import (
     CYCLES,
     FALL,
     FIRST_MOMENT,
+    GRANDCHILD,
     HALVING,
     LAZY_TABLE,
     MEMOISED,
@@ -23,7 +24,7 @@ from lr_schedules.controls import (
 )
 from lr_schedules.correct import Fall, Halving, PerGroup, Plateau
 from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER, SWEPT
-from lr_schedules.tricky import Caller, Cycles, FirstMoment, LazyTable, Memoised
+from lr_schedules.tricky import Caller, Cycles, FirstMoment, Grandchild, LazyTable, Memoised
 
 # ------------------------------------------------------------------------------------- late
 
@@ -216,6 +217,20 @@ class KeepsTheOldTable(LazyTable):
         return self.table[min(self.epoch, len(self.table) - 1)]
 
 
+@planted(
+    FALL,
+    "changed={'floor':0.125} total=4 floor=0.25 save:a resume:a save:a resume:a train:1",
+    caught_by=["resume_with_changed_options"],
+)
+class SavesTheNewOption(Fall):
+    """Goes on with the option that it loads, and saves the one that it was built with."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        own = self.floor
+        super().load_state_dict(state)
+        self.floor = own
+
+
 # ----------------------------------------------------------------------- several schedulers
 
 
@@ -233,3 +248,24 @@ class OneTableForAll(Memoised):
 
     def factor(self) -> float:
         return self.factors.setdefault((0.0, self.epoch), self.decay**self.epoch)
+
+
+@planted(
+    GRANDCHILD,
+    "changed={'start':4} start=3 floor=0.25 save:a epoch:1",
+    caught_by=["other_schedulers_change_nothing"],
+)
+class SharesItsClosedForm(Grandchild):
+    """Keeps in the class what only step(epoch) uses, where another scheduler overwrites it."""
+
+    shared = 0
+
+    def __init__(
+        self, optimizer: Optimizer, last_epoch: int = -1, *, start: int = 3, floor: float = 0.25
+    ) -> None:
+        type(self).shared = start
+        super().__init__(optimizer, last_epoch, start=start, floor=floor)
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        shift = (1 + self.last_epoch / self.shared) ** -0.5
+        return [base * max(shift, self.floor) for base in self.base_lrs]
