@@ -149,7 +149,7 @@ def change_traces(
     """A trace for each change: it saves at every epoch, resumes from each save and runs on.
 
     `epochs` is the length of the run with the old options. The resumed runs go on to epoch
-    `length`, so that a longer schedule shows. One of them is saved and resumed again.
+    `length`, so that a longer schedule shows.
     """
     slots = [chr(ord("a") + k) if k < 26 else f"s{k}" for k in range(epochs + 1)]
     operations: list[Operation] = []
@@ -158,10 +158,23 @@ def change_traces(
     for k, slot in enumerate(slots):
         rest = [Operation("train", count=length - k)] if length > k else []
         operations += [Operation("resume", slot=slot), *rest]
-        if k == epochs // 2:
-            again = [Operation(kind, slot="again") for kind in ("save", "resume")]
-            operations += [Operation("resume", slot=slot), *again, *rest]
     yield from with_each_change(operations, bound, others)
+
+
+def resumed_again(
+    bound: Bound, others: Sequence[Bound], epochs: int, length: int
+) -> Iterator[Trace]:
+    """A short trace for each change, whose resumed run is saved and resumed once more.
+
+    The arguments are those of `change_traces`.
+    """
+    twice = [Operation(kind, slot=slot) for slot in "ab" for kind in ("save", "resume")]
+    middle = epochs // 2
+    before, after = (
+        [Operation("train", count=count)] if count > 0 else []
+        for count in (middle, length - middle)
+    )
+    yield from with_each_change([*before, *twice, *after], bound, others)
 
 
 def with_each_change(

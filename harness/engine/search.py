@@ -38,7 +38,12 @@ from harness.core.types import Options
 from harness.engine.examples import Examples
 from harness.engine.machine import DrawPlan, Operations, draw_operations
 from harness.engine.minimise import minimise
-from harness.engine.option_changes import change_text, change_traces, with_each_change
+from harness.engine.option_changes import (
+    change_text,
+    change_traces,
+    resumed_again,
+    with_each_change,
+)
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
 from harness.engine.trials import Trials
 from harness.subjects.drawn_options import shrink_options
@@ -78,7 +83,8 @@ def find(
             continue
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
         if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
-            traces = (trace for trace in traces if change_text(trace)[0] not in trials.followed)
+            told = set(trials.followed)
+            traces = (trace for trace in traces if change_text(trace)[0] not in told)
         broken = (trace for trace in traces if trials.breaks(trace, known))
         trace = next(broken, None)
         if trace is not None:
@@ -182,6 +188,8 @@ def swept_traces(
     elif check.changes_options:
         others = [other.bound for other in option_sets if drawn or other.own]
         yield from change_traces(option_set.bound, others, epochs, length)
+        if number == 0 or number >= SWEPT_SETS:
+            yield from resumed_again(option_set.bound, others, epochs, length)
         return
     elif number >= SWEPT_SETS:
         found = iter(())
