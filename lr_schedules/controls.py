@@ -151,7 +151,8 @@ TABLE = _control(
     Table,
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
-FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25}, contract="saved")
+FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25})
+SAVED_FALL = _control("saved-fall", Fall, options={"total": 4, "floor": 0.25}, contract="saved")
 NOISE = _control("noise", Noise, declines={"failed_load_changes_nothing": KEY_BY_KEY})
 MILESTONES = _control(
     "milestones", Milestones, declines={"failed_load_changes_nothing": KEY_BY_KEY}

@@ -12,7 +12,6 @@ from harness.engine.selftest import planted
 from lr_schedules.controls import (
     CALLER,
     CYCLES,
-    FALL,
     FIRST_MOMENT,
     GRANDCHILD,
     HALVING,
@@ -20,6 +19,7 @@ from lr_schedules.controls import (
     MEMOISED,
     PER_GROUP,
     PLATEAU,
+    SAVED_FALL,
     TENFOLD,
 )
 from lr_schedules.correct import Fall, Halving, PerGroup, Plateau
@@ -189,7 +189,7 @@ class SharesTheCallable(Caller):
 
 
 @planted(
-    FALL,
+    SAVED_FALL,
     "changed={'floor':0.125} total=4 floor=0.25 save:a resume:a train:1",
     caught_by=["resume_with_changed_options"],
 )
@@ -218,7 +218,7 @@ class KeepsTheOldTable(LazyTable):
 
 
 @planted(
-    FALL,
+    SAVED_FALL,
     "changed={'floor':0.125} total=4 floor=0.25 save:a resume:a save:a resume:a train:1",
     caught_by=["resume_with_changed_options"],
 )
