@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from harness import Subject, step_with_metric
+from harness import Subject, Term, step_with_metric
 from harness.core.types import State
+from lr_schedules.callables import Fading
 from lr_schedules.correct import (
     Bare,
     ClosedForm,
@@ -38,6 +39,22 @@ from lr_schedules.correct import (
     Updates,
     give_count,
     take_count,
+)
+from lr_schedules.tricky import (
+    Caller,
+    Cycles,
+    FirstMoment,
+    Generated,
+    Grandchild,
+    InTheGroups,
+    LazyTable,
+    Locked,
+    Memoised,
+    Numbers,
+    Phases,
+    Slots,
+    ThroughProperties,
+    Window,
 )
 
 __all__ = ["CONTROLS"]
@@ -135,6 +152,7 @@ TABLE = _control(
     options={"table": st.lists(st.floats(0, 8), min_size=1, max_size=12)},
 )
 FALL = _control("fall", Fall, options={"total": 4, "floor": 0.25})
+SAVED_FALL = _control("saved-fall", Fall, options={"total": 4, "floor": 0.25}, contract="saved")
 NOISE = _control("noise", Noise, declines={"failed_load_changes_nothing": KEY_BY_KEY})
 MILESTONES = _control(
     "milestones", Milestones, declines={"failed_load_changes_nothing": KEY_BY_KEY}
@@ -193,6 +211,62 @@ TAGGED = _control(
 WITHOUT_STATE = _control(
     "without-state", Halving, optimizer=new_sgd_without_state, stateless_optimizer=True
 )
+
+SLOTS = _control("slots", Slots)
+LAZY_TABLE = _control("lazy-table", LazyTable, options={"total": 6}, contract="saved")
+MEMOISED = _control("memoised", Memoised, options={"decay": 0.75}, contract="saved")
+GENERATED = _control("generated", Generated)
+LOCKED = _control("locked", Locked)
+THROUGH_PROPERTIES = _control("through-properties", ThroughProperties)
+IN_THE_GROUPS = _control(
+    "in-the-groups",
+    InTheGroups,
+    saves_lrs=True,
+    declines={
+        "resume_scheduler_alone": "its position is in the optimizer's state",
+        "add_group": "it writes to an added group when it is built again",
+    },
+)
+GRANDCHILD = _control(
+    "grandchild",
+    Grandchild,
+    saves_lrs=True,
+    options={"start": 3, "floor": 0.25},
+    contract="saved",
+    declines={
+        "states_of_others_are_refused": AS_TORCH_DOES,
+        "resume_built_on_loaded_optimizer": WRITES_NO_LR,
+        "resume_scheduler_alone": WRITES_NO_LR,
+    },
+)
+WINDOW = _control(
+    "window",
+    Window,
+    step=step_with_metric,
+    declines={"states_of_others_are_refused": AS_TORCH_DOES},
+)
+NUMBERS = _control("numbers", Numbers, declines={"failed_load_changes_nothing": KEY_BY_KEY})
+PHASES = _control("phases", Phases, declines={"failed_load_changes_nothing": KEY_BY_KEY})
+CYCLES = _control(
+    "cycles",
+    Cycles,
+    options={"first": 50, "times": 2},
+    declines={"failed_load_changes_nothing": KEY_BY_KEY},
+)
+TENFOLD = _control(
+    "tenfold",
+    Cycles,
+    options={"first": 1, "times": 10},
+    declines={"failed_load_changes_nothing": KEY_BY_KEY},
+)
+CALLER = _control(
+    "caller",
+    Caller,
+    options={"fall": Term.of("Fading", 0.75)},
+    words={"Fading": Fading},
+    declines={"failed_load_changes_nothing": KEY_BY_KEY},
+)
+FIRST_MOMENT = _control("first-moment", FirstMoment)
 
 CONTROLS: tuple[Subject, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Subject)

@@ -61,4 +61,6 @@ def test_the_false_alarms_are_those_of_the_readme():
         ("timm, `state_dict()` after load", "handover"),
         ("pytest-torch, resume in the middle", "handover"),
         ("ignite, rewind to the start", "multiplies"),
+        ("ignite, rewind to the start", "in-the-groups"),
+        ("PyTorch, `__dict__` after load", "slots"),
     }

@@ -74,15 +74,20 @@ def _merge(first: Operation, second: Operation) -> Operation | None:
 
 
 def _condensed(operations: Operations) -> Iterator[Operations]:
-    """A long trace with its last save alone, and what follows from there."""
+    """A long trace with its last save alone, and what follows from there.
+
+    If that is not enough, the run goes on after the save as it did before it was taken back.
+    """
     if sum(operation.kind == "save" for operation in operations) < MANY:
         return
     paths = list(walk(operations))
     back = max((i for i, op in enumerate(operations) if op.kind in BACK), default=None)
     if back is not None:
-        before = operations_of(paths[back][2])
-        save = Operation("save", slot=operations[back].slot)
-        yield (*before, save, *operations[back:])
+        _, left, saved = paths[back]
+        before = (*operations_of(saved), Operation("save", slot=operations[back].slot))
+        yield (*before, *operations[back:])
+        if left.startswith(saved):
+            yield (*before, *operations_of(left[len(saved) :]), *operations[back:])
         return
     last = max(i for i, op in enumerate(operations) if op.kind == "save")
     yield (*operations_of(paths[last][1]), *operations[last:])

@@ -156,6 +156,22 @@ def change_traces(
     yield from with_each_change(operations, bound, others)
 
 
+def resumed_again(
+    bound: Bound, others: Sequence[Bound], epochs: int, length: int
+) -> Iterator[Trace]:
+    """A short trace for each change, whose resumed run is saved and resumed once more.
+
+    The arguments are those of `change_traces`.
+    """
+    twice = [Operation(kind, slot=slot) for slot in "ab" for kind in ("save", "resume")]
+    middle = epochs // 2
+    before, after = (
+        [Operation("train", count=count)] if count > 0 else []
+        for count in (middle, length - middle)
+    )
+    yield from with_each_change([*before, *twice, *after], bound, others)
+
+
 def with_each_change(
     operations: Iterable[Operation], bound: Bound, others: Sequence[Bound]
 ) -> Iterator[Trace]:

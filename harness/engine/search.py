@@ -38,7 +38,12 @@ from harness.core.types import Options
 from harness.engine.examples import Examples
 from harness.engine.machine import DrawPlan, Operations, draw_operations
 from harness.engine.minimise import minimise
-from harness.engine.option_changes import change_traces, with_each_change
+from harness.engine.option_changes import (
+    change_text,
+    change_traces,
+    resumed_again,
+    with_each_change,
+)
 from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
 from harness.engine.trials import Trials
 from harness.subjects.drawn_options import shrink_options
@@ -77,6 +82,9 @@ def find(
         if known and not option_set.own:
             continue
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
+        if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
+            told = set(trials.followed)
+            traces = (trace for trace in traces if change_text(trace)[0] not in told)
         broken = (trace for trace in traces if trials.breaks(trace, known))
         trace = next(broken, None)
         if trace is not None:
@@ -159,30 +167,36 @@ def swept_traces(
 
     The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
     of the others has one trace, but for a resume check only if it has another optimizer than the
-    subject: otherwise there is the search. Unless `drawn`, options do not change to drawn ones.
+    subject, or changes an option: otherwise there is the search. Unless `drawn`, options do not
+    change to drawn ones.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
     epochs = min(option_set.epochs, length)
+    beyond = int(bool(option_set.ended) and option_set.epochs < length)
     if "build_other" in check.parameters:
-        found = iter([sweep_beside(epochs)])
+        found = iter([sweep_beside(epochs + beyond)])
         if number < SWEPT_SETS:
-            yield from with_each_change(sweep_beside(epochs), option_set.bound, ())
+            yield from with_each_change(sweep_beside(epochs + beyond), option_set.bound, ())
+        if option_set.own and GIVEN_EPOCH in option_set.events:
+            yield from with_each_change(sweep_beside(1, GIVEN_EPOCH), option_set.bound, ())
     elif number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
     elif option_set.variation:
         early = [point for point in OTHERS if check.from_epoch <= point <= epochs]
         found = iter([sweep_along(check, early, epochs)] if check.search and early else [])
-    elif number >= SWEPT_SETS:
-        found = iter(())
     elif check.changes_options:
         others = [other.bound for other in option_sets if drawn or other.own]
         yield from change_traces(option_set.bound, others, epochs, length)
+        if number == 0 or number >= SWEPT_SETS:
+            yield from resumed_again(option_set.bound, others, epochs, length)
         return
+    elif number >= SWEPT_SETS:
+        found = iter(())
     elif check.mixes:
         found = sweep_pairs(holding, epochs)
     else:
-        found = sweep(check, epochs, int(bool(option_set.ended) and option_set.epochs < length))
+        found = sweep(check, epochs, beyond)
     for operations in found:
         yield Trace(operations, option_set.bound.literals)
     if check.mixes or number >= SWEPT_SETS or option_set.variation:
@@ -301,10 +315,20 @@ def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
     return (*saves, *resumed)
 
 
-def sweep_beside(epochs: int) -> Operations:
-    """A run that is saved, where the check builds another scheduler, at its start and later."""
+GIVEN_EPOCH = "epoch"
+"""The event after which some schedulers use options that they use at no other time."""
+
+
+def sweep_beside(epochs: int, event: str = "") -> Operations:
+    """A run that is saved, where the check builds another scheduler, at its start and later.
+
+    It ends with three of the `event`, if one is given.
+    """
     save = (Operation("save", slot="a"),)
-    return (*save, *_train(1), *save, *_train(min(3, epochs - 1)), *save, *_train(epochs - 4))
+    last = (Operation(event, count=3),) if event else ()
+    return (
+        *save, *_train(1), *save, *_train(min(3, epochs - 1)), *save, *_train(epochs - 4), *last
+    )  # fmt: skip
 
 
 def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:

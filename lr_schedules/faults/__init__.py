@@ -2,6 +2,7 @@
 
 from harness.engine.selftest import Fault, planted_in
 from lr_schedules.faults import (
+    conditions,
     events,
     optimizer,
     position,
@@ -16,7 +17,17 @@ __all__ = ["FAULTS", "SUBJECTS"]
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for module in (position, timing, state, saves, optimizer, events, process, transport)
+    for module in (
+        position,
+        timing,
+        state,
+        saves,
+        optimizer,
+        conditions,
+        events,
+        process,
+        transport,
+    )
     for fault in planted_in(vars(module))
 )
 """Every planted fault; add a new module of faults here."""

@@ -146,6 +146,30 @@ class LacksItsCount(Halving):
         self.steps = getattr(self, "steps", 0) + 1
 
 
+@planted(HALVING, "train:1 save:a", caught_by=["public_numbers_go_on"])
+class CopiesCountAgain(Halving):
+    """Counts its steps for the user, and leaves the count out of what is copied and pickled."""
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        self.steps = last_epoch + 1
+        super().__init__(optimizer, last_epoch)
+
+    def step(self) -> None:
+        super().step()
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        steps = state["steps"]
+        super().load_state_dict(state)
+        self.steps = steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "steps": 0}
+
+
 # -------------------------------------------------------------------------- loads that raise
 
 

@@ -202,7 +202,9 @@ class LastSaveOnly(Halving):
 
 
 @planted(
-    HALVING, "save:a train:2 resume:a train:1", caught_by=["resume_by_deepcopy", "resume_by_pickle"]
+    HALVING,
+    "save:a train:2 resume:a train:1",
+    caught_by=["resume_by_deepcopy", "resume_by_pickle", "other_schedulers_change_nothing"],
 )
 class ClassAttribute(Halving):
     """Counts in a class attribute, so a copy shares the count with the run that goes on."""
@@ -224,7 +226,12 @@ WARM = {"steps": 0}
 @planted(
     HALVING,
     "train:1 save:a resume:a",
-    caught_by=[*EVERY_LOAD, "resume_by_deepcopy", "resume_by_pickle"],
+    caught_by=[
+        *EVERY_LOAD,
+        "resume_by_deepcopy",
+        "resume_by_pickle",
+        "other_schedulers_change_nothing",
+    ],
 )
 class ModuleGlobal(Halving):
     """Counts its warm-up in a module global that is not saved and that a new scheduler resets."""
@@ -268,7 +275,18 @@ class LoadAfterACopy(Halving):
     ],
 )
 class WritesForAnother(Handover):
-    """Saves a function of the live scheduler, and uses it to write the LR when it is loaded."""
+    """Saves a function of the live scheduler, and a new one uses it to write the LR at its load."""
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch)
+        self._new = last_epoch < 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_new": False}
+
+    def step(self) -> None:
+        super().step()
+        self._new = False
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "rates": lambda: self.rates()}
@@ -276,5 +294,7 @@ class WritesForAnother(Handover):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rates = state.pop("rates")
         super().load_state_dict(state)
-        for group, rate in zip(self.optimizer.param_groups, rates(), strict=True):
-            group["lr"] = rate
+        if self._new:
+            for group, rate in zip(self.optimizer.param_groups, rates(), strict=True):
+                group["lr"] = rate
+        self._new = False

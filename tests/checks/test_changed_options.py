@@ -479,3 +479,38 @@ def test_one_cycle_keeps_its_rates_in_the_optimizer_which_is_loaded():
                       "div_factor": 10.0, "base_momentum": 0.8, "three_phase": False})  # fmt: skip
     said = "the saved option wins: max_lr, total_steps, div_factor, base_momentum, three_phase"
     assert checked(subject).note == said
+
+
+class Modes(Halving):
+    """Uses its gamma in one of two modes, loads its mode, and keeps the gamma it was built with."""
+
+    def __init__(self, optimizer, last_epoch=-1, *, mode="halve", gamma=0.5):
+        self.mode, self.gamma = mode, gamma
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self):
+        return self.gamma**self.epoch if self.mode == "power" else super().factor()
+
+    def state_dict(self):
+        return {**super().state_dict(), "mode": self.mode, "gamma": self.gamma}
+
+    def load_state_dict(self, state):
+        self.mode = state["mode"]
+        super().load_state_dict(state)
+
+
+def test_an_option_that_matters_only_with_others_is_changed_where_it_does():
+    modes = st.sampled_from(["halve", "power"])
+    options = {"mode": "halve", "gamma": 0.5}
+    drawn = st.fixed_dictionaries({"mode": modes, "gamma": st.sampled_from([0.5, 0.25, 0.75])})
+    subject = Subject("modes", Modes, options=options, drawn=drawn, contract="saved")
+    result = checked(subject)
+    assert result.verdict == "BROKEN"
+    options = dict(result.counterexample.trace.options)
+    assert (options["mode"], list(options["changed"])) == ("power", ["gamma"])
+
+
+def test_a_run_that_was_resumed_with_another_option_is_resumed_again():
+    result = checked(FAULT["SavesTheNewOption"].subject)
+    assert result.verdict == "BROKEN"
+    assert result.counterexample.trace.resumes == 2

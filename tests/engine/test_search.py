@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness import Budget, Operation, Subject, Trace, TraceError, check_subject, replay
 from harness.checks.registry import HERE, as_check
+from harness.core.operations import walk
 from harness.engine.minimise import minimise, neighbours
 from lr_schedules.subjects import SUBJECTS
 
@@ -70,6 +71,25 @@ def test_a_needless_slot_goes_with_all_that_uses_it():
 def test_the_first_slot_is_called_a():
     small = minimise(Trace.parse("train:4 save:b train:1 resume:b"), lambda t: t.resumes > 0)
     assert str(small) == "save:a resume:a"
+
+
+def test_a_long_trace_that_loads_in_place_is_condensed_first():
+    saves = " ".join(f"train:5 save:e{k}" for k in range(20))
+    trace = Trace.parse(f"{saves} train:5 load:e3 train:9")
+    tried = []
+
+    def breaks(candidate):
+        """A run that is taken back to one of its first epochs from far ahead."""
+        tried.append(candidate)
+        path = ""
+        for operation, before, path in walk(candidate.operations):
+            if operation.kind == "load" and len(before) - len(path) >= 40:
+                return bool(path)
+        return False
+
+    small = minimise(trace, breaks)
+    assert str(small) == "train:1 save:a train:40 load:a"
+    assert "train:20 save:e3 train:85 load:e3 train:9" in map(str, tried[:3])
 
 
 FAULTS = [faulty.Forgets, faulty.LateFault, faulty.NotOneToOne, faulty.RaisesOnLoad, faulty.Drains]

@@ -15,6 +15,7 @@ from harness.engine.selftest import find_faults, planted
 from lr_schedules.controls import CONTROLS, HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, SUBJECTS
+from lr_schedules.faults.routes import INTO_A_NEW_SCHEDULER
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 DEFAULT = {check.name for check in select_checks()}
@@ -24,9 +25,9 @@ HELD_BY = {check.name: check for check in CHECKS}
 
 
 def test_there_are_enough_faults_and_controls_of_every_kind():
-    assert len(FAULTS) >= 60
+    assert len(FAULTS) >= 95
     assert len(BY_NAME) == len(FAULTS) == len(SUBJECTS)
-    assert len({control.name for control in CONTROLS}) == len(CONTROLS) >= 19
+    assert len({control.name for control in CONTROLS}) == len(CONTROLS) >= 36
     assert [control.name for control in CONTROLS if control.strategy is not None] == ["table"]
     assert sum(bool(fault.real) for fault in FAULTS) >= 25
 
@@ -52,7 +53,8 @@ def test_the_trace_of_a_record_breaks_its_check_and_not_the_repair(name):
 
 
 # What another process saves breaks alone only between two torches: see test_other_process.
-# Every check that saves looks at the run right after it.
+# A trace that breaks saving_changes_nothing has no resume, and every resume check that saves with
+# state_dict() does the same along it: see the next test.
 NOT_ALONE = ("resume_from_another_process", "saving_changes_nothing")
 
 
@@ -64,6 +66,18 @@ def test_without_any_check_some_fault_is_missed(check):
     others = (DEFAULT if check in DEFAULT else set(HELD_BY)) - {check}
     assert [fault.name for fault in FAULTS
             if check in fault.caught_by and not others & set(fault.caught_by)]  # fmt: skip
+
+
+SAVE_CHANGES_IT = [f.name for f in FAULTS if "saving_changes_nothing" in f.caught_by]
+
+
+@pytest.mark.parametrize("name", SAVE_CHANGES_IT)
+@pytest.mark.parametrize("check", ["saving_changes_nothing", *INTO_A_NEW_SCHEDULER])
+def test_what_a_save_changes_is_seen_by_every_check_that_saves_and_loads(name, check):
+    trace = BY_NAME[name].trace
+    assert not trace.resumes
+    if check in served([check]):
+        assert replay(BY_NAME[name].subject, check, trace).verdict == "BROKEN"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from harness import Trace
 from harness.checks.registry import as_check, select_checks
 from harness.core.operations import epochs, walk
-from harness.engine.search import sweep, sweep_events, sweep_pairs, sweep_thinly
+from harness.engine.search import sweep, sweep_beside, sweep_events, sweep_pairs, sweep_thinly
 
 
 def saved_at(check, length):
@@ -35,6 +35,11 @@ def test_the_second_of_two_saves_without_a_step_between_is_resumed_from():
     assert traces[-2:] == ["save:a save:b load:b train:5", "train:2 save:a save:b load:b train:3"]
     later = [str(Trace(operations)) for operations in sweep(as_check("resume_by_last_epoch"), 2)]
     assert later[-1] == "train:1 save:a save:b resume:b train:1"
+
+
+def test_another_scheduler_is_built_at_three_epochs_and_before_the_event():
+    assert str(Trace(sweep_beside(6))) == "save:a train:1 save:a train:3 save:a train:2"
+    assert str(Trace(sweep_beside(1, "epoch"))) == "save:a train:1 save:a save:a epoch:3"
 
 
 def test_a_check_at_every_save_is_done_in_chains_too():
