@@ -26,6 +26,7 @@ GROUPS = 2
 """The number of groups of a subject's default optimizer."""
 
 RATES = st.sampled_from((0.1, 0.01, 1.0, 0.3, 1 / 3, 0.001))
+TINY_RATES = st.just(1e-5)
 FLOORS = st.sampled_from((0.0, 0.001, 0.05, 1.0, 1 / 3))
 """Minimum LRs; 1.0 is above most LRs that an optimizer starts with."""
 FACTORS = st.sampled_from((0.5, 1.0, 0.25, 0.001, 0.3, 1 / 3))
@@ -129,6 +130,11 @@ BY_EPOCHS: dict[str, OptionsStrategy] = {
     ),
 }
 """Options of torch's schedulers that are the same for any number of groups."""
+LINEAR_TO_ZERO: OptionsStrategy = _fixed(
+    {"end_factor": st.just(0.0), "total_iters": st.sampled_from((4, 3, 6))},
+    start_factor=st.sampled_from((1 / 3, 0.3, 0.5)),
+)
+"""Options of a LinearLR that ends at 0; rounding takes the LR of about a third of them below 0."""
 LINEAR_ANNEALING: OptionsStrategy = st.tuples(COUNTS, COUNTS).map(
     lambda steps: {"num_annealing_steps": steps[0], "num_total_steps": sum(steps)}
 )
@@ -157,8 +163,8 @@ def cyclic(groups: int, cycled: bool) -> OptionsStrategy:
     """CyclicLR with each of its modes."""
     return _fixed(
         {
-            "base_lr": per_group(RATES, groups),
-            "max_lr": per_group(RATES, groups),
+            "base_lr": per_group(RATES | TINY_RATES, groups),
+            "max_lr": per_group(RATES | TINY_RATES, groups),
             "step_size_up": st.integers(1, 4),
             "step_size_down": st.none() | st.integers(0, 4),
             "mode": st.sampled_from(("triangular", "triangular2", "exp_range")),
@@ -167,6 +173,12 @@ def cyclic(groups: int, cycled: bool) -> OptionsStrategy:
         gamma=FACTORS,
         **_momenta(cycled, groups),
     )
+
+
+def cyclic_by_stateful_function(groups: int, cycled: bool) -> OptionsStrategy:
+    """CyclicLR with a function that changes when it is called."""
+    of_anything = _fixed({"scale_fn": STATEFUL_CALLABLES})
+    return st.tuples(cyclic(groups, cycled), of_anything).map(lambda pair: {**pair[0], **pair[1]})
 
 
 def cyclic_by_function(groups: int, cycled: bool) -> OptionsStrategy:
@@ -293,12 +305,14 @@ def called(name: str, options: OptionsStrategy) -> st.SearchStrategy[Term]:
 
 DRAWN: dict[str, OptionsStrategy] = {
     **{name: jointly(options) for name, options in BY_EPOCHS.items()},
+    "LinearLR": jointly(BY_EPOCHS["LinearLR"] | LINEAR_TO_ZERO),
     "LambdaLR": jointly(of_callables),
     "LambdaLR-stateful": jointly(of_stateful_callables),
     "MultiplicativeLR": jointly(of_callables),
     "MultiplicativeLR-stateful": jointly(of_stateful_callables),
     "CyclicLR": with_momentum(cyclic, cyclic_takes_betas),
     "CyclicLR-scale_fn": with_momentum(cyclic_by_function, cyclic_takes_betas),
+    "CyclicLR-stateful": with_momentum(cyclic_by_stateful_function, cyclic_takes_betas),
     "OneCycleLR": with_momentum(functools.partial(one_cycle, three_phase=False, anneal="cos")),
     "OneCycleLR-three_phase": with_momentum(
         functools.partial(one_cycle, three_phase=True, anneal="linear")

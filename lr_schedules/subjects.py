@@ -32,9 +32,18 @@ from lr_schedules.published import PublishedLinearAnnealingLR
 __all__ = ["SUBJECTS"]
 
 
+KEEPS_THE_LR = (
+    "MultiplicativeLR", "MultiplicativeLR-stateful", "StepLR", "ExponentialLR", "PolynomialLR",
+    "CosineAnnealingLR", "SWALR",
+)  # fmt: skip
+"""Built on an optimizer with a loaded state, they do not change its LR."""
+
+STARTS_ANYWHERE = ("LambdaLR",)
+"""Each LR follows from initial_lr and the epoch."""
+
 WITHOUT_CONTRACT = (
     "LambdaLR", "LambdaLR-stateful", "MultiplicativeLR", "MultiplicativeLR-stateful",
-    "CyclicLR-scale_fn",
+    "CyclicLR-scale_fn", "CyclicLR-stateful",
 )  # fmt: skip
 """Their functions are not saved, as PyTorch's documentation says."""
 
@@ -43,18 +52,26 @@ def _drawn(name: str, scheduler: Callable[..., object], **options: object) -> Su
     """A subject with these options, and others from `DRAWN`."""
     return Subject(
         name, scheduler, options=options, drawn=DRAWN[name], words=WORDS, standalone=True,
-        contract="" if name in WITHOUT_CONTRACT else "saved",
+        contract="" if name in WITHOUT_CONTRACT else "saved", declines=_declined_by(name),
     )  # fmt: skip
 
 
-def _stateful(name: str, scheduler: Callable[..., object]) -> Subject:
+def _declined_by(name: str) -> dict[str, str]:
+    """What the documentation of PyTorch does not promise, and the reason."""
+    declined = {"resume_scheduler_alone": WRITES_NO_LR}
+    if name not in KEEPS_THE_LR:
+        declined["resume_built_on_loaded_optimizer"] = CONSTRUCTOR_WRITES_LR
+    if name not in STARTS_ANYWHERE:
+        declined["resume_by_initial_lr"] = NEEDS_THE_LR
+    return declined
+
+
+def _stateful(name: str, scheduler: Callable[..., object], **options: object) -> Subject:
     """A subject with callables that change when they are called."""
-    return replace(
-        _drawn(name, scheduler, lr_lambda=Term.of("Fading", 0.5)),
-        declines=dict.fromkeys(
-            ("resume_by_last_epoch", "resume_by_initial_lr"), ITS_CALLABLE_REMEMBERS
-        ),
-    )
+    subject = _drawn(name, scheduler, **options)
+    by_epoch = ("resume_by_last_epoch", "resume_by_initial_lr")
+    declined = dict.fromkeys(by_epoch, ITS_CALLABLE_REMEMBERS)
+    return replace(subject, declines={**subject.declines, **declined})
 
 
 def _composed(
@@ -70,6 +87,7 @@ def _composed(
         drawn=DRAWN_COMPOSITIONS[name],
         words=MAKERS,
         standalone=True,
+        declines=_declined_by(name),
     )
 
 
@@ -85,6 +103,14 @@ WRITES_NO_LR = (
     "its load_state_dict writes no LR, as with torch's schedulers: the LR is in the optimizer's "
     "state"
 )
+CONSTRUCTOR_WRITES_LR = (
+    "its constructor writes the LR of the first epoch, and its load_state_dict writes no LR: the "
+    "optimizer's state must be loaded after it is built"
+)
+NEEDS_THE_LR = (
+    "it computes the LR from the group's current LR, or from its own counts: initial_lr alone "
+    "is not enough"
+)
 HOLDS_TENSORS = (
     "its optimizer's state_dict holds the tensors themselves, as with all of torch's: a "
     "checkpoint in memory needs copy.deepcopy"
@@ -94,8 +120,12 @@ AS_TORCH_DOES = "it adds whatever it is given to its attributes, as torch's sche
 SUBJECTS: tuple[Subject, ...] = (
     _drawn("LambdaLR", lr_scheduler.LambdaLR, lr_lambda=[Term("root_decay"), Term("zigzag")]),
     _drawn("MultiplicativeLR", lr_scheduler.MultiplicativeLR, lr_lambda=Term("two_thirds")),
-    _stateful("LambdaLR-stateful", lr_scheduler.LambdaLR),
-    _stateful("MultiplicativeLR-stateful", lr_scheduler.MultiplicativeLR),
+    _stateful("LambdaLR-stateful", lr_scheduler.LambdaLR, lr_lambda=Term.of("Fading", 0.5)),
+    _stateful(
+        "MultiplicativeLR-stateful",
+        lr_scheduler.MultiplicativeLR,
+        lr_lambda=Term.of("Fading", 0.5),
+    ),
     _drawn("StepLR", lr_scheduler.StepLR, step_size=3, gamma=0.5),
     _drawn("MultiStepLR", lr_scheduler.MultiStepLR, milestones=[2, 5, 5, 9], gamma=0.5),
     _drawn("ConstantLR", lr_scheduler.ConstantLR, factor=0.25, total_iters=4),
@@ -127,6 +157,14 @@ SUBJECTS: tuple[Subject, ...] = (
         step_size_up=2,
         scale_fn=Term("fall_with_cycle"),
     ),
+    _stateful(
+        "CyclicLR-stateful",
+        lr_scheduler.CyclicLR,
+        base_lr=0.01,
+        max_lr=0.1,
+        step_size_up=2,
+        scale_fn=Term.of("Fading", 0.9),
+    ),
     _drawn("OneCycleLR", lr_scheduler.OneCycleLR, max_lr=[0.1, 0.2], total_steps=10),
     _drawn(
         "OneCycleLR-three_phase",
@@ -144,6 +182,7 @@ SUBJECTS: tuple[Subject, ...] = (
         step=step_with_metric,
         contract="saved",
         standalone=True,
+        declines={"resume_scheduler_alone": WRITES_NO_LR},
     ),
     _composed(
         "SequentialLR",

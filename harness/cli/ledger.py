@@ -90,6 +90,7 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     from harness.core.output import require_writable, write_text
     from harness.report.ledger import updated
     from harness.report.result_file import read_versions
+    from harness.subjects.known_failures import by_listed_names
 
     if len(files) > 1:
         raise click.UsageError("--ledger: only one file can be updated at a time")
@@ -102,7 +103,7 @@ def update(results: tuple[Path, ...], files: tuple[Path, ...], write: bool) -> i
     data = [one.file for one in read_versions(results, version_of)]
     exists = path.exists()
     text = read_text(path) if exists else ""
-    entries = read_ledger([path]).entries if exists else ()
+    entries = by_listed_names(read_ledger([path])).entries if exists else ()
     new = updated(text, entries, data)
     if not write:
         click.echo(new, nl=False)

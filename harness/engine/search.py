@@ -15,9 +15,9 @@ How the harness looks for a difference:
    Hypothesis shrinks them.
 5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
    drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
-6. If ledger entries explain failures of a pair, only the subject's own options are swept. This is
-   the same for every seed: a known failure shows in so many ways with drawn options and other
-   optimizers that no entry can describe them all.
+6. If ledger entries explain failures of a pair, it is swept and searched for others. With the
+   subject's own options an entry covers one failure exactly. A known failure shows in many ways
+   with drawn options and other optimizers: there an entry covers all values in the same fields.
 """
 
 from __future__ import annotations
@@ -70,17 +70,15 @@ def find(
 ) -> Hit | None:
     """A trace that breaks the check with one of the option sets, or None.
 
-    A failure that one of the `known` ones explains is skipped, and nothing is drawn if there are
-    any. A check that mixes others resumes by those in `holding`.
+    A failure that one of the `known` ones explains is skipped. A check that mixes others resumes by
+    those in `holding`.
     """
     check = trials.check
     if examples is not None and not known:
         trace = _example(trials, examples)
         if trace is not None:
             return Hit(trials.cut(trace), FoundBy.EXAMPLE)
-    for number, option_set in enumerate(option_sets if budget.sweep else ()):
-        if known and not option_set.own:
-            continue
+    for number in range(len(option_sets) if budget.sweep else 0):
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
         if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
             told = set(trials.followed)
@@ -91,9 +89,9 @@ def find(
             if check.changes_options:
                 list(broken)  # the verdict also says which reading the other options follow
             return Hit(trials.cut(trace), FoundBy.SWEEP)
-    if check.searched and budget.max_examples and not known:
+    if check.searched and budget.max_examples:
         traces = drawn_traces(check, holding, option_sets, budget)
-        trace = next(filter(trials.breaks, traces), None)
+        trace = next((trace for trace in traces if trials.breaks(trace, known)), None)
         if trace is not None:
             return Hit(trials.cut(trace), FoundBy.SEARCH)
     return None

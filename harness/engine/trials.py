@@ -222,6 +222,12 @@ class Trials:
             sets.setdefault(repr(each.bound.literals), each)
         return sets
 
+    def _has_own_options(self, trace: Trace) -> bool:
+        """Whether a trace has the subject's own options, apart from how they change."""
+        options = tuple((name, value) for name, value in trace.options if name != "changed")
+        option_set = self._sets.get(repr(options))
+        return option_set is not None and option_set.own
+
     def needs_compute(self, trace: Trace) -> bool:
         """Whether the optimizer's steps must compute something in this trace."""
         option_set = self._sets.get(repr(trace.options))
@@ -327,7 +333,8 @@ class Trials:
             return False
         if known:
             shown = evidence(self.runner(bound), self.check, trace, broken)
-            if any(each.explains(self.check.promise, shown) for each in known):
+            own = self._has_own_options(trace)
+            if any(each.explains(self.check.promise, shown, own=own) for each in known):
                 return False
         if "optimizer" not in bound.fields and self.check.search:
             return True

@@ -24,17 +24,17 @@ from harness.core.ledger import (
     ROUNDED,
     Entry,
     KnownFailure,
-    kind_of_place,
     version_of,
     without,
 )
 from harness.core.operations import Operation
 from harness.core.references import place_of
-from harness.core.relations import every_relation, fields_of, shows_of, ulps_of
+from harness.core.relations import every_relation, shows_of, ulps_of
 from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
+from harness.engine.counterexample import evidence
 from harness.engine.examples import Examples
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
@@ -52,8 +52,8 @@ class Replayed:
     """What the trace of an entry shows on this torch.
 
     `why` says what is wrong with the trace: it can't be run or breaks nothing (`found` is None),
-    or it breaks before its end. `smaller` is a trace with one operation less that also breaks the
-    check at the same kind of place, in the same fields.
+    or it breaks before its end. `smaller` is a trace with one operation less that shows the same
+    failure: the entry would explain it.
     """
 
     entry: Entry
@@ -90,19 +90,18 @@ def replay_entry(trials: Trials, entry: Entry) -> Replayed:
     smaller = (
         candidate
         for candidate in neighbours(trace)
-        if trials.breaks(candidate) and _breaks_there(trials, candidate, found)
+        if trials.breaks(candidate) and _breaks_alike(trials, candidate, KnownFailure(entry, found))
     )
     return Replayed(entry, found, smaller=next(smaller, None))
 
 
-def _breaks_there(trials: Trials, trace: Trace, found: Counterexample) -> bool:
-    """Whether `trace` breaks the check at the same kind of place, and in the same fields."""
+def _breaks_alike(trials: Trials, trace: Trace, known: KnownFailure) -> bool:
+    """Whether `trace` breaks the check in the way of a known failure."""
     broken = trials.run(trace).broken
     if broken is None:
         return False
-    promise, other = trials.check.promise, Counterexample(**vars(broken), trace=trace)
-    places = {kind_of_place(promise, each) for each in (found, other)}
-    return len(places) == 1 and fields_of(found) == fields_of(other)
+    shown = evidence(trials.runner(trials.bound(trace)), trials.check, trace, broken)
+    return known.explains(trials.check.promise, shown)
 
 
 def describe_stale(replay: Replayed, check: Check) -> str:

@@ -22,7 +22,20 @@ from harness.subjects.subject import Subject
 def shipped_failures() -> Ledger:
     """The entries of the ledgers that installed packages ship."""
     ledgers = [read_ledger([one.path], package=one.package) for one in shipped_ledgers()]
-    return Ledger(tuple(entry for ledger in ledgers for entry in ledger.entries))
+    return by_listed_names(Ledger(tuple(e for ledger in ledgers for e in ledger.entries)))
+
+
+def by_listed_names(ledger: Ledger) -> Ledger:
+    """The same entries; those that name a listed subject by its reference have its name."""
+    if not any(":" in entry.subject for entry in ledger.entries):
+        return ledger
+    names = {subject.reference: subject.name for subject in default_subjects()}
+    return Ledger(
+        tuple(
+            replace(entry, subject=names[entry.subject]) if entry.subject in names else entry
+            for entry in ledger.entries
+        )
+    )
 
 
 def own_failures(
@@ -35,7 +48,7 @@ def own_failures(
     if not files:
         return Ledger()
     names = {subject.name for subject in (*default_subjects(), *shipped_subjects(), *subjects)}
-    return read_ledger(files, names, [check.name for check in (*CHECKS, *checks)])
+    return by_listed_names(read_ledger(files, names, [c.name for c in (*CHECKS, *checks)]))
 
 
 def known_failures(
@@ -56,12 +69,13 @@ def known_to(subject: Subject, ledger: Ledger) -> Ledger:
 
     An entry that a package ships applies to subjects of that package. In a user's file a
     reference applies to the subject with that reference, and a name to the subject with that name;
-    but a listed name applies to the listed subject, not to a user's class of the same name.
+    but a listed name applies to the listed subject, not to a user's class of the same name. The
+    reference of a listed subject means the same as its name.
 
     Raises `LedgerError` if two of them cover the same version of torch.
     """
     names = {subject.name, subject.reference} - {""}
-    found = [entry for entry in ledger.entries if entry.subject in names]
+    found = [entry for entry in by_listed_names(ledger).entries if entry.subject in names]
     found = [entry for entry in found if _applies(entry, subject)]
     refuse_overlaps([replace(entry, subject=subject.name) for entry in found])
     return Ledger(tuple(found))

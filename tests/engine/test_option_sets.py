@@ -165,6 +165,12 @@ EDGES = {
         lambda o: o["cycle_momentum"] and isinstance(o.get("base_momentum"), list),
         lambda o: not o["cycle_momentum"],
         lambda o: isinstance(o["base_lr"], list) and isinstance(o["max_lr"], list),
+        lambda o: o["base_lr"] == 1e-5,
+    ],
+    "CyclicLR-stateful": [
+        lambda o: o["scale_fn"].name == "Fading",
+        lambda o: o["scale_fn"].name == "Swinging",
+        lambda o: o["mode"] == "triangular2",
     ],
     "CyclicLR-scale_fn": [
         lambda o: o["scale_fn"] == Term("fall_with_cycle"),
