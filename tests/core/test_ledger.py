@@ -439,7 +439,7 @@ class FailsWithOneStep(StepLR):
     ],
 )
 def test_a_failure_with_other_options_or_optimizers_behind_a_known_one_is_found(
-    ledger, scheduler, drawn, text
+    ledger, scheduler, drawn, text, all_is_tried
 ):
     options = {"step_size": 3, "gamma": 0.5}
     plain = Subject("StepLR", StepLR, options=options, drawn=drawn)
