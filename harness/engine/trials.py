@@ -379,7 +379,9 @@ class Trials:
             return
         if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
             name, change = change_text(trace)
-            self.followed.setdefault(name, {})[change] = outcome.reading
+            readings = self.followed.setdefault(name, {})
+            if readings.get(change) != "":  # what follows none in one trace follows none
+                readings[change] = outcome.reading
 
     # ------------------------------------------------------------------------ whose fault
 
