@@ -443,9 +443,9 @@ def test_a_failure_with_other_options_or_optimizers_behind_a_known_one_is_found(
 ):
     options = {"step_size": 3, "gamma": 0.5}
     plain = Subject("StepLR", StepLR, options=options, drawn=drawn)
-    assert result(ledger({}), subject=plain, budget=Budget(0)).verdict == "KNOWN"
+    assert result(ledger({}), subject=plain).verdict == "KNOWN"
     subject = Subject("StepLR", scheduler, options=options, drawn=drawn)
-    found = result(ledger({}), subject=subject, budget=Budget(0))
+    found = result(ledger({}), subject=subject)
     assert (found.verdict, found.why) == ("BROKEN", Reason.MORE_THAN_LEDGER)
     assert found.counterexample.actual == {"raises": f"ValueError: {text}"}
 
