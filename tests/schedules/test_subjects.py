@@ -149,13 +149,18 @@ def test_entries_moved_by_one_release_are_not_true(monkeypatch):
     """The schedule has several traces; either end of each range is moved."""
     subject = BY_NAME["CosineAnnealingWarmRestarts"]
     checks = [as_check("resume_by_last_epoch")]
-    entries = [entry for entry in LEDGER.entries if entry.subject == subject.name]
+    entries = [
+        entry
+        for entry in LEDGER.entries
+        if (entry.subject, entry.check) == (subject.name, checks[0].name)
+    ]
     for entry in entries:
         low, high = (replace(entry, torch=SpecifierSet(text)) for text in (f"=={HERE}", "<0.1"))
         moved = high if entry.covers(HERE) else low
         others = tuple(other for other in entries if other is not entry and not other.covers(HERE))
         [result] = check_subject(subject, checks, ledger=Ledger((moved, *others)))
-        assert result.verdict in ("BROKEN", "STALE"), str(entry.torch)
+        not_minimal = "its trace is not minimal" in result.reason  # it is on other releases
+        assert result.verdict in ("BROKEN", "STALE") or not_minimal, str(entry.torch)
 
 
 @ON_2_13_0
