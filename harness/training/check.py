@@ -53,8 +53,15 @@ class Request:
     new_processes: bool = False
 
 
-def check_command(request: Request, show: Show = lambda done, total, what: None) -> TrainingResult:
+def check_command(
+    request: Request,
+    show: Show = lambda done, total, what: None,
+    ready: ForkServer | None = None,
+) -> TrainingResult:
     """The verdict on a training command.
+
+    `ready` is a fork server for several checks: then every run is a fork of it, the recorded one
+    too, which is fast, but hides what differs between processes.
 
     Raises `HarnessError` if the command or the paths can't be used. After `KeyboardInterrupt`
     the result holds what is known, if a run was recorded.
@@ -63,12 +70,10 @@ def check_command(request: Request, show: Show = lambda done, total, what: None)
     command, resume = split(request.command), split(request.resume or request.command)
     if not request.checkpoints:
         raise PathError("give the files or folders that hold the checkpoints with --checkpoints")
-    paths = checked_paths(
-        request.checkpoints, needed=[*command, *resume], outside=request.outside
-    )
+    paths = checked_paths(request.checkpoints, needed=[*command, *resume], outside=request.outside)
     workplace = Workplace(paths)
     with workplace:
-        session = _Session(request, command, resume, workplace)
+        session = _Session(request, command, resume, workplace, ready)
         try:
             result = session.result(show)
         finally:
@@ -82,19 +87,24 @@ class _Session:
     """The runs of one check, in the folder of a `Workplace`."""
 
     def __init__(
-        self, request: Request, command: list[str], resume: list[str], workplace: Workplace
+        self,
+        request: Request,
+        command: list[str],
+        resume: list[str],
+        workplace: Workplace,
+        ready: ForkServer | None,
     ) -> None:
         self.request, self.command, self.resume = request, command, resume
         self.workplace = workplace
         self.store = workplace.folder / "snapshots"
         self.store.mkdir()
-        self.server: ForkServer | None = None
+        self.server = self.ready = ready
         self.forks = not request.new_processes
         self.runs = 0
 
     def close(self) -> None:
         """End the fork server and every process of the command."""
-        if self.server is not None:
+        if self.server is not None and self.server is not self.ready:
             self.server.close()
             self.server = None
         self._kill_all()
@@ -106,8 +116,7 @@ class _Session:
         taker = snapshots.Store(str(self.store), [str(path) for path in self.workplace.paths])
         start = taker.take()
         run = self._new_run(store=True)
-        ended = run_new(self.command, run, None)
-        self._kill_all()
+        ended = self._ended(self.command, run, None)
         recorded = read_run(run, taker.take())
         if ended.status:
             raise CommandError(_failure("the command fails by itself", ended))
@@ -122,13 +131,13 @@ class _Session:
         written = [s for s in recorded.snapshots if not snapshots.is_empty(str(self.store), s.name)]
         if not written:
             names = ", ".join(map(str, self.request.checkpoints))
-            raise PathError(f"the command writes nothing to {names}; give the paths that it saves to")
+            raise PathError(f"the command writes nothing to {names}; give the paths it saves to")
         known = replace(
             known,
             steps=recorded.steps,
             recordings=recorded.recordings,
             planned=len(written),
-            before=tuple(k for s in recorded.snapshots if s not in written for k in s.kill_points),
+            before=_all_points([s for s in recorded.snapshots if s not in written]),
         )
         show(0, len(written), "recording a second uninterrupted run")
         reason, notes = self._repeats(recorded, run, start)
@@ -155,7 +164,7 @@ class _Session:
         before, planned = known.before, known.planned
         if self.request.resume:
             early = _before_the_first(outcomes)
-            before = (*before, *(k for outcome in early for k in outcome.kill_points))
+            before = tuple(sorted([*before, *_all_points(early)]))
             outcomes = outcomes[len(early) :]
             planned -= len(early)
         real = [outcome for outcome in outcomes if outcome.kill_points[-1] > 0 and outcome.resumed]
@@ -164,13 +173,13 @@ class _Session:
                 f"the resumed run has all {recorded.steps} steps: the checkpoint was not used; give "
                 "the command that resumes with --resume-with"
             )
-        scratch = [k for outcome in outcomes if outcome.from_scratch for k in outcome.kill_points]
+        scratch = _all_points([outcome for outcome in outcomes if outcome.from_scratch])
         if scratch:
             notes.append(f"starts from scratch when killed after steps {ranges(scratch)}")
         return replace(
             known,
             outcomes=tuple(outcomes),
-            before=tuple(sorted(before)),
+            before=before,
             planned=planned,
             notes=tuple(notes),
             verdict=verdict_of(tuple(outcomes)),
@@ -198,24 +207,27 @@ class _Session:
         paths = [str(path) for path in self.workplace.paths]
         snapshots.restore(str(self.store), snapshot, paths)
         run = self._new_run()
+        return self._ended(command, run, self.limit, new=new), read_run(run)
+
+    def _ended(
+        self, command: Sequence[str], run: Path, time_limit: float | None, *, new: bool = False
+    ) -> Ended:
         python, server, ended = can_fork(command), self.server, None
         if self.forks and not new and python is not None and server is not None:
-            ended = server.run(python, run, self.limit)
+            ended = server.run(python, run, time_limit)
         if ended is None:
-            ended = run_new(command, run, self.limit)
+            ended = run_new(command, run, time_limit)
         self._kill_all()
-        return ended, read_run(run)
+        return ended
 
     def _start_server(self, recorded: Path) -> None:
         modules, python = recorded / "modules.json", can_fork(self.command)
-        if self.forks and python is not None and modules.exists():
+        if self.server is None and self.forks and python is not None and modules.exists():
             folder = self.workplace.folder / "server"
             folder.mkdir()
             self.server = ForkServer(python.interpreter, modules, folder)
 
-    def _repeats(
-        self, recorded: Recorded, run: Path, start: str
-    ) -> tuple[str, tuple[str, ...]]:
+    def _repeats(self, recorded: Recorded, run: Path, start: str) -> tuple[str, tuple[str, ...]]:
         """Why nothing can be said, if two uninterrupted runs differ; else notes for the report.
 
         The second run is a fork of a new process, if forks are possible at all. If it differs, a
@@ -288,6 +300,10 @@ def _judged(
     return Outcome(points, Verdict.HOLDS, "", starts, None, data, resumed)
 
 
+def _all_points(found: Sequence[Snapshot | Outcome]) -> tuple[int, ...]:
+    return tuple(sorted(k for each in found for k in each.kill_points))
+
+
 def _before_the_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The first resumes, if they fail and a later one does not: there was no checkpoint yet."""
     early: list[Outcome] = []
@@ -300,14 +316,19 @@ def _before_the_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def _failure(what: str, ended: Ended) -> str:
     lines = ended.output.rstrip().splitlines()[-TAIL:]
-    how = f"killed by signal {-ended.status}" if (ended.status or 0) < 0 else f"status {ended.status}"
-    return "\n".join([f"{what} ({how}), so it can't be checked; its last output:", *lines])
+    return "\n".join([f"{what} ({_how(ended)}), so it can't be checked; its last output:", *lines])
 
 
 def _last_line(ended: Ended) -> str:
     lines = ended.output.strip().splitlines()
-    how = f"killed by signal {-(ended.status or 0)}" if (ended.status or 0) < 0 else ""
-    return how or (lines[-1].strip() if lines else f"exit status {ended.status}")
+    if lines and (ended.status or 0) > 0:
+        return lines[-1].strip()
+    return _how(ended)
+
+
+def _how(ended: Ended) -> str:
+    status = ended.status or 0
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _nothing_recorded(recorded: Recorded) -> str:

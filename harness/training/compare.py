@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.core.run import MISSING, Observation, same
+from harness.core.run import MISSING, same
 from harness.training.recording import Recording, State, Step
 
 __all__ = ["Compared", "Difference", "Field", "Start", "compare", "compare_ranks", "start_of"]
@@ -126,8 +126,8 @@ def compare_ranks(
 ) -> Compared:
     """Compare every rank of a resumed run with the recorded run."""
     if actual and expected.keys() != actual.keys():
-        ranks = [", ".join(map(str, each)) for each in (expected, actual)]
-        return Compared({}, (Difference(Field.RANKS, min(expected), 1, 0, -1, *ranks),))
+        one, other = (", ".join(map(str, each)) for each in (expected, actual))
+        return Compared({}, (Difference(Field.RANKS, min(expected), 1, 0, -1, one, other),))
     starts: dict[int, Start] = {}
     found: list[Difference] = []
     for rank, recording in expected.items():
@@ -218,7 +218,7 @@ def _at(
 
 
 def _state(rank: int, start: int, pairs: Sequence[tuple[Step, Step]]) -> list[Difference]:
-    """The optimizers with the right weights and another state at the first step after the resume."""
+    """Where an optimizer begins with the right weights and another state."""
     seen: set[int] = set()
     for j, (one, other) in enumerate(pairs):
         if one.optimizer in seen:
@@ -299,9 +299,7 @@ def _relations(
 
     once = not difference.later
     constant = all(same(value, rest[0]) for value in rest)
-    far = next(
-        (shift for size in range(2, FAR) for shift in (-size, size) if shifted(shift)), 0
-    )
+    far = next((shift for size in range(2, FAR) for shift in (-size, size) if shifted(shift)), 0)
     way = "behind" if far < 0 else "ahead"
     known = (
         (once and difference.following > 0, "wrong for one step"),

@@ -47,7 +47,9 @@ def checked_paths(
                 "runs, so allow that with --allow-outside"
             )
         if path.is_mount():
-            raise PathError(f"{given} is a mount point, which can't be put aside; use a folder in it")
+            raise PathError(
+                f"{given} is a mount point, which can't be put aside; use a folder in it"
+            )
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise PathError(f"{given} is neither a file nor a folder")
         for word in needed:
@@ -111,7 +113,9 @@ class Workplace:
         self._close()
 
     def _put_aside(self) -> None:
-        moves = [_move(path, self.folder.name.removeprefix("lr-resume-harness-")) for path in self.paths]
+        moves = [
+            _move(path, self.folder.name.removeprefix("lr-resume-harness-")) for path in self.paths
+        ]
         journal = self.folder / watcher.JOURNAL
         part = journal.with_suffix(".part")
         part.write_text(json.dumps(moves), encoding="utf-8")
@@ -152,4 +156,3 @@ def _move(path: Path, mark: str) -> dict[str, object]:
         "path": str(path), "aside": str(aside), "existed": True, "parents": [],
         "atime": status.st_atime_ns, "mtime": status.st_mtime_ns,
     }  # fmt: skip
-

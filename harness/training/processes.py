@@ -148,7 +148,10 @@ class ForkServer:
         if not self.usable or command.interpreter != self._interpreter:
             return None
         output = run / "output.txt"
-        request = {"run": str(run), "arguments": command.arguments, "output": str(output)}
+        request = {
+            "run": str(run), "arguments": command.arguments, "output": str(output),
+            "folder": os.getcwd(),
+        }  # fmt: skip
         began = time.monotonic()
         assert self._process.stdin is not None
         try:

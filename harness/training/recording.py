@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ def _time(event: Mapping[str, Any]) -> float:
 
 
 def _recording(rank: int, processes: list[list[dict[str, Any]]]) -> Recording:
-    for earlier, later in zip(processes, processes[1:], strict=False):
+    for earlier, later in itertools.pairwise(processes):
         if earlier[-1]["kind"] != "end" or _time(earlier[-1]) > _time(later[0]):
             raise RecordingError(
                 f"two processes of rank {rank} make optimizer steps at the same time, so the order "

@@ -1,12 +1,14 @@
 """Runs a Python command many times, each in a fork of this process, which has imported torch.
 
-Reads one request a line from standard input, ``{"run", "arguments", "output"}``, and answers each
-with ``{"pid"}`` when the fork runs and ``{"status", "cpu"}`` when it has ended.
+Reads one request a line from standard input, ``{"run", "arguments", "output", "folder"}``, and
+answers each with ``{"pid"}`` when the fork runs and ``{"status", "cpu"}`` when it has ended.
 """
 
 from __future__ import annotations
 
+import atexit
 import builtins
+import gc
 import importlib
 import json
 import os
@@ -15,16 +17,19 @@ import runpy
 import sys
 import threading
 import types
+from typing import Any, TextIO
 
 
 def main() -> None:
-    """Answer requests until standard input ends; returns in each fork, to run the command."""
+    """Answer requests until standard input ends."""
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(2, 1)
     with open(sys.argv[1], encoding="utf-8") as file:
         _import_all(json.load(file))
+    gc.collect()
+    gc.freeze()  # so that forks share the memory of what was imported
     _say(answers, {"threads": threading.active_count()})
     for line in requests:
         request = json.loads(line)
@@ -33,7 +38,6 @@ def main() -> None:
             requests.close()
             answers.close()
             _become(request)
-            return
         _say(answers, {"pid": pid})
         _, status, used = os.wait4(pid, 0)
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -41,7 +45,7 @@ def main() -> None:
     os._exit(0)
 
 
-def _say(answers, values: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+def _say(answers: TextIO, values: dict[str, object]) -> None:
     answers.write(json.dumps(values) + "\n")
     answers.flush()
 
@@ -52,12 +56,13 @@ def _import_all(names: list[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
-            print("not preloaded: %s (%s)" % (name, error), file=sys.stderr)
+            print(f"not preloaded: {name} ({error})", file=sys.stderr)
 
 
-def _become(request) -> None:  # type: ignore[no-untyped-def]
-    """Turn this fork into a new process of the command, as far as a script can see."""
+def _become(request: dict[str, Any]) -> None:
+    """Be a new process of the command, as far as a script can see; does not return."""
     os.setsid()
+    os.chdir(request["folder"])
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -67,20 +72,35 @@ def _become(request) -> None:  # type: ignore[no-untyped-def]
     random.seed()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
-    arguments = request["arguments"]
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = main_module
+    status = _status(request["arguments"], main_module)
+    threading._shutdown()  # type: ignore[attr-defined]  # as a process does: waits for threads
+    atexit._run_exitfuncs()
+    main_module.__dict__.clear()  # closes the files that the script left open
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)  # taking apart the modules of torch would cost a second
+
+
+def _status(arguments: list[str], main_module: types.ModuleType) -> int:
+    """Run the command; its exit status."""
     try:
         _run(arguments, main_module)
-    except SystemExit:
-        raise
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
     except BaseException as error:
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
             frames = frames.tb_next
         sys.excepthook(type(error), error, frames)
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
 
 
 def _run(arguments: list[str], main_module: types.ModuleType) -> None:

@@ -18,6 +18,13 @@ import sysconfig
 import threading
 import time
 import zlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType, ModuleType
+
+    import torch
 
 OPTIMIZERS = "torch.optim.optimizer"
 FIELDS = ("lr", "momentum", "betas", "weight_decay")
@@ -36,25 +43,27 @@ class Recorder:
         self.whole = settings["compare"] == "all"
         self.stop_after = settings["stop_after"]
         self.modules = settings["modules"]
-        self.store = None
+        self.store: Any = None  # a snapshots.Store
         if settings["store"]:
             self.store = _sibling("snapshots").Store(settings["store"], settings["paths"])
         self.steps = 0
         self.snapshot = ""
         self.handle = -1
-        self.optimizers: list[object] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
         self.ended = False
 
     def write(self, kind: str, **values: object) -> None:
         """Append an event with one write."""
         if self.handle < 0:
-            name = os.path.join(self.folder, "%d.jsonl" % self.pid)
-            self.handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            name = os.path.join(self.folder, f"{self.pid}.jsonl")
+            self.handle = os.open(
+                name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+            )
             _run_at_exit()
             self.write("start", time=time.monotonic())
         os.write(self.handle, (json.dumps({"kind": kind, **values}) + "\n").encode())
 
-    def before_step(self, optimizer) -> None:  # type: ignore[no-untyped-def]  # torch may be old
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Record what `optimizer` is about to use, and the checkpoints a kill would leave now."""
         rank = _rank()
         if self.store is not None and rank == 0:
@@ -81,7 +90,7 @@ class Recorder:
         self.write("step", rank=rank, optimizer=number, values=values, **hashes)
         self.steps += 1
 
-    def hashes(self, optimizer) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    def hashes(self, optimizer: torch.optim.Optimizer) -> dict[str, str]:
         """Hashes of the weights, the optimizer's state and, if all is compared, the gradients."""
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         state: list[object] = []
@@ -98,9 +107,9 @@ class Recorder:
     def take_snapshot(self) -> None:
         """Store the checkpoint paths if they changed."""
         try:
-            name = self.store.take()  # type: ignore[union-attr]
+            name = self.store.take()
         except OSError as error:
-            self.write("problem", text="cannot store a snapshot: %s" % error)
+            self.write("problem", text=f"cannot store a snapshot: {error}")
             self.store = None
             return
         if name != self.snapshot:
@@ -173,13 +182,13 @@ def _end() -> None:
         _safely(recorder.end)
 
 
-def _safely(work, *arguments: object) -> None:  # type: ignore[no-untyped-def]
+def _safely(work: Callable[..., object], *arguments: object) -> None:
     try:
         work(*arguments)
     except Exception as error:
         recorder = _recorder()
         if recorder is not None:
-            recorder.write("problem", text="%s: %s" % (type(error).__name__, error))
+            recorder.write("problem", text=f"{type(error).__name__}: {error}")
 
 
 # ------------------------------------------------------------------ seeing the steps
@@ -188,7 +197,7 @@ def _safely(work, *arguments: object) -> None:  # type: ignore[no-untyped-def]
 class _Finder(importlib.abc.MetaPathFinder):
     """Adds the hooks as soon as ``torch.optim.optimizer`` is imported."""
 
-    def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(self, name: str, path: object, target: object = None) -> Any:
         if name != OPTIMIZERS:
             return None
         sys.meta_path.remove(self)
@@ -197,7 +206,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             return spec
         load = spec.loader.exec_module
 
-        def load_and_hook(module) -> None:  # type: ignore[no-untyped-def]
+        def load_and_hook(module: ModuleType) -> None:
             load(module)
             if _current:
                 _mark(_current[0].folder, "torch")
@@ -207,7 +216,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def hook(module) -> None:  # type: ignore[no-untyped-def]
+def hook(module: ModuleType) -> None:
     """See every step of every ``Optimizer``: by its hooks, or on torch < 2.0 around ``step``."""
     before = getattr(module, "register_optimizer_step_pre_hook", None)
     if before is None:
@@ -217,7 +226,7 @@ def hook(module) -> None:  # type: ignore[no-untyped-def]
     module.register_optimizer_step_post_hook(_after)
 
 
-def _before(optimizer, *arguments: object) -> None:  # type: ignore[no-untyped-def]
+def _before(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
     """The hook before a step; a step inside a step is part of it.
 
     torch calls no hook after a step that raises. Then the frame of that step is on the stack no
@@ -232,13 +241,13 @@ def _before(optimizer, *arguments: object) -> None:  # type: ignore[no-untyped-d
         _safely(recorder.before_step, optimizer)
 
 
-def _after(optimizer, *arguments: object) -> None:  # type: ignore[no-untyped-def]
+def _after(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
     if _local.frame is sys._getframe(1):
         _local.frame = None
 
 
-def _on_stack(wanted: object, frame) -> bool:  # type: ignore[no-untyped-def]
-    frame = frame.f_back
+def _on_stack(wanted: object, inside: FrameType) -> bool:
+    frame = inside.f_back
     while frame is not None:
         if frame is wanted:
             return True
@@ -246,15 +255,15 @@ def _on_stack(wanted: object, frame) -> bool:  # type: ignore[no-untyped-def]
     return False
 
 
-def _wrap_steps(optimizer_class) -> None:  # type: ignore[no-untyped-def]
+def _wrap_steps(optimizer_class: Any) -> None:
     """Wrap ``step`` of each class when its first optimizer is built."""
     import functools
 
     init = optimizer_class.__init__
 
-    def wrapped(step):  # type: ignore[no-untyped-def]
+    def wrapped(step: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(step)
-        def recorded(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def recorded(self: Any, *args: object, **kwargs: object) -> object:
             if _local.frame is not None:
                 return step(self, *args, **kwargs)
             _local.frame = True
@@ -270,7 +279,7 @@ def _wrap_steps(optimizer_class) -> None:  # type: ignore[no-untyped-def]
         return recorded
 
     @functools.wraps(init)
-    def built(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def built(self: Any, *args: object, **kwargs: object) -> None:
         init(self, *args, **kwargs)
         own = type(self)
         if not getattr(own.step, "_lr_resume_harness", False):
@@ -291,7 +300,7 @@ def _rank() -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _plain(value):  # type: ignore[no-untyped-def]
+def _plain(value: Any) -> object:
     """A hyperparameter as JSON has it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -302,7 +311,7 @@ def _plain(value):  # type: ignore[no-untyped-def]
     return repr(value)
 
 
-def _collect(value, found: list[object]) -> None:  # type: ignore[no-untyped-def]
+def _collect(value: Any, found: list[object]) -> None:
     """Add the tensors and numbers of an optimizer's state to `found`, in a fixed order."""
     if value is None:
         return
@@ -318,7 +327,7 @@ def _collect(value, found: list[object]) -> None:  # type: ignore[no-untyped-def
         found.append(float(value))
 
 
-def _hash(values, whole: bool) -> str:  # type: ignore[no-untyped-def]
+def _hash(values: Iterable[Any], whole: bool) -> str:
     """A hash of tensors, numbers and texts; empty if there are none.
 
     Unless `whole`, about `SAMPLES` elements stand for a tensor: an optimizer changes all of them.
@@ -351,7 +360,7 @@ def _hash(values, whole: bool) -> str:  # type: ignore[no-untyped-def]
         return ""
     if others:
         crc = zlib.crc32(repr(others).encode(), crc)
-    return "%08x" % crc
+    return f"{crc:08x}"
 
 
 def installed_modules() -> list[str]:
@@ -360,13 +369,18 @@ def installed_modules() -> list[str]:
     roots = tuple({paths[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
     names = []
     for name, module in list(sys.modules.items()):
-        origin = getattr(getattr(module, "__spec__", None), "origin", None)
-        if isinstance(origin, str) and origin.startswith(roots) and name == module.__spec__.name:
+        spec: Any = getattr(module, "__spec__", None)
+        origin = getattr(spec, "origin", None)
+        if (
+            isinstance(origin, str)
+            and origin.startswith(roots)
+            and name == getattr(spec, "name", "")
+        ):
             names.append(name)
     return [name for name in names if name not in ("sitecustomize", "usercustomize")]
 
 
-def _sibling(name: str):  # type: ignore[no-untyped-def]
+def _sibling(name: str) -> Any:
     """Load a module of this folder, which is not on ``sys.path``."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
     spec = importlib.util.spec_from_file_location("_lr_resume_harness_" + name, path)

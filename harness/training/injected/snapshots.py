@@ -8,9 +8,11 @@ import os
 import shutil
 import stat
 import time
+from typing import TYPE_CHECKING
 
-Entry = list
-"""``[index of the path, relative name, kind, mode, mtime in ns, blob or target of the link]``."""
+if TYPE_CHECKING:
+    Entry = tuple[int, str, str, int, int, str]
+    """Index of the path, relative name, kind, mode, mtime in ns, and blob or target of a link."""
 
 ATTEMPTS = 20
 """How often to look again when another process changes a file while it is being copied."""
@@ -28,7 +30,7 @@ class Store:
     def __init__(self, folder: str, paths: list[str]) -> None:
         self.folder = folder
         self.paths = paths
-        self._stats: list[tuple[object, ...]] | None = None
+        self._stats: list[tuple[int, str, tuple[int, ...]]] | None = None
         self._latest = ""
         self._blobs: dict[tuple[object, ...], str] = {}
 
@@ -66,7 +68,7 @@ class Store:
             kind, content = "file", self._blob(path, status)
         else:
             kind = "other"
-        return [index, name, kind, mode, status.st_mtime_ns, content]
+        return index, name, kind, mode, status.st_mtime_ns, content
 
     def _blob(self, path: str, status: os.stat_result) -> str:
         key = (path, *_key(status))
@@ -74,12 +76,12 @@ class Store:
             self._blobs[key] = self._copy(path)
             if _key(os.lstat(path)) != _key(status):
                 del self._blobs[key]
-                raise Changed("%s changes while it is being copied" % path)
+                raise Changed(f"{path} changes while it is being copied")
         return self._blobs[key]
 
     def _copy(self, path: str) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        part = os.path.join(self.folder, "part-%d" % os.getpid())
+        part = os.path.join(self.folder, f"part-{os.getpid()}")
         with open(path, "rb") as source, open(part, "wb") as target:
             for piece in iter(lambda: source.read(1 << 20), b""):
                 digest.update(piece)
@@ -96,7 +98,7 @@ def is_empty(folder: str, name: str) -> bool:
 def entries_of(folder: str, name: str) -> list[Entry]:
     """The entries of a snapshot."""
     with open(os.path.join(folder, name + ".json"), encoding="utf-8") as file:
-        entries: list[Entry] = json.load(file)
+        entries: list[Entry] = [tuple(entry) for entry in json.load(file)]
     return entries
 
 
@@ -198,7 +200,7 @@ def _name_of(entries: list[Entry]) -> str:
 
 
 def _write(target: str, content: bytes) -> None:
-    part = "%s-%d" % (target, os.getpid())
+    part = f"{target}-{os.getpid()}"
     with open(part, "wb") as file:
         file.write(content)
     os.replace(part, target)

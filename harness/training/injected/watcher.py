@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from typing import Any
 
 JOURNAL = "journal.json"
 
@@ -46,14 +47,14 @@ def clean_up(work: str) -> list[str]:
         try:
             put_back(move)
         except OSError as error:
-            where = " Your own files are in %s." % move["aside"] if move["existed"] else ""
-            problems.append("could not restore %s: %s.%s" % (move["path"], error, where))
+            where = f" Your own files are in {move['aside']}." if move["existed"] else ""
+            problems.append(f"could not restore {move['path']}: {error}.{where}")
     if not problems:
         shutil.rmtree(work, ignore_errors=True)
     return problems
 
 
-def put_back(move) -> None:  # type: ignore[no-untyped-def]  # a row of a file
+def put_back(move: dict[str, Any]) -> None:
     """Make a path what it was before the tool started."""
     path, aside = move["path"], move["aside"]
     if not move["existed"]:
@@ -105,7 +106,7 @@ def _all_processes() -> list[int]:
 
 def _environment(pid: int) -> bytes:
     try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
+        with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read()
     except OSError:  # it has ended, or is another user's
         return b""
