@@ -35,7 +35,7 @@ if TYPE_CHECKING:
               help="Stop every run after M optimizer steps.")  # fmt: skip
 @click.option("--time-limit", metavar="SECONDS", type=SECONDS,
               help="Time limit of one resumed run.  [default: ten times that of the recorded run, "
-              "and 30]")  # fmt: skip
+              "and 60]")  # fmt: skip
 @click.option("--new-processes", is_flag=True,
               help="Start a new process for every resume, and never fork.")  # fmt: skip
 @click.option("--allow-outside", is_flag=True,

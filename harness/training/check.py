@@ -100,6 +100,7 @@ class _Session:
         self.store.mkdir()
         self.server = self.ready = ready
         self.forks = not request.new_processes
+        self.fails = False  # whether a resume in a new process has failed
         self.runs = 0
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class _Session:
             return replace(known, reason=_nothing_recorded(recorded), outcomes=())
         if recorded.problems:
             return replace(known, reason=f"the recorder failed: {recorded.problems[0]}")
-        self.limit = self.request.time_limit or 30 + 10 * ended.seconds
+        self.limit = self.request.time_limit or 60 + 10 * ended.seconds
         written = [s for s in recorded.snapshots if not snapshots.is_empty(str(self.store), s.name)]
         if not written:
             names = ", ".join(map(str, self.request.checkpoints))
@@ -167,11 +168,11 @@ class _Session:
             before = tuple(sorted([*before, *_all_points(early)]))
             outcomes = outcomes[len(early) :]
             planned -= len(early)
-        real = [outcome for outcome in outcomes if outcome.kill_points[-1] > 0 and outcome.resumed]
+        real = [each for each in outcomes if each.kill_points[-1] > 0 and each.resumed]
         if real and all(outcome.from_scratch for outcome in real) and len(outcomes) == planned:
             raise CommandError(
-                f"the resumed run has all {recorded.steps} steps: the checkpoint was not used; give "
-                "the command that resumes with --resume-with"
+                f"the resumed run has all {recorded.steps} steps: the checkpoint was not used; "
+                "give the command that resumes with --resume-with"
             )
         scratch = _all_points([outcome for outcome in outcomes if outcome.from_scratch])
         if scratch:
@@ -267,9 +268,10 @@ class _Session:
 
     def _outcome(self, snapshot: Snapshot, recorded: Recorded, noisy: bool) -> Outcome:
         ended, resumed = self._run(self.resume, snapshot.name)
-        if ended.status != 0 and self.server is not None and self.forks:
+        if ended.status != 0 and self.server is not None and self.forks and not self.fails:
             ended, resumed = self._run(self.resume, snapshot.name, new=True)
-            self.forks = ended.status != 0  # else it is the fork that fails
+            self.fails = ended.status != 0
+            self.forks = self.fails  # else it is the fork that fails
         points = snapshot.kill_points
         if ended.status is None:
             reason = f"a resumed run did not end in {self.limit:.0f} s (see --time-limit)"

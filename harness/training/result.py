@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
+from harness.core.relations import NUMBER
 from harness.training.compare import Difference
 from harness.training.recording import Recording, Step
 
@@ -47,15 +48,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Finding:
-    """The resumes that fail in one way, and the relations that they have in common."""
+    """The resumes that fail in one way, the one with the smallest kill point first."""
 
     outcomes: tuple[Outcome, ...]
-    relations: tuple[str, ...]
 
     @property
     def first(self) -> Outcome:
         """The one with the smallest kill point."""
         return self.outcomes[0]
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """What is known about the values of all its resumes, the most telling one first."""
+        each = [o.difference.relations if o.difference else () for o in self.outcomes]
+        return tuple(text for text in each[0] if all(text in own for own in each))
 
     @property
     def kill_points(self) -> tuple[int, ...]:
@@ -97,38 +103,24 @@ def verdict_of(outcomes: tuple[Outcome, ...]) -> Verdict:
 
 
 def findings(outcomes: tuple[Outcome, ...]) -> list[Finding]:
-    """What does not hold, the outcomes with the same cause together, by verdict and kill point."""
-    found: list[Finding] = []
+    """What does not hold, by verdict and kill point.
+
+    Resumes with the same exception, or with the same field wrong in the same place, are one
+    finding.
+    """
+    groups: dict[tuple[object, ...], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.kill_points):
-        if outcome.verdict == Verdict.HOLDS:
-            continue
-        for index, finding in enumerate(found):
-            joined = _joined(finding, outcome)
-            if joined is not None:
-                found[index] = joined
-                break
-        else:
-            relations = outcome.difference.relations if outcome.difference else ()
-            found.append(Finding((outcome,), relations))
+        if outcome.verdict != Verdict.HOLDS:
+            groups.setdefault(_kind(outcome), []).append(outcome)
     order = list(Verdict)
+    found = [Finding(tuple(group)) for group in groups.values()]
     return sorted(found, key=lambda finding: order.index(finding.first.verdict))
-
-
-def _joined(finding: Finding, outcome: Outcome) -> Finding | None:
-    """`finding` with the outcome, if it has the same cause as far as is known."""
-    if _kind(finding.first) != _kind(outcome):
-        return None
-    own = outcome.difference.relations if outcome.difference else ()
-    common = tuple(text for text in finding.relations if text in own)
-    if not common and (finding.relations or own):
-        return None
-    return Finding((*finding.outcomes, outcome), common)
 
 
 def _kind(outcome: Outcome) -> tuple[object, ...]:
     difference = outcome.difference
     if difference is None:
-        return outcome.verdict, outcome.reason
+        return outcome.verdict, NUMBER.sub("N", outcome.reason)
     place = difference.rank, difference.optimizer, difference.group
     return outcome.verdict, difference.field, *place
 

@@ -70,6 +70,8 @@ def _rows(difference: Difference, relations: tuple[str, ...]) -> list[str]:
     ]
     if relations:
         rows.append(f"  cause     {relations[0]}")
+    elif difference.relations:
+        rows.append(f"  cause     {difference.relations[0]}; it differs between kill points")
     return rows
 
 

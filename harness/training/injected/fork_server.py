@@ -123,4 +123,5 @@ def _run(arguments: list[str], main_module: types.ModuleType) -> None:
     exec(code, main_module.__dict__)
 
 
-main()
+if __name__ == "__main__":
+    main()
