@@ -23,16 +23,16 @@ for step in range(start, STEPS):
     loss.backward()
     optimizer.step()
     scheduler.step()
-    if (step + 1) % EVERY == 0:
+    ends = loss < 0.1 and step > 5
+    if ends or (step + 1) % EVERY == 0:
         os.makedirs("runs", exist_ok=True)
         state = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
-            "step": step + 1,
+            "step": STEPS if ends else step + 1,
         }
         torch.save(state, "runs/last.tmp")
         os.replace("runs/last.tmp", "runs/last.pt")
-    if loss < 0.1 and step > 5:
-        torch.save({**state, "step": STEPS}, "runs/last.pt")
+    if ends:
         break
