@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +68,7 @@ def train(
     if json_file is not None:
         require_writable(json_file)
     request = Request(
-        command, checkpoints, shlex.split(resume_with), compare == "all", stop_after,
+        command, checkpoints, resume_with, compare == "all", stop_after,
         allow_outside, time_limit, new_processes,
     )  # fmt: skip
     with _signals_interrupt() as received:

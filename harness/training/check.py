@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from harness.core.run import ranges
 from harness.training.compare import Compared, Difference, Field, compare, compare_ranks
@@ -28,6 +29,8 @@ __all__ = ["Request", "check_command"]
 Show = Callable[[int, int, str], None]
 """Shows progress: resumes done, all resumes, and what happens."""
 
+Value = TypeVar("Value")
+
 TAIL = 15
 """How many of the last lines of its output are shown when a command fails."""
 
@@ -43,9 +46,9 @@ class Request:
     resumed run; the default depends on the recorded run. `new_processes`: never fork.
     """
 
-    command: Sequence[str]
+    command: str | Sequence[str]
     checkpoints: Sequence[Path]
-    resume: Sequence[str] = ()
+    resume: str | Sequence[str] = ()
     everything: bool = False
     stop_after: int | None = None
     outside: bool = False
@@ -115,15 +118,15 @@ class _Session:
         known = TrainingResult(tuple(self.command), tuple(self.resume), Verdict.UNKNOWN)
         show(0, 0, "recording an uninterrupted run")
         taker = snapshots.Store(str(self.store), [str(path) for path in self.workplace.paths])
-        start = taker.take()
+        start = _stored(taker.take)
         run = self._new_run(store=True)
         ended = self._ended(self.command, run, None)
-        recorded = read_run(run, taker.take())
+        recorded = read_run(run, _stored(taker.take))
         if ended.status:
             raise CommandError(_failure("the command fails by itself", ended))
         for problem in recorded.problems:
-            if "snapshot" in problem:
-                raise PathError(f"{problem}; set TMPDIR to a folder with more space")
+            if problem.startswith("cannot store a snapshot"):
+                raise _no_space(problem)
         if not recorded.steps:
             return replace(known, reason=_nothing_recorded(recorded), outcomes=())
         if recorded.problems:
@@ -186,6 +189,10 @@ class _Session:
             verdict=verdict_of(tuple(outcomes)),
         )
 
+    def _forks_are_new(self) -> bool:
+        """Whether runs are forks, and a run in a new process decides if one of them is strange."""
+        return self.forks and self.server is not None and self.server is not self.ready
+
     def _kill_all(self) -> None:
         """End what the command has left running, so that it can't write to the next state."""
         watcher.kill_processes(str(self.workplace.folder), self.server.pid if self.server else 0)
@@ -206,7 +213,7 @@ class _Session:
     ) -> tuple[Ended, Recorded]:
         """Run a command on a snapshot: in a fork if that is possible, unless `new`."""
         paths = [str(path) for path in self.workplace.paths]
-        snapshots.restore(str(self.store), snapshot, paths)
+        _stored(lambda: snapshots.restore(str(self.store), snapshot, paths))
         run = self._new_run()
         return self._ended(command, run, self.limit, new=new), read_run(run)
 
@@ -236,9 +243,9 @@ class _Session:
         """
         self._start_server(run)
         differences = self._second_run(recorded, start, new=False)
-        if differences and self.server is not None:
+        if differences and self._forks_are_new():
             in_new_process = self._second_run(recorded, start, new=True)
-            self.forks = self.forks and bool(in_new_process)
+            self.forks = bool(in_new_process)
             differences = in_new_process
         counting = [d for d in differences if self._counts(d)]
         if counting:
@@ -268,7 +275,7 @@ class _Session:
 
     def _outcome(self, snapshot: Snapshot, recorded: Recorded, noisy: bool) -> Outcome:
         ended, resumed = self._run(self.resume, snapshot.name)
-        if ended.status != 0 and self.server is not None and self.forks and not self.fails:
+        if ended.status != 0 and self._forks_are_new() and not self.fails:
             ended, resumed = self._run(self.resume, snapshot.name, new=True)
             self.fails = ended.status != 0
             self.forks = self.fails  # else it is the fork that fails
@@ -314,6 +321,18 @@ def _before_the_first(outcomes: Sequence[Outcome]) -> list[Outcome]:
             return early
         early.append(outcome)
     return []
+
+
+def _stored(work: Callable[[], Value]) -> Value:
+    """What `work`, which copies checkpoints, returns; raises `PathError` if it can't."""
+    try:
+        return work()
+    except OSError as error:
+        raise _no_space(f"cannot store or restore a snapshot: {error}") from None
+
+
+def _no_space(problem: str) -> PathError:
+    return PathError(f"{problem}; set TMPDIR to a folder with more space")
 
 
 def _failure(what: str, ended: Ended) -> str:

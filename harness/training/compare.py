@@ -298,7 +298,8 @@ def _relations(
         )
 
     once = not difference.later
-    constant = all(same(value, rest[0]) for value in rest)
+    changes = not all(same(value, wanted[0]) for value in wanted)
+    constant = changes and all(same(value, rest[0]) for value in rest)
     far = next((shift for size in range(2, FAR) for shift in (-size, size) if shifted(shift)), 0)
     way = "behind" if far < 0 else "ahead"
     known = (

@@ -17,7 +17,10 @@ def result_text(result: TrainingResult) -> str:
     parts = [finding_text(result, finding) for finding in findings(result.outcomes)]
     if result.reason:
         parts.append(f"{result.verdict} {script_name(result.command)}: {result.reason}")
-    lines = [*_data_lines(result.outcomes), *(f"note: {note}" for note in result.notes)]
+    lines = [
+        *_data_lines(result.outcomes, result.steps),
+        *(f"note: {note}" for note in result.notes),
+    ]
     if result.before:
         lines.append(
             f"no checkpoint yet {_after(result.before, result.steps)}: a run starts from scratch"
@@ -75,7 +78,7 @@ def _rows(difference: Difference, relations: tuple[str, ...]) -> list[str]:
     return rows
 
 
-def _data_lines(outcomes: Iterable[Outcome]) -> list[str]:
+def _data_lines(outcomes: Iterable[Outcome], steps: int) -> list[str]:
     found = [outcome for outcome in outcomes if outcome.data is not None]
     if not found:
         return []
@@ -83,9 +86,9 @@ def _data_lines(outcomes: Iterable[Outcome]) -> list[str]:
     first = found[0].data
     assert first is not None
     return [
-        f"data: {first.field} differ from step {first.step} on when killed after steps "
-        f"{ranges(points)}: another order of the data or random state; the schedule is the same "
-        "(--compare all makes this BROKEN)"
+        f"data: {first.field} differ from step {first.step} on when killed "
+        f"{_after(points, steps)}: another order of the data, or another random state.",
+        "      The schedule is the same, so this is BROKEN only with --compare all.",
     ]
 
 

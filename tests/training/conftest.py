@@ -27,11 +27,17 @@ def ready(tmp_path_factory):
 
 @pytest.fixture
 def checked(ready, tmp_path, monkeypatch):
-    """Checks a script of this folder: ``checked(name, *arguments, **options_of_request)``."""
+    """Checks a script of this folder: ``checked(name, *arguments, **options_of_request)``.
+
+    With a `text`, that is the script.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def check(name, *arguments, **options):
-        shutil.copy(SCRIPTS / f"{name}.py", tmp_path)
+    def check(name, *arguments, text="", **options):
+        if text:
+            (tmp_path / f"{name}.py").write_text(text)
+        else:
+            shutil.copy(SCRIPTS / f"{name}.py", tmp_path)
         command = [sys.executable, f"{name}.py", *arguments]
         request = Request(command, [Path("runs")], **options)
         return check_command(request, ready=ready)

@@ -98,7 +98,6 @@ def test_a_long_script_is_stopped_after_enough_steps(checked):
     assert (result.verdict, len(result.outcomes)) == (Verdict.HOLDS, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "points"),
     [("raises_on_load", range(3, 13)), ("rotation_deletes_newest", (10, 11, 12))],

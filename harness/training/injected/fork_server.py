@@ -98,7 +98,7 @@ def _status(arguments: list[str], main_module: types.ModuleType) -> int:
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
             frames = frames.tb_next
-        sys.excepthook(type(error), error, frames)
+        sys.excepthook(type(error), error.with_traceback(frames), frames)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
