@@ -17,6 +17,7 @@ import runpy
 import sys
 import threading
 import types
+import weakref
 from typing import Any, TextIO
 
 
@@ -28,6 +29,8 @@ def main() -> None:
     os.dup2(2, 1)
     with open(sys.argv[1], encoding="utf-8") as file:
         _import_all(json.load(file))
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # of modules, for which a fork must not clean up
     gc.collect()
     gc.freeze()  # so that forks share the memory of what was imported
     _say(answers, {"threads": threading.active_count()})
