@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.check import SECONDS
-from harness.cli.options import Exit, path_option
+from harness.cli.options import Exit, output_option
 from harness.cli.outputs import Outputs, print_error, print_out
 
 if TYPE_CHECKING:
     from harness.training.result import TrainingResult
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True)
-@path_option("--checkpoints", metavar="PATH", multiple=True,
-             help_="A file or folder that COMMAND saves its checkpoints to; repeatable. What is "
-             "there now is put aside, and put back at the end.")  # fmt: skip
+@click.option("--checkpoints", metavar="PATH", multiple=True, type=click.Path(path_type=Path),
+              help="A file or folder that COMMAND saves its checkpoints to; repeatable. What is "
+              "there now is put aside, and put back at the end.")  # fmt: skip
 @click.option("--resume-with", metavar="COMMAND", default="",
               help="The command that resumes.  [default: the same COMMAND]")  # fmt: skip
 @click.option("--compare", type=click.Choice(["lr", "all"]), default="lr", show_default=True,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
               help="Start a new process for every resume, and never fork.")  # fmt: skip
 @click.option("--allow-outside", is_flag=True,
               help="Allow checkpoints outside the current folder.")  # fmt: skip
-@path_option("--json", "json_file", help_="Write the result, with all values, as JSON.")
+@output_option("--json", "json_file", help_="Write the result, with all values, as JSON.")
 def train(
     command: tuple[str, ...],
     checkpoints: tuple[Path, ...],
@@ -60,13 +60,11 @@ def train(
     Exit status: 0 the schedule always goes on, 1 it does not or a resume fails, 2 it is
     unknown or an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.core.files import require_writable, write_text
+    from harness.core.output import write_text
     from harness.training.check import Request, check_command
     from harness.training.result import to_json
     from harness.training.text import result_text
 
-    if json_file is not None:
-        require_writable(json_file)
     request = Request(
         command, checkpoints, resume_with, compare == "all", stop_after,
         allow_outside, time_limit, new_processes,

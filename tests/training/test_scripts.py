@@ -1,13 +1,17 @@
 """Each classic mistake is found at the kill points that show it, and at no others."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from harness.training.compare import Field
-from harness.training.processes import CommandError
+from harness.training.processes import CommandError, can_fork, make_run
+from harness.training.recording import read_run
 from harness.training.result import Verdict, findings
 
+SCRIPTS = Path(__file__).parent / "scripts"
 BROKEN = {
     "scheduler_not_saved": (Field.LR, range(3, 9), ""),
     "scheduler_not_loaded": (Field.LR, range(3, 12), "the schedule starts again at the checkpoint"),
@@ -108,6 +112,26 @@ def test_a_resume_that_raises_is_loud(name, points, checked):
     assert result.verdict == Verdict.CANNOT_RESUME
     assert finding.kill_points == tuple(points)
     assert finding.first.reason.startswith(("KeyError", "FileNotFoundError"))
+
+
+def test_a_real_sigkill_after_each_step_gives_the_same_resumed_run(checked, ready, tmp_path):
+    text = (SCRIPTS / "files_of_two_moments.py").read_text()
+    kill = "    if os.sys.argv[1:] == [str(step)]:\n        os.kill(os.getpid(), 9)\n    optimizer.step()"
+    text = text.replace("    optimizer.step()", kill)
+    outcomes = checked("train", text=text).outcomes
+    for outcome in outcomes:
+        for point in set(outcome.kill_points) - {12}:  # step 13 would be the next
+            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+            killed, _ = run_of(ready, tmp_path / f"killed-{point}", str(point))
+            assert killed.status == -9
+            _, resumed = run_of(ready, tmp_path / f"resumed-{point}")
+            assert resumed.recordings == outcome.resumed
+
+
+def run_of(ready, folder, *arguments):
+    make_run(folder, everything=False, store=None, paths=[], stop_after=None, modules=False)
+    command = can_fork([sys.executable, "train.py", *arguments])
+    return ready.run(command, folder, 600.0), read_run(folder)
 
 
 @pytest.mark.slow
