@@ -116,8 +116,8 @@ def test_a_resume_that_raises_is_loud(name, points, checked):
 
 def test_a_real_sigkill_after_each_step_gives_the_same_resumed_run(checked, ready, tmp_path):
     text = (SCRIPTS / "files_of_two_moments.py").read_text()
-    kill = "    if os.sys.argv[1:] == [str(step)]:\n        os.kill(os.getpid(), 9)\n    optimizer.step()"
-    text = text.replace("    optimizer.step()", kill)
+    kill = "    if os.sys.argv[1:] == [str(step)]:\n        os.kill(os.getpid(), 9)\n"
+    text = text.replace("    optimizer.step()", kill + "    optimizer.step()")
     outcomes = checked("train", text=text).outcomes
     for outcome in outcomes:
         for point in set(outcome.kill_points) - {12}:  # step 13 would be the next
