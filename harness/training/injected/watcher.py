@@ -17,6 +17,8 @@ import time
 from typing import Any
 
 JOURNAL = "journal.json"
+ATTEMPTS = 100
+"""How often to try to remove the folder, while what was killed may still write to it."""
 
 
 def main() -> None:
@@ -49,9 +51,13 @@ def clean_up(work: str) -> list[str]:
         except OSError as error:
             where = f" Your own files are in {move['aside']}." if move["existed"] else ""
             problems.append(f"could not restore {move['path']}: {error}.{where}")
-    if not problems:
+    for _ in range(ATTEMPTS if not problems else 0):
         shutil.rmtree(work, ignore_errors=True)
-    return problems
+        kill_processes(work)  # one that had just been started when the tool died
+        if not os.path.exists(work):
+            return []
+        time.sleep(0.05)
+    return problems or [f"could not remove the temporary folder {work}."]
 
 
 def put_back(move: dict[str, Any]) -> None:
