@@ -25,6 +25,7 @@ from harness.cli.options import (
     require_python,
 )
 from harness.cli.outputs import Outputs, bar, no_more_output, print_error, print_out, print_table
+from harness.cli.train import train
 from harness.core.errors import HarnessError
 from harness.core.output import file_name, require_writable, stdout_kept, write_bytes, write_text
 
@@ -312,7 +313,7 @@ def selftest(
     return outputs.status(selftest_report.status(trials))
 
 
-for command in (check, list_, ledger):
+for command in (check, list_, ledger, train):
     cli.add_command(command)
 
 

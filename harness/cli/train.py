@@ -1,0 +1,143 @@
+"""The command ``train``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.check import SECONDS
+from harness.cli.options import Exit, output_option
+from harness.cli.outputs import Outputs, print_error, print_out
+
+if TYPE_CHECKING:
+    from harness.training.result import TrainingResult
+
+
+@click.command()
+@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True)
+@click.option("--checkpoints", metavar="PATH", multiple=True, type=click.Path(path_type=Path),
+              help="A file or folder that COMMAND saves its checkpoints to; repeatable. What is "
+              "there now is put aside, and put back at the end.")  # fmt: skip
+@click.option("--resume-with", metavar="COMMAND", default="",
+              help="The command that resumes.  [default: the same COMMAND]")  # fmt: skip
+@click.option("--compare", type=click.Choice(["lr", "all"]), default="lr", show_default=True,
+              help="lr: compare the LR, momentum, betas and weight decay of every step, and "
+              "whether the optimizer's state is there. all: also weights and "
+              "gradients.")  # fmt: skip
+@click.option("--stop-after", metavar="M", type=click.IntRange(min=1),
+              help="Stop every run after M optimizer steps.")  # fmt: skip
+@click.option("--time-limit", metavar="SECONDS", type=SECONDS,
+              help="Time limit of one resumed run.  [default: ten times that of the recorded run, "
+              "and 60]")  # fmt: skip
+@click.option("--new-processes", is_flag=True,
+              help="Start a new process for every resume, and never fork.")  # fmt: skip
+@click.option("--allow-outside", is_flag=True,
+              help="Allow checkpoints outside the current folder.")  # fmt: skip
+@output_option("--json", "json_file", help_="Write the result, with all values, as JSON.")
+def train(
+    command: tuple[str, ...],
+    checkpoints: tuple[Path, ...],
+    resume_with: str,
+    compare: str,
+    stop_after: int | None,
+    time_limit: float | None,
+    new_processes: bool,
+    allow_outside: bool,
+    json_file: Path | None,
+) -> int:
+    """Check a training script: does its schedule go on exactly, wherever it is killed?
+
+    COMMAND is run twice without interruption, and must do the same both times. It is
+    then resumed from every state in which its checkpoints were after an optimizer step.
+    Nothing in the script needs to change.
+
+    Exit status: 0 the schedule always goes on, 1 it does not or a resume fails, 2 it is
+    unknown or an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    from harness.core.output import write_text
+    from harness.training.check import Request, check_command
+    from harness.training.result import to_json
+    from harness.training.text import result_text
+
+    request = Request(
+        command, checkpoints, resume_with, compare == "all", stop_after,
+        allow_outside, time_limit, new_processes,
+    )  # fmt: skip
+    with _signals_interrupt() as received:
+        try:
+            with _progress() as show:
+                result = check_command(request, show)
+        except KeyboardInterrupt:
+            print_error("interrupted: no run was recorded, so there is no result")
+            return 128 + received[0] if received else Exit.INTERRUPTED
+    outputs = Outputs()
+    if json_file is not None:
+        with outputs.one():
+            write_text(json_file, json.dumps(to_json(result), indent=1) + "\n")
+    with outputs.printed():
+        print_out(result_text(result))
+    if received:
+        return 128 + received[0]
+    return outputs.status(status_of(result))
+
+
+def status_of(result: TrainingResult) -> Exit:
+    """The exit status for a result."""
+    from harness.training.result import Verdict
+
+    if result.verdict in (Verdict.BROKEN, Verdict.CANNOT_RESUME):
+        return Exit.BROKEN
+    return Exit.OK if result.verdict == Verdict.HOLDS and result.complete else Exit.UNDECIDED
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[list[int]]:
+    """Make Ctrl-C and SIGTERM raise KeyboardInterrupt here; the yielded list holds the signal."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A function that shows progress: a bar on a terminal, else a line for each stage."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda done, total, what: print_error(what) if not done else None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", markup=False),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, total, what: shown.update(
+            task, completed=done, total=total or None, description=what
+        )

@@ -1,0 +1,144 @@
+"""Each classic mistake is found at the kill points that show it, and at no others."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.training.compare import Field
+from harness.training.processes import CommandError, can_fork, make_run
+from harness.training.recording import read_run
+from harness.training.result import Verdict, findings
+
+SCRIPTS = Path(__file__).parent / "scripts"
+BROKEN = {
+    "scheduler_not_saved": (Field.LR, range(3, 9), ""),
+    "scheduler_not_loaded": (Field.LR, range(3, 12), "the schedule starts again at the checkpoint"),
+    "optimizer_not_saved": (Field.LR, range(3, 12), "wrong for one step"),
+    "momentum_lost": (Field.STATE, range(3, 12), "momentum lost"),
+    "scheduler_built_after_load": (Field.LR, range(3, 12), "wrong for one step"),
+    "last_epoch_of_epochs": (Field.LR, range(4, 12), ""),
+    "saved_before_scheduler_step": (Field.LR, range(3, 12), "one step behind to the end"),
+    "step_counter_restarted": (Field.STEPS, range(3, 13), "runs past the end"),
+    "loaded_on_rank_0": (Field.LR, range(3, 9), "the schedule starts again at the checkpoint"),
+    "files_of_two_moments": (Field.LR, range(3, 12), ""),
+    "plateau_not_restored": (Field.LR, range(3, 9), ""),
+    "warm_up_per_process": (Field.LR, range(3, 12), "the schedule starts again at the checkpoint"),
+    "smoothed_loss_lost": (Field.LR, range(3, 12), ""),
+}
+"""The field, the kill points and the relation of all resumed runs."""
+
+HOLDS = {
+    "correct": 12,
+    "warm_up_from_zero": 12,
+    "same_lr_before_and_after": 12,
+    "two_optimizers": 12,
+    "early_finish": 11,
+    "data_order_lost": 12,
+    "gradients_lost": 12,
+}
+"""The number of steps."""
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_classic_mistake_is_found_where_it_shows(name, checked):
+    result = checked(name)
+    [finding] = findings(result.outcomes)
+    relation = finding.relations[0] if finding.relations else ""
+    field, points, expected = BROKEN[name]
+    difference = finding.first.difference
+    assert (result.verdict, difference.field) == (Verdict.BROKEN, field)
+    assert finding.kill_points == tuple(points)
+    assert relation == expected
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_correct_schedule_holds(name, checked):
+    result = checked(name)
+    assert (result.verdict, result.steps, findings(result.outcomes)) == ("HOLDS", HOLDS[name], [])
+    points = [k for outcome in result.outcomes for k in outcome.kill_points]
+    assert sorted([*result.before, *points]) == list(range(HOLDS[name] + 1))
+
+
+def test_every_rank_holds_if_every_rank_loads(checked):
+    result = checked("loaded_on_rank_0", "everywhere")
+    assert (result.verdict, sorted(result.recordings)) == ("HOLDS", [0, 1])
+    assert [dict(outcome.starts) for outcome in result.outcomes] == [{0: 3, 1: 3}, {0: 6, 1: 6}]
+
+
+def test_only_another_rank_shows_what_rank_0_alone_loads(checked):
+    result = checked("loaded_on_rank_0")
+    assert {outcome.difference.rank for outcome in result.outcomes} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "step"),
+    [("data_order_lost", Field.WEIGHTS, 5), ("gradients_lost", Field.WEIGHTS, 4)],
+)
+def test_data_and_random_state_count_only_if_everything_is_compared(name, field, step, checked):
+    by_default, by_request = checked(name), checked(name, everything=True)
+    assert by_default.verdict == Verdict.HOLDS
+    assert by_request.verdict == Verdict.BROKEN
+    data, difference = by_default.outcomes[0].data, by_request.outcomes[0].difference
+    assert (data.field, data.step) == (difference.field, difference.step) == (field, step)
+
+
+def test_correct_in_everything(checked):
+    assert checked("correct", everything=True).verdict == Verdict.HOLDS
+
+
+def test_a_checkpoint_that_is_never_loaded_is_an_error(checked):
+    with pytest.raises(CommandError, match=r"has all 12 steps: the checkpoint was not used"):
+        checked("no_resume")
+
+
+def test_a_long_script_is_stopped_after_enough_steps(checked):
+    result = checked("scheduler_not_loaded", stop_after=7)
+    [finding] = findings(result.outcomes)
+    assert (result.verdict, result.steps) == (Verdict.BROKEN, 7)
+    assert finding.kill_points == tuple(range(3, 6))
+    result = checked("correct", stop_after=7)
+    assert (result.verdict, len(result.outcomes)) == (Verdict.HOLDS, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "points"),
+    [("raises_on_load", range(3, 13)), ("rotation_deletes_newest", (10, 11, 12))],
+)
+def test_a_resume_that_raises_is_loud(name, points, checked):
+    result = checked(name, time_limit=600.0)
+    [finding] = findings(result.outcomes)
+    assert result.verdict == Verdict.CANNOT_RESUME
+    assert finding.kill_points == tuple(points)
+    assert finding.first.reason.startswith(("KeyError", "FileNotFoundError"))
+
+
+def test_a_real_sigkill_after_each_step_gives_the_same_resumed_run(checked, ready, tmp_path):
+    text = (SCRIPTS / "files_of_two_moments.py").read_text()
+    kill = "    if os.sys.argv[1:] == [str(step)]:\n        os.kill(os.getpid(), 9)\n"
+    text = text.replace("    optimizer.step()", kill + "    optimizer.step()")
+    outcomes = checked("train", text=text).outcomes
+    for outcome in outcomes:
+        for point in set(outcome.kill_points) - {12}:  # step 13 would be the next
+            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+            killed, _ = run_of(ready, tmp_path / f"killed-{point}", str(point))
+            assert killed.status == -9
+            _, resumed = run_of(ready, tmp_path / f"resumed-{point}")
+            assert resumed.recordings == outcome.resumed
+
+
+def run_of(ready, folder, *arguments):
+    make_run(folder, everything=False, store=None, paths=[], stop_after=None, modules=False)
+    command = can_fork([sys.executable, "train.py", *arguments])
+    return ready.run(command, folder, 600.0), read_run(folder)
+
+
+@pytest.mark.slow
+def test_new_processes_and_forks_agree(checked):
+    command = [sys.executable, "scheduler_not_loaded.py"]
+    in_forks = checked("scheduler_not_loaded", stop_after=7)
+    in_new = checked("scheduler_not_loaded", stop_after=7, new_processes=True)
+    assert list(in_forks.command) == command
+    assert in_new.outcomes == in_forks.outcomes
+    assert in_new.recordings == in_forks.recordings
