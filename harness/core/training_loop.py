@@ -84,14 +84,10 @@ def observe(optimizer: torch.optim.Optimizer, scheduler: Scheduler) -> Observati
 
 def numbers(value: object) -> object:
     """A hyperparameter as numbers and lists, to be compared and shown."""
-    if type(value) is float:
-        return value
-    if isinstance(value, (list, tuple)):
-        return [numbers(item) for item in value]
-    if not (hasattr(value, "tolist") and hasattr(value, "dtype")):
-        return value
-    kind = "tensor" if isinstance(value, torch.Tensor) else "numpy"
-    return {kind: value.tolist(), "dtype": str(value.dtype)}
+    if type(value) is not float and hasattr(value, "tolist") and hasattr(value, "dtype"):
+        kind = "tensor" if isinstance(value, torch.Tensor) else "numpy"
+        return {kind: value.tolist(), "dtype": str(value.dtype)}
+    return [numbers(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def plain(value: object, inside: tuple[int, ...] = ()) -> object:
