@@ -40,8 +40,10 @@ from torch.optim.lr_scheduler import StepLR
 from harness import Budget, Check, Subject, Trace
 from harness.checks.registry import routes, select_checks
 from harness.core.operations import BACK, BY_WORD, is_needed_again, operations_of, with_groups
+from harness.core.result import Result
 from harness.core.training_loop import new_sgd, restore_parameters, snapshot
 from harness.core.types import Pair, Save, Saved, Scheduler
+from harness.core.verdict import Reason
 from harness.engine.machine import DRAWN_ROUNDS
 from harness.engine.one_run import Outcome, Runner, TraceRun, UninterruptedRun
 from harness.engine.session import SubjectSession
@@ -87,7 +89,7 @@ class Recorder:
             outcome = self.go(run)
             broken = outcome.broken
             trace = run.trace.until(broken.operation, broken.step) if broken else run.trace
-            raises = any(plain.raises for plain in run.uninterrupted) or bool(
+            raises = any(each.raises for each in run.uninterrupted) or bool(
                 outcome.refused or (broken and "raises" in broken.actual)
             )
             self.runs.append(RecordedRun(run.runner, run.check, trace, raises))
@@ -96,10 +98,10 @@ class Recorder:
         def uninterrupted(
             runner: Runner, path: str, goes_on: Callable[[Scheduler], bool] | None = None
         ) -> UninterruptedRun:
-            plain = self.uninterrupted(runner, path, goes_on)
-            trace = Trace(tuple(operations_of(plain.path)))
-            self.runs.append(RecordedRun(runner, None, trace, bool(plain.raises)))
-            return plain
+            run = self.uninterrupted(runner, path, goes_on)
+            trace = Trace(tuple(operations_of(run.path)))
+            self.runs.append(RecordedRun(runner, None, trace, bool(run.raises)))
+            return run
 
         TraceRun.go = go  # type: ignore[assignment,method-assign]
         Runner._run_uninterrupted = uninterrupted  # type: ignore[assignment,method-assign]
@@ -131,8 +133,8 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
         if groups:
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
         has = {
-            "new_optimizer": new_optimizer, "build": bound.build, "checkpoint": checkpoint,
-            "optimizer": optimizer, "scheduler": scheduler, "step": bound.step,
+            "new_optimizer": new_optimizer, "build": bound.build, "step": bound.step,
+            "checkpoint": checkpoint, "optimizer": optimizer, "scheduler": scheduler,
         }  # fmt: skip
         if "build_other" in way.parameters:
             has["build_other"] = bound.with_changed.build
@@ -181,13 +183,12 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
             look("step")
 
 
-def check_all(subject: Subject, checks: Sequence[Check], budget: Budget) -> None:
-    """Check a subject as ``check`` does, with the ledgers that are installed."""
+def check_all(subject: Subject, checks: Sequence[Check], budget: Budget) -> list[Result]:
+    """Check a subject as ``check`` does, with the ledgers that are installed; the results."""
     DRAWN_ROUNDS.clear()
     ledger = known_failures((), [subject], checks)
     session = SubjectSession(subject, (), budget, ledger=ledger)
-    for check in checks:
-        session.check(check)
+    return [session.check(check) for check in checks]
 
 
 def cpu(function: Callable[[], object]) -> float:
@@ -236,7 +237,10 @@ def measure(
 ) -> tuple[float, float, list[RecordedRun]]:
     """CPU time to check a subject over that of the bare loop, its seconds, and its runs."""
     with Recorder() as recorder:
-        check_all(subject, checks, budget)
+        results = check_all(subject, checks, budget)
+    for result in results:
+        if result.why == Reason.HARNESS_ERROR:
+            raise click.ClickException(f"{result.subject} {result.check}: {result.reason}")
     gc.collect()
     gc.freeze()  # a check does not hold these runs: no collection should look at them
     ratio, seconds = paired(

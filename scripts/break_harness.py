@@ -4,8 +4,9 @@
 
 Each edit of ``scripts/harness_edits.py`` replaces one function of the harness by one that
 misbehaves, while the test that the edit names runs. The exit status is 1 if an edit survives, if
-the function that it replaces is gone, or if its test fails without the edit. A NAME is a part of
-an edit's name. For mechanical changes, such as ``<`` in place of ``<=``, see ``mutation.toml``.
+the function that it replaces is gone, if its test fails without the edit, or if the edit's own
+code can't be run: then its test may fail for that alone. A NAME is a part of an edit's name. For mechanical changes, such as ``<`` in place of
+``<=``, see ``mutation.toml``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ START = """import sys
 sys.path.insert(0, {scripts!r})
 import harness_edits
 del sys.path[0]
-harness_edits.install({number})
+harness_edits.install({number}, {mistakes!r})
 """
 """Python runs a module called ``sitecustomize`` before anything else, in subprocesses too."""
 
@@ -39,9 +40,11 @@ harness_edits.install({number})
 def why_impossible(edit: Edit) -> str:
     """Why the edit can't be made; empty if it can."""
     try:
-        pkgutil.resolve_name(edit.target)
+        original = pkgutil.resolve_name(edit.target)
     except (AttributeError, ImportError):
         return f"{edit.target} is not in the harness"
+    if text := harness_edits.why_not_callable(edit, original):
+        return text
     found = files_with(edit.test)
     return "" if len(found) == 1 else f"{edit.test} is in {len(found)} files of tests/, not in one"
 
@@ -58,37 +61,41 @@ def node_of(test: str) -> str:
     return f"{files_with(test)[0].relative_to(ROOT)}::{test}"
 
 
-def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str]:
-    """The exit status of pytest and the end of its output, with edit `number` if given.
+def run_tests(tests: Sequence[str], number: int | None = None) -> tuple[int, str, str]:
+    """The exit status of pytest, the end of its output, and what the code of the edit raises.
 
-    The edit stays in this process, and is made in the processes that it starts.
+    Edit `number`, if given, stays in this process, and is made in the processes that it starts.
     """
     printed = io.StringIO()
     # The parent has imported Hypothesis, whose own assertions are of no interest.
     ignored = "ignore::pytest.PytestAssertRewriteWarning"
     command = ["-q", "-x", "-p", "no:cacheprovider", "-W", ignored, *tests]
     with tempfile.TemporaryDirectory() as folder:
+        mistakes = Path(folder, "mistakes.txt")
         if number is not None:
-            text = START.format(scripts=str(ROOT / "scripts"), number=number)
+            text = START.format(
+                scripts=str(ROOT / "scripts"), number=number, mistakes=str(mistakes)
+            )
             Path(folder, "sitecustomize.py").write_text(text)
-            harness_edits.install(number)
+            harness_edits.install(number, mistakes)
         sys.path[:0] = [folder, str(ROOT)]  # a test may hand them on
         path = os.pathsep.join([*sys.path[:2], os.environ.get("PYTHONPATH", "")])
         os.environ["PYTHONPATH"] = path.rstrip(os.pathsep)
         os.chdir(ROOT)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             status = int(pytest.main(command))
-    return status, printed.getvalue()[-2000:]
+        mistake = mistakes.read_text()[-2000:] if mistakes.exists() else ""
+    return status, printed.getvalue()[-2000:], mistake
 
 
 def why_unnoticed(edit: Edit) -> str:
     """Why the edit counts as unnoticed; empty if its test fails."""
-    status, output = run_tests([node_of(edit.test)], EDITS.index(edit))
+    status, output, mistake = run_tests([node_of(edit.test)], EDITS.index(edit))
     if status == pytest.ExitCode.OK:
         return f"it survives {edit.test}"
     if status != pytest.ExitCode.TESTS_FAILED:
         return f"{edit.test} could not be run:\n{output}"
-    return ""
+    return f"the edit's own code raises:\n{mistake}" if mistake else ""
 
 
 def pool(jobs: int) -> concurrent.futures.Executor:
@@ -113,12 +120,12 @@ def main(names: tuple[str, ...], jobs: int) -> None:
         problems = [f"{edit.name}: {text}" for edit, text in found if text]
         if not problems:
             tests = list(dict.fromkeys(node_of(edit.test) for edit in edits))
-            status, output = processes.submit(run_tests, tests).result()
+            status, output, _ = processes.submit(run_tests, tests).result()
             if status:
                 problems.append(f"the tests fail, or can't be run, without any edit:\n{output}")
         if not problems:
             for edit, text in zip(edits, processes.map(why_unnoticed, edits), strict=True):
-                click.echo(f"{'SURVIVES' if text else 'noticed '} {edit.name}")
+                click.echo(f"{'PROBLEM ' if text else 'noticed '} {edit.name}")
                 if text:
                     problems.append(f"{edit.name}: {text}")
     for text in problems:

@@ -11,14 +11,17 @@ import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
+import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, SupportsIndex
 
-__all__ = ["EDITS", "Edit", "edit", "edit_value", "install"]
+__all__ = ["EDITS", "Edit", "edit", "edit_value", "install", "noting_mistakes", "why_not_callable"]
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,65 @@ class Edit:
         if self.value:
             new = self.function(original)
         elif isinstance(original, property):
-            new = property(functools.partial(self.function, original.fget))
+            new = property(_replacement(self.function, original.fget))
         else:
             new = _replacement(self.function, original)
         setattr(owner, name, new)
 
 
-def _replacement(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def _replacement(function: Callable[..., Any], original: Any) -> Callable[..., Any]:
     @functools.wraps(original)
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        return function(original, *args, **kwargs)
+        with noting_mistakes():
+            made = function(original, *args, **kwargs)
+        return _watched(made) if inspect.isgenerator(made) else made
 
     return replacement
+
+
+def _watched(made: Iterator[Any]) -> Iterator[Any]:
+    with noting_mistakes():
+        yield from made
+
+
+HERE = Path(__file__).resolve()
+OURS = [HERE.parent.parent / name for name in ("harness", "lr_schedules", "tests", "scripts")]
+MISTAKES = (AttributeError, ImportError, LookupError, NameError, TypeError)
+noted: list[Path] = []
+"""The file for the mistakes in an edit, if there is one."""
+
+
+@contextlib.contextmanager
+def noting_mistakes() -> Iterator[None]:
+    """Write an exception of `MISTAKES` to the file in `noted` if the code of an edit raises it.
+
+    That is so if no function of the harness or of a test that the edit calls is being run.
+    """
+    try:
+        yield
+    except MISTAKES as error:
+        frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        ours = [path for path in frames if any(folder in path.parents for folder in OURS)]
+        if noted and ours[-1] == HERE:
+            with noted[0].open("a") as file:
+                file.write("".join(traceback.format_exception(error)))
+        raise
+
+
+def why_not_callable(edit: Edit, original: object) -> str:
+    """Why the edit can't take the arguments of the function that it replaces; empty if it can."""
+    if edit.value or not isinstance(original, FunctionType):
+        return ""
+    takes = inspect.signature(edit.function)
+    parameters = list(inspect.signature(original).parameters.values())
+    named = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    placed = [each for each in parameters if each.kind in by_place]
+    try:
+        takes.bind(original, *placed, **named)
+    except TypeError as error:
+        return f"the edit can't be called like {edit.target}: {error}"
+    return ""
 
 
 EDITS: list[Edit] = []
@@ -111,8 +161,9 @@ class _Finders(list[Any]):
         super().insert(max(int(index), 1), finder)
 
 
-def install(number: int) -> None:
-    """Make edit `number` of `EDITS` in this process."""
+def install(number: int, mistakes: str | Path) -> None:
+    """Make edit `number` of `EDITS` in this process; write what it raises itself to a file."""
+    noted[:] = [Path(mistakes)]
     sys.meta_path = _Finders([_Finder(EDITS[number]), *sys.meta_path])
 
 
@@ -239,7 +290,7 @@ def regard_every_schedule_as_independent_of_computed_steps(original, first, seco
 def believe_what_breaks_without_computed_steps(original, self, trace):
     from harness.engine.runs import run_trace
 
-    if self.always_compute or self.needs_compute.get(repr(trace.options), True):
+    if self.needs_compute(trace):
         return original(self, trace)
     runner = self.runners.of(self.bound(trace), self.limit.deadline, compute=False)
     return run_trace(runner, self.check, trace)
@@ -267,10 +318,10 @@ def copy_the_dict_that_all_resumes_share(original, self, slot, route):
 
 
 @edit("engine.search:swept_traces", EVENT)
-def sweep_no_rare_events(original, *args):
+def sweep_no_rare_events(original, *args, **kwargs):
     from harness.core.operations import EVENTS
 
-    for trace in original(*args):
+    for trace in original(*args, **kwargs):
         if not any(operation.kind in EVENTS for operation in trace.operations):
             yield trace
 
@@ -308,9 +359,10 @@ def write_every_gradient_of_a_loop_like_the_first(original, self, function, give
 # --------------------------------------------------------------------------- drawn options
 
 
-@edit_value("subjects.subject:Subject.drawn_fields", "test_own_options_come_before_drawn_ones")
-def never_try_the_subjects_own_options_first(original):
-    return property(lambda self: True)
+@edit("engine.option_sets:find_option_sets", "test_own_options_come_before_drawn_ones")
+def try_the_subjects_own_options_last(original, *args):
+    option_sets, ends = original(*args)
+    return sorted(option_sets, key=lambda each: each.own), ends
 
 
 @edit("engine.search:shrink_options", "test_options_are_shrunk")
@@ -513,7 +565,7 @@ def pass_a_broken_check_in_pytest(original, self, subject):
 
 @edit("parametrize:PairCheck.session", "test_a_subject_is_prepared_once")
 def prepare_a_subject_for_each_of_its_tests(original, self, subject):
-    return original(replace(self, names=(*self.names, self.check.name)), subject)
+    return original(type(self)(self.check, self.wanted, self.names | {str(id(self))}), subject)
 
 
 @edit("subjects.known_failures:_same", "test_a_name_of_pytorchs_is_no_entry_of_pytorchs")

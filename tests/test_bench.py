@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR, StepLR
 from harness import Budget, Subject, Trace
 from harness.checks.registry import as_check, prerequisites, select_checks
 from harness.core.operations import STEPS
+from harness.core.verdict import Verdict
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_trace
 
@@ -56,12 +57,13 @@ SUBJECT = Subject("StepLR", StepLR, options={"step_size": 2, "gamma": 0.5}, leng
 @pytest.mark.parametrize("check", select_checks(), ids=lambda check: check.name)
 def test_the_bare_loop_makes_the_same_calls(check, calls):
     with bench.Recorder() as recorder:
-        bench.check_all(SUBJECT, [check], Budget(max_examples=5))
+        [result] = bench.check_all(SUBJECT, [check], Budget(max_examples=5))
+    assert result.verdict != Verdict.UNKNOWN, result.reason
     checked = calls.copy()
     calls.clear()
     bench.bare(recorder.runs)
     assert calls["SGD.step"] > 40
-    before = checked - calls  # the subject is built, and looked at, before it is checked
+    before = checked - calls  # before the check, the subject is built to see what it can do
     assert calls - checked == {}
     assert set(before) <= {"SGD.__init__", "StepLR.__init__", "StepLR.step"}
     # two for each of the four option sets that are not drawn, and four more

@@ -23,6 +23,16 @@ def test_every_edit_has_a_name_of_its_own():
     assert len({edit.name for edit in EDITS}) == len(EDITS)
 
 
+def test_an_edit_that_lacks_an_argument_of_its_function_is_a_problem():
+    def takes_no_drawn(original, check, holding, number, option_sets):
+        return original(check, holding, number, option_sets)
+
+    edit = Edit(takes_no_drawn, "harness.engine.search:swept_traces", "test_options_are_shrunk")
+    assert break_harness.why_impossible(edit).startswith(
+        "the edit can't be called like harness.engine.search:swept_traces: "
+    )
+
+
 def harmless(original, *args):
     return original(*args)
 
@@ -40,11 +50,19 @@ from break_harness import EDITS
 def leave_it_as_it_is(original, *args):
     return original(*args)
 
+def raise_an_error_of_its_own(original, *args):
+    return replace(args[0])
+
+def raise_it_later(original, *args):
+    for operations in original(*args):
+        yield operations.gone
+
 name = "mix each way only with itself"
 (edit,) = (edit for edit in EDITS if edit.name == name)
-EDITS.append(replace(edit, function=leave_it_as_it_is))
+more = [leave_it_as_it_is, raise_an_error_of_its_own, raise_it_later]
+EDITS += [replace(edit, function=function) for function in more]
 if __name__ == "__main__":
-    break_harness.main([name, "leave it as it is"])
+    break_harness.main([name, *(function.__name__.replace("_", " ") for function in more)])
 """
 
 
@@ -56,8 +74,14 @@ def test_an_edit_is_noticed_and_one_that_does_nothing_survives(tmp_path):
     )  # fmt: skip
     assert done.stdout.splitlines() == [
         "noticed  mix each way only with itself",
-        "SURVIVES leave it as it is",
-        "2 edits, 1 problems",
+        "PROBLEM  leave it as it is",
+        "PROBLEM  raise an error of its own",
+        "PROBLEM  raise it later",
+        "4 edits, 3 problems",
     ]
     assert "leave it as it is: it survives test_every_way_follows_every_other" in done.stderr
+    errors = done.stderr.partition("raise an error of its own: ")[2].split("raise it later: ")
+    for text, error in zip(errors, ("TypeError", "AttributeError"), strict=True):
+        assert text.startswith("the edit's own code raises:\nTraceback")
+        assert f"\n{error}: " in text
     assert done.returncode == 1
