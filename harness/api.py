@@ -9,12 +9,17 @@ from harness import settings
 from harness.checks.registry import select_checks
 from harness.core.errors import UndecidedError
 from harness.core.ledger import read_ledger
-from harness.core.result import BrokenSchedule, Result
+from harness.core.result import BrokenSchedule, Result, nothing_was_checked
 from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
 from harness.report.text import broken_text, failures, reasons_text
 from harness.subjects.lookup import as_subject
+
+NOTHING_CHECKED = (
+    "nothing was checked, because nothing changes in the schedule: give options with which "
+    "something changes, or a Subject(..., constant=True) if nothing should"
+)
 
 
 def check_scheduler(
@@ -60,7 +65,8 @@ def check_scheduler(
 
     Returns the list of results. Raises `BrokenSchedule`, an `AssertionError`, if a check is
     BROKEN or a ledger entry about it is STALE; `UndecidedError` if a check is UNKNOWN and none
-    is BROKEN or STALE; `CheckError`, `SubjectError` or `LedgerError` if an argument is wrong.
+    is BROKEN or STALE, or if nothing was checked because nothing changes in the schedule;
+    `CheckError`, `SubjectError` or `LedgerError` if an argument is wrong.
 
     >>> from torch.optim.lr_scheduler import ExponentialLR
     >>> results = check_scheduler(ExponentialLR, gamma=0.9, checks=["resume_at_every_save"])
@@ -92,4 +98,6 @@ def check_scheduler(
         raise BrokenSchedule("\n\n".join(broken), results)
     if any(result.verdict == Verdict.UNKNOWN for result in results):
         raise UndecidedError(reasons_text(results, Verdict.UNKNOWN))
+    if nothing_was_checked(results):
+        raise UndecidedError(f"{NOTHING_CHECKED}\n\n{reasons_text(results, Verdict.DECLINED)}")
     return results

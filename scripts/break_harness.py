@@ -5,8 +5,8 @@
 Each edit of ``scripts/harness_edits.py`` replaces one function of the harness by one that
 misbehaves, while the test that the edit names runs. The exit status is 1 if an edit survives, if
 the function that it replaces is gone, if its test fails without the edit, or if the edit's own
-code can't be run: then its test may fail for that alone. A NAME is a part of an edit's name. For mechanical changes, such as ``<`` in place of
-``<=``, see ``mutation.toml``.
+code can't be run: then its test may fail for that alone. A NAME is a part of an edit's name. For
+mechanical changes, such as ``<`` in place of ``<=``, see ``mutation.toml``.
 """
 
 from __future__ import annotations

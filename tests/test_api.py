@@ -9,7 +9,7 @@ from pathlib import Path
 import faulty
 import pytest
 from conftest import verdicts_of
-from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, MultiplicativeLR, StepLR
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, MultiplicativeLR, StepLR
 
 import harness
 from harness import (
@@ -55,6 +55,14 @@ def test_check_scheduler_raises_an_assertion_with_the_report():
     trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
     assert str(failure.counterexample.trace) == trace
     assert failure.result.references[0] == "torch.optim.lr_scheduler:StepLR"
+
+
+def test_check_scheduler_does_not_pass_if_nothing_was_checked():
+    what = "^nothing was checked, because nothing changes in the schedule: .*DECLINED ConstantLR"
+    with pytest.raises(UndecidedError, match=f"(?s){what}"):
+        check_scheduler(ConstantLR, factor=1.0, checks=DEFAULT[:2])
+    meant = Subject("x", ConstantLR, options={"factor": 1.0}, constant=True)
+    assert verdicts_of(check_scheduler(meant, checks=DEFAULT[:2])) == {"HOLDS"}
 
 
 def test_check_scheduler_takes_known_failures(tmp_path):

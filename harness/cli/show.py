@@ -11,8 +11,8 @@ from harness.cli.outputs import Outputs, print_error, print_out, print_table
 from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
 from harness.core.output import file_names, write_bytes, write_text
-from harness.core.result import Result
-from harness.core.verdict import Reason, Verdict
+from harness.core.result import Result, nothing_was_checked
+from harness.core.verdict import Verdict
 from harness.report import text as report
 from harness.report.script import script_of
 from harness.report.text import failures
@@ -82,7 +82,7 @@ def show_results(
 
 def status_of(results: Sequence[Result]) -> Exit:
     """The exit status for these results; undecided if nothing changes in any schedule."""
-    if all(result.why is Reason.NOTHING_CHANGES for result in results):
+    if nothing_was_checked(results):
         return Exit.UNDECIDED
     return status_of_verdicts({result.verdict for result in results} or {Verdict.UNKNOWN})
 

@@ -160,6 +160,15 @@ class Result:
         return self.reason if self.verdict in (Verdict.HOLDS, Verdict.BROKEN) else ""
 
 
+def nothing_was_checked(results: Sequence[Result]) -> bool:
+    """Whether all checks were declined because nothing changes in the schedules."""
+    reasons = {result.why for result in results}
+    return Reason.NOTHING_CHANGES in reasons and reasons <= {
+        Reason.NOTHING_CHANGES,
+        Reason.SUBJECT_DECLINES,
+    }
+
+
 class BrokenSchedule(AssertionError):
     """A check is broken; `results` holds every result."""
 

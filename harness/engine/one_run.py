@@ -235,8 +235,12 @@ class Runner:
                 f"subject {name}: build must return a scheduler, with a step() "
                 f"(got {scheduler!r:.80})"
             )
-        self.optimizers.add((_torch_name(optimizer), len(optimizer.param_groups)))
+        self.note_optimizer(optimizer)
         return optimizer, scheduler
+
+    def note_optimizer(self, optimizer: Optimizer) -> None:
+        """Count an optimizer among those of the runs."""
+        self.optimizers.add((_torch_name(optimizer), len(optimizer.param_groups)))
 
     def new_optimizer(self) -> Optimizer:
         """A new optimizer."""
@@ -439,8 +443,12 @@ class TraceRun:
             if self.check.compares == "values":
                 self._values()
             else:
+                self.looked.add(self.epoch)
+                if self.check.kind == "resume":
+                    self.resumes += 1
+                else:
+                    self.comparisons += 1
                 self._follow(self.check, saved[self.check.save])
-                self.resumes += 1
         self._look(expected)
 
     def _go_back(self, slot: Slot, route: Check) -> None:

@@ -20,8 +20,8 @@ from harness.checks.registry import routes
 from harness.core.check import Check
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
-from harness.core.operations import Operation
-from harness.core.run import Difference, Tally
+from harness.core.operations import Operation, epochs
+from harness.core.run import Difference, Looked, Tally
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.types import Scheduler
@@ -54,8 +54,9 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     if bound.with_changed.fields != bound.fields:
         raise TraceError("'changed' in the trace: only options of the scheduler can change")
     new = bound.with_changed
+    optimizer = new.new_optimizer()
     try:
-        new.build(new.new_optimizer())
+        new.build(optimizer)
     except (Exception, SystemExit) as error:
         new_options = format_value(bound.changed)
         raise TraceError(
@@ -72,7 +73,11 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     builders = bound.new_optimizer, bound.build, new.build
     operations = plain_operations(trace.operations)
     runs = resumed_runs(builders, step, check.save, check.function, operations)
-    tally = Tally(1, steps, len(runs))  # the steps of the reference runs are not counted
+    runner.note_optimizer(optimizer)
+    resumed_at = frozenset(epochs(run["path"][: run["first"]]) for run in runs)
+    looked = Looked(resumed_at, frozenset(runner.optimizers))
+    # the steps of the reference runs are not counted
+    tally = Tally(1, steps, len(runs), looked=looked)
     if not runs:
         return Outcome(ended="the trace resumes nothing", tally=tally)
     allowed = allowed_by(bound.subject.contract)

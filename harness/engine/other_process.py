@@ -291,6 +291,7 @@ class RunElsewhere(TraceRun):
             data = slot.saved[self.check.save]["file"]
             self.weights = self.weights and self.check.weights
             self.resumes += 1
+            self.looked.add(epochs(self.path))
         reply = self._ask(data, "".join(map(letters, operations)))
         seen, saved = iter(reply["seen"]), iter(reply["saved"])
         self._look_at(next(seen, None), reply)

@@ -259,7 +259,7 @@ class Trials:
         if self.check.changes_options:
             return len(self.followed)
         if self.check.compares == "trajectory":
-            return self.tally.resumes
+            return self.tally.resumes + self.tally.comparisons
         return self.tally.comparisons
 
     def note(self, *more: str) -> str:

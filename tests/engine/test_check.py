@@ -41,6 +41,19 @@ def verdicts(subject, checks=HERE, **budget):
     return {result.check: result for result in results}
 
 
+@pytest.mark.parametrize("name", sorted(check.name for check in HERE))
+def test_every_check_says_where_it_looked(name):
+    subject = Subject("x", StepLR, options={"step_size": 3}, contract="saved", length=4)
+    ways = [PLAIN, "resume_by_deepcopy"] if name == "resumes_mixed" else []
+    result = verdicts(subject, [*ways, name], max_examples=0)[name]
+    assert result.verdict in ("HOLDS", "BROKEN"), result.reason
+    tally, check = result.tally, as_check(name)
+    assert min(tally.looked.epochs) <= 1
+    assert ("SGD", 2) in tally.looked.optimizers
+    assert tally.comparisons if check.kind == "state" else tally.resumes
+    assert check.kind == "resume" or check.compares == "values" or not tally.resumes
+
+
 def broken(subject, checks=HERE, **budget):
     found = verdicts(subject, checks, **budget)
     return {name for name, result in found.items() if result.verdict == "BROKEN"}
