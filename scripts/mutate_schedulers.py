@@ -272,7 +272,7 @@ def run(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[Task, object]]:
 # ---------------------------------------------------------------------------------- reports
 
 
-def arguments(names: Iterable[str]) -> dict[str, str]:
+def why_equivalent(names: Iterable[str]) -> dict[str, str]:
     """Why each equivalent mutant is equivalent, by its name; raises `UsageError` for others."""
     groups = tomllib.loads(EQUIVALENT.read_text())["equivalent"]
     found = {name: group["because"] for group in groups for name in group["mutants"]}
@@ -355,6 +355,8 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
         "Each mutant has one change in the source of a scheduler that leaves the uninterrupted "
         "run as it is. It is",
         "killed if the default run of `check` reports a pair as BROKEN or STALE because of it.",
+        "It is discarded if it also changes the uninterrupted run, and equivalent if no resumed",
+        "run can show it.",
         f"{len(outcomes)} of {len(mutants)} changes were tried: {summary(outcomes)}.",
         "",
     ]
@@ -407,7 +409,7 @@ def main(
 ) -> None:
     """Change the schedulers, one mutant at a time, and see whether the check notices."""
     everything = {mutant.name: mutant for mutant in scheduler_mutants.all_mutants()}
-    because = arguments(everything)
+    because = why_equivalent(everything)
     chosen = [name for name in everything if not only or any(part in name for part in only)]
     if sample is not None:
         chosen = sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).digest())[:sample]

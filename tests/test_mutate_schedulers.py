@@ -150,7 +150,7 @@ def test_an_argument_about_something_else_is_an_error(monkeypatch, tmp_path):
     file.write_text('[[equivalent]]\nbecause = "it is not there"\nmutants = ["StepLR: gone"]\n')
     monkeypatch.setattr(mutate_schedulers, "EQUIVALENT", file)
     with pytest.raises(mutate_schedulers.click.UsageError, match="'StepLR: gone', which is not a"):
-        mutate_schedulers.arguments(["StepLR: here"])
+        mutate_schedulers.why_equivalent(["StepLR: here"])
 
 
 def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
@@ -159,7 +159,7 @@ def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
         mutant_called("StepLR: leaves out: __init__: self.gamma = gamma"),
     ]
     monkeypatch.setattr(scheduler_mutants, "all_mutants", lambda: mutants)
-    monkeypatch.setattr(mutate_schedulers, "arguments", lambda names: {})
+    monkeypatch.setattr(mutate_schedulers, "why_equivalent", lambda names: {})
     file, page = tmp_path / "outcomes.json", tmp_path / "page.md"
     options = ["--jobs", "1", "--json", str(file)]
     done = CliRunner().invoke(mutate_schedulers.main, options)

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
 from lr_schedules.correct import ClosedForm, Halving, Multiplies
-from lr_schedules.faults.routes import EVERY_LOAD, LOADED_AFTER_OPTIMIZER
+from lr_schedules.faults.check_groups import EVERY_LOAD, LOADED_AFTER_OPTIMIZER
 
 LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in CLOSED_FORM.declines)
 """The checks that go on from a loaded state, without those that `CLOSED_FORM` declines."""

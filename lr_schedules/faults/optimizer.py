@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import DECAY, HALVING, MOMENTUM, NESTED, TENSOR_RATE
 from lr_schedules.correct import DecaysWeights, Halving, Momentum, Nested, TensorRate
-from lr_schedules.faults.routes import EVERY_LOAD, EVERY_LOAD_BUT_JSON, LOADED_AFTER_OPTIMIZER
+from lr_schedules.faults.check_groups import EVERY_LOAD, EVERY_LOAD_BUT_JSON, LOADED_AFTER_OPTIMIZER
 
 
 @planted(

@@ -31,7 +31,7 @@ from lr_schedules.correct import (
     Table,
     halved,
 )
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER
+from lr_schedules.faults.check_groups import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER
 
 
 @planted(

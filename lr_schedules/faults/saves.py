@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import FALL, HALVING, MULTIPLIES, PER_GROUP, PLATEAU, WITHOUT_STATE
 from lr_schedules.correct import Fall, Halving, Multiplies, PerGroup, Plateau
-from lr_schedules.faults.routes import INTO_A_NEW_SCHEDULER, LOADED_AFTER_OPTIMIZER, SWEPT
+from lr_schedules.faults.check_groups import INTO_A_NEW_SCHEDULER, LOADED_AFTER_OPTIMIZER, SWEPT
 
 # ------------------------------------------------------------------------- two saved states
 

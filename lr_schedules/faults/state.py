@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import BARE, FALL, FROM_CALLABLE, HALVING, LOGS, TAGGED
 from lr_schedules.correct import Bare, Cooling, Fall, FromCallable, Halving, Logs
-from lr_schedules.faults.routes import EVERY_LOAD, INTO_A_NEW_SCHEDULER
+from lr_schedules.faults.check_groups import EVERY_LOAD, INTO_A_NEW_SCHEDULER
 
 
 @planted(LOGS, "save:a train:1", caught_by=["saved_state_is_a_snapshot"])

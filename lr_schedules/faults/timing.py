@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import HALVING, HANDOVER, RAMP, RESTARTS, UPDATES
 from lr_schedules.correct import Halving, Handover, Ramp, Restarts, Updates
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, INTO_A_NEW_SCHEDULER, SWEPT
+from lr_schedules.faults.check_groups import AT_ANY_TIME, EVERY_LOAD, INTO_A_NEW_SCHEDULER, SWEPT
 
 LONG = replace(HALVING, length=16)
 

@@ -28,7 +28,7 @@ from harness.core.verdict import Verdict
 from harness.engine.one_run import UninterruptedRun
 from harness.report.text import broken_text
 from lr_schedules.faults import SUBJECTS as FAULTS
-from lr_schedules.faults.routes import EVERY_LOAD
+from lr_schedules.faults.check_groups import EVERY_LOAD
 
 PLAIN = "resume_optimizer_then_scheduler"
 OTHER_ORDER = "resume_scheduler_then_optimizer"
