@@ -22,7 +22,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
 `harness.subjects.discover`  how subjects are found in packages
 `harness.report.diff`        compares two versions of torch; `harness.report.matrix` shows several
-`harness.engine.search`      how the search finds a difference, and what it assumes
+`harness.engine.search`      how the sweep and the search find a difference
 `harness.engine.selftest`    how the harness itself is tested
 `harness.subjects.installed` what installed packages ship: subjects, ledgers, planted faults
 ===========================  ======================================================================

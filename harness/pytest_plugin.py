@@ -33,7 +33,8 @@ the option, then the key. ``--ledger`` adds to the files of the key; ``--all-che
 to a test that names its checks.
 
 `parametrize_with_checks` reads the ledgers that installed packages ship. ``check_scheduler`` reads
-only the files given with ``ledger``, because a test that passes can't show a known failure.
+only your own files (its argument ``ledger``, or ``--ledger``, or the key), because a test that
+passes can't show a known failure.
 
 The plugin imports nothing but pytest until a test needs more.
 """
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {
     "max_examples": (int, "a whole number, 0 or more"),
     "seed": (int, "a whole number"),
-    "time_limit": (float, "seconds, above 0 and within a day"),
+    "time_limit": (float, "a number of seconds, more than 0 and at most 86400"),
 }
 FLAGS = ("all_checks", "no_ledger")
 

@@ -8,7 +8,10 @@ Three contracts have a name:
   on).
 * *It raises*: loading raises, or the scheduler's first step after it does.
 
-A run that follows none of them is a mixture.
+A run that follows none of them is BROKEN.
+
+The code calls a way to keep a contract a *reading*: ``saved``, ``start``, ``set``, ``handed over``
+or ``raises`` (`DESCRIPTIONS`). ``new`` has three of them.
 
 `resume_with_changed_options` resumes with one option changed and says which wins;
 ``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. For PyTorch's schedulers, on
@@ -115,12 +118,12 @@ def resumed_runs(
 ) -> list[ResumedRun]:  # fmt: skip
     """One run for every resume of a trace; all runs from the first resume on have the new options.
 
-    `builders` are new_optimizer, build and rebuild; an operation is its kind with a count or a
-    slot. A run has its ``path``, how much of it was done before the resume (``first``) and how
+    `builders` are new_optimizer, build and build_changed; an operation is its kind with a count or
+    a slot. A run has its ``path``, how much of it was done before the resume (``first``) and how
     much with the old options (``switch``), what was ``seen`` after the resume, and the operation
     and step of each observation (``places``).
     """
-    new_optimizer, build, rebuild = builders
+    new_optimizer, build, build_changed = builders
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     path, switch, goes_on = "", -1, True
@@ -146,7 +149,7 @@ def resumed_runs(
             )
             try:
                 make = functools.partial(with_groups, new_optimizer, groups_added(path))
-                optimizer, scheduler = resume(make, rebuild, snapshot(checkpoint))
+                optimizer, scheduler = resume(make, build_changed, snapshot(checkpoint))
                 restore_parameters(optimizer, checkpoint)
                 seen.append(hyperparameters(optimizer, scheduler))
             except (Exception, SystemExit) as error:
@@ -196,9 +199,9 @@ def handed_over(builders: Builders, step: Step, path: str, switch: int) -> list[
 
     A scheduler that multiplies the present LR goes on from there with its new options.
     """
-    new_optimizer, build, rebuild = builders
+    new_optimizer, build, build_changed = builders
     old, optimizer = new_optimizer(), new_optimizer()
-    past, scheduler = build(old), rebuild(optimizer)
+    past, scheduler = build(old), build_changed(optimizer)
     seen = [hyperparameters(old, past)]
     if not advance(old, past, step, path[:switch], 0, seen):
         return seen
@@ -241,7 +244,7 @@ def misfit(
     return None
 
 
-def survives(run: ResumedRun) -> int | None:
+def first_not_raised(run: ResumedRun) -> int | None:
     """The index of the observation after a scheduler step that should have raised; else None."""
     until = next_scheduler_step(run["path"], run["first"])
     for index, seen in enumerate(run["seen"]):
@@ -263,10 +266,10 @@ def judge_readings(
     they stopped following the last one, and ``left`` which readings ended there, if not all.
     ``saved`` and ``start`` are the two uninterrupted runs to compare with.
     """
-    new_optimizer, build, rebuild = builders
+    new_optimizer, build, build_changed = builders
     known: dict[object, list[Observation]] = {}
 
-    def oracle(name: str, run: ResumedRun) -> list[Observation]:
+    def uninterrupted_run(name: str, run: ResumedRun) -> list[Observation]:
         path, switch = run["path"], run["switch"]
         key = (name, path) if name in ("saved", "start") else (name, path, switch)
         if key not in known:
@@ -275,15 +278,19 @@ def judge_readings(
             elif name == "handed over":
                 known[key] = handed_over(builders, step, path, switch)
             else:
-                made = rebuild if name == "start" else build
+                made = build_changed if name == "start" else build
                 known[key] = uninterrupted(new_optimizer, made, step, path)
         return known[key]
 
     def misfit_of(name: str, run: ResumedRun) -> int | None:
         if name == "raises":
-            return survives(run)
-        expected = oracle(name, run)
-        early = [] if name == "saved" else [oracle("saved", run), oracle("start", run)]
+            return first_not_raised(run)
+        expected = uninterrupted_run(name, run)
+        early = (
+            []
+            if name == "saved"
+            else [uninterrupted_run("saved", run), uninterrupted_run("start", run)]
+        )
         return misfit(run, expected, early) if expected else 0
 
     found: dict[str, Any] = {}
@@ -306,18 +313,18 @@ def judge_readings(
     run = runs[number]
     return {
         "follows": None, "run": run, "index": index, "left": left,
-        "saved": oracle("saved", run), "start": oracle("start", run),
+        "saved": uninterrupted_run("saved", run), "start": uninterrupted_run("start", run),
     }  # fmt: skip
 
 
-def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
-    """The values by the allowed readings and the actual ones, for a verdict that none is kept."""
-    run, index = verdict["run"], verdict["index"]
+def contrast(judged: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
+    """What the allowed readings would give, and what was seen, if the runs follow none of them."""
+    run, index = judged["run"], judged["index"]
     seen, place = run["seen"][index], run["first"] + index
     expected: Observation = {}
     names: list[str] = []
     for name, whose, run_there in (
-        ("saved", "saved", verdict["saved"]), ("start", "new", verdict["start"])
+        ("saved", "saved", judged["saved"]), ("start", "new", judged["start"])
     ):  # fmt: skip
         there = run_there[min(place, len(run_there) - 1)]
         names += [key for key in differences(there, seen)[0] if key != "raises"]
@@ -334,7 +341,7 @@ def contrast(verdict: Judged, allowed: Sequence[str]) -> tuple[Observation, Obse
         expected["raises"] = "an exception"
     column = next((key for key in names if key in seen), "lr")
     actual = {column: seen[column]}
-    followed = {DESCRIPTIONS[name].partition(",")[0] for name in verdict["left"]}
+    followed = {DESCRIPTIONS[name].partition(",")[0] for name in judged["left"]}
     if len(followed) == 1:
         actual["until then"] = followed.pop()
     return expected, actual

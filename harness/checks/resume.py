@@ -146,7 +146,7 @@ def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint
 def resume_with_other_initial_lrs(
     new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
 ) -> Pair:
-    """Build both on an optimizer with other initial LRs, load both: the saved ones win."""
+    """Build both with other initial LRs, then load both states: the saved LRs win."""
     optimizer = new_optimizer()
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * 2

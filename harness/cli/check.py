@@ -99,7 +99,8 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @CI
 @RESUME_PYTHON
 @JOBS
-@click.option("-v", "--verbose", is_flag=True, help="Also print where each pair was looked at.")
+@click.option("-v", "--verbose", is_flag=True,
+              help="Also print the epochs and optimizers with which each pair was tried.")  # fmt: skip
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -166,7 +167,9 @@ def check(
     budget = Budget(max_examples, seed, time_limit)
     pairs = ordering.shard_of(plan, *shard)
     if not pairs and shard[1] > 1:
-        raise click.UsageError("--shard: there are more parts than pairs, so this part is empty")
+        raise click.UsageError(
+            "--shard: this part is empty, because there are more parts than pairs: use fewer parts"
+        )
     settings = ordering.Settings(
         tuple(check.name for check in plan.checks), request.options, plan.ledger,
         resume_python, script_for if scripts or html_file else None,

@@ -51,7 +51,7 @@ def _status() -> int:
         sys.stdout.flush()
         return status
     except SystemExit:  # not Click's, which returns a status
-        click.echo("error: a subject or a check called sys.exit", err=True)
+        click.echo("error: a subject or a check called sys.exit: remove the call", err=True)
     except HarnessError as error:
         print_error(f"error: {error}")
     except click.Abort:
@@ -131,7 +131,7 @@ def cli() -> None:
 @click.argument("trace")
 @RESUME_PYTHON
 def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
-    """Run TRACE once more, and print: still broken, holds, declined, or cannot tell.
+    """Run TRACE twice from scratch, and print: still broken, holds, declined, or cannot tell.
 
     Exit status: 1 still broken, 0 holds or declined, 2 cannot tell.
     """
@@ -197,7 +197,9 @@ def script(
     text = script_of(found, chosen, result, trace, Imports(imports) if imports else None)
     if result.verdict != Verdict.BROKEN:
         why = f": {result.reason}" if result.reason else ""
-        click.echo(f"note: this trace is not broken on torch {result.torch}{why}", err=True)
+        click.echo(
+            f"note: this trace does not break {chosen.name} on torch {result.torch}{why}", err=True
+        )
     if output is None:
         click.echo(text, nl=False)
     else:

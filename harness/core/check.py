@@ -184,7 +184,8 @@ def resume_check(
         Whether it runs when no checks are named; True by default.
     needs : tuple of str
         What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build
-        takes one; ``json``: its state can be written as JSON) or from torch
+        takes one; ``options``: it has one that can change; ``json``: its state can be written as
+        JSON) or from torch
         (``distributed_checkpoint``; ``weights_only``: it loads floats). If something is
         missing, the check is declined.
     about : str
@@ -226,7 +227,8 @@ def resume_check(
         fields["search"] = False
 
     def decorate(function: Function) -> Function:
-        live = {"optimizer", "scheduler"} & set(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
+        live = {"optimizer", "scheduler", "build_other"} & set(parameters)
         if elsewhere and live:
             raise CheckError(
                 f"check {function.__name__} has a parameter {min(live)!r}; "

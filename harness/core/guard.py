@@ -2,7 +2,7 @@
 
 A subject may print, warn, seed, fork, call ``sys.exit``, or change the default dtype, the device,
 the folder or the environment. After each pair everything is restored, and standard output holds
-only the report. Not covered is what ends the process: ``os._exit``, a crash, a lack of memory.
+only the report. It can't undo what ends the process: ``os._exit``, a crash, a lack of memory.
 """
 
 from __future__ import annotations

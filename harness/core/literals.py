@@ -51,7 +51,7 @@ def resolve(value: object, words: Mapping[str, Callable[..., object]]) -> Any:
         if value.name not in words:
             quote = f", or quote it for a string: '{value.name}'" if value.arguments is None else ""
             close = difflib.get_close_matches(value.name, words, n=1)
-            hint = f"did you mean {close[0]}?" if close else "add it to the Subject's 'words'"
+            hint = f"write {close[0]}" if close else "add it to the Subject's 'words'"
             raise TraceError(f"{value.name!r} is not a word of this subject: {hint}{quote}")
         word = words[value.name]
         if value.arguments is None:

@@ -84,7 +84,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+        raise OutputError(
+            f"cannot make the folder {path}: {error.strerror}; give another one"
+        ) from None
     _try_folder(path)
 
 

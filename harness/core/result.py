@@ -156,7 +156,10 @@ class Result:
 
     @property
     def note(self) -> str:
-        """What the verdict leaves out; empty unless it is HOLDS or BROKEN."""
+        """What the verdict leaves out, where the run ended, which option wins.
+
+        Empty unless it is HOLDS or BROKEN.
+        """
         return self.reason if self.verdict in (Verdict.HOLDS, Verdict.BROKEN) else ""
 
 

@@ -24,8 +24,9 @@ a count, ``save:a``, ``resume:a`` and ``load:a``. In traces of `resumes_mixed`,
 Several optimizer steps for each scheduler step are written ``optimizer:3 scheduler:1``. What a
 scheduler can't do (its uninterrupted run raises, or a value set by hand does not last) is not
 tried, and is listed as NOT TRIED. If the uninterrupted run ends with an exception, such as
-OneCycleLR's past its planned end, the resumed run must raise it too. Gradients and metrics depend
-on the step index alone.
+OneCycleLR's past its planned end, the resumed run must raise it too. A gradient depends
+only on the number of the optimizer step (skipped ones count), a metric only on that of the
+scheduler step.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
 class Scheduler(Protocol):
     """What every scheduler has, PyTorch's and other libraries'.
 
-    A subject whose scheduler has other names for these gives the harness functions in their
-    place.
+    If a scheduler has other names for these, its subject gives functions instead
+    (`state_dict`, `load_state_dict` and `step` of `harness.Subject`).
     """
 
     def step(self, *args: object, **kwargs: object) -> object:

@@ -2,14 +2,16 @@
 
 ========  =====================================================================================
 HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
-BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered and no
-          neighbours merged
+BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered (above 36
+          only some lower counts are tried) and no neighbours merged
 KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
 STALE     a ledger entry is not true here: its trace holds or can't be run, or the check is declined
-DECLINED  not asked: the subject does not promise it, something that the check needs is missing,
-          another check must hold first, or only ledger entries were run; with the reason
-UNKNOWN   undecided: an error of the harness, a time limit, a schedule that differs between two
-          runs, a fault of the optimizer
+DECLINED  the check does not apply, for the reason given: the subject does not promise it, nothing
+          changes in its schedule, something that the check needs is missing, another check must
+          hold first, or only ledger entries were run
+UNKNOWN   undecided: the subject or trace can't be run, its process died, a time limit, a schedule
+          that differs between two runs, nothing could be tried, a fault of the optimizer, an error
+          of the harness
 ========  =====================================================================================
 """
 
@@ -32,7 +34,7 @@ class Verdict(StrEnum):
 WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that make a run fail, worst first."""
 MEANINGS = {
-    Verdict.HOLDS: "nothing was found",
+    Verdict.HOLDS: "no failure was found",
     Verdict.BROKEN: "there is a counterexample",
     Verdict.KNOWN: "fails as the ledger says",
     Verdict.STALE: "a ledger entry is not true here",

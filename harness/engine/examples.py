@@ -1,4 +1,4 @@
-"""The counterexamples of earlier runs of the explorer, in Hypothesis's example database."""
+"""The counterexamples of earlier runs with ``--profile explore``, in Hypothesis's database."""
 
 from __future__ import annotations
 

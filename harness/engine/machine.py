@@ -1,6 +1,6 @@
 """The Hypothesis machine: it draws traces and does nothing else with them.
 
-What is said here about seeds was measured on planted faults, with the sweep switched off.
+The numbers of seeds in this file were measured on planted faults, with the sweep switched off.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ Operations: TypeAlias = tuple[Operation, ...]
 SLOTS = ("a", "b")
 LEGS = ("on", "save", "back", "save", "back")
 LEGS_WITHOUT_WAYS = ("on", "save")
+"""What one leg of a trace can do: steps alone, or a few steps next to a save or a way back. A word
+that is listed twice is drawn twice as often."""
 PER_EVENT = 8
 """How many times `LEGS` is repeated for each event, so that events stay rare."""
 LEGS_PER_TRACE = 12
@@ -158,7 +160,7 @@ def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBase
             kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
             leg=st.sampled_from(legs),
-            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),  # half of it: slots times ways
+            pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),  # halved: a slot and a way
         )
         def go(self, kind: str, count: int, leg: str, pick: int) -> None:
             few = (count + 1) // 3  # next to a save or a resume, each single step matters
@@ -182,8 +184,8 @@ def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBase
 def draw_operations(plan: DrawPlan, count: int, seed_number: int) -> tuple[Operations, ...]:
     """The operations of up to `count` different traces; `seed_number` says which.
 
-    `harness.engine.minimise` makes them smaller, in a tenth of the time that Hypothesis would take.
-    So operations are drawn once for all subjects.
+    Hypothesis does not shrink them: `harness.engine.minimise` does, in a tenth of the time. So they
+    do not depend on the subject, and are drawn once for all.
     """
     rounds = range(math.ceil(count / TRACES_PER_ROUND))
     drawn = dict.fromkeys(

@@ -26,7 +26,7 @@ __all__ = ["WHOLE", "lower_counts", "minimise", "neighbours"]
 LOW = 36
 """Every count up to this one is tried."""
 MANY = 8
-"""From so many saves on, the last one alone is tried first."""
+"""From this many saves on, the last one alone is tried first."""
 
 WHOLE = {frozenset(kind.parts): kind.word for kind in KINDS if kind.parts}
 """For each pair of kinds that together make one operation, the word of that operation."""

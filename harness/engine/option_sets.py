@@ -123,7 +123,7 @@ SETS = 25
 SWEPT_SETS = 3
 """How many of them the sweep goes over."""
 SHARE = 8
-"""A long plain run may take this part of the time limit; if it takes more, no long trace is run."""
+"""A long plain run may take one part in this many of the time limit; else no long trace is run."""
 OTHER_OPTIMIZERS = (
     "AdamW(groups=3)",
     "SGD(groups=2,lr='shared',momentum=0.9)",
@@ -136,7 +136,7 @@ OTHER_METRICS = (
     "metrics([0.3,0.1,0.1,0.1,0.2,0.2],kind='numpy')",
 )
 """The metrics that a subject is tried with if its step is `step_with_metric`."""
-HORIZONS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
+RUN_LENGTHS = (1, 2, 3, 5, 8, 12, 18, 24, 36)
 """Traces are drawn for these run lengths, in epochs; each set of options uses one it can reach."""
 MISTAKES = (
     "AttributeError", "ImportError", "ModuleNotFoundError", "NameError", "NotImplementedError",
@@ -179,8 +179,9 @@ class NewRunner(Protocol):
 class Prepared:
     """What is known about a subject before any check.
 
-    `ends` says where its runs end and begin. `nothing_changes` is why nothing can be lost: no
-    hyperparameter changes. `lacks` names what a check may need and the subject does not
+    `ends` says what every verdict should mention: where the run ends, and where nothing changes.
+    `nothing_changes` is why nothing can be lost: no hyperparameter changes.
+    `lacks` names what a check may need and the subject does not
     have, and `untried` the operations it can't do, each with the reason.
     """
 
@@ -202,7 +203,7 @@ def prepare(
         if name not in check_names and name not in EVENTS:
             raise SubjectError(
                 f"subject {subject.name} declines {name!r}, which is not a check or an "
-                "operation that can be declined"
+                "operation that can be declined: python -m harness list shows the checks"
             )
     option_sets, ends = find_option_sets(subject, seed, runner)
     own = option_sets[0]
@@ -236,8 +237,10 @@ def find_option_sets(
 ) -> tuple[list[OptionSet], list[str]]:
     """The subject's own options, if complete, then drawn ones; and where the run of the first ends.
 
-    Drawn options are left out if the constructor or the first step refuses them. Raises
-    `HarnessError` if nothing can be run, or if a run ends with an exception of `MISTAKES`.
+    Drawn options are left out if the constructor or the first step refuses them, and those of
+    ``Subject.drawn`` also if their run ends with an exception of `MISTAKES`. Raises `HarnessError`
+    if nothing can be run, or if a run with the subject's own options, or with a strategy among
+    them, ends with such an exception.
     """
     to_try: list[Options] = [] if subject.drawn_fields else [{}]
     strategy = subject.strategy

@@ -4,11 +4,11 @@ Each subject is checked in a worker process of its own. If that dies, the pair i
 and another worker goes on with the subject's other pairs. With no workers (``--jobs 0``)
 everything happens in this process, for a debugger. The results do not depend on the number.
 
-The gate checks every pair once and gives the same results every time. With ``--time-budget 60``
-it sweeps all pairs before it searches any. A pair it could not get to is UNKNOWN; a pair it swept
-but could not search gets a NOTE. ``--shard 2/5`` is the second of five parts of the same work, for
-five jobs; ``python -m harness merge RESULT.json ...`` combines their ``--json`` files and reports
-like ``check``.
+``--profile gate``, the default, checks every pair once and gives the same results every time. With
+``--time-budget 60`` it sweeps all pairs before it searches any. A pair it could not get to is
+UNKNOWN; a pair it swept but could not search gets a NOTE. ``--shard 2/5`` is the second of five
+parts of the same work, for five jobs; ``python -m harness merge RESULT.json ...`` combines their
+``--json`` files and reports like ``check``.
 
 The explorer, ``--profile explore``, keeps searching with fresh seeds until Ctrl-C (or
 ``--time-budget``), and prints its seed. It saves what it finds in Hypothesis's example database,
@@ -121,7 +121,7 @@ def warm_up() -> None:
 
 
 def shard_of(plan: Plan, number: int, count: int) -> dict[int, Pair]:
-    """Part `number`, which counts from 1, of the pairs of `plan` in `count` parts, by their index.
+    """The pairs in part `number` of `count` parts of `plan`, by their index; parts count from 1.
 
     All checks of a subject are in one part, so that no part does the work of another again. Only
     the subjects that are left over are divided, but never a check from those it depends on.
@@ -203,7 +203,8 @@ class Checker:
                 elif isinstance(message, Begun):
                     begun[task.subject.name] = message.index
                 elif isinstance(message, Died):
-                    at = begun.pop(task.subject.name, None)  # else all need what killed it
+                    # None: the subject itself killed it, so all are lost
+                    at = begun.pop(task.subject.name, None)
                     lost = [pair for pair in rest.checks if at in (pair[0], None)]
                     for index, check in lost:
                         dead = Checked(index, _died(rest, check, message))

@@ -5,10 +5,10 @@ and ends with this process.
 
 `resume_in_another_process` and `resume_from_another_process` reveal what a scheduler keeps in a
 module, a class or a closure instead of in its state. ``--resume-python PATH`` names another
-Python with another torch; it needs nothing else. Checkpoints are saved with one and resumed with
-the other, both ways. If the schedule differs between the two without any resume, nothing is
-compared, and the report says so. Between torch 2.13.0 and 2.4.1 or 2.15.0 everything held; from
-and to 1.13.1 CyclicLR can't be saved.
+Python with another torch. Nothing else must be installed there. Checkpoints are saved with one and
+resumed with the other, both ways. If the schedule differs between the two without any resume,
+nothing is compared, and the report says so. Between torch 2.13.0 and 2.4.1 or 2.15.0 everything
+held; from and to 1.13.1 CyclicLR can't be saved.
 """
 
 from __future__ import annotations

@@ -159,8 +159,8 @@ def serve(channel: Any) -> None:
     """Answer requests until the channel is closed.
 
     It first receives the folders to import modules from (or None: keep its own), and sends the
-    versions of torch and Python. A request is its number, the text of a module with a function
-    ``there``, the pickled argument of that function, and a time limit in seconds.
+    versions of torch and Python. A request is its number, the text of a module whose ``ENTRY``
+    names its function, the pickled argument of that function, and a time limit in seconds.
     """
     folders = channel.receive()
     if folders is not None:

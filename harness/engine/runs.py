@@ -20,7 +20,7 @@ from harness.core.run import Difference, Observation, Role, Run, Seen
 from harness.core.trace import Trace
 from harness.core.types import Scheduler
 from harness.engine.one_run import Outcome, Runner, Stop, TraceRun, run_along
-from harness.engine.option_changes import follow, plain_operations
+from harness.engine.option_changes import as_tuples, follow
 from harness.engine.other_process import RunElsewhere
 from harness.subjects.subject import Bound
 
@@ -88,7 +88,7 @@ def _both(runner: Runner, check: Check, trace: Trace) -> tuple[Run, ...]:
 def _changed(bound: Bound, check: Check, trace: Trace) -> tuple[Run, ...]:
     """The uninterrupted runs with old and with new options, and the runs resumed with new ones."""
     builders = bound.new_optimizer, bound.build, bound.with_changed.build
-    operations = plain_operations(trace.operations)
+    operations = as_tuples(trace.operations)
     resumed = resumed_runs(builders, bound.step, check.save, check.function, operations)
     path = resumed[-1]["path"] if resumed else ""
     old, new = (
@@ -128,8 +128,6 @@ def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
     that was saved.
     Raises `TraceError` for a trace that the check can't run.
     """
-    if runner.bound.changed and "build_other" not in check.parameters:
-        raise TraceError("a run whose options change is shown by harness.checks.changed_options")
     return _unstopped(runner, check, trace).stretches
 
 

@@ -141,7 +141,7 @@ def find_faults(reference: str) -> list[Fault]:
 
 
 FOR_CONTROLS = 2
-"""A control is searched with so many times the traces of a fault, because it must hold longer."""
+"""A control is searched with this many times the traces of a fault, because it must hold longer."""
 REQUIRED = 0.95
 """The share of seeds with which the trials of a fault must be exact: 19 of 20."""
 

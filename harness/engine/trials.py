@@ -34,7 +34,7 @@ SOON = 0.001
 """The shortest time limit: none would be no limit."""
 
 LONG = 250
-"""From so many steps on, even a trace with the subject's own options computes nothing."""
+"""From this many steps on, even a trace with the subject's own options computes nothing."""
 
 __all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
 

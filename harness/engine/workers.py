@@ -36,7 +36,7 @@ POLL = 0.05
 """Seconds between looks at a process that can't be waited for."""
 PR_SET_PDEATHSIG = 1
 METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""How a process starts; another can't rely on having what its parent has loaded."""
+"""How a worker starts. A forked one has what its parent has loaded, a spawned one has not."""
 
 Task = TypeVar("Task")
 Note: TypeAlias = "ctypes.Array[ctypes.c_char]"

@@ -39,7 +39,7 @@ from harness.core.result import Result, shorten
 from harness.core.run import same as same_values
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
-from harness.engine.option_changes import allowed_by, plain_operations
+from harness.engine.option_changes import allowed_by, as_tuples
 from harness.engine.option_sets import load_a_float
 from harness.engine.other_process import done_there, letters, segment_lines, segments
 from harness.engine.session import replay
@@ -491,7 +491,7 @@ class _Writer:
             f"    {names.step_call('epoch')}",
             "",
             f"{operations} = [",
-            *(f"    {operation!r}," for operation in plain_operations(self.trace.operations)),
+            *(f"    {operation!r}," for operation in as_tuples(self.trace.operations)),
             "]",
             f"{allowed} = {allowed_by(self.bound.subject.contract)}",
         ]

@@ -206,7 +206,7 @@ def ask_script(python: str, script: str, request: Request) -> Reply:
         [python, script, "there"], input=pickle.dumps(request, 2), stdout=subprocess.PIPE
     )
     if done.returncode:
-        print(f"{python} can't run it")
+        print(f"{python} can't run this script (see above): give the path of a Python with torch")
         sys.exit(125)
     reply: Reply = pickle.loads(done.stdout)
     return reply

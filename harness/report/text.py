@@ -170,7 +170,7 @@ def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[
     expected, got = values_text(found.expected), values_text(found.actual)
     if expected == got:  # they differ only in a part that was cut from a long value
         expected, got = (
-            values_text(side, shortest=False) for side in (found.expected, found.actual)
+            values_text(side, shortened=False) for side in (found.expected, found.actual)
         )
     if promise.compares == "trajectory":
         run = " ".join(map(str, operations_of(path))) or "no steps"
@@ -206,12 +206,12 @@ def _where(found: Counterexample) -> tuple[str, str]:
     return f"step {found.step} of {operation} ({number})", path
 
 
-def values_text(values: Mapping[str, object], *, shortest: bool = True) -> str:
-    """What was observed or raised, as text; long values are cut if `shortest`."""
+def values_text(values: Mapping[str, object], *, shortened: bool = True) -> str:
+    """What was observed or raised, as text; long values are cut if `shortened`."""
     if set(values) == {"raises"}:
         return f"raises {values['raises']}"
     return ", ".join(
-        f"{name} {shorten(value) if shortest else one_line(str(value))}"
+        f"{name} {shorten(value) if shortened else one_line(str(value))}"
         for name, value in values.items()
     )
 
@@ -280,7 +280,7 @@ def reasons_text(results: Sequence[Result], *verdicts: Verdict) -> str:
 
 
 def note_text(results: Sequence[Result]) -> str:
-    """What the verdicts do not cover."""
+    """The notes on verdicts: see `harness.core.result.Result.note`."""
     return "\n".join(_reasons(results, (result for result in results if result.note), "NOTE"))
 
 

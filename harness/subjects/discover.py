@@ -43,8 +43,8 @@ _SCHEDULERS = LRScheduler, lr_scheduler.ReduceLROnPlateau  # not an LRScheduler 
 class Missed:
     """A scheduler that can't be built, or subjects that can't be loaded: what, and why.
 
-    `lines` are the lines to add so that it can be checked, if they are known. `needs` are the
-    options to give instead, if options are enough.
+    `lines` are the lines to add to a module so that it can be checked, if they are known. `needs`
+    are the options that ``--kwargs`` must give, if that is enough.
     """
 
     what: str

@@ -73,7 +73,7 @@ def draw_options(
 
 
 def _text(values: dict[str, object]) -> str:
-    """OptionsStrategy as text, independent of the order in which they were drawn."""
+    """Drawn options as text, independent of the order in which they were drawn."""
     return repr(sorted(values.items()))
 
 

@@ -25,7 +25,7 @@ def as_subject(value: object, *, options: Options | None = None) -> Subject:
         return subject_from(value, options=options)
     if not full_reference(value):
         raise SubjectError(
-            f"a subject in a string must be module:attribute (got {value!r}): "
+            f"a subject in a string must be written as module:attribute (got {value!r}); "
             "or give the Subject, scheduler class or function itself"
         )
     return find_subject(value, options)
@@ -65,7 +65,7 @@ def choose_subjects(
 
     A name can also be a package or module, for every scheduler that it defines; `skip` and
     `trying` are those of `subjects_of`. `installed` adds the subjects that packages ship. Raises
-    `SubjectError` for a name of nothing.
+    `SubjectError` for a name that names nothing.
     """
     listed = {subject.name: subject for subject in default_subjects()}
     if not names and not installed and not listed:

@@ -104,8 +104,9 @@ class Subject:
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
     length : int
-        Epochs of the plain run. Every epoch is tried as a save point, so
-        everything that the scheduler does should happen within them.
+        Epochs of the short run without interruption. Each of them is a save point; later
+        epochs only around changes, and a few more. So everything that the scheduler does
+        should happen within them.
     constant : bool
         Whether no hyperparameter is meant to change. Unless it is, a subject is
         declined if nothing changes in a long run: nothing could be lost.

@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 from harness import Budget, Subject, check_subject
 from harness.checks.registry import HERE, as_check
 from harness.core.operations import MAX_STEPS
-from harness.core.run import numbers_in, ranges
+from harness.core.run import parse_ranges, ranges
 from harness.core.verdict import Reason, Verdict
 from harness.engine import option_sets
 from harness.engine.horizon import FAR, Horizon, Watch, changes_of_shape, save_points
@@ -185,8 +185,8 @@ def test_no_optimizer_is_tried_in_place_of_a_given_one():
 def test_ranges_are_written_and_read():
     numbers = {0, 1, 2, 16, 47, 48}
     assert ranges(numbers) == "0-2, 16, 47-48"
-    assert numbers_in(ranges(numbers)) == numbers
-    assert numbers_in("") == set()
+    assert parse_ranges(ranges(numbers)) == numbers
+    assert parse_ranges("") == set()
     for text in ("1-", "a", "1-999999", "3,4"):
         with pytest.raises(ValueError, match="epochs must be written"):
-            numbers_in(text)
+            parse_ranges(text)
