@@ -100,7 +100,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @RESUME_PYTHON
 @JOBS
 @click.option("-v", "--verbose", is_flag=True,
-              help="Also print the epochs and optimizers with which each pair was tried.")  # fmt: skip
+              help="Also print with which epochs and optimizers each pair was tried.")  # fmt: skip
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(

@@ -39,7 +39,7 @@ def run_trace(runner: Runner, check: Check, trace: Trace) -> Outcome:
     return (RunElsewhere if check.elsewhere else TraceRun)(runner, check, trace).go()
 
 
-AFTER = 4
+EPOCHS_AFTER = 4
 """The least number of epochs to run on after the first difference."""
 
 
@@ -55,7 +55,9 @@ def runs_of(runner: Runner, check: Check, trace: Trace, broken: Difference) -> t
     operations = list(trace.operations)
     epoch = epochs(path_to(operations, broken.operation, broken.step))
     end = epochs(list(walk(operations))[-1][2])
-    more = min(max(runner.bound.subject.length, epoch + AFTER) - end, MAX_STEPS - trace.steps)
+    more = min(
+        max(runner.bound.subject.length, epoch + EPOCHS_AFTER) - end, MAX_STEPS - trace.steps
+    )
     if more > 0:
         operations.append(Operation("train", count=more))
     longer = Trace(tuple(operations), trace.options)

@@ -1,7 +1,7 @@
 """Compares two files of ``check --json``, for example before and after an upgrade of torch.
 
 The report lists newly broken pairs, with counterexample and replay command; newly fixed pairs;
-other changes of verdict; and plain runs whose LR changed without any resume. Another version draws
+other changes of verdict; and uninterrupted runs whose LR changed. Another version draws
 other random options. A change that shows only with such options is listed separately: a replay on
 the other version decides whether it is new.
 """
@@ -83,7 +83,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Drift:
-    """A plain run, without any resume, whose LRs differ between the two files.
+    """An uninterrupted run whose LRs differ between the two files.
 
     `epoch` is the first epoch where they differ; `old` and `new` are the LRs of every group there,
     or None if that run had already ended. `rounding` is true if all differences are rounding.
@@ -101,8 +101,8 @@ class Drift:
 class Comparison:
     """What two files of results have in common, and where they differ.
 
-    `pairs` are the pairs in both, `drifts` the plain runs in both that differ; `runs` has for each
-    subject how many plain runs are in both.
+    `pairs` are the pairs in both, `drifts` the uninterrupted runs in both that differ; `runs` has
+    for each subject how many uninterrupted runs are in both.
     """
 
     old: ResultFile
@@ -128,14 +128,14 @@ class Comparison:
 
     @property
     def worse(self) -> bool:
-        """Whether anything is newly broken, or a plain run changed by more than rounding."""
+        """Whether a pair is newly broken, or an uninterrupted run changed by more than rounding."""
         return bool(self.of(Kind.NEWLY_BROKEN)) or not all(drift.rounding for drift in self.drifts)
 
 
 def compare(old: ResultFile, new: ResultFile) -> Comparison:
     """Compare two files of results.
 
-    Raises `ResultsError` if they have no pair and no plain run in common.
+    Raises `ResultsError` if they have no pair and no uninterrupted run in common.
     """
     olds, news = _by_pair(old), _by_pair(new)
     pairs = tuple(Change(result, news[pair]) for pair, result in olds.items() if pair in news)
@@ -160,7 +160,7 @@ def _by_pair(file: ResultFile) -> dict[tuple[str, str], Result]:
 
 
 def _drift(subject: str, trace: str, old: Sequence[object], new: Sequence[object]) -> Drift | None:
-    """Where two plain runs first differ; None if they are equal."""
+    """Where two uninterrupted runs first differ; None if they are equal."""
     if same(list(old), list(new)):
         return None
     both = list(zip(old, new, strict=False))
@@ -234,14 +234,16 @@ def _compared(comparison: Comparison) -> list[str]:
 
 
 def _runs_compared(comparison: Comparison) -> list[str]:
-    """How many plain runs are in both files."""
+    """How many uninterrupted runs are in both files."""
     both = sum(comparison.runs.values())
     some, others = (sum(map(len, file.runs.values())) - both for file in comparison.files)
     lines = [f"Compared: {count(both, 'plain run')} without any resume"]
     if some or others:
         lines[0] += f" ({some} more only in OLD, {others} only in NEW, with other options)"
     none = [subject for subject, number in comparison.runs.items() if not number]
-    return lines + (_wrapped("No plain run in common for: ", ", ".join(none)) if none else [])
+    return lines + (
+        _wrapped("No uninterrupted run in common for: ", ", ".join(none)) if none else []
+    )
 
 
 def _alone(name: str, mine: Results, others: Results) -> list[str]:
@@ -302,9 +304,9 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
 
 
 def by_options(pairs: Sequence[Change], other: ResultFile) -> tuple[list[Change], list[Change]]:
-    """The pairs whose options are also in a plain run of the other file, then the rest.
+    """The pairs whose options are also in an uninterrupted run of the other file, then the rest.
 
-    If the other file has no plain runs, there is no rest.
+    If the other file has no uninterrupted runs, there is no rest.
     """
 
     def is_known(pair: Change) -> bool:
@@ -381,14 +383,14 @@ def _still(comparison: Comparison) -> list[str]:
 
 
 def _drifts(comparison: Comparison) -> list[str]:
-    """The plain runs that changed without any resume, then those that differ only by rounding."""
+    """The uninterrupted runs that changed, then those that differ only by rounding."""
     lines: list[str] = []
     for rounding in (False, True):
         drifts = [drift for drift in comparison.drifts if drift.rounding == rounding]
         if rounding and not drifts:
             continue
         title = "CHANGED ONLY BY ROUNDING" if rounding else "CHANGED WITHOUT ANY RESUME"
-        lines += ["", f"{title}: {count(len(drifts), 'plain run') if drifts else 'none'}"]
+        lines += ["", f"{title}: {count(len(drifts), 'uninterrupted run') if drifts else 'none'}"]
         for subject, group in grouped(drifts, lambda drift: drift.subject).items():
             own = (drift for drift in group if "optimizer=" not in drift.trace)
             drift = next(own, group[0])

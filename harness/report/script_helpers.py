@@ -99,22 +99,22 @@ def show_contract(
         print("The changed options are refused:", describe(raised))
         return 125
     runs = resumed_runs(builders, step, save, resume, operations)
-    verdict = judge_readings(builders, step, changed, runs, allowed) if runs else {"follows": ""}
-    if verdict["follows"] == "":
+    judged = judge_readings(builders, step, changed, runs, allowed) if runs else {"follows": ""}
+    if judged["follows"] == "":
         print("The change makes no difference after a resume, so this script can't tell.")
         return 125
-    if verdict["follows"]:
-        contract = DESCRIPTIONS[verdict["follows"]]
+    if judged["follows"]:
+        contract = DESCRIPTIONS[judged["follows"]]
         print(f"The resumed run follows a contract: {contract}. The bug is gone.")
         return 0
-    run = verdict["run"]
-    expected, actual = contrast(verdict, allowed)
+    run = judged["run"]
+    expected, actual = contrast(judged, allowed)
     column = next((name for name in actual if name != "raises"), "lr")
     print(f"{column} of every group after each step, changed on resume: {changed}\n")
     rows = [("old options", "changed options", "resumed")]
-    for index, seen in enumerate(run["seen"][: verdict["index"] + 1]):
+    for index, seen in enumerate(run["seen"][: judged["index"] + 1]):
         place = run["first"] + index
-        cells = [(verdict[name] + [{}] * (place + 1))[place] for name in ("saved", "start")]
+        cells = [(judged[name] + [{}] * (place + 1))[place] for name in ("saved", "start")]
         shown = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
         rows.append((shown[0], shown[1], shown[2]))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

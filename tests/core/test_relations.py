@@ -220,7 +220,7 @@ def test_a_value_after_the_end_of_the_uninterrupted_run_has_a_relation():
     [subject] = [subject for subject in ending.SUBJECTS if subject.name == "ForgetsItsEnd"]
     [result] = check_subject(subject, [as_check(PLAIN)])
     assert "raises" in result.counterexample.expected
-    assert relations(result.counterexample) == {"given, but the uninterrupted run raises"}
+    assert relations(result.counterexample) == {"a value where the uninterrupted run raises"}
 
 
 def test_a_value_that_follows_neither_contract_has_no_relation(all_is_tried):

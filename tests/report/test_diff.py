@@ -43,7 +43,7 @@ def results(*rows, torch="2.0.1", runs=None):
 
 
 def rates(old, new, trace=PLAIN):
-    """What is different between one plain run in two files."""
+    """What is different between one uninterrupted run in two files."""
     files = [results(row("A", "c", "HOLDS"), runs={"A": {trace: some}}) for some in (old, new)]
     return compare(*files)
 
@@ -221,8 +221,8 @@ def test_what_one_file_alone_has_is_named():
     assert text(difference).split("\n\n")[0] == snapshot("""\
 torch 2.0.1 (OLD) -> torch 2.0.1 (NEW)
 Compared: 1 pair (1 subject, 1 check)
-Compared: 1 plain run without any resume (1 more only in OLD, 0 only in NEW, with other options)
-No plain run in common for: B
+Compared: 1 uninterrupted run (1 more only in OLD, 0 only in NEW, with other options)
+No uninterrupted run in common for: B
 NEW is from a run that was stopped: the pairs it lacks are not compared
 The seed was 0 in OLD and 7 in NEW: this alone can change a verdict
 Only in OLD, subjects: B
