@@ -4,9 +4,9 @@ The options are chosen so that everything a scheduler does happens within the pl
 run of 12 epochs: decays, milestones, restarts, cycles, the end and what follows. Other values
 are drawn for all options of the constructors (`lr_schedules.drawn`).
 
-The failures on torch 2.13.0 are in the ledger, ``known_failures.toml``, each with a trace and
-where it is tracked; for other versions see ``torch_versions.md``. Loading both states in the
-documented order holds for all subjects.
+The failures are in the ledger, ``known_failures.toml``, each with its versions, a trace and where
+it is tracked; ``torch_versions.md`` is a table of them. Since torch 2.10.0, loading both states in
+the documented order holds for all subjects.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lr_schedules.compositions import (
     build_chained,
     build_sequential,
 )
+from lr_schedules.controls import AS_TORCH_DOES, HOLDS_TENSORS, WRITES_NO_LR
 from lr_schedules.drawn import DRAWN
 from lr_schedules.linear_annealing import LinearAnnealingLR
 from lr_schedules.published import PublishedLinearAnnealingLR
@@ -99,10 +100,6 @@ HALVES = Term.of("ExponentialLR", gamma=0.5)
 ITS_CALLABLE_REMEMBERS = (
     "its callable changes when it is called, and only the scheduler's state stores the change"
 )
-WRITES_NO_LR = (
-    "its load_state_dict writes no LR, as with torch's schedulers: the LR is in the optimizer's "
-    "state"
-)
 CONSTRUCTOR_WRITES_LR = (
     "its constructor writes the LR of the first epoch, and its load_state_dict writes no LR: the "
     "optimizer's state must be loaded after it is built"
@@ -111,11 +108,6 @@ NEEDS_THE_LR = (
     "it computes the LR from the group's current LR, or from its own counts: initial_lr alone "
     "is not enough"
 )
-HOLDS_TENSORS = (
-    "its optimizer's state_dict holds the tensors themselves, as with all of torch's: a "
-    "checkpoint in memory needs copy.deepcopy"
-)
-AS_TORCH_DOES = "it adds whatever it is given to its attributes, as torch's schedulers do"
 
 SUBJECTS: tuple[Subject, ...] = (
     _drawn("LambdaLR", lr_scheduler.LambdaLR, lr_lambda=[Term("root_decay"), Term("zigzag")]),

@@ -364,7 +364,10 @@ def test_of_check_scheduler():
     [
         (["--max-examples", "x"], "--max-examples must be a whole number, 0 or more (got 'x')"),
         (["--max-examples=-1"], "--max-examples must be a whole number, 0 or more (got '-1')"),
-        (["--time-limit", "nan"], "--time-limit must be a number of seconds, more than 0 and * (got 'nan')"),
+        (
+            ["--time-limit", "nan"],
+            "--time-limit must be a number of seconds, more than 0 and * (got 'nan')",
+        ),
         (["--seed", "1.5"], "--seed must be a whole number (got '1.5')"),
         (["--ledger", "none.toml"], "cannot read the ledger *none.toml: no such file"),
         (["--no-ledger", "--ledger", "known.toml"], "--no-ledger can't be combined with *"),

@@ -24,7 +24,7 @@ Values: TypeAlias = tuple[object, object]
 
 @state_check(at="save", compares="trajectory")
 def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
-    """Calling state_dict() of both does not change the run."""
+    """Calling state_dict() of the optimizer and the scheduler does not change the run."""
     return optimizer, scheduler
 
 
@@ -97,7 +97,7 @@ def saving_after_loading_is_the_same(
 
 
 STEPS_AHEAD = 8
-"""After so many steps, a number that the next steps compute from the epoch is right again."""
+"""After this many steps a number that steps compute from the epoch is right again."""
 COPIED = 3
 """Copies are looked at up to this epoch: they take long, and lose the same at every later one."""
 
@@ -153,7 +153,7 @@ def public_numbers_go_on(
     new_optimizer: NewOptimizer, build: Build, optimizer: Optimizer, scheduler: Scheduler,
     step: Step, checkpoint: Saved,
 ) -> Values:  # fmt: skip
-    """A number in a public attribute that steps count on from is the same after a resume."""
+    """A public number that each step counts on, such as last_epoch, is the same after a resume."""
 
     def loaded() -> Scheduler:
         optimizer = new_optimizer()
@@ -180,7 +180,7 @@ def public_numbers_go_on(
 def without_one_key(state: object) -> Iterator[tuple[str, object]]:
     """Copies of a state that each lack one key, of the state itself or of a dict inside.
 
-    Each comes after the name of that key, behind the keys and indices that lead to it.
+    Yields ``(name, copy)``; the name is the path to the missing key, as in ``parts.0.gamma``.
     """
     if isinstance(state, dict):
         for key in state:

@@ -10,13 +10,13 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     shows = "lr is [0.025, 0.0025] and should be [0.05, 0.005]"  # or "raises KeyError: 'x'"
     relation = "multiplied a second time by the factor of the last step"    # if one is known
     kind = "bug"                           # or "by-design", or "rounding", then also ulps = 2
-    tracked = "pytorch/pytorch#102261"     # or "no report found"
+    tracked = "pytorch/pytorch#102261"     # "like ...": a similar case; or "no report found"
     reason = "The constructor makes a step, which decays again."
 
-The command line and pytest always read the ledgers that installed packages ship
+The command line and `parametrize_with_checks` read the ledgers that installed packages ship
 (`harness.subjects.installed`): each is about that package's subjects. ``--ledger FILE`` adds your
-own, ``--no-ledger`` ignores all ledgers. In a test it is
-``check_scheduler(..., ledger="known.toml")``, which reads no other ledger.
+own, ``--no-ledger`` ignores all ledgers. `check_scheduler` reads only your own: those of its
+argument ``ledger="known.toml"``, or else of pytest's ``--ledger``.
 
 In your own file a subject is ``module:attribute``, or the name that reports show. A name that
 ``python -m harness list`` shows, such as StepLR, is the listed subject, as is its reference,
@@ -48,14 +48,14 @@ For an entry about a check of the state with `kind = "by-design"`, its fields ma
 each optimizer has its own.
 
 If all entries about the pair are true and all failures are explained, the pair is KNOWN, and the
-run passes. A failure that no entry explains is BROKEN, also if it is on the trace of an entry. If
+run passes. A failure that no entry explains is BROKEN, even on the trace of an entry. If
 the trace of an entry holds, or the check is declined, the entry is STALE: the run fails, and says
 what to write instead. The traces of entries about other versions are also run: if one breaks the
 check, and no entry for this torch explains it, the pair is BROKEN, because the range is too short.
 For a broken pair, the report prints the entry to paste. A pair can have several entries.
 
-Wrong entries are refused with file and line: ranges that overlap, for the same trace; a trace that
-is not minimal; an unknown key.
+Wrong entries are refused with file and line: ranges that overlap, for the same trace; an unknown
+key. If a trace is not minimal, its pair is UNKNOWN, with the smaller trace.
 
 * ``python -m harness ledger verify`` runs the traces of all entries, and no others, and says which
   ranges are wrong for the installed torch.
@@ -89,7 +89,7 @@ from harness.core.relations import (
     ROUNDING,
     every_relation,
     fields_of,
-    operation_of,
+    moment_of,
     shows_of,
     ulps_of,
 )
@@ -189,7 +189,7 @@ class KnownFailure:
         saved state then has other fields too: each optimizer has its own.
         """
         entry, shown = self.entry, self.shown
-        if own and kind_of_place(promise, found) != kind_of_place(promise, shown):
+        if own and kind_of_moment(promise, found) != kind_of_moment(promise, shown):
             return False
         unpromised = not own and promise.kind == "state" and entry.kind == BY_DESIGN
         if fields_of(found) != fields_of(shown) and (not unpromised or "raises" in found.actual):
@@ -207,12 +207,12 @@ class KnownFailure:
         return entry.relation in known_relations if entry.relation else not known_relations
 
 
-def kind_of_place(promise: Promise, found: Counterexample) -> str:
-    """Where the runs first differ, as `operation_of` says it, without what changes nothing.
+def kind_of_moment(promise: Promise, found: Counterexample) -> str:
+    """Where the runs first differ, as `moment_of` says it, without what changes nothing.
 
     A step after a resume stays one if there was a save or another event since then.
     """
-    text = operation_of(promise, found)
+    text = moment_of(promise, found)
     if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
         return text
     backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in BACK]
@@ -238,9 +238,15 @@ def read_ledger(
     for path in paths:
         for entry in _read(path, package):
             if subjects is not None and ":" not in entry.subject and entry.subject not in subjects:
-                raise LedgerError(f"{entry.place}: no subject is called {entry.subject!r}")
+                raise LedgerError(
+                    f"{entry.place}: no subject is called {entry.subject!r}: "
+                    "python -m harness list shows the names; name your own as MODULE:NAME"
+                )
             if checks is not None and ":" not in entry.check and entry.check not in checks:
-                raise LedgerError(f"{entry.place}: no check is called {entry.check!r}")
+                raise LedgerError(
+                    f"{entry.place}: no check is called {entry.check!r}: "
+                    "python -m harness list shows the names; name your own as MODULE:NAME"
+                )
             entries.append(entry)
     refuse_overlaps(entries)
     return Ledger(tuple(entries))
@@ -428,7 +434,7 @@ def points(*sets: SpecifierSet) -> list[Version]:
 
 
 def bounds(versions: SpecifierSet) -> list[Version]:
-    """The versions in a range, in the order of its parts."""
+    """The versions that the parts of a range name, such as 2.0 and 2.7 in ``>=2.0,<2.7``."""
     return [_bound(specifier) for specifier in versions]
 
 

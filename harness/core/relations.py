@@ -24,7 +24,7 @@ from harness.core.result import Counterexample, Promise
 from harness.core.run import MISSING, Difference, Observation, same
 
 ROUNDING = 1024
-"""Values that are at most so many units in the last place (ulps) apart differ by rounding."""
+"""Values that are at most this many units in the last place (ulps) apart differ by rounding."""
 LONGEST = 300
 """The longest text of `shows_of`; the rest is replaced by a checksum."""
 
@@ -216,7 +216,7 @@ ULPS = 2
 """How many floats a quotient may be away from the factor of the multiplication."""
 
 
-def operation_of(promise: Promise, found: Counterexample) -> str:
+def moment_of(promise: Promise, found: Counterexample) -> str:
     """The operation at which the runs first differ, in words, without the name of a slot."""
     operations = found.trace.operations[: found.operation + 1]
     kinds = [
@@ -241,7 +241,7 @@ def relations(found: Counterexample) -> frozenset[str]:
     if "raises" in found.actual:
         return frozenset([NUMBER.sub("N", str(found.actual["raises"]))])
     if "raises" in found.expected:
-        return frozenset(["given, but the uninterrupted run raises"])
+        return frozenset(["a value where the uninterrupted run raises"])
     if not found.expected.keys() >= found.actual.keys():  # it follows no contract
         return frozenset()
     pairs = [(found.expected[key], found.actual[key]) for key in found.actual]

@@ -13,7 +13,8 @@ from harness.core.operations import LETTER, STEPS
 
 Observation: TypeAlias = dict[str, object]
 """What the optimizer would use next, by name: ``lr``, ``momentum``, ``betas`` and
-``weight_decay``, a number for each param group; ``get_last_lr`` and ``weights``."""
+``weight_decay``, a number for each param group; ``get_last_lr`` and ``weights``. In a `Difference`
+also ``raises``, or the values that a check of the state returned."""
 Points: TypeAlias = list[tuple[int, list[float]]]
 """An epoch (scheduler steps made), and a number for each param group."""
 MISSING = "(missing)"
@@ -97,15 +98,15 @@ def ranges(numbers: Collection[int]) -> str:
     '1-3, 16, 47-48'
     """
     found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][-1] + 1:
-            found[-1][1:] = [number]
+    for each in sorted(numbers):
+        if found and each == found[-1][-1] + 1:
+            found[-1][1:] = [each]
         else:
-            found.append([number])
-    return ", ".join("-".join(map(str, each)) for each in found)
+            found.append([each])
+    return ", ".join("-".join(map(str, part)) for part in found)
 
 
-def numbers_in(text: str) -> set[int]:
+def parse_ranges(text: str) -> set[int]:
     """The numbers in `ranges`; raises `ValueError` for another text."""
     numbers: set[int] = set()
     for part in filter(None, text.split(", ")):

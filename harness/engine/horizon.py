@@ -103,7 +103,7 @@ class Watch:
 
 
 def _numbers_in(state: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in a state, each with the name of its place; an empty value counts as -1."""
+    """The numbers in a state, each with the name of its place; None counts as -1."""
     for name, value in state.items():
         place = f"{prefix}.{name}"
         if value is None:

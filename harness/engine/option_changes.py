@@ -34,7 +34,7 @@ def allowed_by(contract: str) -> list[str]:
     return READINGS[contract] if contract else list(DESCRIPTIONS)
 
 
-def plain_operations(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
+def as_tuples(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
     """Operations in the form that `resumed_runs` takes."""
     return [(op.kind, op.count or op.slot) for op in operations]
 
@@ -71,21 +71,21 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
         bound.step(scheduler, epoch)
 
     builders = bound.new_optimizer, bound.build, new.build
-    operations = plain_operations(trace.operations)
+    operations = as_tuples(trace.operations)
     runs = resumed_runs(builders, step, check.save, check.function, operations)
     runner.note_optimizer(optimizer)
     resumed_at = frozenset(epochs(run["path"][: run["first"]]) for run in runs)
     looked = Looked(resumed_at, frozenset(runner.optimizers))
-    # the steps of the reference runs are not counted
+    # the steps of the uninterrupted runs, which come next, are not counted
     tally = Tally(1, steps, len(runs), looked=looked)
     if not runs:
         return Outcome(ended="the trace resumes nothing", tally=tally)
     allowed = allowed_by(bound.subject.contract)
-    verdict = judge_readings(builders, step, resolve(bound.changed, bound.words), runs, allowed)
-    reading = verdict["follows"]
+    judged = judge_readings(builders, step, resolve(bound.changed, bound.words), runs, allowed)
+    reading = judged["follows"]
     if reading is None:
-        operation, made = verdict["run"]["places"][verdict["index"]]
-        expected, actual = contrast(verdict, allowed)
+        operation, made = judged["run"]["places"][judged["index"]]
+        expected, actual = contrast(judged, allowed)
         return Outcome(Difference(operation, made, expected, actual), tally=tally)
     ended = "the change makes no difference after a resume in this trace, so it tells nothing"
     return Outcome(reading=reading, ended="" if reading else ended, tally=tally)

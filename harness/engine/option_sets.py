@@ -180,9 +180,9 @@ class Prepared:
     """What is known about a subject before any check.
 
     `ends` says what every verdict should mention: where the run ends, and where nothing changes.
-    `nothing_changes` is why nothing can be lost: no hyperparameter changes.
-    `lacks` names what a check may need and the subject does not
-    have, and `untried` the operations it can't do, each with the reason.
+    `nothing_changes` is why nothing can be lost: no hyperparameter changes. `lacks` names
+    what a check may need and the subject does not have, and `untried` the operations it can't do,
+    each with the reason.
     """
 
     option_sets: tuple[OptionSet, ...] = ()

@@ -3,13 +3,15 @@
 How the harness looks for a difference:
 
 1. Options: the subject's own options are tried first, then 25 sets that Hypothesis draws for its
-   constructor (`harness.subjects.drawn_options`), most of them with an optimizer.
-2. Sweep: for three of these sets, every epoch of a plain run is a save point. Resume there, save
-   and resume again, run on, go back and run on. The sweep also saves twice without a step in
-   between, and tries the rare events. Checks of the state go over all sets.
-3. Search: a state machine (`harness.engine.machine`) draws traces of all operations, first for
-   each way of resuming, then for all ways that hold alone mixed in one run: in all pairs before
-   they are mixed at random. Each trace takes the next set of options.
+   constructor (`harness.subjects.drawn_options`). If the subject has no optimizer of its own, or
+   steps with a metric, its own options are also tried with other optimizers and other metrics.
+2. Sweep: for the first three sets, every epoch of a short run is a save point. Resume there, save
+   and resume again, run on, go back and run on. With its own options a long trace also saves and
+   resumes around the changes of 2,000 epochs (`harness.engine.horizon`). The sweep also saves twice
+   without a step in between, and tries the rare events. Checks of the state go over all sets.
+3. Search: a state machine (`harness.engine.machine`) draws traces of all operations, for each
+   resume check. Those that hold are then mixed in one run (`resumes_mixed`): first each after each
+   other, then at random. Each trace takes the next set of options.
 4. A failing trace is made minimal (`harness.engine.minimise`) and run twice from scratch before it
    is reported. It gets the subject's own options if it fails with them, else the drawn options as
    Hypothesis shrinks them.
@@ -44,7 +46,7 @@ from harness.engine.option_changes import (
     resumed_again,
     with_each_change,
 )
-from harness.engine.option_sets import HORIZONS, SETS, SWEPT_SETS, OptionSet, find_untried
+from harness.engine.option_sets import RUN_LENGTHS, SETS, SWEPT_SETS, OptionSet, find_untried
 from harness.engine.trials import Trials
 from harness.subjects.drawn_options import shrink_options
 
@@ -164,9 +166,9 @@ def swept_traces(
     """The traces of the sweep for set of options `number` in `option_sets`.
 
     The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
-    of the others has one trace, but for a resume check only if it has another optimizer than the
-    subject, or changes an option: otherwise there is the search. Unless `drawn`, options do not
-    change to drawn ones.
+    of the others has one trace. For a resume check it has one only if the set has another optimizer
+    than the subject, or changes an option: for the others there is the search. Unless `drawn`,
+    options do not change to drawn ones.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
@@ -228,7 +230,7 @@ def drawn_traces(
     ):
         epochs = option_set.epochs
         if len(option_sets) > 1:  # with few lengths, operations are drawn only a few times
-            epochs = max(length for length in HORIZONS if length <= epochs)
+            epochs = max(length for length in RUN_LENGTHS if length <= epochs)
         events = tuple(kind for kind in option_set.events if kind not in lost)
         drawn_from.append(
             (option_set, DrawPlan(ways, epochs, option_set.bound.subject.length, events))

@@ -114,7 +114,8 @@ def describe_stale(replay: Replayed, check: Check) -> str:
         return f"{entry.place}: {replay.why}: {_mend(entry)}"
     if replay.smaller is not None:
         raise LedgerError(
-            f"{entry.place}: its trace is not minimal: {replay.smaller} also breaks {check.name}"
+            f"{entry.place}: its trace is not minimal: write {replay.smaller}, which also "
+            f"breaks {check.name}"
         )
     if entry.relation not in ("", ANY, *every_relation(found)):
         true = " or ".join(map(repr, every_relation(found))) or "nothing"
@@ -459,7 +460,10 @@ def _require_something_tried(trials: Trials) -> None:
         raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
     if trials.tally.traces and trials.tally.steps and trials.tried():
         return
-    text = trials.notes.differs_there or "nothing was tried: the uninterrupted run is too short"
+    text = trials.notes.differs_there or (
+        "nothing was tried: the uninterrupted run is too short; choose options with a longer "
+        "schedule"
+    )
     if trials.check.changes_options:
         text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)

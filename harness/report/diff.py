@@ -237,7 +237,7 @@ def _runs_compared(comparison: Comparison) -> list[str]:
     """How many uninterrupted runs are in both files."""
     both = sum(comparison.runs.values())
     some, others = (sum(map(len, file.runs.values())) - both for file in comparison.files)
-    lines = [f"Compared: {count(both, 'plain run')} without any resume"]
+    lines = [f"Compared: {count(both, 'uninterrupted run')}"]
     if some or others:
         lines[0] += f" ({some} more only in OLD, {others} only in NEW, with other options)"
     none = [subject for subject, number in comparison.runs.items() if not number]

@@ -87,7 +87,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
         used = set()
         for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
             left = [i for i in mine if i not in used]
-            number = next((i for i in left if tells(entries[i], shown)), None)
+            number = next((i for i in left if is_about(entries[i], shown)), None)
             if number is None:  # the same trace may show other values now
                 number = next((i for i in left if entries[i].trace == shown.trace), None)
             if number is None:
@@ -96,14 +96,14 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
                 continue
             used.add(number)
             changes[number] = {"torch": _range(versions, after, entries[number])}
-            if not tells(entries[number], shown):
+            if not is_about(entries[number], shown):
                 changes[number] |= what_it_shows(shown)
         for i in mine:
             wrong = [
                 version
                 for version, shown_there in sorted(by_version.items())
                 if entries[i].covers(version)
-                and not any(tells(entries[i], one) for one in shown_there)
+                and not any(is_about(entries[i], one) for one in shown_there)
             ]
             if i not in used and wrong:
                 changes[i] = {"torch": without(entries[i].torch, wrong[0])}
@@ -122,9 +122,9 @@ def _not_in_the_ledger(
     more: dict[Version, list[Counterexample]] = {}
     for version, shown in by_version.items():
         covering = [entry for entry in entries if entry.covers(version)]
-        true = any(tells(entry, one) for entry in covering for one in shown)
+        true = any(is_about(entry, one) for entry in covering for one in shown)
         own = shown[:1]
-        known = any(tells(entry, one) for entry in covering for one in own)
+        known = any(is_about(entry, one) for entry in covering for one in own)
         more[version] = list(own) if true and not known else []
     return more
 
@@ -173,7 +173,7 @@ def _after_the_keys(table: Table) -> list[Comment | Whitespace]:
     return found
 
 
-def tells(entry: Entry, found: Counterexample) -> bool:
+def is_about(entry: Entry, found: Counterexample) -> bool:
     """Whether an entry is about a counterexample: its trace, with the values that it shows."""
     return entry.trace == found.trace and entry.is_shown_by(found)
 
@@ -189,14 +189,14 @@ def _stretches(
     ordered = sorted(by_version)
 
     def key_of(one: Counterexample) -> tuple[str, str]:
-        entry = next((entry for entry in entries if tells(entry, one)), None)
+        entry = next((entry for entry in entries if is_about(entry, one)), None)
         return str(one.trace), entry.shows if entry is not None else shows_of(one)
 
     def kept_on(version: Version) -> Counterexample | None:
         true = (
             one
             for entry in entries if entry.covers(version)
-            for one in by_version[version] if tells(entry, one)
+            for one in by_version[version] if is_about(entry, one)
         )  # fmt: skip
         return next(true, None)
 
@@ -263,7 +263,7 @@ class Release:
         found = [known for pair, known in self.pairs.items() if pair.named_by(entry)]
         if not found:
             return None
-        return any(tells(entry, one) for known in found for one in known)
+        return any(is_about(entry, one) for known in found for one in known)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from packaging.version import Version
 
 from harness.core.errors import HarnessError, ResultsError
 from harness.core.result import Budget, Result, grouped
-from harness.core.run import Looked, numbers_in, ranges
+from harness.core.run import Looked, parse_ranges, ranges
 from harness.core.trace import Trace
 
 SCHEMA = 2
@@ -39,7 +39,8 @@ Kind = TypeVar("Kind")
 Hook: TypeAlias = Callable[[Any, type], object]
 """Turns what JSON holds into a value of the type that is asked for."""
 Rates: TypeAlias = dict[str, list[object]]
-"""The uninterrupted runs of a subject: the LR of every param group after each epoch, by trace."""
+"""The uninterrupted runs of a subject: the LR of every param group at the start and after each
+epoch, by trace (`SubjectSession.rates`)."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def _looked_from_json(value: object) -> Looked:
     if not all(found):
         raise ValueError("an optimizer must be written as SGD(groups=2)")
     optimizers = frozenset((match[1], int(match[2])) for match in found if match)
-    return Looked(frozenset(numbers_in(_text(both.get("epochs", "")))), optimizers)
+    return Looked(frozenset(parse_ranges(_text(both.get("epochs", "")))), optimizers)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-GIVEN = ("self", "optimizer", "last_epoch", "verbose")
+NOT_OPTIONS = ("self", "optimizer", "last_epoch", "verbose")
 """Parameters of a constructor that are not options."""
 
 
@@ -32,13 +32,17 @@ def strategies_for(
 
 
 def without_default(function: Callable[..., object], skip: int = 0) -> Iterator[str]:
-    """The required parameters, without the first `skip` and those that the checks give.
+    """The required parameters, without the first `skip` and those in `NOT_OPTIONS`.
 
     Raises `ValueError` or `TypeError` if there is no signature.
     """
     for parameter in list(inspect.signature(function).parameters.values())[skip:]:
         variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if parameter.default is parameter.empty and not variable and parameter.name not in GIVEN:
+        if (
+            parameter.default is parameter.empty
+            and not variable
+            and parameter.name not in NOT_OPTIONS
+        ):
             yield parameter.name
 
 

@@ -23,7 +23,7 @@ from lr_schedules.controls import (
     TENFOLD,
 )
 from lr_schedules.correct import Fall, Halving, PerGroup, Plateau
-from lr_schedules.faults.routes import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER, SWEPT
+from lr_schedules.faults.check_groups import AT_ANY_TIME, EVERY_LOAD, LOADED_AFTER_OPTIMIZER, SWEPT
 from lr_schedules.tricky import Caller, Cycles, FirstMoment, Grandchild, LazyTable, Memoised
 
 # ------------------------------------------------------------------------------------- late

@@ -20,7 +20,7 @@ from harness.core.relations import (
     STAYS,
     UNDONE,
     fields_of,
-    operation_of,
+    moment_of,
     relations,
     shows_of,
     ulps_of,
@@ -155,7 +155,7 @@ def test_relations_of_a_state_check(check, differs, expected):
     found = result.counterexample
     assert set(found.actual) == differs
     assert relations(found) == expected
-    assert operation_of(result.promise, found) == "the start"
+    assert moment_of(result.promise, found) == "the start"
 
 
 def values(expected, actual, key="lr"):
@@ -250,7 +250,7 @@ def test_a_value_that_follows_neither_contract_has_no_relation(all_is_tried):
 )
 def test_the_operation_is_described_without_slots(check, trace, place, expected):
     found = Counterexample(*place, {"lr": [1]}, {"lr": [2]}, Trace.parse(trace))
-    assert operation_of(as_check(check).promise, found) == expected
+    assert moment_of(as_check(check).promise, found) == expected
 
 
 def explains(relation, known, found):

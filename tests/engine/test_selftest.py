@@ -15,7 +15,7 @@ from harness.engine.selftest import find_faults, planted
 from lr_schedules.controls import CONTROLS, HALVING
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS, SUBJECTS
-from lr_schedules.faults.routes import INTO_A_NEW_SCHEDULER
+from lr_schedules.faults.check_groups import INTO_A_NEW_SCHEDULER
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 DEFAULT = {check.name for check in select_checks()}
