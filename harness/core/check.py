@@ -232,7 +232,7 @@ def resume_check(
         if elsewhere and live:
             raise CheckError(
                 f"check {function.__name__} has a parameter {min(live)!r}; "
-                "another process has no live optimizer or scheduler"
+                "another process has no live optimizer or scheduler, and no build_other"
             )
         return _decorate(function, Check(function, "resume", "trajectory", **fields))
 

@@ -184,8 +184,13 @@ def test_a_check_elsewhere_has_nothing_live():
     def roll_back(optimizer, scheduler, checkpoint):
         """Roll back."""
 
+    def build_both(new_optimizer, build, build_other, checkpoint):
+        """Build both, and another scheduler."""
+
     with pytest.raises(CheckError, match="no live optimizer or scheduler"):
         resume_check(elsewhere="resume")(roll_back)
+    with pytest.raises(CheckError, match="no build_other"):
+        resume_check(elsewhere="resume")(build_both)
     with pytest.raises(CheckError, match="'elsewhere' must be"):
         resume_check(elsewhere="moon")
 
