@@ -223,7 +223,8 @@ def test_a_quick_command_of_the_prose_runs(command, reader):
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(commands()))
-def test_a_command_names_what_there_is(command):
+def test_a_command_names_what_there_is(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the folder after --scripts is made as soon as it is read
     words = shlex.split(command)
     while "=" in words[0]:
         assert f"{{env:{words.pop(0).partition('=')[0]}:" in TOX
