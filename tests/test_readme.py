@@ -224,6 +224,7 @@ def test_a_quick_command_of_the_prose_runs(command, reader):
 
 @pytest.mark.parametrize("command", dict.fromkeys(commands()))
 def test_a_command_names_what_there_is(command, tmp_path, monkeypatch):
+    (tmp_path / "lr_schedules").mkdir()
     monkeypatch.chdir(tmp_path)  # the folder after --scripts is made as soon as it is read
     words = shlex.split(command)
     while "=" in words[0]:
