@@ -226,6 +226,10 @@ def test_a_quick_command_of_the_prose_runs(command, reader):
 def test_a_command_names_what_there_is(command, tmp_path, monkeypatch):
     (tmp_path / "lr_schedules").mkdir()
     monkeypatch.chdir(tmp_path)  # the folder after --scripts is made as soon as it is read
+    names_what_there_is(command)
+
+
+def names_what_there_is(command):
     words = shlex.split(command)
     while "=" in words[0]:
         assert f"{{env:{words.pop(0).partition('=')[0]}:" in TOX
@@ -295,7 +299,7 @@ NAMES = {
 )  # fmt: skip
 def test_a_command_that_names_what_there_is_not_is_noticed(wrong):
     with pytest.raises((AssertionError, KeyError, cli.click.ClickException)):
-        test_a_command_names_what_there_is(wrong)
+        names_what_there_is(wrong)
 
 
 # ----------------------------------------------------------------------- what else it names
