@@ -1,4 +1,4 @@
-"""Trains a tiny model with accelerate, as its guide on checkpoints does; goes on from the last."""
+"""Trains a tiny model with accelerate, and goes on from the newest checkpoint."""
 
 from __future__ import annotations
 
