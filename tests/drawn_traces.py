@@ -19,7 +19,7 @@ LITERALS = st.recursive(
 
 
 @st.composite
-def traces(draw):
+def traces(draw, counts=COUNTS):
     operations, saved = [], []
     for _ in range(draw(st.integers(1, 12))):
         kind = draw(st.sampled_from(["train", "optimizer", "scheduler", "save", "resume", "load"]))
@@ -31,6 +31,6 @@ def traces(draw):
             saved.append(draw(SLOTS))
             operations.append(Operation("save", slot=saved[-1]))
         else:
-            operations.append(Operation(kind, count=draw(COUNTS)))
+            operations.append(Operation(kind, count=draw(counts)))
     options = draw(st.dictionaries(st.sampled_from(["gamma", "steps", "_x1"]), LITERALS))
     return Trace(tuple(operations) or (Operation("train", count=1),), tuple(options.items()))

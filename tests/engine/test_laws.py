@@ -22,10 +22,6 @@ PLAIN = [control for control in CONTROLS if control.strategy is None]
 BY_NAME = {fault.name: fault for fault in FAULTS if fault.subject.strategy is None}
 
 
-def short(trace):
-    return trace.steps < 200
-
-
 def observations(monkeypatch, subject, check, trace):
     """Everything that a run of a trace looks at, and its outcome, with a new runner."""
     seen = []
@@ -40,7 +36,7 @@ def observations(monkeypatch, subject, check, trace):
     return seen, outcome
 
 
-@given(st.sampled_from(PLAIN), traces().filter(short))
+@given(st.sampled_from(PLAIN), traces(counts=st.integers(1, 16)))
 @settings(max_examples=60)
 def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, trace):
     stays = [
@@ -72,7 +68,7 @@ def test_replaying_twice_gives_the_same_observations(name, data):
     """Of every fault without drawn options, by any check, whether that breaks or not."""
     subject = BY_NAME[name].subject
     check = data.draw(st.sampled_from([c for c in HERE if c.name not in subject.declines]))
-    trace = data.draw(traces().filter(short))
+    trace = data.draw(traces(counts=st.integers(1, 16)))
     trace = Trace(trace.operations)
     runs = []
     for _ in range(2):
@@ -83,7 +79,7 @@ def test_replaying_twice_gives_the_same_observations(name, data):
         assert runs[0] == runs[1]
 
 
-@given(st.sampled_from(PLAIN), traces().filter(short))
+@given(st.sampled_from(PLAIN), traces(counts=st.integers(1, 16)))
 @settings(max_examples=60)
 def test_a_save_never_changes_what_follows(control, trace):
     """The last observation is the same with all saves, and without those that nothing needs."""
