@@ -81,9 +81,13 @@ def run_new(command: Sequence[str], run: Path, time_limit: float | None) -> Ende
 
 
 def _environment(run: Path) -> dict[str, str]:
-    """The environment of this process, with the recorder."""
+    """The environment of this process, with the recorder.
+
+    Python writes at once what a script prints: its output and its errors go to one file, whose
+    last lines are shown, and a process that is killed would lose what it still holds.
+    """
     path = os.pathsep.join(filter(None, [str(INJECTED), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path, RUN: str(run)}
+    return {"PYTHONUNBUFFERED": "1", **os.environ, "PYTHONPATH": path, RUN: str(run)}
 
 
 def _kill_group(group: int) -> None:
