@@ -7,8 +7,9 @@ the subjects that use the class run without interruption: 300 epochs with severa
 optimizers. If any value differs from the unchanged run, the mutant is *discarded*: no comparison
 of a resumed run with an uninterrupted one needs to notice it. Then these subjects are checked as
 ``python -m harness check`` does, with its ledger, until a pair is BROKEN or STALE: the mutant is
-*killed*. If none is, it is *equivalent* if ``scripts/equivalent_mutants.toml`` argues so, and has
-*survived* otherwise. The uninterrupted runs are compared exactly.
+*killed*. If none is, it is *equivalent* if ``scripts/surviving_mutants.toml`` argues so, and has
+*survived* otherwise; that file says why for the survivors too. The uninterrupted runs are compared
+exactly.
 
 NAME is a part of a mutant's name. Exit status: 0 if at least ``--at-least`` percent of the mutants
 that are not equivalent are killed, 1 if fewer are, 2 if a pair that killed a mutant is also
@@ -59,7 +60,7 @@ OPTIMIZERS = (
 """The optimizers that run too; one that a subject's options don't fit gives the same error."""
 PATIENCE = 300.0
 """Seconds without a message after which a mutant's process is killed."""
-EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
+REASONS = Path(__file__).with_name("surviving_mutants.toml")
 
 
 class Fate(StrEnum):
@@ -272,12 +273,21 @@ def run(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[Task, object]]:
 # ---------------------------------------------------------------------------------- reports
 
 
-def why_equivalent(names: Iterable[str]) -> dict[str, str]:
-    """Why each equivalent mutant is equivalent, by its name; raises `UsageError` for others."""
-    groups = tomllib.loads(EQUIVALENT.read_text())["equivalent"]
-    found = {name: group["because"] for group in groups for name in group["mutants"]}
+Reasons = Mapping[str, tuple[Fate, str]]
+"""Why each mutant that isn't killed is equivalent or has survived, by its name."""
+
+
+def reasons(names: Iterable[str]) -> Reasons:
+    """What the file of reasons says; raises `UsageError` if it names no mutant of `names`."""
+    groups = tomllib.loads(REASONS.read_text())
+    found = {
+        name: (fate, group["because"])
+        for table, fate in (("equivalent", Fate.EQUIVALENT), ("survivor", Fate.SURVIVED))
+        for group in groups.get(table, [])
+        for name in group["mutants"]
+    }
     if unknown := sorted(set(found) - set(names)):
-        raise click.UsageError(f"{EQUIVALENT.name} names {unknown[0]!r}, which is not a mutant")
+        raise click.UsageError(f"{REASONS.name} names {unknown[0]!r}, which is not a mutant")
     return found
 
 
@@ -301,13 +311,16 @@ def outcome_of(task: Task, message: object) -> Outcome:
     return message
 
 
-def judged(outcome: Outcome, because: Mapping[str, str]) -> Outcome:
-    """The outcome; a survivor that is equivalent has the argument as its `by`."""
-    if outcome.fate == Fate.SURVIVED and outcome.name in because:
-        return replace(outcome, fate=Fate.EQUIVALENT, by=because[outcome.name])
-    if outcome.fate == Fate.EQUIVALENT and outcome.name not in because:
-        return replace(outcome, fate=Fate.SURVIVED, by="")
-    return outcome
+def judged(outcome: Outcome, because: Reasons) -> Outcome:
+    """The outcome; one that isn't killed has its reason, if there is one, as its `by`."""
+    if outcome.fate not in (Fate.SURVIVED, Fate.EQUIVALENT):
+        return outcome
+    if outcome.name in because:
+        fate, reason = because[outcome.name]
+        return replace(outcome, fate=fate, by=reason)
+    return replace(
+        outcome, fate=Fate.SURVIVED, by=outcome.by if outcome.fate == Fate.SURVIVED else ""
+    )
 
 
 def dumped(outcomes: Iterable[Outcome]) -> str:
@@ -374,7 +387,7 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
     lines += ["## Survivors" if survivors else "No mutant survived.", ""]
     if survivors:
         lines += ["`--list --only NAME` prints the source of one.", ""]
-    lines += [f"- `{each.name}`{f' ({each.by})' if each.by else ''}" for each in survivors]
+    lines += [f"- `{each.name}`{f': {each.by}' if each.by else ''}" for each in survivors]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -409,7 +422,7 @@ def main(
 ) -> None:
     """Change the schedulers, one mutant at a time, and see whether the check notices."""
     everything = {mutant.name: mutant for mutant in scheduler_mutants.all_mutants()}
-    because = why_equivalent(everything)
+    because = reasons(everything)
     chosen = [name for name in everything if not only or any(part in name for part in only)]
     if sample is not None:
         chosen = sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).digest())[:sample]

@@ -87,8 +87,11 @@ def test_a_mutant_that_no_check_notices_has_survived_unless_an_argument_makes_it
     outcome = tried(Mutant("lr_schedules.correct:Ramp", "the same", "", "def count(self): pass"))
     assert outcome == Outcome("Ramp: the same", Fate.SURVIVED, seconds=outcome.seconds)
     assert mutate_schedulers.judged(outcome, {}) == outcome
-    equivalent = mutate_schedulers.judged(outcome, {outcome.name: "nobody calls it"})
-    assert (equivalent.fate, equivalent.by) == (Fate.EQUIVALENT, "nobody calls it")
+    for fate in (Fate.EQUIVALENT, Fate.SURVIVED):
+        reason = {outcome.name: (fate, "nobody calls it")}
+        explained = mutate_schedulers.judged(outcome, reason)
+        assert (explained.fate, explained.by) == (fate, "nobody calls it")
+    equivalent = replace(outcome, fate=Fate.EQUIVALENT, by="nobody calls it")
     assert mutate_schedulers.judged(equivalent, {}) == outcome
 
 
@@ -145,12 +148,13 @@ def test_cosmic_ray_changes_operators():
     assert plus in names
 
 
-def test_an_argument_about_something_else_is_an_error(monkeypatch, tmp_path):
-    file = tmp_path / "equivalent.toml"
-    file.write_text('[[equivalent]]\nbecause = "it is not there"\nmutants = ["StepLR: gone"]\n')
-    monkeypatch.setattr(mutate_schedulers, "EQUIVALENT", file)
+@pytest.mark.parametrize("table", ["equivalent", "survivor"])
+def test_a_reason_for_something_else_is_an_error(monkeypatch, tmp_path, table):
+    file = tmp_path / "reasons.toml"
+    file.write_text(f'[[{table}]]\nbecause = "it is not there"\nmutants = ["StepLR: gone"]\n')
+    monkeypatch.setattr(mutate_schedulers, "REASONS", file)
     with pytest.raises(mutate_schedulers.click.UsageError, match="'StepLR: gone', which is not a"):
-        mutate_schedulers.why_equivalent(["StepLR: here"])
+        mutate_schedulers.reasons(["StepLR: here"])
 
 
 def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
@@ -159,7 +163,7 @@ def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
         mutant_called("StepLR: leaves out: __init__: self.gamma = gamma"),
     ]
     monkeypatch.setattr(scheduler_mutants, "all_mutants", lambda: mutants)
-    monkeypatch.setattr(mutate_schedulers, "why_equivalent", lambda names: {})
+    monkeypatch.setattr(mutate_schedulers, "reasons", lambda names: {})
     file, page = tmp_path / "outcomes.json", tmp_path / "page.md"
     options = ["--jobs", "1", "--json", str(file)]
     done = CliRunner().invoke(mutate_schedulers.main, options)
