@@ -82,8 +82,12 @@ def check_scheduler(
     chosen = as_subject(subject, options=options)
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
-    selected = select_checks(checks, all_checks=wanted.all_checks, elsewhere=bool(resume_python),
-                             contract=bool(chosen.contract))  # fmt: skip
+    selected = select_checks(
+        checks,
+        all_checks=wanted.all_checks,
+        other_process=bool(resume_python),
+        contract=bool(chosen.contract),
+    )
     chosen.check_options()
     results = list(
         check_subject(

@@ -127,7 +127,7 @@ class PairCheck:
 
     def session(self, subject: Subject) -> SubjectSession:
         """The checks of a subject, which is prepared when the first of them is called."""
-        from harness.core.ledger import NOTHING_KNOWN
+        from harness.core.ledger import EMPTY_LEDGER
         from harness.engine.session import SubjectSession
 
         wanted = self.wanted
@@ -135,7 +135,7 @@ class PairCheck:
         if key not in _sessions:
             session = SubjectSession(
                 subject, self.names, wanted.budget,
-                ledger=NOTHING_KNOWN if wanted.no_ledger else ledger_of(wanted),
+                ledger=EMPTY_LEDGER if wanted.no_ledger else ledger_of(wanted),
             )  # fmt: skip
             _sessions[key] = subject, session  # keep the subject, so that no other gets its id
         return _sessions[key][1]

@@ -2,8 +2,8 @@
 
 Each strategy lists its simplest value first. Most numbers are short, so that a counterexample is
 easy to read; a few, such as 1/3, are rounded. Counts are small, so that everything happens within
-the 12 epochs of a plain run. About two of three dicts also have an optimizer, with options that
-fit the number of its groups.
+12 epochs. About two of three dicts also have an optimizer, with options that fit the number of its
+groups.
 """
 
 from __future__ import annotations

@@ -38,11 +38,11 @@ import torch
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Budget, Check, Subject, Trace
-from harness.checks.registry import routes, select_checks
-from harness.core.operations import BACK, BY_WORD, is_needed_again, operations_of, with_groups
+from harness.checks.registry import checks_used, select_checks
+from harness.core.operations import BY_WORD, GO_BACK, is_needed_again, operations_of, with_groups
 from harness.core.result import Result
 from harness.core.training_loop import new_sgd, restore_parameters, snapshot
-from harness.core.types import Pair, Save, Saved, Scheduler
+from harness.core.types import Checkpoint, OptimizerAndScheduler, Save, Scheduler
 from harness.core.verdict import Reason
 from harness.engine.machine import DRAWN_ROUNDS
 from harness.engine.one_run import Outcome, Runner, TraceRun, UninterruptedRun
@@ -87,10 +87,12 @@ class Recorder:
     def __enter__(self) -> Recorder:
         def go(run: TraceRun) -> Outcome:
             outcome = self.go(run)
-            broken = outcome.broken
-            trace = run.trace.until(broken.operation, broken.step) if broken else run.trace
+            difference = outcome.difference
+            trace = (
+                run.trace.until(difference.operation, difference.step) if difference else run.trace
+            )
             raises = any(each.raises for each in run.uninterrupted) or bool(
-                outcome.refused or (broken and "raises" in broken.actual)
+                outcome.refused or (difference and "raises" in difference.actual)
             )
             self.runs.append(RecordedRun(run.runner, run.check, trace, raises))
             return outcome
@@ -123,12 +125,12 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
     bound = runner.bound
     optimizer = runner.new_optimizer()
     scheduler = bound.build(optimizer)
-    ways = routes(check, trace) if check is not None else []
-    slots: dict[str, tuple[int, int, int, dict[Save, Saved]]] = {}
-    latest: Saved | None = None
+    ways = checks_used(check, trace) if check is not None else []
+    slots: dict[str, tuple[int, int, int, dict[Save, Checkpoint]]] = {}
+    latest: Checkpoint | None = None
     index = epoch = groups = 0
 
-    def call(way: Check, checkpoint: Saved | None) -> Any:
+    def call(way: Check, checkpoint: Checkpoint | None) -> Any:
         new_optimizer: Callable[[], Any] = runner.new_optimizer
         if groups:
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)
@@ -140,8 +142,8 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
             has["build_other"] = bound.with_changed.build
         return way.function(**{name: has[name] for name in way.parameters})
 
-    def resumed(way: Check, checkpoint: Saved) -> Pair:
-        pair: Pair = call(way, way.load(checkpoint) if way.load else checkpoint)
+    def resumed(way: Check, checkpoint: Checkpoint) -> OptimizerAndScheduler:
+        pair: OptimizerAndScheduler = call(way, way.load(checkpoint) if way.load else checkpoint)
         restore_parameters(pair[0], checkpoint)
         return pair
 
@@ -157,7 +159,7 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
             later = [
                 way.save
                 for op, way in zip(trace.operations[number:], ways[number:], strict=True)
-                if op.kind in BACK and op.slot == operation.slot
+                if op.kind in GO_BACK and op.slot == operation.slot
             ]
             saves: dict[Save, None] = dict.fromkeys(later if check.mixes else [check.save])
             saved = {save: save(optimizer, scheduler, epoch) for save in saves}
@@ -167,7 +169,7 @@ def _bare(runner: Runner, check: Check | None, trace: Trace) -> None:
                 look("save")
             elif check.at == "save":
                 optimizer, scheduler = resumed(check, saved[check.save])
-        elif operation.kind in BACK:
+        elif operation.kind in GO_BACK:
             index, epoch, groups, saved = slots[operation.slot]
             way = ways[number]
             again = is_needed_again(trace.operations, number)

@@ -48,7 +48,7 @@ from harness.checks.registry import select_checks
 from harness.core.operations import optimizer_step
 from harness.core.run import same
 from harness.core.training_loop import plain, restore_parameters, save_checkpoint
-from harness.core.types import Saved
+from harness.core.types import Checkpoint
 from harness.subjects.subject import Bound
 from lr_schedules.controls import CONTROLS
 from lr_schedules.faults import FAULTS
@@ -79,11 +79,11 @@ class Run:
         """The LR of each group."""
         return [plain(group["lr"]) for group in self.optimizer.param_groups]
 
-    def save(self) -> Saved:
+    def save(self) -> Checkpoint:
         """A checkpoint: the states of optimizer and scheduler, and the weights."""
         return save_checkpoint(self.optimizer, self.scheduler, self.epoch)
 
-    def resume(self, checkpoint: Saved) -> Run:
+    def resume(self, checkpoint: Checkpoint) -> Run:
         """A new run resumed from a checkpoint: load the optimizer, then the scheduler."""
         run = Run(self.bound)
         run.optimizer.load_state_dict(checkpoint["optimizer"])

@@ -286,7 +286,10 @@ def regard_every_schedule_as_independent_of_computed_steps(original, first, seco
     return True
 
 
-@edit("engine.trials:Trials.run", "test_what_breaks_only_without_computed_steps_is_not_reported")
+@edit(
+    "engine.pair_tester:PairTester.run",
+    "test_what_breaks_only_without_computed_steps_is_not_reported",
+)
 def believe_what_breaks_without_computed_steps(original, self, trace):
     from harness.engine.runs import run_trace
 
@@ -338,8 +341,12 @@ def let_a_resumed_run_go_on_after_the_schedule_ends(original, self, letter, coun
     try:
         original(self, letter, count)
     except Stop as stop:
-        broken = stop.outcome.broken
-        if broken is None or "raises" not in broken.expected or "raises" in broken.actual:
+        difference = stop.outcome.difference
+        if (
+            difference is None
+            or "raises" not in difference.expected
+            or "raises" in difference.actual
+        ):
             raise
 
 
@@ -373,7 +380,7 @@ def shrink_no_options(original, *args):
     return None
 
 
-@edit("engine.trials:excuses", "test_a_fault_of_a_drawn_optimizer_itself_is_excused")
+@edit("engine.pair_tester:excuses", "test_a_fault_of_a_drawn_optimizer_itself_is_excused")
 def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
     return False
 
@@ -436,7 +443,7 @@ def swallow_the_subjects_exception(original, self, error, expected):
 
 
 @edit("engine.verdict:_require_something_tried", "test_nothing_tried_is_no_hold")
-def report_HOLDS_on_an_empty_run(original, trials):
+def report_HOLDS_on_an_empty_run(original, tester):
     pass
 
 
@@ -454,7 +461,7 @@ def accept_a_schedule_that_depends_on_the_clock(original, expected, actual):
 
 
 @edit(
-    "engine.trials:Trials.excuse_weights",
+    "engine.pair_tester:PairTester.excuse_weights",
     "test_what_the_optimizer_raises_is_not_charged_to_the_scheduler",
 )
 def blame_the_scheduler_for_the_faults_of_the_optimizer(original, self, trace):
@@ -462,7 +469,7 @@ def blame_the_scheduler_for_the_faults_of_the_optimizer(original, self, trace):
 
 
 @edit(
-    "engine.trials:excuses",
+    "engine.pair_tester:excuses",
     "test_the_control_excuses_no_subject_for_what_a_constant_schedule_lacks",
 )
 def excuse_any_failure_if_a_scheduler_that_does_nothing_also_fails(original, *args):
@@ -494,8 +501,8 @@ def believe_an_entry_that_shows_something_else(original, self, found):
     "engine.verdict:_without_entry",
     "test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range",
 )
-def believe_the_ranges_of_a_ledger(original, trials, question, replays):
-    return original(trials, question, ())
+def believe_the_ranges_of_a_ledger(original, tester, question, replays):
+    return original(tester, question, ())
 
 
 @edit(

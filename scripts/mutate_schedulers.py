@@ -44,7 +44,7 @@ from harness.core.verdict import Verdict
 from harness.engine import ordering
 from harness.engine.machine import DRAWN_ROUNDS
 from harness.engine.ordering import Checker, Pair
-from harness.engine.plan import Plan, Request, make_plan
+from harness.engine.plan import Plan, Selection, make_plan
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.drawn_options import draw_options
 from lr_schedules import controls, subjects
@@ -194,7 +194,7 @@ def digest(subject: Subject, epochs: int = EPOCHS) -> str:
 @functools.cache
 def plan() -> Plan:
     """What the default run checks and what is known, for the controls too."""
-    return make_plan(Request(tuple(all_subjects())))
+    return make_plan(Selection(tuple(all_subjects())))
 
 
 def pairs_of(reference: str) -> dict[int, Pair]:
@@ -203,9 +203,11 @@ def pairs_of(reference: str) -> dict[int, Pair]:
     return {number: (named, check) for number, check in enumerate(plan().checks)}
 
 
-def settings() -> ordering.Settings:
+def settings() -> ordering.WorkerSettings:
     """The settings of the default run."""
-    return ordering.Settings(tuple(check.name for check in plan().checks), ledger=plan().ledger)
+    return ordering.WorkerSettings(
+        tuple(check.name for check in plan().checks), ledger=plan().ledger
+    )
 
 
 def try_mutant(task: Task) -> Outcome:

@@ -1,7 +1,7 @@
 """Makes checks in this process, and in its forks, try less: a test takes a third of the time.
 
-Shorter plain runs, fewer sets of options and fewer other optimizers and metrics are enough for
-most tests. Others take the fixture `all_is_tried`, and slow tests have it. A new Python, or one
+Shorter runs, fewer sets of options and fewer other optimizers and metrics are enough for most
+tests. Others take the fixture `all_is_tried`, and slow tests have it. A new Python, or one
 that is spawned, tries what a user's run does.
 """
 

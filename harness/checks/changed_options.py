@@ -10,8 +10,9 @@ Three contracts have a name:
 
 A run that follows none of them is BROKEN.
 
-The code calls a way to keep a contract a *reading*: ``saved``, ``start``, ``set``, ``handed over``
-or ``raises`` (`DESCRIPTIONS`). ``new`` has three of them.
+What a resumed run does with the changed option is its *behaviour*: ``saved``, ``start``, ``set``,
+``handed over`` or ``raises`` (`DESCRIPTIONS` explains them). The contract ``new`` allows three of
+them.
 
 `resume_with_changed_options` resumes with one option changed and says which wins;
 ``Subject(contract="saved")`` (or ``new``, ``raises``) demands one. For PyTorch's schedulers, on
@@ -52,7 +53,16 @@ from harness.core.training_loop import (
     restore_parameters,
     snapshot,
 )
-from harness.core.types import Build, NewOptimizer, Options, Pair, Save, Saved, Scheduler, Step
+from harness.core.types import (
+    Build,
+    Checkpoint,
+    NewOptimizer,
+    OptimizerAndScheduler,
+    Options,
+    Save,
+    Scheduler,
+    Step,
+)
 
 Builders: TypeAlias = tuple[NewOptimizer, Build, Build]
 """What makes an optimizer, a scheduler, and a scheduler with the changed options."""
@@ -69,7 +79,7 @@ class ResumedRun(TypedDict):
 
 
 class Judged(TypedDict, total=False):
-    """See `judge_readings`."""
+    """See `judge_behaviour`."""
 
     follows: str | None
     run: ResumedRun
@@ -86,8 +96,8 @@ DESCRIPTIONS = {
     "handed over": "the new option wins, from the resume on",
     "raises": "it raises",
 }
-READINGS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
-"""The ways to keep each contract that a subject can promise."""
+BEHAVIOURS = {"saved": ["saved"], "new": ["start", "set", "handed over"], "raises": ["raises"]}
+"""The behaviours that each contract of a subject allows."""
 
 
 def hyperparameters(optimizer: Optimizer, scheduler: Scheduler) -> Observation:
@@ -113,7 +123,7 @@ def advance(
 
 
 def resumed_runs(
-    builders: Builders, step: Step, save: Save, resume: Callable[..., Pair],
+    builders: Builders, step: Step, save: Save, resume: Callable[..., OptimizerAndScheduler],
     operations: Sequence[tuple[str, Any]],
 ) -> list[ResumedRun]:  # fmt: skip
     """One run for every resume of a trace; all runs from the first resume on have the new options.
@@ -127,7 +137,7 @@ def resumed_runs(
     optimizer = new_optimizer()
     scheduler = build(optimizer)
     path, switch, goes_on = "", -1, True
-    slots: dict[str, tuple[str, int, Saved]] = {}
+    slots: dict[str, tuple[str, int, Checkpoint]] = {}
     runs: list[ResumedRun] = []
     seen: list[Observation] = []
     places: list[tuple[int, int]] = []
@@ -224,9 +234,9 @@ def next_scheduler_step(path: str, place: int) -> int:
 def misfit(
     run: ResumedRun, expected: list[Observation], early: Sequence[list[Observation]]
 ) -> int | None:
-    """The index of a run's first observation that is not as expected; None if all are.
+    """The index of a run's first observation that differs from the expected one, or None.
 
-    Up to the scheduler's first step with the new options, it may also match a run of `early`.
+    Up to the scheduler's first step with the new options, it may also equal a run of `early`.
     """
     until = next_scheduler_step(run["path"], run["switch"])
     for index, seen in enumerate(run["seen"]):
@@ -255,16 +265,16 @@ def first_not_raised(run: ResumedRun) -> int | None:
     return None
 
 
-def judge_readings(
+def judge_behaviour(
     builders: Builders, step: Step, changed: Options, runs: list[ResumedRun],
     allowed: Sequence[str],
 ) -> Judged:  # fmt: skip
-    """Which of the allowed readings (keys of `DESCRIPTIONS`) all `runs` follow.
+    """Which of the allowed behaviours (keys of `DESCRIPTIONS`) all `runs` follow.
 
-    ``follows`` is the reading that they follow, or empty if the old and the new options give the
-    same runs. It is None if they follow none that is allowed; then ``run`` and ``index`` say where
-    they stopped following the last one, and ``left`` which readings ended there, if not all.
-    ``saved`` and ``start`` are the two uninterrupted runs to compare with.
+    ``follows`` is that behaviour; empty if the old and the new options give the same runs; None if
+    the runs follow no allowed behaviour. Then ``run`` and ``index`` say where they left the one
+    that they followed longest, and ``left`` names the behaviours that they left there, unless
+    these are all. ``saved`` and ``start`` are the two uninterrupted runs to compare with.
     """
     new_optimizer, build, build_changed = builders
     known: dict[object, list[Observation]] = {}
@@ -318,7 +328,7 @@ def judge_readings(
 
 
 def contrast(judged: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
-    """What the allowed readings would give, and what was seen, if the runs follow none of them."""
+    """The values that the allowed behaviours would give, and the values that were seen."""
     run, index = judged["run"], judged["index"]
     seen, place = run["seen"][index], run["first"] + index
     expected: Observation = {}

@@ -1,7 +1,7 @@
 """Every check of the harness, and which check each resume in a trace uses.
 
-A resume check is a route (the function), at a moment (``at``, ``same_dict``, ``elsewhere``), with a
-transport (``save`` and ``load``). `harness.checks.resume` makes several checks of one route.
+A resume check is a route (the function), at a moment (``at``, ``same_dict``, ``other_process``),
+with a transport (``save`` and ``load``). In `harness.checks.resume`, several checks share a route.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from collections.abc import Iterable, Sequence
 from harness.checks import resume, saved_state
 from harness.core.check import Check, check_of
 from harness.core.errors import CheckError, TraceError
-from harness.core.operations import ADDS_GROUP, BACK, LETTER, Operation, epochs, groups_added, walk
+from harness.core.operations import (
+    ADDS_GROUP,
+    GO_BACK,
+    LETTER,
+    Operation,
+    epochs,
+    groups_added,
+    walk,
+)
 from harness.core.references import import_attribute
 from harness.core.trace import Trace
 
@@ -26,7 +34,7 @@ CHECKS: tuple[Check, ...] = tuple(
     sorted(_FOUND, key=lambda check: (check.mixes, check.kind, not check.default))
 )
 """Every check of the harness, in the order of reports."""
-HERE = tuple(check for check in CHECKS if not check.elsewhere)
+IN_THIS_PROCESS = tuple(check for check in CHECKS if not check.other_process)
 """The checks that stay in this process."""
 
 
@@ -58,14 +66,14 @@ def select_checks(
     names: Iterable[object] = (),
     *,
     all_checks: bool = False,
-    elsewhere: bool = False,
+    other_process: bool = False,
     contract: bool = False,
 ) -> list[Check]:
     """The checks called `names`, in that order; without names the default ones.
 
-    `all_checks` adds the opt-in checks, and `contract` those of changed options, which a subject
-    with a contract promises to keep. `elsewhere` adds the checks that go through another process,
-    unless one of them is already chosen. Raises `CheckError` for an unknown name.
+    `all_checks` adds the opt-in checks. `contract` adds the checks that change options, for a
+    subject that has a contract about them. `other_process` adds the checks that use another
+    process, unless one of them is already chosen. Raises `CheckError` for an unknown name.
     """
     chosen = [as_check(name) for name in names]
     if not chosen or all_checks:
@@ -75,21 +83,21 @@ def select_checks(
             if check.default or all_checks or (contract and check.changes_options)
         )
         chosen = [*wanted, *chosen]
-    if elsewhere and not any(check.elsewhere for check in chosen):
-        chosen += [check for check in CHECKS if check.elsewhere]
+    if other_process and not any(check.other_process for check in chosen):
+        chosen += [check for check in CHECKS if check.other_process]
     return list(dict.fromkeys(chosen))
 
 
 def prerequisites(check: Check) -> list[Check]:
     """The resume checks whose verdicts `check` depends on."""
     if check.mixes:
-        ways = (way for way in CHECKS if way.default and way.kind == "resume" and way.at in BACK)
-        return [way for way in ways if not way.mixes]
+        routes = (each for each in CHECKS if each.default and each.kind == "resume")
+        return [each for each in routes if each.at in GO_BACK and not each.mixes]
     return [check.prerequisite] if check.prerequisite else []
 
 
-def routes(check: Check, trace: Trace) -> list[Check]:
-    """For every operation of `trace`, the check that a resume or load uses there.
+def checks_used(check: Check, trace: Trace) -> list[Check]:
+    """For every operation of `trace`, the check that a resume or load there uses.
 
     Raises `TraceError` if the check does not work with the trace.
     """
@@ -101,7 +109,7 @@ def routes(check: Check, trace: Trace) -> list[Check]:
                 f"'{operation}' in the trace: {check.name} promises nothing for runs with it; "
                 "leave it out"
             )
-        if operation.kind in BACK:
+        if operation.kind in GO_BACK:
             route = _route(check, operation)
             _require_restored(route, operation, before, path)
             if epochs(path) < route.from_epoch:
@@ -114,21 +122,21 @@ def routes(check: Check, trace: Trace) -> list[Check]:
     return found
 
 
-def ways_back(
-    check: Check, routes: Sequence[Check], operations: Sequence[Operation], number: int
+def checks_using_save(
+    check: Check, used: Sequence[Check], operations: Sequence[Operation], number: int
 ) -> list[Check]:
-    """The checks that go back to what operation `number` saves, in order; `check` if it is alone.
+    """The checks that resume from what operation `number` saves, in the order of the resumes.
 
-    `routes` is the result of the function of that name.
+    This is `check` alone unless it mixes others. `used` is the result of `checks_used`.
     """
     if not check.mixes:
         return [check]
     found: list[Check] = []
-    for way, later in zip(routes[number + 1 :], operations[number + 1 :], strict=True):
+    for resuming, later in zip(used[number + 1 :], operations[number + 1 :], strict=True):
         if later.slot == operations[number].slot:
             if later.kind == "save":
                 break
-            found.append(way)
+            found.append(resuming)
     return found
 
 
@@ -164,7 +172,7 @@ def _route(check: Check, operation: Operation) -> Check:
         )
     if route.mixes or route.kind != "resume" or route.at != operation.kind:
         how = {"save": "but at every save", "step": "but after every step"}
-        how |= {kind: f"but by {kind}:{operation.slot}" for kind in BACK}
+        how |= {kind: f"but by {kind}:{operation.slot}" for kind in GO_BACK}
         raise TraceError(
             f"'{operation}' in the trace: {route.name} is not done by {operation.kind}, "
             f"{how[route.at]}"

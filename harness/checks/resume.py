@@ -12,13 +12,13 @@ from harness.checks import transports
 from harness.checks.transports import distributed_state, raise_the_cause
 from harness.core.check import check_of, resume_check
 from harness.core.operations import ADDS_GROUP, BY_HAND
-from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler
+from harness.core.types import Build, Checkpoint, NewOptimizer, OptimizerAndScheduler, Scheduler
 
 
 @resume_check
 def resume_optimizer_then_scheduler(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
-) -> Pair:
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Build both, load the optimizer's state, then the scheduler's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -33,8 +33,8 @@ DOCUMENTED = check_of(resume_optimizer_then_scheduler)
 
 @resume_check
 def resume_scheduler_then_optimizer(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
-) -> Pair:
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Build both, load the scheduler's state, then the optimizer's."""
     optimizer = new_optimizer()
     scheduler = build(optimizer)
@@ -51,7 +51,9 @@ resume_from_file = DOCUMENTED.variant(
 
 
 @resume_check(at="load")
-def roll_back_in_place(optimizer: Optimizer, scheduler: Scheduler, checkpoint: Saved) -> Pair:
+def roll_back_in_place(
+    optimizer: Optimizer, scheduler: Scheduler, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Load the states into the live optimizer and scheduler, to go back in time."""
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
@@ -71,9 +73,9 @@ resume_at_every_save = DOCUMENTED.variant(
 
 
 @resume_check(save=transports.save_deepcopy, about="the scheduler and the optimizer together")
-def resume_by_deepcopy(checkpoint: Saved) -> Pair:
+def resume_by_deepcopy(checkpoint: Checkpoint) -> OptimizerAndScheduler:
     """Go on with a copy.deepcopy of optimizer and scheduler that was made at the save."""
-    optimizer, scheduler = checkpoint["pair"]
+    optimizer, scheduler = checkpoint["both"]
     return optimizer, scheduler
 
 
@@ -88,7 +90,9 @@ resume_by_pickle = check_of(resume_by_deepcopy).variant(
     save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1, without=BY_HAND,
     about="what last_epoch means",
 )  # fmt: skip
-def resume_by_last_epoch(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
+def resume_by_last_epoch(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Load the optimizer's state, then build with last_epoch=k-1 after k scheduler steps.
 
     The constructor makes a step itself, so ``last_epoch=k-1`` gives the new
@@ -103,8 +107,8 @@ def resume_by_last_epoch(new_optimizer: NewOptimizer, build: Build, checkpoint: 
 
 @resume_check(default=False)
 def resume_built_on_loaded_optimizer(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
-) -> Pair:
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Load the optimizer's state, build the scheduler after it, load the scheduler's state."""
     optimizer = new_optimizer()
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -117,7 +121,9 @@ def resume_built_on_loaded_optimizer(
     default=False, save=transports.save_optimizer, needs=("last_epoch",), from_epoch=1,
     weights=False, about="what initial_lr and last_epoch mean", without=BY_HAND,
 )  # fmt: skip
-def resume_by_initial_lr(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
+def resume_by_initial_lr(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Give a new optimizer's groups only initial_lr, and build with last_epoch=k-1.
 
     k is the number of scheduler steps, like in `resume_by_last_epoch`. The optimizer's
@@ -131,7 +137,9 @@ def resume_by_initial_lr(new_optimizer: NewOptimizer, build: Build, checkpoint: 
 
 
 @resume_check(default=False, weights=False, without=BY_HAND)
-def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint: Saved) -> Pair:
+def resume_scheduler_alone(
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Build both, and load the scheduler's state without the optimizer's.
 
     The optimizer's own state is lost, so the weights are not compared.
@@ -144,8 +152,8 @@ def resume_scheduler_alone(new_optimizer: NewOptimizer, build: Build, checkpoint
 
 @resume_check(default=False, about="what the checkpoint holds")
 def resume_with_other_initial_lrs(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
-) -> Pair:
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Build both with other initial LRs, then load both states: the saved LRs win."""
     optimizer = new_optimizer()
     for group in optimizer.param_groups:
@@ -159,12 +167,12 @@ def resume_with_other_initial_lrs(
 resume_in_another_process = DOCUMENTED.variant(
     "resume_in_another_process",
     "Save with torch.save in this process; in a new process, build both and load the states.",
-    default=False, search=False, elsewhere="resume", about="what the checkpoint holds",
+    default=False, search=False, other_process="resume", about="what the checkpoint holds",
 )  # fmt: skip
 resume_from_another_process = DOCUMENTED.variant(
     "resume_from_another_process",
     "Begin the run and save with torch.save in a new process; build both and load here.",
-    default=False, search=False, elsewhere="save", about="what the checkpoint holds",
+    default=False, search=False, other_process="save", about="what the checkpoint holds",
 )  # fmt: skip
 resume_with_changed_options = DOCUMENTED.variant(
     "resume_with_changed_options",
@@ -196,8 +204,8 @@ resume_from_json = DOCUMENTED.variant(
     from_epoch=1, search=False, without=ADDS_GROUP,
 )  # fmt: skip
 def resume_from_distributed_checkpoint(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
-) -> Pair:
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
+) -> OptimizerAndScheduler:
     """Build both, load in one process what torch.distributed.checkpoint saved.
 
     torch.distributed.checkpoint reads into the states of a new pair, so this is a route of its

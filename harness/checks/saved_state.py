@@ -16,14 +16,22 @@ from harness.core.check import state_check
 from harness.core.operations import BY_HAND, with_groups
 from harness.core.run import MISSING, same
 from harness.core.training_loop import plain, snapshot
-from harness.core.types import Build, NewOptimizer, Pair, Saved, Scheduler, State, Step
+from harness.core.types import (
+    Build,
+    Checkpoint,
+    NewOptimizer,
+    OptimizerAndScheduler,
+    Scheduler,
+    State,
+    Step,
+)
 
 Values: TypeAlias = tuple[object, object]
 """What a check expects, and what it finds."""
 
 
 @state_check(at="save", compares="trajectory")
-def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
+def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> OptimizerAndScheduler:
     """Calling state_dict() of the optimizer and the scheduler does not change the run."""
     return optimizer, scheduler
 
@@ -32,7 +40,7 @@ def saving_changes_nothing(optimizer: Optimizer, scheduler: Scheduler) -> Pair:
 def other_schedulers_change_nothing(
     optimizer: Optimizer, scheduler: Scheduler, new_optimizer: NewOptimizer, build_other: Build,
     step: Step,
-) -> Pair:  # fmt: skip
+) -> OptimizerAndScheduler:  # fmt: skip
     """A scheduler of the same class with other options, built and stepped, changes nothing."""
     try:
         step(build_other(new_optimizer()), 0)
@@ -42,19 +50,19 @@ def other_schedulers_change_nothing(
 
 
 @state_check(at="step", save=save_live)
-def saved_state_is_a_snapshot(checkpoint: Saved) -> Values:
+def saved_state_is_a_snapshot(checkpoint: Checkpoint) -> Values:
     """A saved state does not change when training goes on."""
     return checkpoint["then"], checkpoint["kept"]
 
 
 @state_check(at="save")
-def saving_again_gives_the_same_state(scheduler: Scheduler, checkpoint: Saved) -> Values:
+def saving_again_gives_the_same_state(scheduler: Scheduler, checkpoint: Checkpoint) -> Values:
     """A second save without a step in between gives the same state."""
     return checkpoint["scheduler"], scheduler.state_dict()
 
 
 @state_check(at="step", save=save_live)
-def saved_states_are_independent(scheduler: Scheduler, checkpoint: Saved) -> Values:
+def saved_states_are_independent(scheduler: Scheduler, checkpoint: Checkpoint) -> Values:
     """A saved state does not change when another state is saved, and that one is emptied."""
     before = plain(checkpoint["kept"])
     another = scheduler.state_dict()
@@ -68,14 +76,14 @@ def saved_states_are_independent(scheduler: Scheduler, checkpoint: Saved) -> Val
 @state_check(
     at="step", save=save_live_optimizer, default=False, search=False, about="the optimizer's state"
 )
-def optimizer_state_is_a_snapshot(checkpoint: Saved) -> Values:
+def optimizer_state_is_a_snapshot(checkpoint: Checkpoint) -> Values:
     """The optimizer's saved state does not change when training goes on."""
     return checkpoint["then"], checkpoint["kept"]
 
 
 @state_check(at="save")
 def loading_leaves_its_argument_alone(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
 ) -> Values:
     """Loading a state does not change the given dict."""
     given = snapshot(checkpoint["scheduler"])
@@ -86,7 +94,7 @@ def loading_leaves_its_argument_alone(
 
 @state_check(at="save")
 def saving_after_loading_is_the_same(
-    new_optimizer: NewOptimizer, build: Build, checkpoint: Saved
+    new_optimizer: NewOptimizer, build: Build, checkpoint: Checkpoint
 ) -> Values:
     """After a state is loaded, saving gives the same state again."""
     optimizer = new_optimizer()
@@ -151,7 +159,7 @@ def lost_numbers(
 @state_check(at="save", about="what the scheduler reports")
 def public_numbers_go_on(
     new_optimizer: NewOptimizer, build: Build, optimizer: Optimizer, scheduler: Scheduler,
-    step: Step, checkpoint: Saved,
+    step: Step, checkpoint: Checkpoint,
 ) -> Values:  # fmt: skip
     """A public number that each step counts on, such as last_epoch, is the same after a resume."""
 
@@ -201,11 +209,11 @@ def state_and_groups(optimizer: Optimizer, scheduler: Scheduler) -> object:
 # PyTorch does not promise this: a Module.load_state_dict that raises has loaded a part as well.
 @state_check(at="save", default=False)
 def failed_load_changes_nothing(
-    new_optimizer: NewOptimizer, build: Build, step: Step, checkpoint: Saved
+    new_optimizer: NewOptimizer, build: Build, step: Step, checkpoint: Checkpoint
 ) -> Values:
     """If loading a state that lacks a key raises, scheduler and groups stay as they were."""
 
-    def begin() -> Pair:
+    def begin() -> OptimizerAndScheduler:
         optimizer = new_optimizer()
         scheduler = build(optimizer)
         if checkpoint["epoch"]:

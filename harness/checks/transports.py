@@ -27,10 +27,10 @@ import torch
 from torch.optim import Optimizer
 
 from harness.core.training_loop import StateRefused, parameters_of, plain, snapshot
-from harness.core.types import Saved, Scheduler
+from harness.core.types import Checkpoint, Scheduler
 
 
-def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Copy the optimizer's state and the epoch; the scheduler is not saved."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
@@ -39,52 +39,52 @@ def save_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Sa
     }
 
 
-def save_nothing(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_nothing(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Save nothing, for a check of the running scheduler alone."""
     return {}
 
 
-def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_live(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Keep the dict that ``scheduler.state_dict()`` returns, and a copy of its present content."""
     state = scheduler.state_dict()
     return {"kept": state, "then": plain(state)}
 
 
-def save_live_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_live_optimizer(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Keep the dict that ``optimizer.state_dict()`` returns, and a copy of its present content."""
     state = optimizer.state_dict()
     return {"kept": state, "then": plain(state)}
 
 
-def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Copy optimizer and scheduler together with ``copy.deepcopy``."""
-    return {"pair": copy.deepcopy((optimizer, scheduler))}
+    return {"both": copy.deepcopy((optimizer, scheduler))}
 
 
-def save_pickle(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_pickle(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Pickle optimizer and scheduler together."""
     return {"pickle": pickle.dumps((optimizer, scheduler))}
 
 
-def load_pickle(checkpoint: Saved) -> Saved:
+def load_pickle(checkpoint: Checkpoint) -> Checkpoint:
     """Read what `save_pickle` wrote."""
-    return {"pair": pickle.loads(checkpoint["pickle"])}
+    return {"both": pickle.loads(checkpoint["pickle"])}
 
 
-def save_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Write the states of both with ``torch.save``."""
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
     return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
-def load_file(checkpoint: Saved) -> Saved:
+def load_file(checkpoint: Checkpoint) -> Checkpoint:
     """Read what `save_file` wrote, with ``weights_only=True``."""
     states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=True)
     return {**states, "parameters": checkpoint["parameters"]}
 
 
-def save_legacy_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_legacy_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Write the states of both with ``torch.save``, in the format used before torch 1.6.
 
     Dtypes newer than the format, such as ``torch.float8_e5m2``, are written without an error and
@@ -96,13 +96,13 @@ def save_legacy_file(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> 
     return {"file": file.getvalue(), "parameters": snapshot(parameters_of(optimizer))}
 
 
-def load_legacy_file(checkpoint: Saved) -> Saved:
+def load_legacy_file(checkpoint: Checkpoint) -> Checkpoint:
     """Read what `save_legacy_file` wrote; unlike `load_file`, with objects of any class."""
     states = torch.load(io.BytesIO(checkpoint["file"]), weights_only=False)
     return {**states, "parameters": checkpoint["parameters"]}
 
 
-def save_json(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_json(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Write the scheduler's state as JSON, and copy the optimizer's, which contains tensors.
 
     JSON turns a dict's keys into strings and tuples into lists. Raises `StateRefused` if the
@@ -120,12 +120,14 @@ def save_json(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
     }
 
 
-def load_json(checkpoint: Saved) -> Saved:
+def load_json(checkpoint: Checkpoint) -> Checkpoint:
     """Read what `save_json` wrote."""
     return {**checkpoint, "scheduler": json.loads(checkpoint["json"])}
 
 
-def distributed_state(optimizer: Optimizer, scheduler: Scheduler) -> tuple[torch.nn.Module, Saved]:
+def distributed_state(
+    optimizer: Optimizer, scheduler: Scheduler
+) -> tuple[torch.nn.Module, Checkpoint]:
     """A module with the optimizer's parameters, and the states of all three for a checkpoint."""
     from torch.distributed.checkpoint.state_dict import get_state_dict  # not in every torch
 
@@ -150,7 +152,7 @@ def raise_the_cause() -> Iterator[None]:
         raise
 
 
-def save_distributed(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_distributed(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
     """Write the states of both, and the parameters, with ``torch.distributed.checkpoint``."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save

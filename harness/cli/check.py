@@ -141,7 +141,7 @@ def check(
     from harness.core.result import Budget
     from harness.core.trace import parse_options
     from harness.engine import ordering
-    from harness.engine.plan import Request, make_plan, plan_in_worker
+    from harness.engine.plan import Selection, make_plan, plan_in_worker
     from harness.report.github import annotate, write_summary
 
     if kwargs and not subjects:
@@ -153,15 +153,15 @@ def check(
             raise click.BadParameter("must be a number of seconds", param_hint=name)
     if jobs is None:
         jobs = cores()
-    request = Request(
+    selection = Selection(
         subjects, parse_options(kwargs), installed, checks, all_checks, resume_python,
         None if no_ledger else ledgers,
     )  # fmt: skip
     if jobs:
         ordering.warm_up()
-        plan = plan_in_worker(request, ordering.PATIENCE + time_limit)
+        plan = plan_in_worker(selection, ordering.PATIENCE + time_limit)
     else:
-        plan = make_plan(request)
+        plan = make_plan(selection)
     if seed is None:
         seed = random.SystemRandom().randrange(10**6) if profile == "explore" else 0
     budget = Budget(max_examples, seed, time_limit)
@@ -170,8 +170,8 @@ def check(
         raise click.UsageError(
             "--shard: this part is empty, because there are more parts than pairs: use fewer parts"
         )
-    settings = ordering.Settings(
-        tuple(check.name for check in plan.checks), request.options, plan.ledger,
+    settings = ordering.WorkerSettings(
+        tuple(check.name for check in plan.checks), selection.options, plan.ledger,
         resume_python, script_for if scripts or html_file else None,
         rates=json_file is not None, examples=profile == "explore",
     )  # fmt: skip

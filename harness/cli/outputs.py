@@ -18,7 +18,7 @@ import click
 from harness.cli.options import Exit
 from harness.core.errors import HarnessError
 from harness.core.output import printable
-from harness.core.verdict import WRONG
+from harness.core.verdict import FAILING
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,7 +137,7 @@ def progress(total: int) -> Iterator[Callable[[Sequence[Result], Result, str], N
 
         def shown(results: Sequence[Result], last: Result, line: str) -> None:
             counts = collections.Counter(result.verdict for result in results)
-            counted = [f"{counts[verdict]} {verdict}" for verdict in WRONG if counts[verdict]]
+            counted = [f"{counts[verdict]} {verdict}" for verdict in FAILING if counts[verdict]]
             traces = sum(result.tally.traces for result in results)
             rate = traces / max(0.001, time.monotonic() - started)
             what = f"{last.subject} {last.check}"

@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 CheckKind: TypeAlias = Literal["resume", "state"]
 At: TypeAlias = Literal["resume", "load", "save", "step"]
 Compares: TypeAlias = Literal["trajectory", "values"]
-Elsewhere: TypeAlias = Literal["", "resume", "save", "all"]
+OtherProcess: TypeAlias = Literal["", "resume", "save", "all"]
 PARAMETERS = (
     "new_optimizer", "build", "build_other", "step", "checkpoint", "optimizer", "scheduler",
 )  # fmt: skip
@@ -42,7 +42,7 @@ class Fields(StateFields, total=False):
     from_epoch: int
     weights: bool
     same_dict: bool
-    elsewhere: Elsewhere
+    other_process: OtherProcess
     mixes: bool
 
 
@@ -75,7 +75,7 @@ class Check:
     same_dict: bool = False
     without: tuple[str, ...] = ()
     search: bool = True
-    elsewhere: Elsewhere = ""
+    other_process: OtherProcess = ""
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
@@ -206,7 +206,7 @@ def resume_check(
         Whether the search draws traces for it after the sweep (the default). Set it to False
         for a slow check; the sweep then tries only a few save points. The steps of the
         optimizer are then always computed, so a check that looks at its state needs that too.
-    elsewhere : str
+    other_process : str
         What is done in another process: nothing, ``resume`` (every resume, and what
         follows it), ``save`` (what comes before the first resume), or ``all``. Such a
         check is not searched.
@@ -216,20 +216,22 @@ def resume_check(
     Raises `CheckError` for a function without a docstring, or with a parameter
     that a check cannot take.
     """
-    at, elsewhere = fields.get("at", "resume"), fields.get("elsewhere", "")
+    at, other_process = fields.get("at", "resume"), fields.get("other_process", "")
     if at not in ("resume", "load", "save"):
         raise CheckError(f"a resume check's 'at' must be resume, load or save (got {at!r})")
-    if elsewhere not in ("", "resume", "save", "all"):
-        raise CheckError(f"'elsewhere' must be resume, save, all or nothing (got {elsewhere!r})")
-    if elsewhere and (at != "resume" or fields.get("same_dict")):
-        raise CheckError("a check with 'elsewhere' must have at='resume' and same_dict=False")
-    if elsewhere:
+    if other_process not in ("", "resume", "save", "all"):
+        raise CheckError(
+            f"'other_process' must be resume, save, all or nothing (got {other_process!r})"
+        )
+    if other_process and (at != "resume" or fields.get("same_dict")):
+        raise CheckError("a check with 'other_process' must have at='resume' and same_dict=False")
+    if other_process:
         fields["search"] = False
 
     def decorate(function: Function) -> Function:
         parameters = inspect.signature(function).parameters
         live = {"optimizer", "scheduler", "build_other"} & set(parameters)
-        if elsewhere and live:
+        if other_process and live:
             raise CheckError(
                 f"check {function.__name__} has a parameter {min(live)!r}; "
                 "another process has no live optimizer or scheduler, and no build_other"

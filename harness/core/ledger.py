@@ -82,7 +82,7 @@ from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
-from harness.core.operations import BACK
+from harness.core.operations import GO_BACK
 from harness.core.output import one_line
 from harness.core.relations import (
     NUMBER,
@@ -165,7 +165,7 @@ class Ledger:
         return [e for e in self.entries if e.check in checks and e.subject in names]
 
 
-NOTHING_KNOWN = Ledger()
+EMPTY_LEDGER = Ledger()
 """A ledger without entries."""
 
 
@@ -218,7 +218,7 @@ def kind_of_moment(promise: Promise, found: Counterexample) -> str:
     text = moment_of(promise, found)
     if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
         return text
-    backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in BACK]
+    backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in GO_BACK]
     return f"a step after {backs[-1]}" if backs else text
 
 
@@ -387,7 +387,7 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     """Raise `LedgerError` if two entries with the same trace cover the same version.
 
     Only entries about the same subject and check are compared; a subject must have one name. Each
-    range is cut into stretches of consecutive versions. If two stretches overlap, so do two that
+    range is cut into intervals of consecutive versions. If two intervals overlap, so do two that
     are neighbours in the order of their beginnings: n entries need about n comparisons.
     """
     groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
@@ -397,7 +397,7 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
         in_order = sorted(
             (start, end, index)
             for index, entry in enumerate(group)
-            for start, end in stretches(entry.torch)
+            for start, end in intervals(entry.torch)
         )
         for (_, end, one), (start, _, other) in itertools.pairwise(in_order):
             if start < end:
@@ -410,8 +410,8 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
                 )
 
 
-def stretches(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
-    """The stretches of consecutive versions in a range: first version, and first one after it."""
+def intervals(versions: SpecifierSet) -> Iterator[tuple[Version, Version]]:
+    """The intervals of consecutive versions in a range: first version, and first one after it."""
     ends = [*points(versions), _LAST]
     for start, end in itertools.pairwise(ends):
         if versions.contains(start, prereleases=True):
@@ -429,7 +429,7 @@ def overlap(one: SpecifierSet, other: SpecifierSet) -> str:
 
 
 def points(*sets: SpecifierSet) -> list[Version]:
-    """Every version at which a range begins or ends, so at least one version of each stretch."""
+    """Every version at which a range begins or ends, so at least one version of each interval."""
     named = {Version("0")}
     for specifier in (specifier for versions in sets for specifier in versions):
         named |= set(_named(specifier))

@@ -261,7 +261,7 @@ EVENTS = tuple(kind.word for kind in KINDS if kind.event)
 BY_HAND = tuple(kind.word for kind in KINDS if kind.by_hand)
 """What is not part of a schedule, so that options and epoch can't restore it."""
 ADDS_GROUP = tuple(kind.word for kind in KINDS if kind.adds_group)
-BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
+GO_BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
 WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.steps_scheduler)
 WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.uses_gradient)
 WITH_GROUP = "".join(kind.letter for kind in KINDS if kind.adds_group)
@@ -378,7 +378,7 @@ def branches(operations: Sequence[Operation]) -> list[str]:
     waiting = 0
     path = ""
     for operation, before, after in walk(operations):
-        if operation.kind in BACK:
+        if operation.kind in GO_BACK:
             whole += [before] * waiting
             waiting = 0
         waiting += 1
@@ -396,7 +396,7 @@ def is_needed_again(operations: Sequence[Operation], number: int) -> bool:
     """
     slot = operations[number].slot
     later = (operation for operation in operations[number + 1 :] if operation.slot == slot)
-    return any(operation.kind in BACK for operation in itertools.islice(later, 1))
+    return any(operation.kind in GO_BACK for operation in itertools.islice(later, 1))
 
 
 def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
@@ -405,7 +405,7 @@ def walk(operations: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]
     slots: dict[str, str] = {}
     for operation in operations:
         before = path
-        if operation.kind in BACK:
+        if operation.kind in GO_BACK:
             path = slots[operation.slot]
         elif operation.kind == "save":
             slots[operation.slot] = path

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.core.operations import BACK, STEPS, epochs, path_to, walk
+from harness.core.operations import GO_BACK, STEPS, epochs, path_to, walk
 from harness.core.output import one_line
 from harness.core.result import Counterexample, Promise
 from harness.core.run import MISSING, Difference, Observation, same
@@ -42,9 +42,9 @@ class Leaf:
         return "".join(keys).removeprefix(".")
 
 
-def leaves(broken: Difference) -> list[Leaf]:
+def leaves(difference: Difference) -> list[Leaf]:
     """The parts in which the two observations differ, in the order of their names."""
-    return list(_leaves((), broken.expected, broken.actual))
+    return list(_leaves((), difference.expected, difference.actual))
 
 
 def _leaves(path: tuple[str | int, ...], expected: object, actual: object) -> Iterator[Leaf]:
@@ -85,28 +85,28 @@ def _is_flat(value: object) -> bool:
     return not isinstance(value, Mapping) or _is_array(value)
 
 
-def fields_of(broken: Difference) -> frozenset[str]:
+def fields_of(difference: Difference) -> frozenset[str]:
     """The names of what differs: of the value that was compared, and of the leaf inside it.
 
     Indices and the names between are left out, so that a part of a composition has the same
     fields wherever it stands. An exception has the field ``raises`` alone.
     """
-    if "raises" in broken.actual:
+    if "raises" in difference.actual:
         return frozenset(["raises"])
-    names = ([str(key) for key in leaf.path if isinstance(key, str)] for leaf in leaves(broken))
+    names = ([str(key) for key in leaf.path if isinstance(key, str)] for leaf in leaves(difference))
     return frozenset(".".join(dict.fromkeys((name[0], name[-1]))) for name in names)
 
 
-def shows_of(broken: Difference) -> str:
+def shows_of(difference: Difference) -> str:
     """What a break shows, exactly and in one line: each leaf with its two values.
 
     For an exception, its name and its text.
     """
-    if "raises" in broken.actual:
-        return _short(f"raises {broken.actual['raises']}")
+    if "raises" in difference.actual:
+        return _short(f"raises {difference.actual['raises']}")
     return _short("; ".join(
         f"{leaf} is {_text(leaf.actual)} and should be {_text(leaf.expected)}"
-        for leaf in leaves(broken)
+        for leaf in leaves(difference)
     ))  # fmt: skip
 
 
@@ -162,14 +162,14 @@ def single(value: float) -> float:
         return math.copysign(math.inf, value)
 
 
-def ulps_of(broken: Difference) -> int | None:
+def ulps_of(difference: Difference) -> int | None:
     """The largest distance of two numbers in units in the last place, if it is rounding alone.
 
     None if something else than numbers differs, or by more than `ROUNDING`. The unit is the
     distance from the larger number to the next one, in the numbers' own precision.
     """
     largest = 0
-    for leaf in leaves(broken):
+    for leaf in leaves(difference):
         one, other = floats_of(leaf.expected), floats_of(leaf.actual)
         if not one or len(one) != len(other) or _shape(leaf.expected) != _shape(leaf.actual):
             return None
@@ -273,10 +273,10 @@ def every_relation(found: Counterexample) -> list[str]:
     nested = _of_values(inside) if len(inside) != len(found.actual) or not known else []
     run = found.uninterrupted
     now = epochs(path_to(found.trace.operations, found.operation, found.step))
-    elsewhere = [seen.values for seen in run.seen if seen.epoch != now] if run else []
+    at_other_epochs = [seen.values for seen in run.seen if seen.epoch != now] if run else []
     other = any(
         all(key in seen and same(seen[key], got) for key, got in found.actual.items())
-        for seen in elsewhere
+        for seen in at_other_epochs
     )
     ordered = [text for text in ORDER if text in known]
     rest = sorted(known.difference(ORDER) | set(nested))
@@ -305,7 +305,7 @@ def _moments(found: Counterexample) -> dict[str, Observation]:
     at = {seen.epoch: seen.values for seen in run.seen}
     wanted = {EARLIER: now - 1, LATER: now + 1}
     operation, before, _ = walked[-1]
-    if operation.kind in BACK and run.path.startswith(before):
+    if operation.kind in GO_BACK and run.path.startswith(before):
         wanted[UNDONE] = epochs(before)
     checkpoints = [epochs(after) for operation, _, after in walked if operation.slot]
     if checkpoints:

@@ -3,7 +3,7 @@
 Two runs are compared in every group's lr, momentum or betas and weight decay, in
 ``get_last_lr()``, and in the weights if the check restores the optimizer. The comparison is exact;
 tensors are compared by value and dtype. If a scheduler that does nothing
-(`harness.engine.trials`) differs in the same way, or raises the same exception, the scheduler
+(`harness.engine.pair_tester`) differs in the same way, or raises the same exception, the scheduler
 under test is not blamed. A NOTE in the report says what a verdict leaves out: the weights, or
 what comes after an exception of the uninterrupted run.
 
@@ -40,7 +40,7 @@ class FoundBy(StrEnum):
 class Budget:
     """How much to try: traces of the search per pair, its seed, and seconds per pair.
 
-    `sweep`: whether to go over every save point of a plain run before the search.
+    `sweep`: whether to go over every save point of an uninterrupted run before the search.
     """
 
     max_examples: int = 25

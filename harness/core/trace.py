@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 
 from harness.core.errors import TraceError
 from harness.core.literals import format_value, parse_value
-from harness.core.operations import BACK, MAX_STEPS, Operation
+from harness.core.operations import GO_BACK, MAX_STEPS, Operation
 
 _OPTION = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
@@ -59,7 +59,7 @@ class Trace:
         for operation in self.operations:
             if operation.kind == "save":
                 saved.add(operation.slot)
-            elif operation.kind in BACK and operation.slot not in saved:
+            elif operation.kind in GO_BACK and operation.slot not in saved:
                 raise TraceError(
                     f"'{operation}' in the trace goes back to slot {operation.slot}, "
                     f"which was not saved before: put save:{operation.slot} earlier"
@@ -81,7 +81,7 @@ class Trace:
     @property
     def resumes(self) -> int:
         """How often the trace goes back to a slot."""
-        return sum(operation.kind in BACK for operation in self.operations)
+        return sum(operation.kind in GO_BACK for operation in self.operations)
 
     def until(self, number: int, step: int) -> Trace:
         """The trace cut after `step` steps of the operation with the index `number`.

@@ -18,7 +18,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from harness.core.run import MISSING, Observation, same
-from harness.core.types import Saved, Scheduler, State
+from harness.core.types import Checkpoint, Scheduler, State
 
 LRScheduler: type = getattr(lr_scheduler, "LRScheduler", lr_scheduler._LRScheduler)
 """PyTorch's base class, which has only the private name before torch 2.0."""
@@ -169,7 +169,9 @@ def snapshot(value: Any) -> Any:
         return {key: snapshot(value[key]) for key in value} if type(value) is dict else value
 
 
-def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int) -> Saved:
+def save_checkpoint(
+    optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
+) -> Checkpoint:
     """Copy the states of both, like a file does."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
@@ -179,7 +181,7 @@ def save_checkpoint(optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoc
     }
 
 
-def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: Saved) -> None:
+def restore_parameters(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Copy the values in a checkpoint, if it has any, into the parameters, like loading a model."""
     with torch.no_grad():
         for parameter, value in zip(parameters_of(optimizer), checkpoint.get("parameters", [])):  # noqa: B905

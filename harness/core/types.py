@@ -9,8 +9,17 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Build", "Load", "NewOptimizer", "Options", "Pair", "Save", "Saved", "Scheduler",
-    "State", "Step", "Words",
+    "Build",
+    "Checkpoint",
+    "Load",
+    "NewOptimizer",
+    "OptimizerAndScheduler",
+    "Options",
+    "Save",
+    "Scheduler",
+    "State",
+    "Step",
+    "Words",
 ]  # fmt: skip
 
 State: TypeAlias = "dict[str, object]"
@@ -19,19 +28,19 @@ Options: TypeAlias = Mapping[str, object]
 """Arguments for a scheduler's constructor, by name."""
 NewOptimizer: TypeAlias = "Callable[[], torch.optim.Optimizer]"
 """Builds an optimizer with its parameters, as at the start of a training script."""
-Saved: TypeAlias = dict[str, Any]
+Checkpoint: TypeAlias = dict[str, Any]
 """A checkpoint in the form in which a transport stores it: states, bytes, or live objects."""
 Build: TypeAlias = "Callable[..., Scheduler]"
 """Builds a scheduler on an optimizer, with options by name."""
 Step: TypeAlias = "Callable[[Scheduler, int], None]"
 """Steps a scheduler in the subject's way; the number is how many steps it has made."""
-Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Saved]"
+Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Checkpoint]"
 """Makes a checkpoint at an epoch."""
-Load: TypeAlias = Callable[[Saved], Saved]
+Load: TypeAlias = Callable[[Checkpoint], Checkpoint]
 """Turns what was stored into what a route resumes from."""
 Words: TypeAlias = "Mapping[str, Callable[..., object]]"
 """The functions that the words in options stand for."""
-Pair: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
+OptimizerAndScheduler: TypeAlias = "tuple[torch.optim.Optimizer, Scheduler]"
 """An optimizer and its scheduler: what a route returns."""
 
 

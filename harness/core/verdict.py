@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-WRONG = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
+FAILING = (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN)
 """The verdicts that make a run fail, worst first."""
 MEANINGS = {
     Verdict.HOLDS: "no failure was found",

@@ -8,7 +8,7 @@ import types
 from collections.abc import Collection, Iterator
 
 from harness.core.check import Check
-from harness.core.operations import BACK, operations_of, path_to, walk
+from harness.core.operations import GO_BACK, operations_of, path_to, walk
 from harness.core.result import Counterexample, Found, LostAttribute, shorten
 from harness.core.run import Difference, same
 from harness.core.trace import Trace
@@ -17,23 +17,23 @@ from harness.core.types import Scheduler
 from harness.engine.one_run import Runner
 from harness.engine.runs import scheduler_after
 
-__all__ = ["MOST", "attributes_that_differ", "evidence"]
+__all__ = ["MOST", "attributes_that_differ", "counterexample_of"]
 
 MOST = 3
 """How many attributes are reported at most."""
 
 
 def attributes_that_differ(
-    runner: Runner, check: Check, trace: Trace, broken: Difference
+    runner: Runner, check: Check, trace: Trace, difference: Difference
 ) -> tuple[LostAttribute, ...]:
     """What the scheduler has after the last resume before the break, and what it should have.
 
     Empty if no attribute differs that the methods of its class read, or if this can't be found
     out: in another process, with other options, or after an exception.
     """
-    kinds = (*BACK, "save") if check.at == "save" else BACK
-    backs = [i for i in range(broken.operation + 1) if trace.operations[i].kind in kinds]
-    if not backs or check.kind != "resume" or check.elsewhere or runner.bound.changed:
+    kinds = (*GO_BACK, "save") if check.at == "save" else GO_BACK
+    backs = [i for i in range(difference.operation + 1) if trace.operations[i].kind in kinds]
+    if not backs or check.kind != "resume" or check.other_process or runner.bound.changed:
         return ()
     operations = trace.operations[: backs[-1] + 1]
     path = list(walk(operations))[-1][2]
@@ -109,15 +109,15 @@ def _codes(code: object) -> Iterator[types.CodeType]:
             yield from _codes(inside)
 
 
-def evidence(
-    runner: Runner, check: Check, trace: Trace, broken: Difference, found: Found | None = None
+def counterexample_of(
+    runner: Runner, check: Check, trace: Trace, difference: Difference, found: Found | None = None
 ) -> Counterexample:
     """A counterexample with the uninterrupted run up to one epoch later, without its other runs."""
     run = None
     if check.compares == "trajectory":
-        path = path_to(trace.operations, broken.operation, broken.step)
-        before = list(walk(trace.operations))[broken.operation][1]
+        path = path_to(trace.operations, difference.operation, difference.step)
+        before = list(walk(trace.operations))[difference.operation][1]
         if before.startswith(path):  # after going back, to where the run had come, for `relations`
             path = before
         run = runner.uninterrupted(path + "t").run(len(path) + 1)
-    return Counterexample(**vars(broken), trace=trace, found=found, uninterrupted=run)
+    return Counterexample(**vars(difference), trace=trace, found=found, uninterrupted=run)

@@ -12,11 +12,11 @@ from harness.core.run import Points, numbers_of, same
 from harness.core.trace import Trace
 from harness.engine.one_run import Runner
 from harness.engine.option_sets import what_scheduler_lacks
+from harness.engine.pair_tester import Limit
 from harness.engine.runs import run_to_the_end
-from harness.engine.trials import Limit
 from harness.subjects.subject import Subject
 
-WAYS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
+RESUME_CHECKS = ("resume_optimizer_then_scheduler", "resume_by_last_epoch")
 """The checks that resume a schedule."""
 SECONDS = 600.0
 """The time limit for one schedule."""
@@ -26,7 +26,7 @@ SECONDS = 600.0
 class Resume:
     """A run that was resumed at `epoch`; `wrong` is the first epoch with a wrong LR, or None.
 
-    `raises` is the exception that ended it, if the plain run does not raise it.
+    `raises` is the exception that ended it, if the uninterrupted run does not raise it.
     """
 
     epoch: int
@@ -36,7 +36,7 @@ class Resume:
 
 
 @dataclass(frozen=True)
-class Way:
+class ResumesByCheck:
     """All resumes by one check, each followed for `followed` epochs, or to the end if that is 0."""
 
     check: Check
@@ -46,17 +46,17 @@ class Way:
 
     @property
     def wrong(self) -> list[Resume]:
-        """The resumes that do not continue like the plain run."""
+        """The resumes that do not continue like the uninterrupted run."""
         return [resume for resume in self.resumes if resume.wrong is not None or resume.raises]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The LRs of a plain run by epoch, the exception that ended it, and its resumes."""
+    """The LRs of an uninterrupted run by epoch, the exception that ended it, and its resumes."""
 
     points: Points
     raises: str
-    ways: list[Way]
+    by_check: list[ResumesByCheck]
 
 
 def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
@@ -80,17 +80,19 @@ def schedule_of(subject: Subject, epochs: int = 0) -> Schedule:
             raise HarnessError(f"subject {subject.name}: {plain.error} at its first step")
         missing = what_scheduler_lacks(bound, runner.start()[1])
         rates = [numbers_of(seen, "lr") for seen in plain.observations]
-        ways = []
-        for name in WAYS:
+        by_check = []
+        for name in RESUME_CHECKS:
             check = as_check(name)
             why = subject.declines.get(name) or next(
                 filter(None, (missing.get(need) for need in check.needs)), ""
             )
-            ways.append(Way(check, declined=why) if why else _resumed(runner, check, rates))
-    return Schedule(list(enumerate(rates)), plain.raises, ways)
+            by_check.append(
+                ResumesByCheck(check, declined=why) if why else _resumed(runner, check, rates)
+            )
+    return Schedule(list(enumerate(rates)), plain.raises, by_check)
 
 
-def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> Way:
+def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> ResumesByCheck:
     """A resume at each epoch, all in one trace, and after each as many steps as fit into it."""
     last = len(rates) - 1
     starts = range(check.from_epoch, last + 1)
@@ -106,13 +108,13 @@ def _resumed(runner: Runner, check: Check, rates: list[list[float]]) -> Way:
         operations.append(Operation("resume", slot=f"e{epoch}"))
         operations += [Operation("train", count=count)] if count else []
     if not starts:
-        return Way(check)
-    stretches = run_to_the_end(runner, check, Trace(tuple(operations), runner.bound.literals))
+        return ResumesByCheck(check)
+    segments = run_to_the_end(runner, check, Trace(tuple(operations), runner.bound.literals))
     resumes = []
-    for stretch in stretches[1:]:
-        assert stretch.began is not None
-        start = int(stretch.began.slot[1:])
-        points = [(seen.epoch, numbers_of(seen.values, "lr")) for seen in stretch.seen]
+    for segment in segments[1:]:
+        assert segment.began is not None
+        start = int(segment.began.slot[1:])
+        points = [(seen.epoch, numbers_of(seen.values, "lr")) for seen in segment.seen]
         wrong = next((epoch for epoch, values in points if not same(values, rates[epoch])), None)
-        resumes.append(Resume(start, points, wrong, stretch.raises))
-    return Way(check, resumes, followed=followed)
+        resumes.append(Resume(start, points, wrong, segment.raises))
+    return ResumesByCheck(check, resumes, followed=followed)

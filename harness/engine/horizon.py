@@ -1,10 +1,10 @@
-"""Watches a long plain run of a schedule, and chooses the epochs at which long traces save.
+"""Watches a long uninterrupted run of a schedule, and chooses the epochs at which long traces save.
 
 Most defects show within a few epochs, but some only after a restart or a milestone that comes
-later. So the plain run goes on for `FAR` epochs. `save_points` are a geometric series, and the
-epochs around those where a series of numbers changes its shape: the LRs, momenta, weight decays and
-betas of all groups, and the numbers in the scheduler's state. Each kind of point finds defects that
-the other misses.
+later. So the run goes on for `FAR` epochs. `save_points` are a geometric series, and the epochs
+around those where a series of numbers changes its shape: the LRs, momenta, weight decays and betas
+of all groups, and the numbers in the scheduler's state. Each kind of point finds defects that the
+other misses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["FAR", "Horizon", "Watch", "changes_of_shape", "first_change", "save_
 
 HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay")
 FAR = 2000
-"""How many epochs the plain run is watched."""
+"""How many epochs the uninterrupted run is watched."""
 SERIES = (16, 24, 36, 54, 81, 121, 182, 273)
 """Epochs at which long traces save, whatever happens there."""
 AROUND = (-2, -1, 0, 1)
@@ -40,7 +40,7 @@ SHORT = 4
 
 @dataclass(frozen=True)
 class Horizon:
-    """What a plain run of `epochs` epochs showed.
+    """What an uninterrupted run of `epochs` epochs showed.
 
     `changes` are the epochs at which a hyperparameter changes the shape of its series, and
     `state_changes` those at which a number in the state does. `first_change` is the first epoch at
@@ -61,7 +61,7 @@ class Horizon:
 
 @dataclass
 class Watch:
-    """Collects the numbers in a scheduler's state while a plain run goes on.
+    """Collects the numbers in a scheduler's state while an uninterrupted run goes on.
 
     Call it after each step; it returns whether the run may go on. It may not after `deadline`, a
     reading of ``time.monotonic()``.

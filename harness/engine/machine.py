@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from harness.core.operations import BACK, BY_WORD, PLAIN, Operation
+from harness.core.operations import BY_WORD, GO_BACK, PLAIN, Operation
 from harness.subjects.drawn_options import quiet_settings, without_local_constants
 
 Operations: TypeAlias = tuple[Operation, ...]
@@ -118,7 +118,7 @@ class _Draft:
         """
         if not self.ways_back():
             self.save_halfway()
-        elif self.last_is(*BACK):
+        elif self.last_is(*GO_BACK):
             self.save(SLOTS[pick % len(SLOTS)])
         ways = self.ways_back()
         kind, check, slot = ways[pick % len(ways)]
@@ -133,7 +133,7 @@ class _Draft:
                 self.save("a")
         elif not self.went_back:
             self.go_back(len(self.operations) + self.epoch)
-        # A difference may show late: go on for as long as the plain run goes.
+        # A difference may show late: go on for as long as the uninterrupted run goes.
         if self.left:
             self.add("train", max(self.plan.length - self.epoch, 3))
         return tuple(self.operations)

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from harness.core.errors import TraceError
 from harness.core.operations import (
-    BACK,
     EVENTS,
+    GO_BACK,
     KINDS,
     PLAIN,
     STEPS,
@@ -81,7 +81,7 @@ def _condensed(operations: Operations) -> Iterator[Operations]:
     if sum(operation.kind == "save" for operation in operations) < MANY:
         return
     paths = list(walk(operations))
-    back = max((i for i, op in enumerate(operations) if op.kind in BACK), default=None)
+    back = max((i for i, op in enumerate(operations) if op.kind in GO_BACK), default=None)
     if back is not None:
         _, left, saved = paths[back]
         before = (*operations_of(saved), Operation("save", slot=operations[back].slot))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from torch.optim import Optimizer
 
-from harness.checks.registry import routes, ways_back
+from harness.checks.registry import checks_used, checks_using_save
 from harness.core.check import Check
 from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.guard import end_if_forked
@@ -43,7 +43,7 @@ from harness.core.training_loop import (
     snapshot,
     step_scheduler,
 )
-from harness.core.types import Pair, Save, Saved, Scheduler
+from harness.core.types import Checkpoint, OptimizerAndScheduler, Save, Scheduler
 from harness.engine.other_process_main import Reply
 from harness.subjects.subject import Bound
 
@@ -56,15 +56,15 @@ class Outcome:
 
     `refused` says whether it stopped because the state can't be saved in the check's format, and
     `differs_there` whether it did because even the uninterrupted run differs in another process.
-    `reading` is the reading that it followed, if options changed
+    `behaviour` is the behaviour that it followed, if options changed
     (see `harness.checks.changed_options`). `tally` is what the run tried.
     """
 
-    broken: Difference | None = None
+    difference: Difference | None = None
     ended: str = ""
     refused: bool = False
     differs_there: bool = False
-    reading: str = ""
+    behaviour: str = ""
     tally: Tally = field(default_factory=Tally)
 
 
@@ -118,7 +118,7 @@ class _PlainPickler(pickle.Pickler):
         raise TypeError(f"{type(value).__name__} is not plain")
 
 
-def _pickled(saved: Saved) -> bytes:
+def _pickled(saved: Checkpoint) -> bytes:
     """The pickle of `saved`, or ``b""`` if something in it is not plain.
 
     Loading it takes a sixth of the time of a deep copy.
@@ -136,11 +136,11 @@ class Slot:
     """What was saved to a slot, and the path of the run up to the save."""
 
     path: str
-    saved: dict[Save, Saved]
-    shared: dict[Save, Saved] = field(default_factory=dict)
+    saved: dict[Save, Checkpoint]
+    shared: dict[Save, Checkpoint] = field(default_factory=dict)
     pickles: dict[Save, bytes] = field(default_factory=dict)
 
-    def checkpoint(self, save: Save) -> Saved:
+    def checkpoint(self, save: Save) -> Checkpoint:
         """A copy of what `save` returned, without copies of the parameters: they are only read."""
         saved = self.saved[save]
         parts = {name: part for name, part in saved.items() if name != "parameters"}
@@ -218,7 +218,7 @@ class Runner:
         """The class of each optimizer that was started with, and its number of groups."""
         self._runs: dict[str, UninterruptedRun] = {}
 
-    def start(self) -> Pair:
+    def start(self) -> OptimizerAndScheduler:
         """A new optimizer and a new scheduler.
 
         Raises `SubjectError` if they can't be built, or are not an optimizer and a scheduler.
@@ -323,7 +323,7 @@ class TraceRun:
         self.bound = runner.bound
         self.check = check
         self.trace = trace
-        self.routes = routes(check, trace)
+        self.checks_used = checks_used(check, trace)
         self.uninterrupted = runner.uninterrupted_runs(trace)
         self.weights = runner.weights
         self.optimizer: Any = None  # until it starts, or resumes here from another process
@@ -334,7 +334,7 @@ class TraceRun:
         self.epoch = 0
         self.path = ""
         self.slots: dict[str, Slot] = {}
-        self.latest: Saved | None = None
+        self.latest: Checkpoint | None = None
         self.steps = 0
         self.resumes = 0
         self.comparisons = 0
@@ -371,7 +371,7 @@ class TraceRun:
         elif operation.kind == "save":
             self._save(operation.slot)
         else:
-            self._go_back(self.slots[operation.slot], self.routes[number])
+            self._go_back(self.slots[operation.slot], self.checks_used[number])
 
     def _steps(self, letter: str, count: int) -> None:
         uninterrupted = self.uninterrupted[self.number]
@@ -428,11 +428,13 @@ class TraceRun:
 
     def _save(self, slot: str) -> None:
         expected = self._expected()
-        saved: dict[Save, Saved] = {}
+        saved: dict[Save, Checkpoint] = {}
         try:
-            for way in ways_back(self.check, self.routes, self.trace.operations, self.number):
-                if way.save not in saved:
-                    saved[way.save] = way.save(self.optimizer, self.scheduler, self.epoch)
+            for resuming in checks_using_save(
+                self.check, self.checks_used, self.trace.operations, self.number
+            ):
+                if resuming.save not in saved:
+                    saved[resuming.save] = resuming.save(self.optimizer, self.scheduler, self.epoch)
         except StateRefused as error:
             raise Stop(Outcome(ended=str(error), refused=True)) from None
         except (Exception, SystemExit) as error:
@@ -473,7 +475,7 @@ class TraceRun:
         self._follow(route, checkpoint)
         self._look(self._expected())
 
-    def _follow(self, check: Check, checkpoint: Saved) -> None:
+    def _follow(self, check: Check, checkpoint: Checkpoint) -> None:
         """Go on with the optimizer and the scheduler that a check's route returns."""
         try:
             if check.load is not None:
@@ -507,7 +509,7 @@ class TraceRun:
         if not same(expected, actual):
             raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, actual))))
 
-    def _call(self, check: Check, checkpoint: Saved | None) -> object:
+    def _call(self, check: Check, checkpoint: Checkpoint | None) -> object:
         new_optimizer = self.runner.new_optimizer
         if groups := groups_added(self.path):
             new_optimizer = functools.partial(with_groups, new_optimizer, groups)

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from harness.checks.changed_options import (
+    BEHAVIOURS,
     DESCRIPTIONS,
-    READINGS,
     contrast,
-    judge_readings,
+    judge_behaviour,
     resumed_runs,
 )
-from harness.checks.registry import routes
+from harness.checks.registry import checks_used
 from harness.core.check import Check
 from harness.core.errors import TraceError
 from harness.core.literals import Term, format_value, resolve
@@ -30,8 +30,8 @@ from harness.subjects.subject import Bound
 
 
 def allowed_by(contract: str) -> list[str]:
-    """The readings that a subject's `contract` allows: all if it has no contract."""
-    return READINGS[contract] if contract else list(DESCRIPTIONS)
+    """The behaviours that a subject's `contract` allows: all if it has no contract."""
+    return BEHAVIOURS[contract] if contract else list(DESCRIPTIONS)
 
 
 def as_tuples(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
@@ -40,12 +40,12 @@ def as_tuples(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
 
 
 def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
-    """Run `trace`, whose resumes have changed options; the outcome has the reading it follows.
+    """Run `trace`, whose resumes have changed options; the outcome has the behaviour it follows.
 
     Raises `TraceError` if no options are changed, or if the scheduler can't be built with the
     changed ones.
     """
-    routes(check, trace)  # raises if the check can't run it
+    checks_used(check, trace)  # raises if the check can't run it
     bound = runner.bound
     if not bound.changed:
         raise TraceError(
@@ -81,14 +81,14 @@ def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
     if not runs:
         return Outcome(ended="the trace resumes nothing", tally=tally)
     allowed = allowed_by(bound.subject.contract)
-    judged = judge_readings(builders, step, resolve(bound.changed, bound.words), runs, allowed)
-    reading = judged["follows"]
-    if reading is None:
+    judged = judge_behaviour(builders, step, resolve(bound.changed, bound.words), runs, allowed)
+    behaviour = judged["follows"]
+    if behaviour is None:
         operation, made = judged["run"]["places"][judged["index"]]
         expected, actual = contrast(judged, allowed)
         return Outcome(Difference(operation, made, expected, actual), tally=tally)
     ended = "the change makes no difference after a resume in this trace, so it tells nothing"
-    return Outcome(reading=reading, ended="" if reading else ended, tally=tally)
+    return Outcome(behaviour=behaviour, ended="" if behaviour else ended, tally=tally)
 
 
 def changes(bound: Bound, others: Sequence[Bound]) -> Iterator[dict[str, object]]:
@@ -196,8 +196,8 @@ def change_text(trace: Trace) -> tuple[str, str]:
 def contracts_text(followed: Mapping[str, Mapping[str, str]]) -> str:
     """One line that says which contract each option follows.
 
-    `followed` maps each option to the readings it follows, by the text of the change. An empty
-    reading means that none is followed.
+    `followed` maps each option to the behaviours it follows, by the text of the change. An empty
+    behaviour means that none is followed.
 
     >>> mode = {"mode=1": "saved", "mode=2": "raises"}
     >>> contracts_text({"gamma": {"gamma=0.25": "saved"}, "mode": mode})
@@ -205,10 +205,10 @@ def contracts_text(followed: Mapping[str, Mapping[str, str]]) -> str:
     """
     names = {**DESCRIPTIONS, "": "none is followed"}
     labels_by_text: dict[str, list[str]] = {}
-    for name, readings in followed.items():
-        texts = {names[reading] for reading in readings.values()}
-        for change, reading in readings.items():
-            labels = labels_by_text.setdefault(names[reading], [])
+    for name, behaviours in followed.items():
+        texts = {names[behaviour] for behaviour in behaviours.values()}
+        for change, behaviour in behaviours.items():
+            labels = labels_by_text.setdefault(names[behaviour], [])
             label = name if len(texts) == 1 else change
             if label not in labels:
                 labels.append(label)

@@ -123,7 +123,7 @@ SETS = 25
 SWEPT_SETS = 3
 """How many of them the sweep goes over."""
 SHARE = 8
-"""A long plain run may take one part in this many of the time limit; else no long trace is run."""
+"""The long run may take this fraction (1/8) of the time limit; else no long trace is run."""
 OTHER_OPTIMIZERS = (
     "AdamW(groups=3)",
     "SGD(groups=2,lr='shared',momentum=0.9)",
@@ -152,9 +152,9 @@ class OptionSet:
     `ended` names the exception that ends the run, if one does. `events` are the rare events
     that may happen in it. `own` says whether these are the subject's own options, and `computed`
     whether the schedule depends on what the optimizer's steps compute. `horizon` is what a long
-    plain run shows; only the first set has one. `variation` says whether these are the subject's
-    own options with another optimizer or other metrics. `changes` says whether
-    a hyperparameter changes within these epochs.
+    uninterrupted run shows; only the first set has one. `variation` says whether these are the
+    subject's own options with another optimizer or other metrics. `changes` says whether a
+    hyperparameter changes within these epochs.
     """
 
     bound: Bound
@@ -195,7 +195,7 @@ class Prepared:
 def prepare(
     subject: Subject, seed: int, runner: NewRunner, check_names: Collection[str]
 ) -> Prepared:
-    """The option sets of a subject, and what its scheduler can do, found by plain runs.
+    """The option sets of a subject, and what its scheduler can do, found by uninterrupted runs.
 
     Raises `HarnessError` with the reason if nothing can be checked.
     """
@@ -287,7 +287,7 @@ class _Mistaken(_Refused):
 
 
 def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) -> OptionSet:
-    """The set of options, after a plain run of up to three times the subject's length."""
+    """The set of options, after an uninterrupted run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     runner = new_runner(bound)
     run = runner.uninterrupted(path)
@@ -326,7 +326,7 @@ def _nothing_changes(option_set: OptionSet, runner: NewRunner) -> str:
 
 
 def _look_far(runner: Runner) -> Horizon:
-    """What a plain run of `FAR` epochs shows; nothing if it takes too much of the time limit."""
+    """What a run of `FAR` epochs shows; nothing if it takes too much of the time limit."""
     now = time.monotonic()
     watch = Watch(now + (runner.deadline - now) / SHARE)
     return watch.horizon(runner.watched("t" * FAR, watch).observations)
@@ -361,7 +361,7 @@ def _why_not(kind: Kind, bound: Bound, runner: Runner) -> str:
     if Need.LASTING_LR in kind.needs:
         last = epochs(path)
         plain = runner.uninterrupted("t" * last).observations  # it may be the start of a longer run
-        # after the scheduler steps that follow the event, and after as many in a plain run
+        # after the scheduler steps that follow the event, and after as many in an uninterrupted run
         if _same_lr(run.observations[3:5], plain[last - 1 : last + 1]):
             return Need.LASTING_LR.value
     if kind.adds_group:

@@ -28,7 +28,7 @@ import torch
 
 from harness.core.check import Check
 from harness.core.errors import HarnessError
-from harness.core.ledger import NOTHING_KNOWN, Ledger
+from harness.core.ledger import EMPTY_LEDGER, Ledger
 from harness.core.operations import optimizer_step
 from harness.core.result import Budget, Result
 from harness.core.training_loop import new_sgd
@@ -41,7 +41,7 @@ from harness.engine.session import SubjectSession
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.subject import Subject
 
-__all__ = ["Checked", "Checker", "Settings", "explore", "gate", "shard_of", "warm_up"]
+__all__ = ["Checked", "Checker", "WorkerSettings", "explore", "gate", "shard_of", "warm_up"]
 
 Pair: TypeAlias = tuple[NamedSubject, NamedCheck]
 Script: TypeAlias = Callable[[Subject, Check, Result], "str | HarnessError | None"]
@@ -50,16 +50,17 @@ PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is the same for all subjects.
+class WorkerSettings:
+    """The settings that all workers share.
 
-    `names` are those of all checks. `script`, if given, writes a script for a result. `rates`:
-    whether to return the LRs of plain runs. `examples`: whether to use the database of examples.
+    `names` are the names of all checks. `script`, if given, writes a script for a result. `rates`:
+    whether to return the LRs of uninterrupted runs. `examples`: whether to use the example
+    database.
     """
 
     names: tuple[str, ...] = ()
     options: Options = field(default_factory=dict)
-    ledger: Ledger = NOTHING_KNOWN
+    ledger: Ledger = EMPTY_LEDGER
     resume_python: str = ""
     script: Script | None = None
     rates: bool = False
@@ -84,7 +85,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class Rates:
-    """The LRs of the plain runs of a subject, by trace."""
+    """The LRs of the uninterrupted runs of a subject, by trace."""
 
     subject: str
     runs: dict[str, list[object]]
@@ -108,7 +109,7 @@ class Task:
     subject: NamedSubject
     checks: tuple[tuple[int, NamedCheck], ...]
     budget: Budget
-    settings: Settings
+    settings: WorkerSettings
     end: float = math.inf
     earlier: tuple[tuple[Budget, Result], ...] = ()
 
@@ -149,8 +150,8 @@ def _together(checks: Sequence[NamedCheck]) -> list[list[int]]:
     """The indices of checks in groups that do not depend on each other, the largest first."""
     groups = [[index] for index in range(len(checks))]
     for check in checks:
-        names = {check.name, *check.after}
-        if check.after:
+        names = {check.name, *check.prerequisites}
+        if check.prerequisites:
             linked = [group for group in groups if any(checks[i].name in names for i in group)]
             rest = [group for group in groups if group not in linked]
             groups = [sorted(itertools.chain.from_iterable(linked)), *rest]
@@ -160,7 +161,7 @@ def _together(checks: Sequence[NamedCheck]) -> list[list[int]]:
 class Checker:
     """Checks pairs in up to `jobs` workers, or in this process; keeps the `rates` it was told."""
 
-    def __init__(self, settings: Settings, jobs: int) -> None:
+    def __init__(self, settings: WorkerSettings, jobs: int) -> None:
         self.settings = settings
         self.jobs = jobs
         self.rates: dict[str, dict[str, list[object]]] = {}
@@ -230,7 +231,7 @@ def _tell_all(task: Task, tell: Tell) -> None:
 
 
 def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Begun | Checked | Rates]:
-    """The result of each pair of a task, and the LRs of the plain runs.
+    """The result of each pair of a task, and the LRs of the uninterrupted runs.
 
     All pairs are swept before any is searched; those that depend on others come last.
     """
@@ -262,9 +263,9 @@ def _messages(task: Task, note: Callable[[str], None]) -> Iterator[Begun | Check
                 script = settings.script(subject, check, result) if settings.script else None
                 yield Checked(index, result, script)
 
-    pairs = sorted(task.checks, key=lambda pair: bool(pair[1].after))
+    pairs = sorted(task.checks, key=lambda pair: bool(pair[1].prerequisites))
     if task.budget.sweep and task.budget.max_examples:
-        yield from check_all([pair for pair in pairs if not pair[1].after], session.sweep)
+        yield from check_all([pair for pair in pairs if not pair[1].prerequisites], session.sweep)
     yield from check_all([pair for pair in pairs if pair[0] not in done], session.check)
     if settings.rates:
         yield Rates(task.subject.name, session.rates())

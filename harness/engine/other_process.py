@@ -29,7 +29,7 @@ import torch
 from harness.core.check import Check
 from harness.core.errors import CheckError, ScriptError, TimeLimit, UndecidedError
 from harness.core.operations import (
-    BACK,
+    GO_BACK,
     LETTER,
     STEPS,
     Operation,
@@ -40,7 +40,7 @@ from harness.core.operations import (
 )
 from harness.core.run import Difference, Observation, same
 from harness.core.training_loop import describe, differences
-from harness.engine import other_process_main as elsewhere
+from harness.engine import other_process_main
 from harness.engine.one_run import Outcome, Runner, Slot, Stop, TraceRun
 from harness.engine.other_process_main import Reply, Request, pack, unpack
 from harness.subjects.source_code import Imports, Source, names_of_subject, package_of
@@ -174,7 +174,7 @@ def _text(source: Source, *lines: str) -> str:
 
 def _serve_text() -> str:
     source = Source("the worker", Imports.ALL)
-    serve = source.name(elsewhere.serve)
+    serve = source.name(other_process_main.serve)
     return _text(source, f"{serve}(channel)")
 
 
@@ -197,7 +197,7 @@ def segment_text(bound: Bound, check: Check, *, same: bool) -> str:
 def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list[str]]:
     """The name of the function that runs a request, and its lines; `source` gets what it needs."""
     names = names_of_subject(source, bound)
-    run = source.name(elsewhere.run_segment)
+    run = source.name(other_process_main.run_segment)
     save = source.name(check.save)
     route = source.paste(check.function)
     checkpoint = f"{source.name(check.load)}(checkpoint)" if check.load else "checkpoint"
@@ -225,18 +225,18 @@ def segment_lines(source: Source, bound: Bound, check: Check) -> tuple[str, list
 
 def segments(operations: tuple[Operation, ...]) -> Iterator[range]:
     """The indices of a trace's operations, cut before each operation that goes back to a slot."""
-    starts = [i for i, operation in enumerate(operations) if operation.kind in BACK or not i]
+    starts = [i for i, operation in enumerate(operations) if operation.kind in GO_BACK or not i]
     for first, last in zip(starts, [*starts[1:], len(operations)], strict=True):
         yield range(first, last)
 
 
 def done_there(check: Check, first: int) -> bool:
     """Whether the segment that begins with operation `first` runs in the other process."""
-    return check.elsewhere in ("all", "resume" if first else "save")
+    return check.other_process in ("all", "resume" if first else "save")
 
 
-class RunElsewhere(TraceRun):
-    """One run of one trace: the part after a resume, or the part before it, runs elsewhere.
+class RunInOtherProcess(TraceRun):
+    """One run of one trace, whose part before or after a resume runs in another process.
 
     Slots hold the bytes that ``torch.save`` wrote.
     """
@@ -285,7 +285,7 @@ class RunElsewhere(TraceRun):
         operations = [self.trace.operations[number] for number in indices]
         self.number, self.made = indices[0], 0
         data = b""
-        if operations[0].kind in BACK:
+        if operations[0].kind in GO_BACK:
             slot = self.slots[operations[0].slot]
             self.path = slot.path
             data = slot.saved[self.check.save]["file"]
@@ -322,7 +322,7 @@ class RunElsewhere(TraceRun):
         """Compare one observation of the other process; it is None if that raised."""
         expected = self._expected()
         made = self.trace.operations[: self.number + 1]
-        untouched = not saving and not any(operation.kind in BACK for operation in made)
+        untouched = not saving and not any(operation.kind in GO_BACK for operation in made)
         if seen is None:
             if untouched:
                 self._stop_as_it_differs_there(f"it raises {reply['raised']} there")

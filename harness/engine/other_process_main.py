@@ -26,7 +26,7 @@ import torch
 from harness.core.operations import optimizer_step, perform, with_groups
 from harness.core.run import Observation
 from harness.core.training_loop import describe, observe, restore_parameters
-from harness.core.types import Build, NewOptimizer, Pair, Save, Saved, Step
+from harness.core.types import Build, Checkpoint, NewOptimizer, OptimizerAndScheduler, Save, Step
 
 
 class Request(TypedDict):
@@ -47,22 +47,22 @@ class Reply(TypedDict):
     raised: str
 
 
-def pack(checkpoint: Saved) -> bytes:
+def pack(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as the bytes that ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(checkpoint, file)
     return file.getvalue()
 
 
-def unpack(data: bytes) -> Saved:
+def unpack(data: bytes) -> Checkpoint:
     """The checkpoint in the bytes that `pack` wrote, with objects of any class."""
-    checkpoint: Saved = torch.load(io.BytesIO(data), weights_only=False)
+    checkpoint: Checkpoint = torch.load(io.BytesIO(data), weights_only=False)
     return checkpoint
 
 
 def run_segment(
     request: Request, new_optimizer: NewOptimizer, build: Build, step: Step,
-    resume: Callable[[NewOptimizer, Saved], Pair], save: Save,
+    resume: Callable[[NewOptimizer, Checkpoint], OptimizerAndScheduler], save: Save,
 ) -> Reply:  # fmt: skip
     """Start, or resume from a checkpoint, then step and save; the reply has what was seen.
 
@@ -96,15 +96,15 @@ def run_segment(
 def define(text: str, known: dict[str, types.ModuleType]) -> types.ModuleType:
     """The module with the source `text`; each text is run only once."""
     if text not in known:
-        module = types.ModuleType("elsewhere")
-        exec(compile(text, "elsewhere.py", "exec"), vars(module))
+        module = types.ModuleType("other_process")
+        exec(compile(text, "other_process.py", "exec"), vars(module))
         known[text] = module
     return known[text]
 
 
 def register_homes(module: types.ModuleType) -> None:
     """Let pickle find what was pasted into `module` under the names of its home modules."""
-    sys.modules["elsewhere"] = module
+    sys.modules["other_process"] = module
     for name, home in module.HOMES.items():
         getattr(module, name).__module__ = home
         parts = home.split(".")

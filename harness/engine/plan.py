@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.checks.registry import as_check, prerequisites, select_checks
 from harness.core.check import Check
 from harness.core.errors import HarnessError, SubjectError
-from harness.core.ledger import NOTHING_KNOWN, Ledger
+from harness.core.ledger import EMPTY_LEDGER, Ledger
 from harness.core.references import place_of
 from harness.core.result import Promise
 from harness.core.types import Options
@@ -23,11 +23,11 @@ from harness.subjects.known_failures import known_failures
 from harness.subjects.lookup import choose_subjects
 from harness.subjects.subject import Subject
 
-__all__ = ["NamedCheck", "NamedSubject", "Plan", "Request", "make_plan", "plan_in_worker"]
+__all__ = ["NamedCheck", "NamedSubject", "Plan", "Selection", "make_plan", "plan_in_worker"]
 
 
 @dataclass(frozen=True)
-class Request:
+class Selection:
     """What a command was asked to check.
 
     `skip` are schedulers of a package that can't be built without losing the process, each with
@@ -70,14 +70,14 @@ class NamedSubject:
 class NamedCheck:
     """A check by its name and reference, with what reports say about it.
 
-    `after` are the names of the checks whose verdicts it depends on.
+    `prerequisites` are the names of the checks whose verdicts it depends on.
     """
 
     name: str
     reference: str
     promise: Promise
     searched: bool
-    after: tuple[str, ...] = ()
+    prerequisites: tuple[str, ...] = ()
 
     def find(self) -> Check:
         """The check itself."""
@@ -96,30 +96,30 @@ class Plan:
     only_by_contract: frozenset[str] = frozenset()
     missed: tuple[Missed, ...] = ()
     notes: tuple[str, ...] = ()
-    ledger: Ledger = NOTHING_KNOWN
+    ledger: Ledger = EMPTY_LEDGER
 
 
-def make_plan(request: Request, trying: Callable[[str], None] = lambda place: None) -> Plan:
-    """Find what the request names, in this process.
+def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place: None) -> Plan:
+    """Find what the selection names, in this process.
 
     Calls `trying` with the place of each scheduler of a package before it is built. Raises
     `HarnessError`.
     """
     found = choose_subjects(
-        request.names, request.options, installed=request.installed, skip=request.skip,
+        selection.names, selection.options, installed=selection.installed, skip=selection.skip,
         trying=trying,
     )  # fmt: skip
     select = functools.partial(
-        select_checks, request.checks, all_checks=request.all_checks,
-        elsewhere=bool(request.resume_python),
+        select_checks, selection.checks, all_checks=selection.all_checks,
+        other_process=bool(selection.resume_python),
     )  # fmt: skip
     without = select()
     checks = select(contract=any(subject.contract for subject in found.subjects))
-    if request.resume_python:
-        worker_of(request.resume_python)  # so that an error in it is reported early
-    ledger = NOTHING_KNOWN
-    if request.ledgers is not None:
-        ledger = known_failures(request.ledgers, found.subjects, checks)
+    if selection.resume_python:
+        worker_of(selection.resume_python)  # so that an error in it is reported early
+    ledger = EMPTY_LEDGER
+    if selection.ledgers is not None:
+        ledger = known_failures(selection.ledgers, found.subjects, checks)
     return Plan(
         tuple(
             NamedSubject(s.name, s.reference, place_of(s.build), contract=bool(s.contract))
@@ -128,7 +128,7 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
         tuple(
             NamedCheck(
                 c.name, c.reference, c.promise, c.searched,
-                tuple(way.name for way in prerequisites(c)),
+                tuple(other.name for other in prerequisites(c)),
             )
             for c in checks
         ),
@@ -137,47 +137,47 @@ def make_plan(request: Request, trying: Callable[[str], None] = lambda place: No
     )  # fmt: skip
 
 
-def plan_in_worker(request: Request, patience: float) -> Plan:
+def plan_in_worker(selection: Selection, patience: float) -> Plan:
     """The same, found in a worker, so that nothing that is imported or built can end this process.
 
     A name, or a scheduler of a package, that ends the worker is listed in `Plan.missed`. Raises
     `HarnessError`.
     """
-    answer = _ask(request, patience)
+    answer = _ask(selection, patience)
     if isinstance(answer, Plan):
         return answer
     if isinstance(answer, Exception):
         raise answer
-    if answer.note and answer.note not in request.skip:  # the scheduler that was being built
-        skip = {**request.skip, answer.note: f"its process {answer.how} while it was built"}
-        return plan_in_worker(replace(request, skip=skip), patience)
+    if answer.note and answer.note not in selection.skip:  # the scheduler that was being built
+        skip = {**selection.skip, answer.note: f"its process {answer.how} while it was built"}
+        return plan_in_worker(replace(selection, skip=skip), patience)
     lost = {}
-    for name in request.names:
-        alone = _ask(replace(request, names=(name,), ledgers=None), patience)
+    for name in selection.names:
+        alone = _ask(replace(selection, names=(name,), ledgers=None), patience)
         if isinstance(alone, Died) and not alone.note:
             lost[name] = alone.how
-    left = tuple(name for name in request.names if name not in lost)
+    left = tuple(name for name in selection.names if name not in lost)
     if not left or not lost:
-        what = ", ".join(request.names) or "the listed subjects"
+        what = ", ".join(selection.names) or "the listed subjects"
         raise SubjectError(f"cannot load {what}: the process that imports it {answer.how}")
-    plan = plan_in_worker(replace(request, names=left), patience)
+    plan = plan_in_worker(replace(selection, names=left), patience)
     missed = tuple(
         Missed(name, f"its process {how} while it was imported") for name, how in lost.items()
     )
     return replace(plan, missed=(*plan.missed, *missed))
 
 
-def _ask(request: Request, patience: float) -> Plan | HarnessError | Died:
+def _ask(selection: Selection, patience: float) -> Plan | HarnessError | Died:
     with Pool(_tell_plan, 1, patience) as pool:
-        pool.add(request)
+        pool.add(selection)
         for _, message in pool:
             if isinstance(message, (Plan, HarnessError, Died)):
                 return message
     raise AssertionError("a worker sends a message")
 
 
-def _tell_plan(request: Request, tell: Tell) -> None:
+def _tell_plan(selection: Selection, tell: Tell) -> None:
     try:
-        tell(make_plan(request, tell.note))
+        tell(make_plan(selection, tell.note))
     except HarnessError as error:
         tell(error)

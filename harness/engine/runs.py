@@ -8,7 +8,7 @@ from harness.checks.changed_options import resumed_runs, uninterrupted
 from harness.core.check import Check
 from harness.core.errors import HarnessError, TraceError
 from harness.core.operations import (
-    BACK,
+    GO_BACK,
     MAX_STEPS,
     Operation,
     branches,
@@ -21,7 +21,7 @@ from harness.core.trace import Trace
 from harness.core.types import Scheduler
 from harness.engine.one_run import Outcome, Runner, Stop, TraceRun, run_along
 from harness.engine.option_changes import as_tuples, follow
-from harness.engine.other_process import RunElsewhere
+from harness.engine.other_process import RunInOtherProcess
 from harness.subjects.subject import Bound
 
 
@@ -36,24 +36,24 @@ def run_trace(runner: Runner, check: Check, trace: Trace) -> Outcome:
         raise TraceError(
             f"'changed' in the trace: {check.name} resumes with the same options; leave it out"
         )
-    return (RunElsewhere if check.elsewhere else TraceRun)(runner, check, trace).go()
+    return (RunInOtherProcess if check.other_process else TraceRun)(runner, check, trace).go()
 
 
 EPOCHS_AFTER = 4
 """The least number of epochs to run on after the first difference."""
 
 
-def runs_of(runner: Runner, check: Check, trace: Trace, broken: Difference) -> tuple[Run, ...]:
+def runs_of(runner: Runner, check: Check, trace: Trace, difference: Difference) -> tuple[Run, ...]:
     """The uninterrupted and the resumed runs of a trace, continued to the subject's length.
 
     `runner` is a new one. Empty for a state check that does not compare the LR, and if the runs
     can't be continued.
     """
-    changed = {name.partition(" if ")[0] for name in broken.actual}
+    changed = {name.partition(" if ")[0] for name in difference.actual}
     if check.compares == "values" and not changed & {"lr", "get_last_lr"}:
         return ()
     operations = list(trace.operations)
-    epoch = epochs(path_to(operations, broken.operation, broken.step))
+    epoch = epochs(path_to(operations, difference.operation, difference.step))
     end = epochs(list(walk(operations))[-1][2])
     more = min(
         max(runner.bound.subject.length, epoch + EPOCHS_AFTER) - end, MAX_STEPS - trace.steps
@@ -71,19 +71,19 @@ def runs_of(runner: Runner, check: Check, trace: Trace, broken: Difference) -> t
 
 def _both(runner: Runner, check: Check, trace: Trace) -> tuple[Run, ...]:
     """The run of a trace, split at its resumes, and the uninterrupted runs to compare it with."""
-    stretches = run_to_the_end(runner, check, trace)
+    segments = run_to_the_end(runner, check, trace)
     if check.compares == "values":
-        return (stretches[0].run(Role.UNINTERRUPTED, "the run"),)
+        return (segments[0].run(Role.UNINTERRUPTED, "the run"),)
     paths = dict.fromkeys(reversed(branches(trace.operations)))
     whole = [path for path in paths if not any(p.startswith(path) and p != path for p in paths)]
     runs = [runner.uninterrupted(path).run(len(path), name="uninterrupted") for path in whole]
-    back_at = next((seen.epoch for stretch in stretches[1:] for seen in stretch.seen), 0)
+    back_at = next((seen.epoch for segment in segments[1:] for seen in segment.seen), 0)
     name = "resumed" if check.kind == "resume" else "saved"
-    for stretch in stretches:
-        if stretch is not stretches[0] or len(stretches) == 1:
-            runs.append(stretch.run(Role.RESUMED, name))
-        elif stretch.seen and stretch.seen[-1].epoch > back_at:
-            runs.append(stretch.run(Role.BEFORE))
+    for segment in segments:
+        if segment is not segments[0] or len(segments) == 1:
+            runs.append(segment.run(Role.RESUMED, name))
+        elif segment.seen and segment.seen[-1].epoch > back_at:
+            runs.append(segment.run(Role.BEFORE))
     return tuple(runs)
 
 
@@ -107,7 +107,7 @@ def _changed(bound: Bound, check: Check, trace: Trace) -> tuple[Run, ...]:
 
 
 @dataclass
-class Stretch:
+class Segment:
     """A run from its start, or from a resume, to its end or to the next resume.
 
     `began` is the operation that it began with, or None at the start. `raises` is the exception
@@ -123,14 +123,14 @@ class Stretch:
         return Run(role, tuple(self.seen), self.raises, name)
 
 
-def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Stretch]:
-    """The stretches of a run of `trace`, whether they are right or wrong.
+def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Segment]:
+    """The segments of a run of `trace`, whether they are right or wrong.
 
     If the scheduler raises in this process, the run goes on with the next ``resume`` from a slot
     that was saved.
     Raises `TraceError` for a trace that the check can't run.
     """
-    return _unstopped(runner, check, trace).stretches
+    return _unstopped(runner, check, trace).segments
 
 
 def scheduler_after(runner: Runner, check: Check, trace: Trace) -> Scheduler | None:
@@ -144,7 +144,7 @@ class _Unstopped(TraceRun):
 
     def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
         super().__init__(runner, check, trace)
-        self.stretches = [Stretch(None)]
+        self.segments = [Segment(None)]
         self.ended = False
 
     def _do(self, number: int) -> None:
@@ -162,26 +162,26 @@ class _Unstopped(TraceRun):
 
     def _note(self, outcome: Outcome) -> None:
         """Note the exception that ended the run here."""
-        if outcome.broken is None or "raises" not in outcome.broken.actual:
+        if outcome.difference is None or "raises" not in outcome.difference.actual:
             return
-        if self._begins() and outcome.broken.step == 0:
-            self.stretches.append(Stretch(self.trace.operations[self.number]))
-        self.stretches[-1].raises = str(outcome.broken.actual["raises"])
+        if self._begins() and outcome.difference.step == 0:
+            self.segments.append(Segment(self.trace.operations[self.number]))
+        self.segments[-1].raises = str(outcome.difference.actual["raises"])
 
     def _begins(self) -> bool:
-        """Whether a new stretch begins with the current operation."""
+        """Whether a new segment begins with the current operation."""
         kind = self.trace.operations[self.number].kind
         at_save = self.check.at == "save" and self.check.compares == "trajectory"
-        return kind in BACK or (kind == "save" and at_save)
+        return kind in GO_BACK or (kind == "save" and at_save)
 
     def _saw(self, seen: Observation) -> None:
         if self._begins():
-            self.stretches.append(Stretch(self.trace.operations[self.number]))
+            self.segments.append(Segment(self.trace.operations[self.number]))
         operation = self.trace.operations[self.number] if self.path or self.number else ""
         point = Seen(str(operation), epochs(self.path), seen)
-        last = self.stretches[-1].seen[-1:]
+        last = self.segments[-1].seen[-1:]
         if not last or (last[0].epoch, last[0].values) != (point.epoch, seen):
-            self.stretches[-1].seen.append(point)  # a save should change nothing
+            self.segments[-1].seen.append(point)  # a save should change nothing
 
     def _differs(self, expected: Observation, seen: Observation) -> None:
         """Ignore the difference and go on."""
@@ -190,7 +190,7 @@ class _Unstopped(TraceRun):
         """Compare no values."""
 
 
-class _UnstoppedElsewhere(_Unstopped, RunElsewhere):
+class _UnstoppedInOtherProcess(_Unstopped, RunInOtherProcess):
     """For a check that runs partly in another process: an exception there ends the run."""
 
     def _do_there(self, indices: range) -> None:
@@ -202,6 +202,6 @@ class _UnstoppedElsewhere(_Unstopped, RunElsewhere):
 
 
 def _unstopped(runner: Runner, check: Check, trace: Trace) -> _Unstopped:
-    run = (_UnstoppedElsewhere if check.elsewhere else _Unstopped)(runner, check, trace)
+    run = (_UnstoppedInOtherProcess if check.other_process else _Unstopped)(runner, check, trace)
     run.go()
     return run

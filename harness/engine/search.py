@@ -16,7 +16,7 @@ How the harness looks for a difference:
    is reported. It gets the subject's own options if it fails with them, else the drawn options as
    Hypothesis shrinks them.
 5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
-   drawn optimizer (`harness.engine.trials`). The same ``--seed`` gives the same results.
+   drawn optimizer (`harness.engine.pair_tester`). The same ``--seed`` gives the same results.
 6. If ledger entries explain failures of a pair, it is swept and searched for others. With the
    subject's own options an entry covers one failure exactly. A known failure shows in many ways
    with drawn options and other optimizers: there an entry covers all values in the same fields.
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from harness.core.check import Check
 from harness.core.errors import SubjectError
 from harness.core.ledger import KnownFailure
-from harness.core.operations import ADDS_GROUP, BACK, Operation
+from harness.core.operations import ADDS_GROUP, GO_BACK, Operation
 from harness.core.result import Budget, FoundBy
 from harness.core.trace import Trace
 from harness.core.types import Options
@@ -47,7 +47,7 @@ from harness.engine.option_changes import (
     with_each_change,
 )
 from harness.engine.option_sets import RUN_LENGTHS, SETS, SWEPT_SETS, OptionSet, find_untried
-from harness.engine.trials import Trials
+from harness.engine.pair_tester import PairTester
 from harness.subjects.drawn_options import shrink_options
 
 __all__ = ["Hit", "find", "simplify", "sweep", "sweep_events", "sweep_pairs"]
@@ -62,7 +62,7 @@ class Hit:
 
 
 def find(
-    trials: Trials,
+    tester: PairTester,
     option_sets: Sequence[OptionSet],
     holding: Sequence[Check],
     budget: Budget,
@@ -75,59 +75,61 @@ def find(
     A failure that one of the `known` ones explains is skipped. A check that mixes others resumes by
     those in `holding`.
     """
-    check = trials.check
+    check = tester.check
     if examples is not None and not known:
-        trace = _example(trials, examples)
+        trace = _example(tester, examples)
         if trace is not None:
-            return Hit(trials.cut(trace), FoundBy.EXAMPLE)
+            return Hit(tester.cut(trace), FoundBy.EXAMPLE)
     for number in range(len(option_sets) if budget.sweep else 0):
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
         if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
-            told = set(trials.followed)
+            told = set(tester.followed)
             traces = (trace for trace in traces if change_text(trace)[0] not in told)
-        broken = (trace for trace in traces if trials.breaks(trace, known))
+        broken = (trace for trace in traces if tester.breaks(trace, known))
         trace = next(broken, None)
         if trace is not None:
             if check.changes_options:
-                list(broken)  # the verdict also says which reading the other options follow
-            return Hit(trials.cut(trace), FoundBy.SWEEP)
+                list(broken)  # the verdict also says which behaviour the other options follow
+            return Hit(tester.cut(trace), FoundBy.SWEEP)
     if check.searched and budget.max_examples:
         traces = drawn_traces(check, holding, option_sets, budget)
-        trace = next((trace for trace in traces if trials.breaks(trace, known)), None)
+        trace = next((trace for trace in traces if tester.breaks(trace, known)), None)
         if trace is not None:
-            return Hit(trials.cut(trace), FoundBy.SEARCH)
+            return Hit(tester.cut(trace), FoundBy.SEARCH)
     return None
 
 
-def _example(trials: Trials, examples: Examples) -> Trace | None:
+def _example(tester: PairTester, examples: Examples) -> Trace | None:
     """A trace that an earlier run found and that still breaks the check, or None."""
-    subject, check = trials.subject.name, trials.check.name
+    subject, check = tester.subject.name, tester.check.name
     for trace in examples.of(subject, check):
         with contextlib.suppress(SubjectError):  # the subject takes other options now
-            if trials.breaks(trace):
+            if tester.breaks(trace):
                 return trace
         examples.forget(subject, check, trace)
     return None
 
 
-def simplify(trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure] = ()) -> Trace:
+def simplify(
+    tester: PairTester, trace: Trace, seed: int, known: Sequence[KnownFailure] = ()
+) -> Trace:
     """`trace` with fewer operations and, if its options are drawn, simpler options."""
     while True:
-        trace = minimise(trace, lambda candidate: trials.breaks(candidate, known))
-        simpler = _simpler_options(trials, trace, seed, known)
+        trace = minimise(trace, lambda candidate: tester.breaks(candidate, known))
+        simpler = _simpler_options(tester, trace, seed, known)
         if simpler == trace:
             return trace
         trace = simpler
 
 
 def _simpler_options(
-    trials: Trials, trace: Trace, seed: int, known: Sequence[KnownFailure]
+    tester: PairTester, trace: Trace, seed: int, known: Sequence[KnownFailure]
 ) -> Trace:
     """The same operations with the subject's own options, or with options that Hypothesis shrinks.
 
     The options of `trace` stay if the trace breaks with no simpler ones.
     """
-    subject = trials.subject
+    subject = tester.subject
     strategy = subject.strategy
     if strategy is None and "optimizer" not in dict(trace.options):
         return trace
@@ -141,9 +143,9 @@ def _simpler_options(
     def breaks(values: Options) -> bool:
         try:
             bound = subject.bind({**values, **kept})
-            if find_untried(bound, trials.runner(bound), kinds):
+            if find_untried(bound, tester.runner(bound), kinds):
                 return False
-            return trials.breaks(with_options(values), known)
+            return tester.breaks(with_options(values), known)
         except SubjectError:  # the constructor refuses these options
             return False
 
@@ -218,11 +220,11 @@ def drawn_traces(
 ) -> Iterator[Trace]:
     """The traces that the search draws; each has the next set of options."""
     if check.mixes:
-        ways = tuple((way.at, way.name, way.from_epoch) for way in holding)
+        ways = tuple((each.at, each.name, each.from_epoch) for each in holding)
     else:
-        ways = ((check.at, "", check.from_epoch),) if check.at in BACK else ()
-    lost = {kind for way in (check, *holding) for kind in way.without}
-    if "load" in (check.at, *(way.at for way in holding)):
+        ways = ((check.at, "", check.from_epoch),) if check.at in GO_BACK else ()
+    lost = {kind for each in (check, *holding) for kind in each.without}
+    if "load" in (check.at, *(each.at for each in holding)):
         lost.update(ADDS_GROUP)
     drawn_from = []
     for option_set, _ in zip(
@@ -249,7 +251,7 @@ FEW = (0, 1, 2)
 
 
 def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
-    """The operations of one trace for each save point of a plain run of `epochs` epochs.
+    """The operations of one trace for each save point of an uninterrupted run of `epochs` epochs.
 
     A resume check resumes there, saves again, resumes from that save and runs to the end. Then
     it goes back to the first save and runs to the end once more, and `beyond` epochs further.
@@ -266,13 +268,13 @@ def sweep(check: Check, epochs: int, beyond: int = 0) -> Iterator[Operations]:
         points = [k for k in points if k in few]
     for k in points:
         rest, to_the_end = _train(epochs - k), _train(epochs - k + beyond)
-        if check.at in BACK:
+        if check.at in GO_BACK:
             back = (Operation(check.at, slot="a"),)
             again = (Operation("save", slot="b"), Operation(check.at, slot="b"))
             yield (*_train(k), *save, *back, *again, *rest, *back, *to_the_end)
         else:
             yield (*_train(k), *save, *to_the_end)
-    if check.at in BACK:
+    if check.at in GO_BACK:
         for k in sorted({check.from_epoch, epochs // 2} & {*points}):
             twice = (*save, Operation("save", slot="b"), Operation(check.at, slot="b"))
             yield (*_train(k), *twice, *_train(epochs - k))
@@ -305,7 +307,7 @@ def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
         saves += (*_train(point - at), Operation("save", slot=f"e{point}"))
         at = point
     saves += _train(last - at)
-    if check.at not in BACK:
+    if check.at not in GO_BACK:
         return saves
     stops = [*(min(point + 1, last) for point in points[2:]), last][: len(points) - 1]
     resumed = itertools.chain.from_iterable(
@@ -332,7 +334,7 @@ def sweep_beside(epochs: int, event: str = "") -> Operations:
 
 
 def sweep_thinly(check: Check, epochs: int) -> Iterator[Operations]:
-    """A plain run of `epochs` epochs; if the check looks at saves, it saves after each epoch."""
+    """A run of `epochs` epochs; if the check looks at saves, it saves after each epoch."""
     save = (Operation("save", slot="a"),)
     if not check.needs_save:
         yield _train(epochs)
@@ -348,7 +350,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
         for k in (0, 1, 3) if check.search else (1,):
             if k < check.from_epoch:
                 continue
-            if check.at not in BACK:
+            if check.at not in GO_BACK:
                 if kind in check.without:
                     continue
                 if not check.needs_save:
@@ -368,15 +370,15 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
             )  # fmt: skip
 
 
-def sweep_pairs(ways: Sequence[Check], epochs: int) -> Iterator[Operations]:
-    """A trace for each pair of ways of resuming, one after the other in a plain run.
+def sweep_pairs(checks: Sequence[Check], epochs: int) -> Iterator[Operations]:
+    """A trace for each pair of checks of resuming, one after the other in an uninterrupted run.
 
     At random alone, 2 of 20 searches found a scheduler that is wrong only if a load in place
     follows a copy.
     """
-    k = max(way.from_epoch for way in ways) + 1
-    for first in ways:
-        for second in ways:
+    k = max(each.from_epoch for each in checks) + 1
+    for first in checks:
+        for second in checks:
             yield (
                 *_train(k),
                 Operation("save", slot="a"),

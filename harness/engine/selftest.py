@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
-from harness.checks.registry import CHECKS, HERE, as_check
+from harness.checks.registry import CHECKS, IN_THIS_PROCESS, as_check
 from harness.core.check import Check
 from harness.core.errors import CheckError, HarnessError, SubjectError
 from harness.core.references import import_attribute
@@ -42,8 +42,8 @@ from harness.core.training_loop import new_sgd
 from harness.core.verdict import Verdict
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import what_torch_lacks
+from harness.engine.pair_tester import Limit, PairTester, Runners, do_nothing
 from harness.engine.session import check_subject, replay
-from harness.engine.trials import Limit, Runners, Trials, do_nothing
 from harness.subjects.installed import control_lists, planted_fault_lists
 from harness.subjects.lookup import find_subjects
 from harness.subjects.subject import Subject
@@ -229,7 +229,7 @@ def set_aside() -> dict[str, str]:
         for need in check.needs
         if (why := what_torch_lacks(need))
     }
-    results = check_subject(do_nothing(new_sgd), HERE, Budget(max_examples=0))
+    results = check_subject(do_nothing(new_sgd), IN_THIS_PROCESS, Budget(max_examples=0))
     return {
         **aside,
         **{result.check: result.reason for result in results if result.verdict == Verdict.UNKNOWN},
@@ -243,7 +243,7 @@ def try_fault(fault: Fault, budget: Budget, aside: Sequence[str] = (), *, quick:
         expected = expected[:1]
     names = expected
     if not quick:
-        here = [check.name for check in HERE if check.name not in aside]
+        here = [check.name for check in IN_THIS_PROCESS if check.name not in aside]
         names = tuple(dict.fromkeys([*here, *expected]))  # through another process is slow
     results = _results(fault.subject, [as_check(name) for name in names], budget, aside)
     problems = [] if fault.caught_by[0] in aside else _record_problems(fault)
@@ -259,9 +259,9 @@ def _record_problems(fault: Fault) -> list[str]:
         if replay(fault.control, check, fault.trace).verdict == Verdict.BROKEN:
             return [f"its repair also breaks {check}: {fault.trace}"]
         limit = Limit(fault.subject, Budget().time_limit)
-        trials = Trials(Runners(fault.subject), as_check(check), limit)
+        tester = PairTester(Runners(fault.subject), as_check(check), limit)
         with limit.on():
-            smaller = (t for t in neighbours(fault.trace) if trials.breaks(t))
+            smaller = (t for t in neighbours(fault.trace) if tester.breaks(t))
             return [f"the counterexample of its record is not minimal: {t}" for t in smaller][:1]
     except HarnessError as error:
         return [f"its record can't be tried: {error}"]
@@ -273,7 +273,7 @@ def try_control(
     """The trial of a control: all checks that are not set aside; if `quick`, only their sweep."""
     examples = 0 if quick else FOR_CONTROLS * budget.max_examples
     more = Budget(examples, budget.seed, budget.time_limit)
-    checks = [check for check in HERE if check.name not in aside]
+    checks = [check for check in IN_THIS_PROCESS if check.name not in aside]
     return Trial(control.name, False, budget.seed, (), _results(control, checks, more, aside))
 
 

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
-from harness.checks.registry import CHECKS, as_check, prerequisites, routes
+from harness.checks.registry import CHECKS, as_check, checks_used, prerequisites
 from harness.core.check import Check
 from harness.core.errors import UndecidedError
-from harness.core.ledger import NOTHING_KNOWN, Entry, Ledger
+from harness.core.ledger import EMPTY_LEDGER, Entry, Ledger
 from harness.core.operations import Operation
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.examples import Examples
 from harness.engine.option_sets import Prepared, prepare, prepare_one
-from harness.engine.trials import Limit, Runners, Trials
+from harness.engine.pair_tester import Limit, PairTester, Runners
 from harness.engine.verdict import Question, Spent, judge, result_of, undecided
 from harness.subjects.known_failures import known_to
 from harness.subjects.lookup import as_subject
@@ -43,7 +43,7 @@ class SubjectSession:
         budget: Budget | None = None,
         *,
         resume_python: str = "",
-        ledger: Ledger = NOTHING_KNOWN,
+        ledger: Ledger = EMPTY_LEDGER,
         replay_alone: bool = False,
         examples: Examples | None = None,
         earlier: Iterable[tuple[Budget, Result]] = (),
@@ -58,7 +58,7 @@ class SubjectSession:
         self.traces = 0
         self.started = time.process_time()
         self.results = {_key(result.check, spent): result for spent, result in earlier}
-        self.swept: dict[str, tuple[Trials, Result]] = {}
+        self.swept: dict[str, tuple[PairTester, Result]] = {}
         self.note = note
         self.prepared = Prepared()
         self.refusal: BaseException | None = None
@@ -84,18 +84,18 @@ class SubjectSession:
         """
         budget = budget or self.budget
         if check.name in self.swept:
-            trials, swept = self.swept.pop(check.name)
-            result = self._judge(trials, (), replace(budget, sweep=False))
+            tester, swept = self.swept.pop(check.name)
+            result = self._judge(tester, (), replace(budget, sweep=False))
             result = replace(result, seconds=round(swept.seconds + result.seconds, 4))
             self.results[_key(check.name, budget)] = result
             return result
         before = prerequisites(check) if self.refusal is None else []
         if check.prerequisite and "options" in self.prepared.lacks:
             before = []
-        for way in before:
-            if _key(way.name, budget) not in self.results:
-                self._checked(way, (), budget, replay_alone=False)
-        holding = tuple(way for way in before if self._holds(way))
+        for other in before:
+            if _key(other.name, budget) not in self.results:
+                self._checked(other, (), budget, replay_alone=False)
+        holding = tuple(other for other in before if self._holds(other))
         return self._checked(check, holding, budget, replay_alone=self.replay_alone)
 
     def sweep(self, check: Check, budget: Budget) -> Result | None:
@@ -105,16 +105,16 @@ class SubjectSession:
         """
         if self.refusal is not None or self._entries(check):
             return self.check(check, budget)
-        trials = self._trials(check, budget)
-        result = self._judge(trials, (), replace(budget, max_examples=0), will_search=True)
+        tester = self._trials(check, budget)
+        result = self._judge(tester, (), replace(budget, max_examples=0), will_search=True)
         if result.verdict == Verdict.HOLDS:
-            self.swept[check.name] = trials, result
+            self.swept[check.name] = tester, result
             return None
         self.results[_key(check.name, budget)] = result
         return result
 
     def rates(self) -> dict[str, list[object]]:
-        """The LR of every group at the start and after each epoch of the plain run, by its trace.
+        """The LRs of all groups at the start and after each epoch of uninterrupted runs, by trace.
 
         This covers the subject's own options and the drawn ones, without any save. A run
         that ends with an exception has fewer epochs. Empty if the subject can't be run.
@@ -137,10 +137,10 @@ class SubjectSession:
     def _checked(
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
-        trials = self._trials(check, budget)
+        tester = self._trials(check, budget)
         if self.refusal is not None:
-            return result_of(self.prepared, trials, undecided(self.refusal, ""), 0.0)
-        result = self._judge(trials, holding, budget, replay_alone=replay_alone)
+            return result_of(self.prepared, tester, undecided(self.refusal, ""), 0.0)
+        result = self._judge(tester, holding, budget, replay_alone=replay_alone)
         if not replay_alone:
             self.results[_key(check.name, budget)] = result
         return result
@@ -149,16 +149,16 @@ class SubjectSession:
         names = {self.subject.name, self.subject.reference} - {""}
         return tuple(self.ledger.about(names, check.name, check.reference))
 
-    def _trials(self, check: Check, budget: Budget) -> Trials:
+    def _trials(self, check: Check, budget: Budget) -> PairTester:
         limit = Limit(self.subject, budget.time_limit, self.note)
-        return Trials(self.runners, check, limit, self.prepared.option_sets)
+        return PairTester(self.runners, check, limit, self.prepared.option_sets)
 
     def _judge(
-        self, trials: Trials, holding: tuple[Check, ...], budget: Budget, *,
+        self, tester: PairTester, holding: tuple[Check, ...], budget: Budget, *,
         will_search: bool = False, replay_alone: bool = False,
     ) -> Result:  # fmt: skip
-        check, before = trials.check, trials.tally.traces
-        result = judge(trials, Question(
+        check, before = tester.check, tester.tally.traces
+        result = judge(tester, Question(
             self.prepared, Spent(self.traces - before, self.started), budget, holding,
             entries=self._entries(check), will_search=will_search,
             replay_alone=replay_alone, examples=self.examples,
@@ -166,9 +166,9 @@ class SubjectSession:
         self.traces += result.tally.traces - before
         return result
 
-    def _holds(self, way: Check) -> bool:
+    def _holds(self, check: Check) -> bool:
         """Whether all results of this check so far are HOLDS."""
-        results = [result for key, result in self.results.items() if key[0] == way.name]
+        results = [result for key, result in self.results.items() if key[0] == check.name]
         return all(result.verdict == Verdict.HOLDS for result in results)
 
 
@@ -182,7 +182,7 @@ def check_subject(
     budget: Budget | None = None,
     *,
     resume_python: str = "",
-    ledger: Ledger = NOTHING_KNOWN,
+    ledger: Ledger = EMPTY_LEDGER,
     replay_alone: bool = False,
 ) -> Iterator[Result]:
     """Check `subject` with each of `checks`, and yield the results one by one.
@@ -217,14 +217,14 @@ def replay(
     found, asked = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
     bound = found.bind(dict(trace.options))
-    routes(asked, trace)  # raises at once if the check can't run the trace
+    checks_used(asked, trace)  # raises at once if the check can't run the trace
     runners = Runners(found, resume_python)
     limit = Limit(found, time_limit)
-    trials = Trials(runners, asked, limit)
+    tester = PairTester(runners, asked, limit)
     try:
         with limit.on():
             prepared = prepare_one(bound, runners.of(bound, limit.deadline))
     except UndecidedError as error:
-        return result_of(Prepared(), trials, undecided(error, limit.so_far()), 0.0)
+        return result_of(Prepared(), tester, undecided(error, limit.so_far()), 0.0)
     spent = Spent(0, time.process_time())
-    return judge(trials, Question(prepared, spent, Budget(time_limit=time_limit), trace=trace))
+    return judge(tester, Question(prepared, spent, Budget(time_limit=time_limit), trace=trace))

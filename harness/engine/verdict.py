@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from harness.checks.registry import routes
+from harness.checks.registry import checks_used
 from harness.core.check import Check
 from harness.core.errors import HarnessError, LedgerError, UndecidedError
 from harness.core.ledger import (
@@ -34,12 +34,12 @@ from harness.core.result import Budget, Counterexample, Found, FoundBy, Result
 from harness.core.trace import Trace
 from harness.core.training_loop import describe
 from harness.core.verdict import Reason, Verdict
-from harness.engine.counterexample import evidence
+from harness.engine.counterexample import counterexample_of
 from harness.engine.examples import Examples
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
+from harness.engine.pair_tester import OF_THE_OPTIMIZER, PairTester
 from harness.engine.search import find, simplify
-from harness.engine.trials import OF_THE_OPTIMIZER, Trials
 
 __all__ = [
     "Decision", "Question", "Replayed", "Spent", "describe_stale", "judge", "replay_entry",
@@ -67,41 +67,45 @@ class Replayed:
         return self.found is not None and not self.why and self.smaller is None
 
 
-def replay_entry(trials: Trials, entry: Entry) -> Replayed:
+def replay_entry(tester: PairTester, entry: Entry) -> Replayed:
     """Run the trace of an entry on this torch, even if the entry covers other releases."""
     trace = entry.trace
     try:
-        bound = trials.bound(trace)
+        bound = tester.bound(trace)
         kinds = {operation.kind for operation in trace.operations}
-        for kind, reason in find_untried(bound, trials.runner(bound), kinds).items():
+        for kind, reason in find_untried(bound, tester.runner(bound), kinds).items():
             return Replayed(entry, None, f"{kind} is not tried with its options: {reason}")
-        outcome = trials.twice(trace, count=True)
+        outcome = tester.twice(trace, count=True)
     except HarnessError as error:
         return Replayed(entry, None, f"its trace can't be run: {describe(error)}")
-    broken = outcome.broken
-    if broken is not None and set(broken.actual) == {"weights"} and trials.excuse_weights(trace):
-        broken = None
-    if broken is None or not trials.breaks(trace):
+    difference = outcome.difference
+    if (
+        difference is not None
+        and set(difference.actual) == {"weights"}
+        and tester.excuse_weights(trace)
+    ):
+        difference = None
+    if difference is None or not tester.breaks(trace):
         ended = f" ({outcome.ended})" if outcome.ended else ""
         return Replayed(entry, None, f"its trace holds{ended}")
-    found = trials.counterexample(trace, broken)
-    if trace.until(broken.operation, broken.step) != trace:
+    found = tester.counterexample(trace, difference)
+    if trace.until(difference.operation, difference.step) != trace:
         return Replayed(entry, found, "it breaks sooner, its trace is too long")
     smaller = (
         candidate
         for candidate in neighbours(trace)
-        if trials.breaks(candidate) and _breaks_alike(trials, candidate, KnownFailure(entry, found))
+        if tester.breaks(candidate) and _breaks_alike(tester, candidate, KnownFailure(entry, found))
     )
     return Replayed(entry, found, smaller=next(smaller, None))
 
 
-def _breaks_alike(trials: Trials, trace: Trace, known: KnownFailure) -> bool:
+def _breaks_alike(tester: PairTester, trace: Trace, known: KnownFailure) -> bool:
     """Whether `trace` breaks the check in the way of a known failure."""
-    broken = trials.run(trace).broken
-    if broken is None:
+    difference = tester.run(trace).difference
+    if difference is None:
         return False
-    shown = evidence(trials.runner(trials.bound(trace)), trials.check, trace, broken)
-    return known.explains(trials.check.promise, shown)
+    shown = counterexample_of(tester.runner(tester.bound(trace)), tester.check, trace, difference)
+    return known.explains(tester.check.promise, shown)
 
 
 def describe_stale(replay: Replayed, check: Check) -> str:
@@ -146,10 +150,10 @@ class Spent:
     traces: int
     started: float
 
-    def found(self, by: FoundBy, trials: Trials) -> Found:
+    def found(self, by: FoundBy, tester: PairTester) -> Found:
         """How a counterexample that was found just now was found."""
         seconds = time.process_time() - self.started
-        return Found(by, self.traces + trials.tally.traces, seconds)
+        return Found(by, self.traces + tester.tally.traces, seconds)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Question:
 
     `holding` are the checks that hold, among those this check depends on. With a `trace`, only
     that trace is run. `entries` are the ledger entries for this pair. `will_search`: another
-    question, with the same trials, will
+    question, with the same tester, will
     search what this one sweeps. With `replay_alone` only the traces of the entries are run.
     `examples` are counterexamples of earlier runs.
     """
@@ -186,32 +190,32 @@ class Decision:
     place: str = ""
 
 
-def judge(trials: Trials, question: Question) -> Result:
+def judge(tester: PairTester, question: Question) -> Result:
     """The result for one pair, with what was tried for it; an error leads to UNKNOWN."""
     started = time.perf_counter()
     try:
-        decision = _decide(trials, question)
+        decision = _decide(tester, question)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a subject may raise anything
         mistaken = isinstance(error, HarnessError) and not isinstance(error, UndecidedError)
         if question.trace is not None and mistaken:
             raise  # the caller gave a trace that can't be run
-        decision = undecided(error, trials.limit.so_far())
-    return result_of(question.prepared, trials, decision, time.perf_counter() - started)
+        decision = undecided(error, tester.limit.so_far())
+    return result_of(question.prepared, tester, decision, time.perf_counter() - started)
 
 
-def result_of(prepared: Prepared, trials: Trials, decision: Decision, seconds: float) -> Result:
+def result_of(prepared: Prepared, tester: PairTester, decision: Decision, seconds: float) -> Result:
     """The result of a decision, with what was tried for it; `seconds` is the time it took."""
-    subject, check = trials.subject, trials.check
+    subject, check = tester.subject, tester.check
     place = decision.place if decision.verdict == Verdict.STALE else ""
     if decision.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
         place = place_of(subject.build)
     return Result(
         subject.name, check.name, decision.verdict, decision.reason, decision.counterexample,
-        trials.tally, round(seconds, 4), references=(subject.reference, check.reference),
-        weights=trials.weights, untried=tuple(prepared.untried.items()),
-        resume_python=trials.runners.resume_python if check.elsewhere else "",
+        tester.tally, round(seconds, 4), references=(subject.reference, check.reference),
+        weights=tester.weights, untried=tuple(prepared.untried.items()),
+        resume_python=tester.runners.resume_python if check.other_process else "",
         torch=str(torch.__version__), replays=decision.replays, place=place, why=decision.why,
         promise=check.promise,
     )  # fmt: skip
@@ -233,8 +237,8 @@ def undecided(error: BaseException, so_far: str) -> Decision:
     return Decision(Verdict.UNKNOWN, Reason.HARNESS_ERROR, reason)
 
 
-def _decide(trials: Trials, question: Question) -> Decision:
-    why, reason = _declined(trials, question)
+def _decide(tester: PairTester, question: Question) -> Decision:
+    why, reason = _declined(tester, question)
     version = version_of(torch.__version__)
     about = next((entry for entry in question.entries if entry.covers(version)), None)
     if reason and about:
@@ -242,16 +246,16 @@ def _decide(trials: Trials, question: Question) -> Decision:
         return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, text, place=about.place)
     if reason:
         return Decision(Verdict.DECLINED, why, reason)
-    with trials.limit.on():
+    with tester.limit.on():
         if question.trace is not None:
-            return _by_trace(trials, question.trace)
-        return _by_ledger(trials, question)
+            return _by_trace(tester, question.trace)
+        return _by_ledger(tester, question)
 
 
-def _declined(trials: Trials, question: Question) -> tuple[Reason, str]:
+def _declined(tester: PairTester, question: Question) -> tuple[Reason, str]:
     """Why the check does not apply to the subject; an empty reason if it does."""
-    check, given, prepared = trials.check, question.trace is not None, question.prepared
-    declines = trials.subject.declines
+    check, given, prepared = tester.check, question.trace is not None, question.prepared
+    declines = tester.subject.declines
     if check.name in declines:
         return Reason.SUBJECT_DECLINES, declines[check.name]
     if prepared.nothing_changes and not given:
@@ -266,48 +270,50 @@ def _declined(trials: Trials, question: Question) -> tuple[Reason, str]:
             Reason.NEEDS_ANOTHER_CHECK,
             f"{before.name} does not hold even with unchanged options",
         )
-    ways = [check, *(routes(check, question.trace) if question.trace is not None else ())]
-    needs = dict.fromkeys(need for way in ways for need in way.needs)
+    used = [check, *(checks_used(check, question.trace) if question.trace is not None else ())]
+    needs = dict.fromkeys(need for each in used for need in each.needs)
     if question.trace is not None and "changed" in dict(question.trace.options):
         needs.pop("options", None)  # the trace says how they change
     reasons = [prepared.lacks.get(need, "") or what_torch_lacks(need) for need in needs]
     if "json" in needs:
-        reasons.append(_refusal(prepared, trials))
+        reasons.append(_refusal(prepared, tester))
     lacks = next(filter(None, reasons), "")
-    return Reason.LACKS_SOMETHING, lacks or trials.start_elsewhere(prepared.option_sets[0].bound)
+    return Reason.LACKS_SOMETHING, lacks or tester.start_other_process(
+        prepared.option_sets[0].bound
+    )
 
 
-def _refusal(prepared: Prepared, trials: Trials) -> str:
+def _refusal(prepared: Prepared, tester: PairTester) -> str:
     """Why the state can't be saved in the check's format after some steps, or nothing."""
     first = prepared.option_sets[0]
     steps = Operation("train", count=min(first.epochs, 3))
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
-    with trials.limit.on():
-        outcome = trials.run(trace)
+    with tester.limit.on():
+        outcome = tester.run(trace)
     return outcome.ended if outcome.refused else ""
 
 
-def _by_trace(trials: Trials, trace: Trace) -> Decision:
+def _by_trace(tester: PairTester, trace: Trace) -> Decision:
     """The decision from a single trace."""
-    outcome = trials.twice(trace, count=True)
-    if outcome.broken and trials.excuse_weights(trace):
-        outcome = trials.twice(trace, count=True)
-    if outcome.broken is not None:
-        found = trials.counterexample(trace, outcome.broken)
-        return Decision(Verdict.BROKEN, reason=trials.note(), counterexample=found)
+    outcome = tester.twice(trace, count=True)
+    if outcome.difference and tester.excuse_weights(trace):
+        outcome = tester.twice(trace, count=True)
+    if outcome.difference is not None:
+        found = tester.counterexample(trace, outcome.difference)
+        return Decision(Verdict.BROKEN, reason=tester.note(), counterexample=found)
     if outcome.ended:
         raise UndecidedError(outcome.ended)
-    if not trials.tried():
+    if not tester.tried():
         raise UndecidedError(
-            f"the trace does nothing that {trials.check.name} looks at", Reason.NOTHING_TRIED
+            f"the trace does nothing that {tester.check.name} looks at", Reason.NOTHING_TRIED
         )
-    return Decision(Verdict.HOLDS, reason=trials.note())
+    return Decision(Verdict.HOLDS, reason=tester.note())
 
 
 # ------------------------------------------------------------------------------- the ledger
 
 
-def _by_ledger(trials: Trials, question: Question) -> Decision:
+def _by_ledger(tester: PairTester, question: Question) -> Decision:
     """The decision from the ledger entries, or from a search if no entry covers this torch.
 
     The traces of all entries are run. If one breaks the check on a torch that no entry covers,
@@ -316,24 +322,24 @@ def _by_ledger(trials: Trials, question: Question) -> Decision:
     version = version_of(torch.__version__)
     replays = []
     for entry in question.entries:
-        trials.compare_weights_again()
-        replays.append(replay_entry(trials, entry))
+        tester.compare_weights_again()
+        replays.append(replay_entry(tester, entry))
     minimal = tuple(
         replace(replay.found, runs=(), uninterrupted=None)
         for replay in replays
         if replay.found and replay.minimal
     )
     if question.entries:
-        trials.compare_weights_again()
+        tester.compare_weights_again()
     covering = [replay for replay in replays if replay.entry.covers(version)]
     if not covering:
-        decision = _without_entry(trials, question, replays)
+        decision = _without_entry(tester, question, replays)
         return replace(decision, replays=minimal)
     for about in covering:
-        stale = "" if _is_another(about) else describe_stale(about, trials.check)
+        stale = "" if _is_another(about) else describe_stale(about, tester.check)
         if stale:
-            return replace(_stale(trials, question, about, stale, replays), replays=minimal)
-    more = _not_explained(trials, question, covering, replays)
+            return replace(_stale(tester, question, about, stale, replays), replays=minimal)
+    more = _not_explained(tester, question, covering, replays)
     if more is not None:
         return replace(more, replays=minimal)
     entries = [about.entry for about in covering]
@@ -350,21 +356,24 @@ def _is_another(replay: Replayed) -> bool:
 
 
 def _stale(
-    trials: Trials, question: Question, about: Replayed, stale: str, replays: Sequence[Replayed]
+    tester: PairTester, question: Question, about: Replayed, stale: str, replays: Sequence[Replayed]
 ) -> Decision:
     """The decision on a pair with an entry that is not true, with what breaks it instead."""
     found = about.found if about.minimal else None
     if found is None:
         others = [replay for replay in replays if replay is not about]
         with contextlib.suppress(HarnessError):
-            found = _without_entry(trials, question, others).counterexample
+            found = _without_entry(tester, question, others).counterexample
         stale += ALSO_OTHERWISE if found is not None else ""
     place = about.entry.place
     return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, place=place)
 
 
 def _not_explained(
-    trials: Trials, question: Question, covering: Sequence[Replayed], replays: Sequence[Replayed]
+    tester: PairTester,
+    question: Question,
+    covering: Sequence[Replayed],
+    replays: Sequence[Replayed],
 ) -> Decision | None:
     """The decision BROKEN if a failure is found that the `covering` entries do not explain.
 
@@ -381,13 +390,13 @@ def _not_explained(
                 f"not {entry.shows!r}"
             )
             if about.why:  # it breaks before its end
-                trace = simplify(trials, trials.cut(entry.trace), question.budget.seed)
-                found = trials.counterexample(
-                    trace, None, question.spent.found(FoundBy.SWEEP, trials)
+                trace = simplify(tester, tester.cut(entry.trace), question.budget.seed)
+                found = tester.counterexample(
+                    trace, None, question.spent.found(FoundBy.SWEEP, tester)
                 )
             return Decision(Verdict.BROKEN, Reason.MORE_THAN_LEDGER, reason, found)
         known.append(KnownFailure(entry, found))
-    promise = trials.check.promise
+    promise = tester.check.promise
     others = [
         replay
         for replay in replays
@@ -395,10 +404,10 @@ def _not_explained(
         and not any(each.explains(promise, replay.found) for each in known)
     ]  # fmt: skip
     if others:
-        return _without_entry(trials, question, others)
+        return _without_entry(tester, question, others)
     if question.replay_alone:
         return None
-    decision = _search(trials, question, known)
+    decision = _search(tester, question, known)
     if decision.verdict != Verdict.BROKEN:
         return None
     places = " or ".join(about.entry.place for about in covering)
@@ -406,14 +415,14 @@ def _not_explained(
     return replace(decision, why=Reason.MORE_THAN_LEDGER, reason=reason)
 
 
-def _without_entry(trials: Trials, question: Question, replays: Sequence[Replayed]) -> Decision:
+def _without_entry(tester: PairTester, question: Question, replays: Sequence[Replayed]) -> Decision:
     """The verdict on a pair that no valid entry covers."""
     told = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
     if told is not None:
         found = told.found
         if found is None or not told.minimal:
-            trace = simplify(trials, trials.cut(told.entry.trace), question.budget.seed)
-            found = trials.counterexample(trace, None, question.spent.found(FoundBy.SWEEP, trials))
+            trace = simplify(tester, tester.cut(told.entry.trace), question.budget.seed)
+            found = tester.counterexample(trace, None, question.spent.found(FoundBy.SWEEP, tester))
         version, entry = version_of(torch.__version__), told.entry
         reason = (
             f"{entry.place} has this failure, but only for torch '{entry.torch}': "
@@ -423,47 +432,47 @@ def _without_entry(trials: Trials, question: Question, replays: Sequence[Replaye
     if question.replay_alone:
         reason = "no trace in the ledger breaks it, and no others were run"
         return Decision(Verdict.DECLINED, Reason.NOT_IN_LEDGER, reason)
-    return _search(trials, question)
+    return _search(tester, question)
 
 
 # ------------------------------------------------------------------------------- the search
 
 
-def _search(trials: Trials, question: Question, known: Sequence[KnownFailure] = ()) -> Decision:
+def _search(tester: PairTester, question: Question, known: Sequence[KnownFailure] = ()) -> Decision:
     """The decision from the sweep and the search, apart from what `known` failures explain."""
     sets, budget, examples = question.prepared.option_sets, question.budget, question.examples
     look = functools.partial(
-        find, trials, sets, question.holding, budget, examples=examples, known=known
+        find, tester, sets, question.holding, budget, examples=examples, known=known
     )
     hit = look()
-    while hit is not None and trials.excuse_weights(hit.trace):
+    while hit is not None and tester.excuse_weights(hit.trace):
         hit = look()
     if hit is None:
         if not question.will_search and not known:
-            _require_something_tried(trials)
-        return Decision(Verdict.HOLDS, reason=trials.note(*question.prepared.ends))
-    found = question.spent.found(hit.by, trials)
+            _require_something_tried(tester)
+        return Decision(Verdict.HOLDS, reason=tester.note(*question.prepared.ends))
+    found = question.spent.found(hit.by, tester)
     if examples is not None:
-        examples.save(trials.subject.name, trials.check.name, hit.trace)
-    trace = simplify(trials, hit.trace, budget.seed, known)
-    shown = trials.counterexample(trace, None, found)
+        examples.save(tester.subject.name, tester.check.name, hit.trace)
+    trace = simplify(tester, hit.trace, budget.seed, known)
+    shown = tester.counterexample(trace, None, found)
     if examples is not None and shown.trace != hit.trace:
-        examples.save(trials.subject.name, trials.check.name, shown.trace)
-        examples.forget(trials.subject.name, trials.check.name, hit.trace)
-    reason = trials.note(*question.prepared.ends)
+        examples.save(tester.subject.name, tester.check.name, shown.trace)
+        examples.forget(tester.subject.name, tester.check.name, hit.trace)
+    reason = tester.note(*question.prepared.ends)
     return Decision(Verdict.BROKEN, reason=reason, counterexample=shown)
 
 
-def _require_something_tried(trials: Trials) -> None:
+def _require_something_tried(tester: PairTester) -> None:
     """Raise `UndecidedError` if no trace tested the promise."""
-    if trials.notes.excuse and not trials.held:
-        raise UndecidedError(OF_THE_OPTIMIZER + trials.notes.excuse, Reason.OPTIMIZER)
-    if trials.tally.traces and trials.tally.steps and trials.tried():
+    if tester.notes.excuse and not tester.held:
+        raise UndecidedError(OF_THE_OPTIMIZER + tester.notes.excuse, Reason.OPTIMIZER)
+    if tester.tally.traces and tester.tally.steps and tester.tried():
         return
-    text = trials.notes.differs_there or (
+    text = tester.notes.differs_there or (
         "nothing was tried: the uninterrupted run is too short; choose options with a longer "
         "schedule"
     )
-    if trials.check.changes_options:
+    if tester.check.changes_options:
         text = "none of the changes of its options that were tried makes a difference in its run"
     raise UndecidedError(text, Reason.NOTHING_TRIED)

@@ -22,7 +22,7 @@ from harness.core.result import Result, grouped, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
-from harness.report.text import count, evidence, lined_up, replay_command
+from harness.report.text import count, difference_rows, lined_up, replay_command
 
 ROUNDING = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""
@@ -294,7 +294,7 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
         for alike in grouped(group, _kind).values():
             result, *others = (pair.new for pair in alike)
             found = result.counterexample
-            rows = evidence(found, result.promise, result.check)[1:] if found else []
+            rows = difference_rows(found, result.promise, result.check)[1:] if found else []
             lines.append(f"  {replay_command(result, _trace(result))}")
             lines += [f"  {line}" for line in lined_up(rows)]
             if others:

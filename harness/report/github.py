@@ -16,7 +16,7 @@ import click
 from harness.core.errors import OutputError
 from harness.core.output import printable
 from harness.core.result import Counterexample, Result, grouped
-from harness.core.verdict import WRONG, Verdict
+from harness.core.verdict import FAILING, Verdict
 from harness.report import text as report
 from harness.report.matrix import escaped, markdown_row
 from harness.report.text import failures
@@ -71,7 +71,7 @@ def annotated(results: Sequence[Result]) -> list[str]:
     Pairs of a subject that are stale or unknown for the same reason share one. If there are more
     than GitHub shows, the last one counts the rest.
     """
-    worst_first = sorted(_wrong(results), key=lambda result: WRONG.index(result.verdict))
+    worst_first = sorted(_wrong(results), key=lambda result: FAILING.index(result.verdict))
     commands = [_annotation(group) for group in grouped(worst_first, _shared).values()]
     if len(commands) > MOST:
         left = len(commands) - MOST + 1
@@ -86,7 +86,7 @@ def _shared(result: Result) -> tuple[str, ...]:
 
 
 def _wrong(results: Sequence[Result]) -> list[Result]:
-    return [result for result in results if result.verdict in WRONG]
+    return [result for result in results if result.verdict in FAILING]
 
 
 def _annotation(group: Sequence[Result]) -> str:
@@ -108,7 +108,7 @@ def _annotation(group: Sequence[Result]) -> str:
 
 def _sentence(found: Counterexample, result: Result) -> str:
     """What was expected, what was found instead, and where."""
-    rows = dict(report.evidence(found, result.promise, result.check))
+    rows = dict(report.difference_rows(found, result.promise, result.check))
     return f"expected {rows['expected']}; got {rows['got']}; at {rows['at']}"
 
 
@@ -158,7 +158,7 @@ def job_summary(results: Sequence[Result], *, complete: bool = True, room: int =
 
     Parts that do not fit are left out and counted.
     """
-    counted = report.counts_text(results, WRONG)
+    counted = report.counts_text(results, FAILING)
     parts = [
         f"## lr-resume-harness, torch {results[0].torch}: {counted or 'nothing is broken'}\n",
         f"{escaped(report.summary(results))}\n",

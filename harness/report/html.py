@@ -28,7 +28,7 @@ from harness.report.text import (
     broken_rows,
     by_reason,
     counts_text,
-    evidence,
+    difference_rows,
     failures,
     looked_beside,
     looked_text,
@@ -284,7 +284,7 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
     ]
     command = replay_command(result, trace)
     facts.append(Fact("reproduce with", command, code=True, id=f"r{id_[1:]}"))
-    rows = evidence(failure.counterexample, result.promise, result.check)
+    rows = difference_rows(failure.counterexample, result.promise, result.check)
     in_words = "; ".join(f"{label}: {text}" for label, text in rows)
     picture, missing = _picture(result)
     script = scripts.get(result.pair, "")

@@ -85,7 +85,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
     for pair, by_version in broken_by_version(results).items():
         mine = [i for i, entry in enumerate(entries) if pair.named_by(entry)]
         used = set()
-        for versions, after, shown in _stretches(by_version, [entries[i] for i in mine]):
+        for versions, after, shown in _consecutive_versions(by_version, [entries[i] for i in mine]):
             left = [i for i in mine if i not in used]
             number = next((i for i in left if is_about(entries[i], shown)), None)
             if number is None:  # the same trace may show other values now
@@ -108,7 +108,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
             if i not in used and wrong:
                 changes[i] = {"torch": without(entries[i].torch, wrong[0])}
         more = _not_in_the_ledger(by_version, [entries[i] for i in mine])
-        for versions, after, shown in _stretches(more, ()):
+        for versions, after, shown in _consecutive_versions(more, ()):
             range_ = _range(versions, after, None)
             added.append(new_entry(pair.subject_reference, pair.check_reference, range_, shown))
     kept = _with_changes(text, entries, changes).strip("\n")
@@ -178,7 +178,7 @@ def is_about(entry: Entry, found: Counterexample) -> bool:
     return entry.trace == found.trace and entry.is_shown_by(found)
 
 
-def _stretches(
+def _consecutive_versions(
     by_version: Mapping[Version, Sequence[Counterexample]], entries: Sequence[Entry]
 ) -> list[tuple[list[Version], Version | None, Counterexample]]:
     """Neighbouring versions that one trace breaks, the next version after them, and the trace.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness.core.errors import HarnessError
-from harness.core.operations import BACK, epochs, path_to, walk
+from harness.core.operations import GO_BACK, epochs, path_to, walk
 from harness.core.output import one_line
 from harness.core.result import Counterexample, Promise, Result, shorten
 from harness.core.run import Points, Role, Run, number, numbers_of, same
@@ -73,7 +73,7 @@ def _marks(trace: Trace) -> dict[int, str]:
     """The saves and resumes by epoch, in order."""
     marks: dict[int, list[str]] = {}
     for operation, _, path in walk(trace.operations):
-        if operation.kind in (*BACK, "save"):
+        if operation.kind in (*GO_BACK, "save"):
             marks.setdefault(epochs(path), []).append(str(operation))
     return {epoch: shorten(" ".join(_counted(words)), 60) for epoch, words in marks.items()}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.core.literals import format_options
 from harness.core.result import shorten
 from harness.core.run import Points
-from harness.engine.every_epoch import Schedule, Way
+from harness.engine.every_epoch import ResumesByCheck, Schedule
 from harness.report.picture import (
     BLACK,
     BLUE,
@@ -68,27 +68,27 @@ def names_of(subjects: Sequence[Subject]) -> tuple[str, list[str]]:
 
 def sentences(schedules: Sequence[Schedule]) -> list[str]:
     """What the resumes of all schedules do, one sentence for each way of resuming."""
-    return [". ".join(text for _, text in _outcomes(ways)) for ways in _by_way(schedules)]
+    return [". ".join(text for _, text in _outcomes(checks)) for checks in _by_check(schedules)]
 
 
-def _by_way(schedules: Sequence[Schedule]) -> list[tuple[Way, ...]]:
-    return list(zip(*(schedule.ways for schedule in schedules), strict=True))
+def _by_check(schedules: Sequence[Schedule]) -> list[tuple[ResumesByCheck, ...]]:
+    return list(zip(*(schedule.by_check for schedule in schedules), strict=True))
 
 
-def _outcomes(ways: Sequence[Way]) -> list[tuple[str, str]]:
+def _outcomes(checks: Sequence[ResumesByCheck]) -> list[tuple[str, str]]:
     """Texts on the resumes of one check in all schedules, with ``right``, ``wrong`` or ``""``."""
-    name = ways[0].check.name
-    tried = [resume for way in ways for resume in way.resumes]
-    wrong = [resume.epoch for way in ways for resume in way.wrong]
+    name = checks[0].check.name
+    tried = [resume for each in checks for resume in each.resumes]
+    wrong = [resume.epoch for each in checks for resume in each.wrong]
     if not tried:
-        return [("", f"{name} was not tried: {ways[0].declined or 'no epoch to resume at'}")]
-    followed = min((way.followed for way in ways if way.followed), default=0)
+        return [("", f"{name} was not tried: {checks[0].declined or 'no epoch to resume at'}")]
+    followed = min((each.followed for each in checks if each.followed), default=0)
     behind = f" (each compared for {followed} epochs)" if followed else ""
-    epochs = f"{len(tried)} epochs" + (" of all curves" if len(ways) > 1 else "")
+    epochs = f"{len(tried)} epochs" + (" of all curves" if len(checks) > 1 else "")
     if not wrong:
         return [("right", f"{name} is right at all {epochs}{behind}")]
     text = f"{name} is wrong at {len(wrong)} of {epochs}"
-    if len(ways) == 1:
+    if len(checks) == 1:
         text += ": " + ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
     if len(wrong) == len(tried):
         return [("wrong", text + behind)]
@@ -120,8 +120,8 @@ def figure_of(
     handles = [Line2D([], [], linewidth=2, label=label, **style)
                for (label, _), style in zip(curves, CURVES, strict=False)
                if len(curves) > 1]  # fmt: skip
-    handles += [handle for index, ways in enumerate(_by_way(schedules))
-               for handle in _handles(index, ways)]  # fmt: skip
+    handles += [handle for index, checks in enumerate(_by_check(schedules))
+               for handle in _handles(index, checks)]  # fmt: skip
     text = 0.17 * (len(heading) + 1 + sum(label_of(h).count("\n") + 1 for h in handles))
     figure, panels = new_axes([PANEL] * len(rows), text, share=False)
     figure.suptitle("\n".join(heading), x=0.012, ha="left", fontsize=8)
@@ -137,8 +137,8 @@ def figure_of(
     return figure
 
 
-def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
-    """The entries of the legend for one way."""
+def _handles(index: int, checks: Sequence[ResumesByCheck]) -> list[Line2D]:
+    """The entries of the legend for one way of resuming."""
     from matplotlib.lines import Line2D
 
     shapes: dict[str, Style] = {
@@ -149,7 +149,7 @@ def _handles(index: int, ways: Sequence[Way]) -> list[Line2D]:
     return [
         Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
                **shapes[kind])
-        for kind, text in _outcomes(ways)
+        for kind, text in _outcomes(checks)
     ]  # fmt: skip
 
 
@@ -176,10 +176,10 @@ def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: 
     axes.plot(list(plain), list(plain.values()), label=label, linewidth=2,
               gid=f"plain {place}", **style)  # fmt: skip
     every = 1 if len(plain) <= MOST_MARKERS else -(-len(plain) // (MOST_MARKERS // 4))
-    for index, way in enumerate(schedule.ways):
-        wrong = [resume for resume in way.wrong if resume.epoch <= span]
+    for index, each in enumerate(schedule.by_check):
+        wrong = [resume for resume in each.wrong if resume.epoch <= span]
         epochs = {resume.epoch for resume in wrong}
-        right = [resume.epoch for resume in way.resumes
+        right = [resume.epoch for resume in each.resumes
                  if resume.epoch in plain and resume.epoch not in epochs
                  and resume.epoch % every == 0]  # fmt: skip
         axes.plot(right, [plain[epoch] for epoch in right], linestyle="", label="_",

@@ -17,13 +17,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness.checks.registry import as_check, routes, ways_back
+from harness.checks.registry import as_check, checks_used, checks_using_save
 from harness.core import training_loop as loop
 from harness.core.check import Check
 from harness.core.errors import ScriptError
 from harness.core.operations import (
-    BACK,
     BY_WORD,
+    GO_BACK,
     STEPS,
     Operation,
     branches,
@@ -101,12 +101,12 @@ def script_of(
     source = source.second_version("\n".join(body)).for_helpers
     body, call = _Writer(source, bound, check, trace, result).write()
     end = []
-    if any("weights_only" in way.needs for way in (check, *routes(check, trace))):
+    if any("weights_only" in resuming.needs for resuming in (check, *checks_used(check, trace))):
         end.append(f"{source.name(load_a_float)}()  # fails if this torch can't run the check")
     warnings = source.module("warnings")
     end.append(f'{warnings}.simplefilter("ignore")  # about the order of steps: the trace sets it')
     end.append("atexit.register(sys.stdout.flush)")
-    if not check.elsewhere:
+    if not check.other_process:
         end.append(f'print("torch", {source.module("torch")}.__version__)')
     text = "\n\n".join(
         [
@@ -179,7 +179,7 @@ def _head(subject: Subject, check: Check, trace: Trace, result: Result, source: 
         line = f"With torch {result.torch}: {', '.join(shown)}"
         several = [f"With torch {result.torch}:", *(f"    {part}" for part in shown)]
         lines += [line] if len(line) <= WIDTH else several
-    if check.elsewhere:
+    if check.other_process:
         lines += [*([result.note] if result.note else []), *HOW_TO_RUN]
     lines.append(
         "Exit status, for `git bisect run`: 1 the bug is there, 0 it is gone, 125 can't tell."
@@ -214,7 +214,7 @@ class _Writer:
         self.check = check
         self.trace = trace
         self.result = result
-        self.routes = routes(check, trace)
+        self.checks_used = checks_used(check, trace)
         self.top.module("torch")
         self.names = names_of_subject(self.top, bound)
         self.step = ""
@@ -226,20 +226,20 @@ class _Writer:
             return self._contract()
         if self.check.compares == "values":
             return self._values()
-        if self.check.elsewhere:
-            return self._elsewhere()
+        if self.check.other_process:
+            return self._in_two_processes()
         return self._runs()
 
     def _runs(self) -> tuple[list[str], str]:
         """The script of a check that compares runs."""
-        backs = zip(self.routes, self.trace.operations, strict=True)
-        without_weights = any(op.kind in BACK and not way.weights for way, op in backs)
+        backs = zip(self.checks_used, self.trace.operations, strict=True)
+        without_weights = any(op.kind in GO_BACK and not resuming.weights for resuming, op in backs)
         more = ', ignored=["weights"]' if without_weights or not self.result.weights else ""
         broken = self.result.counterexample
         if broken is not None and set(broken.expected) == {"raises"}:
             more += ", may_raise=True"
         straight = all(before == after for operation, before, after in walk(self.trace.operations)
-                       if operation.kind in BACK)  # fmt: skip
+                       if operation.kind in GO_BACK)  # fmt: skip
         if straight:
             run = self.source.own("run")
             lines = [
@@ -310,11 +310,11 @@ class _Writer:
                 if self.check.at == "save":
                     pending += self._pair(self.check, self._slot(operation.slot, self.check), after)
             else:
-                way = self.routes[number]
-                saved = self._slot(operation.slot, way)
-                if not way.same_dict:
+                resuming = self.checks_used[number]
+                saved = self._slot(operation.slot, resuming)
+                if not resuming.same_dict:
                     saved = f"{self.source.name(loop.snapshot)}({saved})"
-                pending += self._pair(way, saved, after)
+                pending += self._pair(resuming, saved, after)
             stopped.append(operation)
             # Saves and resumes that follow each other at one place share a comment and an `if`.
             if number + 1 < len(steps) and not (
@@ -333,26 +333,28 @@ class _Writer:
         """Statements that make a checkpoint for each check that goes back to this save."""
         given = {"optimizer": "optimizer", "scheduler": "scheduler", "epoch": str(epochs(path))}
         lines = []
-        for variable, way in self._saved(number).items():
-            lines += self._do(way.save, given, variable)
+        for variable, resuming in self._saved(number).items():
+            lines += self._do(resuming.save, given, variable)
         return lines
 
     def _saved(self, number: int) -> dict[str, Check]:
         """The variables that a save operation sets, each with the check that uses it later."""
         slot = self.trace.operations[number].slot
-        ways: dict[str, Check] = {}
-        for way in ways_back(self.check, self.routes, self.trace.operations, number):
-            ways.setdefault(self._slot(slot, way), way)
-        return ways
+        checks: dict[str, Check] = {}
+        for resuming in checks_using_save(
+            self.check, self.checks_used, self.trace.operations, number
+        ):
+            checks.setdefault(self._slot(slot, resuming), resuming)
+        return checks
 
-    def _slot(self, slot: str, way: Check) -> str:
+    def _slot(self, slot: str, resuming: Check) -> str:
         """The variable that holds what was saved."""
         saves = [operation for operation in self.trace.operations if operation.kind == "save"]
         name = "saved" if len(saves) == 1 else f"saved_{slot}"
         if not self.check.mixes:
             return name
-        shared = "_shared" if way.same_dict else ""
-        return f"{name}_{way.save.__name__.removeprefix('save_')}{shared}"
+        shared = "_shared" if resuming.same_dict else ""
+        return f"{name}_{resuming.save.__name__.removeprefix('save_')}{shared}"
 
     def _pair(self, check: Check, saved: str, path: str) -> list[str]:
         """Statements that resume from `saved`, an expression."""
@@ -411,17 +413,17 @@ class _Writer:
         done: list[Callable[..., object]] = []
         for number, operation in enumerate(self.trace.operations):
             if operation.kind == "save":
-                done += [way.save for way in self._saved(number).values()]
+                done += [resuming.save for resuming in self._saved(number).values()]
                 done += self._resuming(self.check) if self.check.at == "save" else []
-            elif operation.kind in BACK:
-                done += self._resuming(self.routes[number])
+            elif operation.kind in GO_BACK:
+                done += self._resuming(self.checks_used[number])
         return done
 
     @staticmethod
     def _resuming(check: Check) -> list[Callable[..., object]]:
         return [check.load, check.function] if check.load else [check.function]
 
-    def _elsewhere(self) -> tuple[list[str], str]:
+    def _in_two_processes(self) -> tuple[list[str], str]:
         """The script of a check that does a part in another process."""
         source = self.source
         source.paste_operations("".join(branches(self.trace.operations)))
@@ -552,7 +554,7 @@ def _parts(check: Check, trace: Trace) -> Sequence[helpers.Part]:
     for indices in segments(trace.operations):
         operations = [trace.operations[number] for number in indices]
         first, _, path = steps[indices[0]]
-        slot = first.slot if first.kind in BACK else ""
+        slot = first.slot if first.kind in GO_BACK else ""
         if not slot:
             path = ""
         place = "there" if done_there(check, indices[0]) else "here"

@@ -15,12 +15,12 @@ from harness.checks.changed_options import (
     DESCRIPTIONS,
     Builders,
     contrast,
-    judge_readings,
+    judge_behaviour,
     resumed_runs,
 )
 from harness.core.run import Observation
 from harness.core.training_loop import describe, differences, observe, plain
-from harness.core.types import Options, Pair, Save, Scheduler, Step
+from harness.core.types import OptimizerAndScheduler, Options, Save, Scheduler, Step
 from harness.engine.other_process_main import Reply, Request
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def compare(
 
 
 def show_contract(
-    builders: Builders, step: Step, save: Save, resume: Callable[..., Pair], changed: Options,
-    operations: Sequence[tuple[str, int | str]], allowed: Sequence[str],
+    builders: Builders, step: Step, save: Save, resume: Callable[..., OptimizerAndScheduler],
+    changed: Options, operations: Sequence[tuple[str, int | str]], allowed: Sequence[str],
 ) -> int:  # fmt: skip
     """Print a resumed run next to both uninterrupted ones. Returns the exit status.
 
@@ -99,7 +99,7 @@ def show_contract(
         print("The changed options are refused:", describe(raised))
         return 125
     runs = resumed_runs(builders, step, save, resume, operations)
-    judged = judge_readings(builders, step, changed, runs, allowed) if runs else {"follows": ""}
+    judged = judge_behaviour(builders, step, changed, runs, allowed) if runs else {"follows": ""}
     if judged["follows"] == "":
         print("The change makes no difference after a resume, so this script can't tell.")
         return 125

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
-from harness.core.operations import BACK, STEPS, epochs, operations_of, path_to
+from harness.core.operations import GO_BACK, STEPS, epochs, operations_of, path_to
 from harness.core.output import one_line, printable
 from harness.core.relations import every_relation, relations, shows_of, ulps_of
 from harness.core.result import Counterexample, LostAttribute, Promise, Result, grouped, shorten
@@ -111,7 +111,7 @@ def _without_routes(result: Result, found: Counterexample) -> Sequence[str]:
     """The operations without the way of resuming. A check at every save resumes at each save."""
     words = []
     for operation in found.trace.operations:
-        if operation.kind in BACK:
+        if operation.kind in GO_BACK:
             words.append(f"back:{operation.slot}")
         else:
             words.append(str(operation))
@@ -148,7 +148,7 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
         ("promise", f"{result.check}: {promise}" if several else promise),
         ("topic", result.promise.about),
         ("counterexample", str(found.trace)),
-        *evidence(found, result.promise, result.check),
+        *difference_rows(found, result.promise, result.check),
     ]
     if several or failure.lost is not None:
         rows.insert(0, ("checks" if several else "check", ", ".join(failure.checks)))
@@ -164,7 +164,7 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
     return rows
 
 
-def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[str, str]]:
+def difference_rows(found: Counterexample, promise: Promise, check: str) -> list[tuple[str, str]]:
     """Where a counterexample of `check` differs, what was expected there, and what it got."""
     where, path = _where(found)
     expected, got = values_text(found.expected), values_text(found.actual)
@@ -175,7 +175,9 @@ def evidence(found: Counterexample, promise: Promise, check: str) -> list[tuple[
     if promise.compares == "trajectory":
         run = " ".join(map(str, operations_of(path))) or "no steps"
         what = "uninterrupted runs" if promise.changes_options else "uninterrupted run"
-        ways = dict.fromkeys(op.check or check for op in found.trace.operations if op.kind in BACK)
+        ways = dict.fromkeys(
+            op.check or check for op in found.trace.operations if op.kind in GO_BACK
+        )
         how = f"after resuming with {' and '.join(ways or [check])}"
         expected += f" in the {what} ({run})"
         got += f" {how if promise.kind == 'resume' else 'after a save'}"

@@ -25,7 +25,7 @@ AT_ANY_TIME = (*INTO_A_NEW_SCHEDULER, "roll_back_in_place", "resume_at_every_sav
 """The checks that go on from a loaded state, and that are searched, so the moment may be rare."""
 
 SWEPT = ("resume_from_distributed_checkpoint",)
-"""The checks that load a state only at a few epochs of a plain run, because they are slow."""
+"""The checks that load a state only at a few epochs, because they are slow."""
 
 EVERY_LOAD = (*AT_ANY_TIME, *SWEPT)
 """The checks that go on from a loaded state."""

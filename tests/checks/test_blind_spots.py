@@ -11,7 +11,7 @@ import time
 import torch
 
 from harness import CHECKS, Budget, Subject, check_subject
-from harness.checks.registry import HERE, as_check, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, as_check, select_checks
 from harness.core.verdict import Reason
 from lr_schedules.correct import Halving
 
@@ -25,7 +25,7 @@ def verdicts(subject, checks=None):
     return {result.check: result for result in results}
 
 
-def assert_unseen(subject, checks=HERE):
+def assert_unseen(subject, checks=IN_THIS_PROCESS):
     checks = [check for check in checks if check.name not in OF_ITS_OPTIMIZER]
     found = verdicts(subject, checks)
     assert {result.verdict for result in found.values()} <= {"HOLDS", "DECLINED"}
@@ -147,8 +147,8 @@ def test_cannot_see_what_a_module_global_keeps_from_run_to_run():
     LEFT_BEHIND.update(scale=0.125)
     subject = Subject("GlobalOnce", GlobalOnce, length=3)
     assert_unseen(subject)
-    elsewhere = [check for check in CHECKS if check.elsewhere]
-    found = [result.verdict for result in verdicts(subject, elsewhere).values()]
+    other_process = [check for check in CHECKS if check.other_process]
+    found = [result.verdict for result in verdicts(subject, other_process).values()]
     assert found == ["BROKEN", "UNKNOWN"]  # there, a run without any resume differs, too
 
 

@@ -181,11 +181,11 @@ def test_a_mixture_is_broken_by_this_check_alone(name):
 def test_one_contract_at_one_save_and_another_at_the_next_is_broken_though_each_alone_holds():
     both = FAULT["FirstResumeOnly"]
     options = "changed={'total':5} total=4 floor=0.25 "
-    readings = {
+    behaviours = {
         "save:a resume:a train:6": "the new option wins, as if from the start: total",
         "train:1 save:a resume:a train:6": "the saved option wins: total",
     }
-    for operations, said in readings.items():
+    for operations, said in behaviours.items():
         result = replay(both.subject, NAME, options + operations)
         assert (result.verdict, result.note) == ("HOLDS", said)
     broken = replay(both.subject, NAME, both.trace).counterexample

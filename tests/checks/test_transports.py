@@ -19,8 +19,8 @@ from harness.core.operations import optimizer_step
 from harness.core.training_loop import StateRefused, new_sgd
 from harness.core.verdict import Reason
 from harness.engine.option_sets import what_torch_lacks
+from harness.engine.pair_tester import do_nothing
 from harness.engine.search import sweep
-from harness.engine.trials import do_nothing
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS
@@ -88,14 +88,19 @@ def cannot_load(checkpoint):
     raise OSError("no disk")
 
 
-@pytest.mark.parametrize("elsewhere", ["", "resume", "save"])
+@pytest.mark.parametrize("other_process", ["", "resume", "save"])
 @pytest.mark.parametrize(
     ("load", "raises"),
     [(load_bytes, ""), (None, "KeyError: 'optimizer'"), (cannot_load, "OSError: no disk")],
 )
-def test_a_route_resumes_from_what_load_returns(elsewhere, load, raises):
+def test_a_route_resumes_from_what_load_returns(other_process, load, raises):
     own = as_check("resume_optimizer_then_scheduler").variant(
-        "own", "Read the bytes.", save=save_bytes, load=load, weights=False, elsewhere=elsewhere
+        "own",
+        "Read the bytes.",
+        save=save_bytes,
+        load=load,
+        weights=False,
+        other_process=other_process,
     )
     result = replay(HALVING, own, "train:2 save:a resume:a train:1")
     assert result.tally.resumes

@@ -21,7 +21,7 @@ from rich.console import Console
 
 import harness
 from harness import CHECKS, Budget, check_subject
-from harness.checks.registry import HERE, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, select_checks
 from harness.cli import main as cli
 from harness.cli.show import show_results
 from harness.core.relations import AGAIN
@@ -107,8 +107,8 @@ def test_what_holds_exits_0(command):
 
 @pytest.mark.parametrize(("checks", "printed"), [(3, True), (4, False)])
 def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
-    names = served(check.name for check in HERE)
-    chosen = [check for check in HERE if check.name in names][:checks]
+    names = served(check.name for check in IN_THIS_PROCESS)
+    chosen = [check for check in IN_THIS_PROCESS if check.name in names][:checks]
     results = list(check_subject(as_subject("faulty:Forgets"), chosen, Budget(0)))
     assert {result.verdict for result in results} == {"BROKEN"}
     show_results(results, ledger=True)

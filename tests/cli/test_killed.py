@@ -124,7 +124,9 @@ def test_half_a_file_takes_no_name(command, number, tmp_path, monkeypatch, resul
     if name.endswith(".svg"):
         pytest.importorskip("matplotlib.backends.backend_svg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.engine.selftest.HERE", [as_check("lr_is_never_negative")])
+    monkeypatch.setattr(
+        "harness.engine.selftest.IN_THIS_PROCESS", [as_check("lr_is_never_negative")]
+    )
     (tmp_path / "d").mkdir()
     before = {name: b"as it was\n", "result.json": result, "ledger.toml": LEDGER.encode()}
     for file, content in before.items():

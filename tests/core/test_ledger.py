@@ -22,8 +22,8 @@ from harness.checks.registry import as_check
 from harness.cli.main import cli
 from harness.core.errors import HarnessError, LedgerError
 from harness.core.ledger import (
+    EMPTY_LEDGER,
     MAX_BYTES,
-    NOTHING_KNOWN,
     REQUIRED,
     Entry,
     KnownFailure,
@@ -825,7 +825,7 @@ def test_a_composition_does_not_inherit_the_entries_of_its_parts(ledger):
     assert len(entries_) == 1
     known = Ledger(tuple(entries_))
     assert known_to(listed["LinearLR"], known).entries == known.entries
-    assert known_to(listed["ChainedScheduler"], known) == NOTHING_KNOWN
+    assert known_to(listed["ChainedScheduler"], known) == EMPTY_LEDGER
     part = {"schedulers": [Term.of("LinearLR", end_factor=0.0, total_iters=4)]}
     chain = replace(listed["ChainedScheduler"].with_options(part), drawn=None)
     [found] = check_subject(chain, [as_check(check)], Budget(0), ledger=known)
@@ -871,8 +871,8 @@ def test_a_shipped_ledger_applies_to_the_subjects_of_its_package(installed_packa
     assert len(known.entries) == 3
     [fast] = SUBJECTS
     assert verdicts_of(fast, known) == ["KNOWN"]
-    assert known_to(as_subject(StepLR), known) == NOTHING_KNOWN  # another package's
-    assert known_to(Subject("fast", Halving), known) == NOTHING_KNOWN
+    assert known_to(as_subject(StepLR), known) == EMPTY_LEDGER  # another package's
+    assert known_to(Subject("fast", Halving), known) == EMPTY_LEDGER
     slow = Subject("Slow", StepLR, reference="ships_own.more:Slow")
     assert [e.subject for e in known_to(slow, known).entries] == ["ships_own.more:Slow"]
     # The command line finds the subject by its name, and knows its failure.

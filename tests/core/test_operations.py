@@ -103,8 +103,8 @@ def test_a_resumed_run_goes_on_with_it_in_this_process_and_in_another(kind):
     assert replay(SUBJECT, here, trace).verdict == replay(SUBJECT, there, trace).verdict == "HOLDS"
     runs = [
         [
-            stretch.seen
-            for stretch in run_to_the_end(Runner(SUBJECT.bind({})), as_check(name), trace)
+            segment.seen
+            for segment in run_to_the_end(Runner(SUBJECT.bind({})), as_check(name), trace)
         ]
         for name in (here, there)
     ]

@@ -56,7 +56,7 @@ def test_a_trace_without_resumes_equals_its_uninterrupted_run(trace):
     check = BY_NAME["saving_changes_nothing"]
     kept = tuple(op for op in trace.operations if op.kind not in ("resume", "load"))
     outcome = run_trace(Runner(faulty.COUNTER.bind({})), check, Trace(kept))
-    assert outcome.broken is None
+    assert outcome.difference is None
     assert outcome.ended == ""
 
 
@@ -115,7 +115,7 @@ SHOWS = [
 @pytest.mark.parametrize(("fault", "check", "trace", "where"), SHOWS)
 def test_a_break_is_found_where_it_shows(fault, check, trace, where):
     outcome, _ = run(Subject(fault, getattr(faulty, fault)), check, trace)
-    broken = outcome.broken
+    broken = outcome.difference
     assert where == (None if broken is None else (broken.operation, broken.step))
 
 
@@ -123,14 +123,14 @@ def test_a_break_says_what_differs():
     broken = run(
         Subject("Forgets", faulty.Forgets), "roll_back_in_place", "train:3 save:a load:a train:1"
     )
-    assert broken[0].broken is None  # a live scheduler need not load what it has
+    assert broken[0].difference is None  # a live scheduler need not load what it has
     broken, _ = run(
         Subject("Forgets", faulty.Forgets),
         PLAIN,
         "train:3 save:a resume:a train:1",
     )
-    assert broken.broken.expected == {"lr": [0.05, 0.005]}
-    assert broken.broken.actual == {"lr": [0.1, 0.01]}
+    assert broken.difference.expected == {"lr": [0.05, 0.005]}
+    assert broken.difference.actual == {"lr": [0.1, 0.01]}
 
 
 def test_an_exception_of_the_subject_is_shown():
@@ -138,7 +138,7 @@ def test_an_exception_of_the_subject_is_shown():
         Subject("x", faulty.RaisesOnLoad),
         PLAIN,
         "train:5 save:a resume:a",
-    )[0].broken
+    )[0].difference
     assert broken.actual == {"raises": "RuntimeError: lost the plot"}
     assert broken.expected == {"lr": [0.05, 0.005]}
 
@@ -162,15 +162,15 @@ def test_every_group_and_the_weights_are_compared():
         return optimizer, scheduler
 
     trace = "train:2 save:a resume:a train:1"
-    broken = run(faulty.COUNTER, loses_momentum, trace)[0].broken
+    broken = run(faulty.COUNTER, loses_momentum, trace)[0].difference
     assert set(broken.actual) == {"weights"}
     assert (broken.operation, broken.step) == (3, 1)
-    assert run(faulty.COUNTER, loses_momentum, trace, weights=False)[0].broken is None
+    assert run(faulty.COUNTER, loses_momentum, trace, weights=False)[0].difference is None
 
 
 def test_each_resume_gets_its_own_copy_of_the_checkpoint():
     drains = Subject("Drains", faulty.Drains)
-    assert run(drains, PLAIN, "save:a resume:a resume:a")[0].broken is None
+    assert run(drains, PLAIN, "save:a resume:a resume:a")[0].difference is None
 
 
 def test_the_end_of_the_uninterrupted_run_does_not_break_a_check():
@@ -178,7 +178,7 @@ def test_the_end_of_the_uninterrupted_run_does_not_break_a_check():
         "OneCycleLR", torch.optim.lr_scheduler.OneCycleLR, options={"max_lr": 0.1, "total_steps": 5}
     )
     outcome, _ = run(subject, "resume_by_pickle", "train:4 save:a resume:a train:9")
-    assert outcome.broken is None
+    assert outcome.difference is None
     assert "ValueError" in outcome.ended
 
 

@@ -24,24 +24,24 @@ from harness import (
     state_check,
     step_with_metric,
 )
-from harness.checks.registry import HERE, as_check, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, as_check, select_checks
 from harness.core.verdict import Reason
 from lr_schedules.faults import FAULTS
 
 PLAIN = "resume_optimizer_then_scheduler"
 
 DEFAULT = [check.name for check in select_checks()]
-SERVED = served(check.name for check in HERE)
+SERVED = served(check.name for check in IN_THIS_PROCESS)
 
 
-def verdicts(subject, checks=HERE, **budget):
+def verdicts(subject, checks=IN_THIS_PROCESS, **budget):
     """Searched with few traces, unless `budget` says otherwise."""
     budget = Budget(**{"max_examples": 5, **budget})
     results = check_subject(subject, [as_check(check) for check in checks], budget)
     return {result.check: result for result in results}
 
 
-@pytest.mark.parametrize("name", sorted(check.name for check in HERE))
+@pytest.mark.parametrize("name", sorted(check.name for check in IN_THIS_PROCESS))
 def test_every_check_says_where_it_looked(name):
     subject = Subject("x", StepLR, options={"step_size": 3}, contract="saved", length=4)
     ways = [PLAIN, "resume_by_deepcopy"] if name == "resumes_mixed" else []
@@ -54,7 +54,7 @@ def test_every_check_says_where_it_looked(name):
     assert check.kind == "resume" or check.compares == "values" or not tally.resumes
 
 
-def broken(subject, checks=HERE, **budget):
+def broken(subject, checks=IN_THIS_PROCESS, **budget):
     found = verdicts(subject, checks, **budget)
     return {name for name, result in found.items() if result.verdict == "BROKEN"}
 
@@ -62,7 +62,7 @@ def broken(subject, checks=HERE, **budget):
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_correct_schedulers_raise_no_alarm(seed):
     """What a scheduler that does not write the LR on load can't serve is opt-in."""
-    opt_in = {check.name for check in HERE if not check.default}
+    opt_in = {check.name for check in IN_THIS_PROCESS if not check.default}
     for subject in (faulty.COUNTER, faulty.WITH_FUNCTIONS):
         found = verdicts(replace(subject, length=6), seed=seed)
         assert not [r for r in found.values() if r.verdict == "UNKNOWN"]
@@ -135,7 +135,7 @@ def test_a_hold_says_what_was_tried():
 def test_nothing_tried_is_no_hold(check):
     @resume_check(from_epoch=500)
     def resume_much_later(new_optimizer, build, checkpoint):
-        """Resumes where the plain run has long ended."""
+        """Resumes where the uninterrupted run has long ended."""
         raise AssertionError("never called")
 
     result = verdicts(faulty.COUNTER, [resume_much_later], max_examples=0)["resume_much_later"]
@@ -149,7 +149,9 @@ def test_declined_checks_have_their_reason():
         "x", faulty.NoStateDict, state_dict=faulty.take_count, load_state_dict=faulty.give_count,
         declines={"lr_is_never_negative": "it may be"}, length=4,
     )  # fmt: skip
-    found = verdicts(subject, [check for check in HERE if check.name in SERVED], max_examples=0)
+    found = verdicts(
+        subject, [check for check in IN_THIS_PROCESS if check.name in SERVED], max_examples=0
+    )
     reasons = {name: r.reason for name, r in found.items() if r.verdict == "DECLINED"}
     assert reasons == {
         "lr_is_never_negative": "it may be",

@@ -19,7 +19,7 @@ from harness import (
     step_with_metric,
     write_script,
 )
-from harness.checks.registry import HERE, as_check, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, as_check, select_checks
 from harness.core.operations import (
     EVENTS,
     STEPS,
@@ -318,7 +318,7 @@ def test_what_becomes_of_a_group_that_is_added_in_mid_run_is_seen():
 
 
 def test_a_schedule_that_ends_still_does_after_a_resume():
-    found = verdicts(ENDING["Ends"], HERE, max_examples=5)
+    found = verdicts(ENDING["Ends"], IN_THIS_PROCESS, max_examples=5)
     declined = {"resume_by_initial_lr", "resume_with_changed_options"}
     broken = {"resume_with_other_initial_lrs", "optimizer_state_is_a_snapshot"}  # not promised
     others = [r for r in found.values() if r.check not in declined | broken]

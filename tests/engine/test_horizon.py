@@ -4,16 +4,16 @@ import pytest
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from harness import Budget, Subject, check_subject
-from harness.checks.registry import HERE, as_check
+from harness.checks.registry import IN_THIS_PROCESS, as_check
 from harness.core.operations import MAX_STEPS
 from harness.core.run import parse_ranges, ranges
 from harness.core.verdict import Reason, Verdict
 from harness.engine import option_sets
 from harness.engine.horizon import FAR, Horizon, Watch, changes_of_shape, save_points
 from harness.engine.option_sets import prepare
+from harness.engine.pair_tester import Runners
 from harness.engine.search import EARLY, sweep_along
 from harness.engine.session import SubjectSession
-from harness.engine.trials import Runners
 
 SWEEP = Budget(max_examples=0, time_limit=600)  # a far run may take an eighth of it
 FROM_FILE = as_check("resume_from_file")
@@ -87,7 +87,8 @@ def test_a_count_that_is_lost_between_changes_is_found():
 
 def test_the_step_of_a_schedule_after_50_epochs_is_looked_at():
     results = results_of(
-        Subject("steps", StepLR, options={"step_size": 50}), *(c.name for c in HERE if c.default)
+        Subject("steps", StepLR, options={"step_size": 50}),
+        *(c.name for c in IN_THIS_PROCESS if c.default),
     )
     by_check = {result.check: result for result in results}
     assert by_check.pop("resume_by_last_epoch").verdict is Verdict.BROKEN

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import Trace, TraceError
-from harness.checks.registry import HERE, as_check
+from harness.checks.registry import IN_THIS_PROCESS, as_check
 from harness.core.operations import branches
 from harness.core.training_loop import observe
 from harness.engine.one_run import Runner
@@ -49,7 +49,7 @@ def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, t
         seen, outcome = observations(patch, control, as_check("saving_changes_nothing"), trace)
     path = branches(trace.operations)[-1]
     uninterrupted = Runner(control.bind({})).uninterrupted(path).observations
-    assert outcome.broken is None
+    assert outcome.difference is None
     # The uninterrupted run is made first; the run of the trace looks once more at every save.
     first, looks = seen[: len(path) + 1], iter(seen[len(path) + 1 :])
     assert first == list(uninterrupted)
@@ -67,7 +67,9 @@ def test_a_trace_without_resumes_is_its_uninterrupted_run_bit_for_bit(control, t
 def test_replaying_twice_gives_the_same_observations(name, data):
     """Of every fault without drawn options, by any check, whether that breaks or not."""
     subject = BY_NAME[name].subject
-    check = data.draw(st.sampled_from([c for c in HERE if c.name not in subject.declines]))
+    check = data.draw(
+        st.sampled_from([c for c in IN_THIS_PROCESS if c.name not in subject.declines])
+    )
     trace = data.draw(traces(counts=st.integers(1, 16)))
     trace = Trace(trace.operations)
     runs = []
@@ -109,6 +111,6 @@ def test_a_save_never_changes_what_follows(control, trace):
         ]
         with pytest.MonkeyPatch.context() as patch:
             seen, outcome = observations(patch, control, check, Trace(tuple(plain)))
-        assert outcome.broken is None
+        assert outcome.difference is None
         last.append(seen[-1])
     assert last[0] == last[1]

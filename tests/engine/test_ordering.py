@@ -19,8 +19,8 @@ from harness.core.result import Result
 from harness.core.run import Tally
 from harness.core.verdict import Reason, Verdict
 from harness.engine.examples import Examples
-from harness.engine.ordering import Checker, Settings, explore, gate, shard_of
-from harness.engine.plan import Request, make_plan
+from harness.engine.ordering import Checker, WorkerSettings, explore, gate, shard_of
+from harness.engine.plan import Selection, make_plan
 from harness.engine.session import SubjectSession, check_subject
 from harness.report.result_file import ResultFile, merged
 from harness.report.text import summary
@@ -39,7 +39,7 @@ short = Subject("short", StepLR, options={"step_size": 3}, length=5)
 
 
 def plan_of(*subjects, names=()):
-    return make_plan(Request(subjects, checks=names, ledgers=None))
+    return make_plan(Selection(subjects, checks=names, ledgers=None))
 
 
 def all_pairs(*subjects, names=NAMES):
@@ -75,7 +75,7 @@ class Clock:
         return Fake()
 
 
-HERE = Checker(Settings(), jobs=0)
+HERE = Checker(WorkerSettings(), jobs=0)
 FEW = Budget(max_examples=5)
 
 
@@ -149,7 +149,7 @@ def test_with_time_enough_it_is_the_same_as_without_a_budget():
     budget = Budget(max_examples=2)
     plain = last(gate(HERE, pairs, budget))
     for jobs in (0, 2):
-        within = last(gate(Checker(Settings(), jobs), pairs, budget, 600))
+        within = last(gate(Checker(WorkerSettings(), jobs), pairs, budget, 600))
         assert [untimed(plain[i]) for i in sorted(plain)] == [
             untimed(within[i]) for i in sorted(within)
         ]
@@ -173,7 +173,7 @@ def test_shards_part_the_pairs(count):
     for part in shards:
         checked = {(subject.name, check.name) for subject, check in part.values()}
         for subject, check in part.values():
-            assert {(subject.name, name) for name in check.after} <= checked
+            assert {(subject.name, name) for name in check.prerequisites} <= checked
     assert max(map(len, shards)) - min(map(len, shards)) <= len(plan.checks) // 2
 
 
@@ -278,7 +278,7 @@ def examples(monkeypatch):
     return kept
 
 
-EXPLORER = Checker(Settings(examples=True), jobs=0)
+EXPLORER = Checker(WorkerSettings(examples=True), jobs=0)
 
 
 def test_rounds_draw_with_the_next_seed_and_end_where_all_is_broken(examples, monkeypatch):

@@ -188,19 +188,19 @@ def test_a_check_elsewhere_has_nothing_live():
         """Build both, and another scheduler."""
 
     with pytest.raises(CheckError, match="no live optimizer or scheduler"):
-        resume_check(elsewhere="resume")(roll_back)
+        resume_check(other_process="resume")(roll_back)
     with pytest.raises(CheckError, match="no build_other"):
-        resume_check(elsewhere="resume")(build_both)
-    with pytest.raises(CheckError, match="'elsewhere' must be"):
-        resume_check(elsewhere="moon")
+        resume_check(other_process="resume")(build_both)
+    with pytest.raises(CheckError, match="'other_process' must be"):
+        resume_check(other_process="moon")
 
 
 def test_they_are_added_where_another_python_is_given():
-    both = [check for check in CHECKS if check.elsewhere]
+    both = [check for check in CHECKS if check.other_process]
     assert both == [THERE, FROM]
-    assert not any(check.elsewhere for check in select_checks())
-    assert select_checks(["resume_from_file"], elsewhere=True)[1:] == both
-    assert select_checks([FROM], elsewhere=True) == [FROM]
+    assert not any(check.other_process for check in select_checks())
+    assert select_checks(["resume_from_file"], other_process=True)[1:] == both
+    assert select_checks([FROM], other_process=True) == [FROM]
 
 
 def test_a_default_check_does_not_import_execnet(tmp_path):

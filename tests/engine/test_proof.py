@@ -28,7 +28,7 @@ from running import run_in_process
 from test_search import smaller, still_breaks
 
 from harness import CHECKS, Budget, Trace, check_subject
-from harness.checks.registry import HERE, as_check
+from harness.checks.registry import IN_THIS_PROCESS, as_check
 from harness.core.operations import EVENTS
 from harness.engine import machine, option_sets, search, verdict
 from harness.report.script import script_of
@@ -45,7 +45,10 @@ SEEDS = range(20)
 @functools.cache
 def broken(name, seed=0):
     """The broken results of a fault."""
-    checks = [*HERE, *(c for c in CHECKS if c.elsewhere and c.name in BY_NAME[name].caught_by)]
+    checks = [
+        *IN_THIS_PROCESS,
+        *(c for c in CHECKS if c.other_process and c.name in BY_NAME[name].caught_by),
+    ]
     results = check_subject(BY_NAME[name].subject, checks, Budget(seed=seed))
     return [result for result in results if result.verdict == "BROKEN"]
 
@@ -134,7 +137,7 @@ def test_the_scripts_of_a_fault_tell_the_truth(name, run_script):
     for number, result in enumerate(broken(name)):
         run = here if number else isolated
         chosen = as_check(result.check)
-        if chosen.elsewhere:  # it starts itself again
+        if chosen.other_process:  # it starts itself again
             run = isolated
         text = script_of(fault.subject, chosen, result, result.counterexample.trace)
         assert "\nNeeds torch" in text
@@ -150,7 +153,7 @@ def test_the_scripts_of_a_fault_tell_the_truth(name, run_script):
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_the_scripts_of_what_is_broken_on_this_torch_tell_the_truth(subject, run_script):
-    for result in check_subject(subject, HERE):
+    for result in check_subject(subject, IN_THIS_PROCESS):
         if result.verdict == "BROKEN":
             chosen = as_check(result.check)
             text = script_of(subject, chosen, result, result.counterexample.trace)
@@ -184,11 +187,11 @@ def go_back_at_once(draft, pick):
     draft.went_back = True
 
 
-def no_search_in_place(trials, option_sets, holding, budget, **more):
-    if trials.check.at == "load":
+def no_search_in_place(tester, option_sets, holding, budget, **more):
+    if tester.check.at == "load":
         return None
     holding = [way for way in holding if way.at != "load"]
-    return find(trials, option_sets, holding, budget, **more)
+    return find(tester, option_sets, holding, budget, **more)
 
 
 def nothing(*arguments):

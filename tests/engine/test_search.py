@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Budget, Operation, Subject, Trace, TraceError, check_subject, replay
-from harness.checks.registry import HERE, as_check
+from harness.checks.registry import IN_THIS_PROCESS, as_check
 from harness.core.operations import walk
 from harness.engine.minimise import minimise, neighbours
 from lr_schedules.subjects import SUBJECTS
@@ -102,7 +102,7 @@ def still_breaks(subject, check, trace):
         return False
 
 
-def assert_minimal(subject, checks=HERE, budget=None):
+def assert_minimal(subject, checks=IN_THIS_PROCESS, budget=None):
     broken = [r for r in check_subject(subject, checks, budget) if r.verdict == "BROKEN"]
     assert broken
     for result in broken:

@@ -141,7 +141,7 @@ def run(tmp_path, monkeypatch):
 
     The sweep finds all that they break, so the search is short.
     """
-    monkeypatch.setattr(selftest, "HERE", TRIED)
+    monkeypatch.setattr(selftest, "IN_THIS_PROCESS", TRIED)
     monkeypatch.setattr("harness.core.result.Budget", functools.partial(Budget, max_examples=2))
 
     def run(faults="RIGHT", controls="CONTROLS", *arguments):
@@ -225,7 +225,7 @@ def test_what_this_torch_cannot_do_is_set_aside_and_said(run, monkeypatch):
 
     monkeypatch.setattr(torch, "load", refuses)
     loads_tensors = HELD_BY["resume_from_distributed_checkpoint"]
-    monkeypatch.setattr(selftest, "HERE", [*TRIED, loads_tensors])
+    monkeypatch.setattr(selftest, "IN_THIS_PROCESS", [*TRIED, loads_tensors])
     status, text, data = run("FOR_A_FILE", "CONTROLS")
     assert status == 0
     assert "0 of 0 faults" in text

@@ -21,7 +21,7 @@ from harness import (
     check_subject,
     failures,
 )
-from harness.checks.registry import HERE, as_check, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, as_check, select_checks
 from harness.core.relations import BEGINS, EARLIER, relations
 from harness.core.result import LostAttribute
 from harness.core.verdict import Verdict
@@ -137,7 +137,7 @@ def test_what_shows_otherwise_is_another_failure(other):
 
 def test_checks_that_one_trace_breaks_in_a_run_are_one_failure():
     subject = next(fault for fault in FAULTS if fault.name == "SavesNoPosition")
-    first, *others = failures(check_subject(subject, HERE, Budget(max_examples=0)))
+    first, *others = failures(check_subject(subject, IN_THIS_PROCESS, Budget(max_examples=0)))
     swept = served(["resume_from_distributed_checkpoint"])  # its first save is at epoch 1
     alone = {OTHER_ORDER, IN_PLACE}
     assert swept | set(first.checks) == served(EVERY_LOAD) - alone

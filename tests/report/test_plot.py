@@ -271,7 +271,7 @@ def test_a_schedule_that_ends_by_an_exception_is_marked():
 
 def test_a_long_schedule_is_resumed_everywhere_and_followed_as_far_as_there_is_room():
     (subject,) = choose_subjects(["StepLR"], {"step_size": 100, "gamma": 0.5}).subjects
-    by_load, by_last_epoch = schedule_of(subject, 300).ways
+    by_load, by_last_epoch = schedule_of(subject, 300).by_check
     assert len(by_load.resumes) == 301
     assert by_load.wrong == []
     assert by_load.followed == (10_000 - 300) // 301

@@ -25,7 +25,7 @@ from harness import (
     replay,
     write_script,
 )
-from harness.checks.registry import HERE
+from harness.checks.registry import IN_THIS_PROCESS
 from harness.engine.option_sets import what_torch_lacks
 from harness.report.script import script_of
 from lr_schedules.subjects import SUBJECTS
@@ -57,7 +57,7 @@ LACKS_FLOATS = bool(what_torch_lacks("weights_only"))
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_every_broken_pair_has_a_script_that_shows_it(subject, run_script):
     """With torch alone, and with the numbers of the report."""
-    results = check_subject(subject, HERE, Budget(max_examples=0))
+    results = check_subject(subject, IN_THIS_PROCESS, Budget(max_examples=0))
     for result in [result for result in results if result.verdict == "BROKEN"]:
         check = next(check for check in CHECKS if check.name == result.check)
         text = script_of(subject, check, result, result.counterexample.trace)

@@ -8,7 +8,7 @@ from conftest import verdicts_of
 from torch.optim import lr_scheduler
 
 from harness import Budget, Subject, check_scheduler, check_subject
-from harness.checks.registry import HERE, select_checks
+from harness.checks.registry import IN_THIS_PROCESS, select_checks
 from harness.core.ledger import version_of
 from harness.subjects.known_failures import shipped_failures
 from lr_schedules import LinearAnnealingLR
@@ -107,14 +107,18 @@ def of_torch(check):
 
 def test_it_holds_every_check_but_those_it_declines():
     subject = OWN_OPTIONS["LinearAnnealingLR"]
-    results = list(check_subject(subject, [check for check in HERE if not of_torch(check)], FEW))
+    results = list(
+        check_subject(subject, [check for check in IN_THIS_PROCESS if not of_torch(check)], FEW)
+    )
     declined = [r for r in results if r.check in subject.declines]
     assert {r.verdict for r in declined} == {"DECLINED"}
     assert verdicts_of(r for r in results if r not in declined) == {"HOLDS"}
 
 
 def test_what_torch_breaks_of_it_is_one_thing():
-    assert {check.name for check in HERE if of_torch(check)} <= {"saved_state_is_a_snapshot"}
+    assert {check.name for check in IN_THIS_PROCESS if of_torch(check)} <= {
+        "saved_state_is_a_snapshot"
+    }
 
 
 def test_it_holds_with_tensor_rates():

@@ -20,8 +20,8 @@ from harness.core.training_loop import observe
 from harness.core.verdict import Verdict
 from harness.engine.one_run import Runner
 from harness.engine.option_sets import what_torch_lacks
+from harness.engine.pair_tester import do_nothing
 from harness.engine.session import check_subject
-from harness.engine.trials import do_nothing
 from harness.subjects.drawn_options import draw_options
 from harness.subjects.optimizers import (
     OWN_OPTIONS,

@@ -1,4 +1,4 @@
-"""Runs traces of one pair of subject and check, and reports what they show."""
+"""Tests traces on one pair of subject and check, and finds out whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.core.trace import Trace
 from harness.core.training_loop import new_sgd, plain
 from harness.core.types import Scheduler, State, Words
 from harness.core.verdict import Reason
-from harness.engine.counterexample import attributes_that_differ, evidence
+from harness.engine.counterexample import attributes_that_differ, counterexample_of
 from harness.engine.one_run import Outcome, Runner
 from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.option_sets import OptionSet
@@ -36,19 +36,19 @@ SOON = 0.001
 LONG = 250
 """From this many steps on, even a trace with the subject's own options computes nothing."""
 
-__all__ = ["Limit", "Runners", "Trials", "do_nothing", "excuses"]
+__all__ = ["Limit", "PairTester", "Runners", "do_nothing", "excuses"]
 
 
-def excuses(control: Difference, broken: Difference, check: Check) -> bool:
-    """Whether the subject's failure has the same cause as the control's.
+def excuses(baseline: Difference, difference: Difference, check: Check) -> bool:
+    """Whether the subject's failure has the same cause as the baseline's.
 
-    If the check compares values, a wrong value of the control proves nothing: a constant
+    If the check compares values, a wrong value of the baseline proves nothing: a constant
     schedule may not keep the check's promise, or may lack what the check asks for. The same
     exception in both does prove it.
     """
-    raised = broken.actual.get("raises")
-    if raised is not None or "raises" in control.actual or check.compares == "values":
-        return raised is not None and raised == control.actual.get("raises")
+    raised = difference.actual.get("raises")
+    if raised is not None or "raises" in baseline.actual or check.compares == "values":
+        return raised is not None and raised == baseline.actual.get("raises")
     return True
 
 
@@ -173,7 +173,7 @@ class Runners:
 
 @dataclass
 class Notes:
-    """What the trials of a pair left out or excused."""
+    """What the traces of a pair left out or excused."""
 
     refused: str = ""
     """Why the state could not be saved in some trace."""
@@ -181,14 +181,14 @@ class Notes:
     """What a scheduler that does nothing also shows, in a trace with a drawn optimizer."""
     differs_there: str = ""
     """How the schedule differs in another process without any resume."""
-    elsewhere: str = ""
+    other_process: str = ""
     """How the other process differs from this one."""
 
 
-class Trials:
-    """The trials of one check on one subject.
+class PairTester:
+    """Tests traces with one check on one subject.
 
-    They keep their own counts and notes; the caller reads them when the trials are done.
+    It counts what it tried and takes notes; the caller reads both at the end.
     `option_sets` says which options may be tried with optimizer steps that compute nothing. The
     first trace that breaks the check without them is run again with computed steps, as are all
     traces after it.
@@ -207,7 +207,7 @@ class Trials:
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
-        """Which reading each change of options followed."""
+        """Which behaviour each change of options followed."""
         self.notes = Notes()
         self.option_sets = option_sets
         ours = check.reference == check.name  # a user's check may look at the optimizer
@@ -243,15 +243,15 @@ class Trials:
         """The subject with the options of `trace`."""
         return self.runners.bind(trace)
 
-    def start_elsewhere(self, bound: Bound) -> str:
+    def start_other_process(self, bound: Bound) -> str:
         """Start the other process, if the check needs one; why it can't be used, or nothing.
 
         The start does not count towards the time limit. Raises `CheckError` for a Python that
         can't be used.
         """
-        if not self.check.elsewhere:
+        if not self.check.other_process:
             return ""
-        self.notes.elsewhere, reason = start_worker(self.check, self.runner(bound))
+        self.notes.other_process, reason = start_worker(self.check, self.runner(bound))
         return reason
 
     def tried(self) -> int:
@@ -269,7 +269,7 @@ class Trials:
         lost = "the weights are not compared: the optimizer itself loses its state this way"
         notes = [
             "" if self.weights else lost,
-            self.notes.elsewhere,
+            self.notes.other_process,
             self.notes.differs_there
             and f"some traces are not compared: {self.notes.differs_there}",
             self.notes.refused and f"left out of some traces: {self.notes.refused}",
@@ -285,8 +285,8 @@ class Trials:
         if not self.needs_compute(trace):
             runner = self.runners.of(bound, self.limit.deadline, compute=False)
             outcome = run_trace(runner, self.check, trace)
-            self.always_compute = outcome.broken is not None
-        if outcome is None or outcome.broken is not None:
+            self.always_compute = outcome.difference is not None
+        if outcome is None or outcome.difference is not None:
             outcome = run_trace(self.runner(bound), self.check, trace)
         self.tally = self.tally.plus(outcome.tally)
         return outcome
@@ -302,9 +302,9 @@ class Trials:
         for _ in range(2):
             runner = self.runners.new(bound, self.limit.deadline, weights=self.weights)
             outcomes.append(run_trace(runner, self.check, trace))
-        if not same(*(o.broken and plain(vars(o.broken)) for o in outcomes)):
+        if not same(*(o.difference and plain(vars(o.difference)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
-        self._note_reading(trace, outcomes[0])
+        self._note_behaviour(trace, outcomes[0])
         if count:
             self.tally = outcomes[1].tally
         return outcomes[0]
@@ -322,40 +322,40 @@ class Trials:
             outcome = self.run(trace)
         except TraceError:
             return False
-        broken = outcome.broken
+        difference = outcome.difference
         if outcome.refused:
             self.notes.refused = outcome.ended
         if outcome.differs_there:
             self.notes.differs_there = outcome.ended
-        self._note_reading(trace, outcome)
-        if broken is None:
+        self._note_behaviour(trace, outcome)
+        if difference is None:
             self.held += 1
             return False
         if known:
-            shown = evidence(self.runner(bound), self.check, trace, broken)
+            shown = counterexample_of(self.runner(bound), self.check, trace, difference)
             own = self._has_own_options(trace)
             if any(each.explains(self.check.promise, shown, own=own) for each in known):
                 return False
         if "optimizer" not in bound.fields and self.check.search:
             return True
-        control = self.control(trace)
-        if control is None or not excuses(control, broken, self.check):
+        baseline = self.baseline(trace)
+        if baseline is None or not excuses(baseline, difference, self.check):
             return True
         option_set = self._sets.get(repr(trace.options))
         if option_set is None or not option_set.variation:  # a variation decides nothing
-            self.notes.excuse = f"{control.actual} in the trace {trace}"
+            self.notes.excuse = f"{baseline.actual} in the trace {trace}"
         return False
 
     def counterexample(
-        self, trace: Trace, broken: Difference | None, found: Found | None = None
+        self, trace: Trace, difference: Difference | None, found: Found | None = None
     ) -> Counterexample:
         """The counterexample of the minimal `trace`, with its runs.
 
-        The trace is run twice unless `broken` is given. Raises `UndecidedError` if it breaks
+        The trace is run twice unless `difference` is given. Raises `UndecidedError` if it breaks
         nothing.
         """
-        broken = broken or self.twice(trace).broken
-        if broken is None:
+        difference = difference or self.twice(trace).difference
+        if difference is None:
             raise UndecidedError(
                 f"the trace {trace} broke the check once and not again: "
                 "what the scheduler does depends on more than the trace",
@@ -363,25 +363,25 @@ class Trials:
             )
         bound = self.bound(trace)
         runner = self.runner(bound)
-        shown = evidence(runner, self.check, trace, broken, found)
-        lost = attributes_that_differ(runner, self.check, trace, broken)
+        shown = counterexample_of(runner, self.check, trace, difference, found)
+        lost = attributes_that_differ(runner, self.check, trace, difference)
         new = self.runners.new(bound, self.limit.deadline, weights=self.weights)
-        return replace(shown, lost=lost, runs=runs_of(new, self.check, trace, broken))
+        return replace(shown, lost=lost, runs=runs_of(new, self.check, trace, difference))
 
     def cut(self, trace: Trace) -> Trace:
         """`trace`, cut after the step that breaks the check."""
-        broken = self.run(trace).broken
-        return trace if broken is None else trace.until(broken.operation, broken.step)
+        difference = self.run(trace).difference
+        return trace if difference is None else trace.until(difference.operation, difference.step)
 
-    def _note_reading(self, trace: Trace, outcome: Outcome) -> None:
-        """Note which reading the changed options of `trace` followed."""
+    def _note_behaviour(self, trace: Trace, outcome: Outcome) -> None:
+        """Note which behaviour the changed options of `trace` followed."""
         if not self.check.changes_options:
             return
-        if outcome.reading or (outcome.broken and "changed" in dict(trace.options)):
+        if outcome.behaviour or (outcome.difference and "changed" in dict(trace.options)):
             name, change = change_text(trace)
-            readings = self.followed.setdefault(name, {})
-            if readings.get(change) != "":  # what follows none in one trace follows none
-                readings[change] = outcome.reading
+            behaviours = self.followed.setdefault(name, {})
+            if behaviours.get(change) != "":  # what follows none in one trace follows none
+                behaviours[change] = outcome.behaviour
 
     # ------------------------------------------------------------------------ whose fault
 
@@ -391,28 +391,28 @@ class Trials:
         Raises `UndecidedError` if `trace` also breaks with a scheduler that does nothing, in
         another way.
         """
-        control = self.control(trace)
-        if control is None:
+        baseline = self.baseline(trace)
+        if baseline is None:
             return False
-        if set(control.actual) == {"weights"} and self.weights:
+        if set(baseline.actual) == {"weights"} and self.weights:
             self.weights = False
             return True
-        broken = self.run(trace).broken
-        if broken is not None and not excuses(control, broken, self.check):
+        difference = self.run(trace).difference
+        if difference is not None and not excuses(baseline, difference, self.check):
             return False
         raise UndecidedError(
-            f"{OF_THE_OPTIMIZER}{control.actual} in the trace {trace}", Reason.OPTIMIZER
+            f"{OF_THE_OPTIMIZER}{baseline.actual} in the trace {trace}", Reason.OPTIMIZER
         )
 
-    def control(self, trace: Trace) -> Difference | None:
+    def baseline(self, trace: Trace) -> Difference | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
         bound = self.bound(trace)
         subject = do_nothing(self.subject.optimizer, self.subject.words)
         fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
-        way = self.check.prerequisite or self.check
-        weights = self.weights and way is self.check
+        check = self.check.prerequisite or self.check
+        weights = self.weights and check is self.check
         runner = self.runners.new(subject.bind(fields), self.limit.deadline, weights=weights)
-        return run_trace(runner, way, Trace(trace.operations)).broken
+        return run_trace(runner, check, Trace(trace.operations)).difference
 
     def compare_weights_again(self) -> None:
         """Compare weights again from now on."""
