@@ -34,7 +34,7 @@ def check_scheduler(
     ledger: str | Path | Iterable[str | Path] | None = None,
     **options: object,
 ) -> list[Result]:
-    """Check that a scheduler survives a checkpoint, in any test.
+    """Check that a scheduler survives a checkpoint; for any test.
 
     Parameters
     ----------

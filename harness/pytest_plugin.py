@@ -299,7 +299,7 @@ def _properties(result: Result) -> list[tuple[str, str]]:
 
 
 def _mark(report: Report, error: BaseException) -> bool:
-    """Whether our code raised `error`; if it is an error of ours, the report is marked so."""
+    """Whether our code raised `error`. A `HarnessError` is marked in the report, as an error."""
     if isinstance(error, HarnessError):
         report.lr_resume_is_error = True  # type: ignore[union-attr]
         return True

@@ -1,4 +1,4 @@
-"""What to check, and how thoroughly, unless a call in a test says otherwise.
+"""Default settings: what to check, and how thoroughly. A call in a test can override them.
 
 While pytest runs, its plugin sets `current` from options and ini keys, and reads `unreported`.
 """

@@ -226,9 +226,9 @@ def handed_over(builders: Builders, step: Step, path: str, switch: int) -> list[
     return seen
 
 
-def next_scheduler_step(path: str, place: int) -> int:
-    """The index of the first scheduler step in a path from `place` on."""
-    return next((i for i in range(place, len(path)) if epochs(path[i])), len(path))
+def next_scheduler_step(path: str, first: int) -> int:
+    """The index of the first scheduler step in a path from `first` on."""
+    return next((i for i in range(first, len(path)) if epochs(path[i])), len(path))
 
 
 def misfit(

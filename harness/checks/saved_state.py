@@ -105,9 +105,9 @@ def saving_after_loading_is_the_same(
 
 
 STEPS_AHEAD = 8
-"""After this many steps a number that steps compute from the epoch is right again."""
+"""After this many steps, a number that each step computes from the epoch is right again."""
 COPIED = 3
-"""Copies are looked at up to this epoch: they take long, and lose the same at every later one."""
+"""Copies are checked up to this epoch: they are slow, and later ones lose the same."""
 
 
 def public_numbers(scheduler: Scheduler) -> dict[str, float]:
@@ -123,19 +123,20 @@ def public_numbers(scheduler: Scheduler) -> dict[str, float]:
 
 
 def lost_numbers(
-    must: dict[str, float], go_on: Callable[[], Scheduler], step: Step, epoch: int
+    must: dict[str, float], resume: Callable[[], Scheduler], step: Step, epoch: int
 ) -> Values:
-    """The public numbers that steps count on from and that a scheduler to go on with lacks.
+    """The public numbers that later steps depend on, and that are wrong after a resume.
 
-    Those that it must have, and those that it has. `go_on` makes the scheduler, at `epoch`.
+    Returns their right values (from `must`) and their wrong ones. `resume` returns the resumed
+    scheduler, at `epoch`.
     """
-    resumed = go_on()
+    resumed = resume()
     has = public_numbers(resumed)
     lost = [name for name in must if not same(must[name], has.get(name))]
     if not lost:
         return {}, {}
-    # Does the future depend on it? Give one of two what is lost, and step both.
-    complete = go_on()
+    # Do later steps depend on them? Restore them in one of two schedulers, and step both.
+    complete = resume()
     for name in lost:
         setattr(complete, name, must[name])
     try:
@@ -217,7 +218,7 @@ def failed_load_changes_nothing(
         optimizer = new_optimizer()
         scheduler = build(optimizer)
         if checkpoint["epoch"]:
-            step(scheduler, 0)  # so that going back to the start first is seen as well
+            step(scheduler, 0)  # so that a load that first resets the scheduler is noticed too
         return optimizer, scheduler
 
     before = state_and_groups(*begin())

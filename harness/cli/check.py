@@ -100,7 +100,8 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @RESUME_PYTHON
 @JOBS
 @click.option("-v", "--verbose", is_flag=True,
-              help="Also print with which epochs and optimizers each pair was tried.")  # fmt: skip
+              help="Also print at which epochs and with which optimizers each pair was "
+              "tried.")  # fmt: skip
 @click.option("--list-checks", is_flag=True, is_eager=True, expose_value=False,
               callback=_list_checks, help="Show the checks and exit.")  # fmt: skip
 def check(
@@ -245,8 +246,8 @@ def _run(
 ) -> tuple[dict[int, Checked], bool]:
     """The last result of each pair, by its index, and whether the run was stopped.
 
-    Now and then `write` is called with the results so far, so that they survive if this process is
-    killed; it may take a tenth of the time.
+    From time to time `write` is called with the results so far, so that they survive if this
+    process is killed; this takes at most a tenth of the time.
     """
     from harness.report.text import tried_text
 

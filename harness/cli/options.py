@@ -90,7 +90,7 @@ def cores() -> int:
 
 
 def require_python(resume_python: str) -> None:
-    """Start another Python, so that an error in it is reported early."""
+    """Start the other Python, so that an error in it is reported early."""
     if resume_python:
         from harness.engine.other_process import worker_of
 

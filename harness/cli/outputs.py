@@ -43,7 +43,7 @@ class Outputs:
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Write inside what is a copy of other outputs: if it fails, that is a warning."""
+        """Write a copy of other outputs inside the block; an error is only a warning."""
         try:
             yield
         except HarnessError as error:
@@ -61,7 +61,7 @@ class Outputs:
             print_error(f"error: cannot write the output: {error.strerror}")
 
     def status(self, status: int) -> int:
-        """The exit status, given the `status` that the verdicts alone would make."""
+        """The exit status, given the `status` for the verdicts alone."""
         return status or (Exit.UNDECIDED if self.failed else Exit.OK)
 
 

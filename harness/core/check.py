@@ -1,4 +1,4 @@
-"""What makes a function a check."""
+"""The class `Check`, and the decorators that make a function a check."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def resume_check(
         `harness.core.training_loop.save_checkpoint`.
     load : callable, optional
         ``load(checkpoint)`` turns what `save` returned into what the function resumes from, if
-        that is not the same. An exception of it is a failed resume.
+        that is not the same. If it raises, the resume has failed.
     default : bool
         Whether it runs when no checks are named; True by default.
     needs : tuple of str
@@ -189,7 +189,7 @@ def resume_check(
         (``distributed_checkpoint``; ``weights_only``: it loads floats). If something is
         missing, the check is declined.
     about : str
-        What is checked, for reports; by default "the scheduler's state".
+        The topic, for reports; by default "the scheduler's state".
     from_epoch : int
         The first epoch (number of scheduler steps) at which it can resume; 0 by default.
     weights : bool
@@ -204,12 +204,12 @@ def resume_check(
         It is not tried after a save that follows one of them.
     search : bool
         Whether the search draws traces for it after the sweep (the default). Set it to False
-        for a slow check; the sweep then tries only a few save points. The steps of the
-        optimizer are then always computed, so a check that looks at its state needs that too.
+        for a slow check; the sweep then tries only a few save points. Set it to False also for
+        a check that looks at the optimizer's state: its steps are then always computed.
     other_process : str
-        What is done in another process: nothing, ``resume`` (every resume, and what
-        follows it), ``save`` (what comes before the first resume), or ``all``. Such a
-        check is not searched.
+        What is done in another process: ``""`` (nothing; the default), ``resume`` (every resume,
+        and what follows it), ``save`` (what comes before the first resume), or ``all``. A check
+        that uses another process is not searched.
     mixes : bool
         Whether each resume in its traces names another check, because it has no route itself.
 
@@ -248,9 +248,8 @@ def state_check(
 
     `at` is ``save`` (right after every save) or ``step`` (at the start and after
     every step). With ``compares="trajectory"`` the function returns
-    ``(optimizer, scheduler)`` instead, like a resume check. The check is not made in runs
-    with one of the operations `without`. `resume_check` describes the other parameters
-    and the errors.
+    ``(optimizer, scheduler)`` instead, like a resume check. Runs with one of the operations in
+    `without` are not checked. `resume_check` describes the other parameters and the errors.
     """
     if at not in ("save", "step"):
         raise CheckError(f"a state check's 'at' must be save or step (got {at!r})")

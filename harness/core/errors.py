@@ -1,4 +1,4 @@
-"""Errors that are not a broken scheduler."""
+"""Errors of the harness. A broken scheduler is not an error, but a verdict."""
 
 from __future__ import annotations
 

@@ -47,10 +47,10 @@ class Guard:
     def on(self) -> Iterator[None]:
         """Guard the ``with`` block, as `Guard` describes."""
         settings = _keep_settings()
-        heard = _Heard()
+        output = _FirstOutput()
         _watch.guards += 1
         try:
-            with heard, contextlib.redirect_stdout(heard), warnings.catch_warnings():
+            with output, contextlib.redirect_stdout(output), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.showwarning = lambda *_, **__: None  # the subject may undo the filter
                 yield
@@ -59,13 +59,13 @@ class Guard:
             _watch.guards -= 1
             for restore in settings:
                 restore()
-            if heard.first.strip() and self.name not in _reported:
+            if output.first.strip() and self.name not in _reported:
                 _reported.add(self.name)
-                line = one_line(heard.first.strip().splitlines()[0])
+                line = one_line(output.first.strip().splitlines()[0])
                 print(f"{self.name}: its output is not shown; it begins: {line}", file=sys.stderr)
 
 
-class _Heard(io.TextIOWrapper):
+class _FirstOutput(io.TextIOWrapper):
     """A standard output that keeps only the beginning of its text."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Heard(io.TextIOWrapper):
 
 
 def _keep(get: Callable[[], Value], set_: Callable[[Value], object]) -> Callable[[], None]:
-    """A function that gives a setting the value back that it has now."""
+    """A function that restores the present value of a setting."""
     value = get()
 
     def restore() -> None:

@@ -23,13 +23,13 @@ In your own file a subject is ``module:attribute``, or the name that reports sho
 ``their_package.subjects:SUBJECTS.StepLR`` for example: name a class of yours that is also called
 StepLR as ``module:StepLR``.
 
-An entry explains a failure, and not everything that is wrong with a pair. It is judged by running
-its trace again: the trace must break the check at its last step, with the values in `shows`, to
-the last bit, and its `relation` must hold. Then the pair is swept and searched for other failures.
-A failure on another trace with the subject's own options is the same failure if all of these are
+An entry explains one failure of a pair, and hides no other. Its trace is run again: the trace must
+break the check at its last step, with the values in `shows`, to the last bit, and its `relation`
+must hold. Then the entry is *true* here, and the pair is swept and searched for other failures. A
+failure on another trace with the subject's own options is the same failure if all of these are
 true:
 
-* it is at the same kind of place: at a resume, at a save, at a step after a resume, ...
+* it is after the same kind of operation: at a resume, at a save, at a step after a resume, ...
 * it is in the same fields: the values that differ, or the parts of a nested state;
 * its values have the entry's `relation` to the uninterrupted run, which is exact. An entry
   without a relation covers only failures for which none is known. With ``relation = "any"`` it
@@ -42,10 +42,10 @@ true:
   part. A composition does not inherit the entries of its parts, and an entry about one part does
   not excuse the others.
 
-With other options or another optimizer, a known failure shows in many ways. There its place and its
-values may be others, but not its exception or its part. It has no other fields, and rounding must
-be rounding. For an entry about a check of the state with `kind = "by-design"`, its fields may be
-others too: each optimizer has its own.
+With other options or another optimizer, the same failure can look different. There the operation
+and the values may differ, but not the exception or the part. No field may differ that does not
+differ on the entry's own trace, and rounding must stay rounding. Only an entry about a check of the
+state with `kind = "by-design"` also covers other fields, because each optimizer has its own.
 
 If all entries about the pair are true and all failures are explained, the pair is KNOWN, and the
 run passes. A failure that no entry explains is BROKEN, even on the trace of an entry. If
@@ -63,7 +63,7 @@ key. If a trace is not minimal, its pair is UNKNOWN, with the smaller trace.
   results of ``check --json`` show, for one or many versions of torch. With ``--ledger FILE
   --write`` it writes the file. Comments stay.
 * ``python -m harness ledger ranges RESULT...`` says which ranges could begin or end one release
-  earlier or later without any run turning red.
+  earlier or later without making any run fail.
 """
 
 from __future__ import annotations
@@ -184,10 +184,10 @@ class KnownFailure:
     def explains(self, promise: Promise, found: Counterexample, *, own: bool = True) -> bool:
         """Whether a failure on any trace is the one that the entry is about.
 
-        `own` says whether the trace has the subject's own options. With others the place and the
-        values may be others too, except that rounding must be rounding, and a field may be right:
-        a constant LR hides what the momentum shows. What is by-design in a
-        saved state then has other fields too: each optimizer has its own.
+        `own` says whether the trace has the subject's own options. With other options the
+        operation and the values may differ, except that rounding must stay rounding. A field may
+        be right: a constant LR hides what the momentum shows. Only a by-design failure of a saved
+        state may have other fields: each optimizer has its own.
         """
         entry, shown = self.entry, self.shown
         if own and kind_of_moment(promise, found) != kind_of_moment(promise, shown):
@@ -211,9 +211,9 @@ class KnownFailure:
 
 
 def kind_of_moment(promise: Promise, found: Counterexample) -> str:
-    """Where the runs first differ, as `moment_of` says it, without what changes nothing.
+    """Where the runs first differ, like `moment_of`, but a save after a resume does not count.
 
-    A step after a resume stays one if there was a save or another event since then.
+    A step after a resume and a save is still "a step after resume".
     """
     text = moment_of(promise, found)
     if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
@@ -387,8 +387,8 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     """Raise `LedgerError` if two entries with the same trace cover the same version.
 
     Only entries about the same subject and check are compared; a subject must have one name. Each
-    range is cut into intervals of consecutive versions. If two intervals overlap, so do two that
-    are neighbours in the order of their beginnings: n entries need about n comparisons.
+    range is cut into intervals of consecutive versions, which are sorted by their first version.
+    If any two overlap, so do two neighbours.
     """
     groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
     for entry in entries:

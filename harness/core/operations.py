@@ -1,9 +1,9 @@
-"""The operations of a training loop, each once, and what a trace of them means.
+"""The operations of a training loop, in one table, and what a trace of them means.
 
 A row of `KINDS` holds all that the harness knows about an operation. Runs in this process and in
 another, changed options, scripts, the sweep, the search, the minimiser and the benchmark read it.
-To add an operation, write its function and its row. No other code changes; two snapshots of
-messages that list all operations do (``python -m pytest --inline-snapshot=fix tests/core``).
+To add an operation, write its function and its row, and nothing else. Then update two snapshots of
+messages that list all operations (``python -m pytest --inline-snapshot=fix tests/core``).
 
 A function performs the operation once, in plain torch. A script contains the statements of its
 body in a loop, with an expression for each argument, and another process receives its source. So
@@ -80,7 +80,7 @@ def with_groups(new_optimizer: NewOptimizer, count: int) -> Optimizer:
     return optimizer
 
 
-# ----------------------------------------------------------------- what performs each once
+# ----------------------------------------------------- the functions that perform operations
 
 
 def train_step(
@@ -255,13 +255,16 @@ BY_LETTER = {
 """For each letter: its function, and whether it uses up a gradient and steps the scheduler."""
 LETTER = {kind.word: kind.letter for kind in KINDS}
 STEPS = tuple(kind.word for kind in KINDS)
+"""Every operation that has a count: each counts as a step, events too."""
 PLAIN = tuple(kind.word for kind in KINDS if not kind.event)
+"""The steps of every training loop."""
 EVENTS = tuple(kind.word for kind in KINDS if kind.event)
 """What happens only sometimes in a training loop; not every scheduler can handle all of them."""
 BY_HAND = tuple(kind.word for kind in KINDS if kind.by_hand)
 """What is not part of a schedule, so that options and epoch can't restore it."""
 ADDS_GROUP = tuple(kind.word for kind in KINDS if kind.adds_group)
 GO_BACK = tuple(kind.word for kind in SLOT_KINDS if kind.goes_back)
+"""The operations that go back to a slot."""
 WITHOUT_EPOCH = "".join(kind.letter for kind in KINDS if not kind.steps_scheduler)
 WITHOUT_GRADIENT = "".join(kind.letter for kind in KINDS if not kind.uses_gradient)
 WITH_GROUP = "".join(kind.letter for kind in KINDS if kind.adds_group)
@@ -358,7 +361,7 @@ def epochs(path: str) -> int:
 
 
 def gradients(path: str) -> int:
-    """How many gradients a path uses up, including those of skipped optimizer steps."""
+    """How many gradients a path uses up; a skipped optimizer step uses one too."""
     return len(path) - sum(map(path.count, WITHOUT_GRADIENT))
 
 
@@ -387,7 +390,7 @@ def branches(operations: Sequence[Operation]) -> list[str]:
 
 
 def is_needed_again(operations: Sequence[Operation], number: int) -> bool:
-    """Whether a later operation goes back to what the one with the index `number` goes back to.
+    """Whether the checkpoint that operation `number` goes back to is used again later.
 
     >>> from harness.core.trace import Trace
     >>> operations = Trace.parse("save:a resume:a train:1 resume:a save:a load:a").operations

@@ -1,4 +1,4 @@
-"""Writes text that is safe to show, files whole or not at all, and only the report to stdout."""
+"""Output: text that is safe to print, files written whole or not at all, a clean stdout."""
 
 from __future__ import annotations
 

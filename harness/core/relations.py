@@ -6,7 +6,7 @@ failures are recognised by their leaves.
 
 The actual value of a counterexample may equal, to the last bit, something known: a value of the
 uninterrupted run at another epoch, or the result of making the last change twice. Such a
-*relation* is evidence for a cause. Nothing is guessed from values that are only close.
+*relation* hints at the cause. Nothing is guessed from values that are only close.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def fields_of(difference: Difference) -> frozenset[str]:
 
 
 def shows_of(difference: Difference) -> str:
-    """What a break shows, exactly and in one line: each leaf with its two values.
+    """A difference in one line, with exact values: each leaf with its two values.
 
     For an exception, its name and its text.
     """
@@ -133,7 +133,7 @@ def _short(text: str) -> str:
 
 
 def floats_of(value: object) -> list[tuple[float, bool]]:
-    """The numbers in a plain value, and for each whether its precision is float32."""
+    """The numbers in a value, each with whether its precision is float32."""
     if isinstance(value, bool):
         return []
     if isinstance(value, (int, float)):
@@ -165,8 +165,8 @@ def single(value: float) -> float:
 def ulps_of(difference: Difference) -> int | None:
     """The largest distance of two numbers in units in the last place, if it is rounding alone.
 
-    None if something else than numbers differs, or by more than `ROUNDING`. The unit is the
-    distance from the larger number to the next one, in the numbers' own precision.
+    None if anything but numbers differs, or if numbers differ by more than `ROUNDING`. The unit is
+    the distance from the larger number to the next one, in the numbers' own precision.
     """
     largest = 0
     for leaf in leaves(difference):
@@ -261,7 +261,7 @@ def relations(found: Counterexample) -> frozenset[str]:
 
 
 def every_relation(found: Counterexample) -> list[str]:
-    """All that a ledger entry may call the relation of its values, the most telling one first.
+    """Every relation that a ledger entry may give for these values, the most telling one first.
 
     In addition to `relations`: those of the parts of a nested state, and whether the actual value
     is that of any other epoch.

@@ -1,4 +1,4 @@
-"""Results: verdicts on pairs of subject and check (`harness.core.verdict`), with their evidence.
+"""Results: verdicts on pairs of subject and check (`harness.core.verdict`), and what led to them.
 
 Two runs are compared in every group's lr, momentum or betas and weight decay, in
 ``get_last_lr()``, and in the weights if the check restores the optimizer. The comparison is exact;
@@ -40,7 +40,7 @@ class FoundBy(StrEnum):
 class Budget:
     """How much to try: traces of the search per pair, its seed, and seconds per pair.
 
-    `sweep`: whether to go over every save point of an uninterrupted run before the search.
+    `sweep`: whether to try every save point before the search.
     """
 
     max_examples: int = 25
@@ -53,8 +53,8 @@ class Budget:
 class Found:
     """How a counterexample was found.
 
-    `traces` and `seconds` (of CPU time) were spent on the subject until then, with the checks
-    made before included.
+    `traces` and `seconds` (of CPU time) were spent on the subject until then, by earlier checks
+    too.
     """
 
     by: FoundBy
@@ -64,7 +64,7 @@ class Found:
 
 @dataclass(frozen=True)
 class LostAttribute:
-    """An attribute with a wrong value in a resumed scheduler, whose own methods read it.
+    """An attribute that the scheduler's methods read, and that is wrong after a resume.
 
     `actual` and `expected` are its values in the resumed and in the uninterrupted run, shortened;
     `saved` says whether it is in the scheduler's ``state_dict``.
@@ -126,7 +126,7 @@ class Result:
     `subject` and `check` are their names; `references` are their names on the command line, empty
     if they have none there. `why` is the kind of the `reason`. `weights` says whether weights were
     compared, `untried` which operations were not tried, each with the reason. `resume_python` is
-    the interpreter that did a part of the work, if it is another one. `replays` are the
+    the other Python that did a part of the work, if there is one. `replays` are the
     counterexamples from the ledger that break this pair here. `place` is where to look, as
     ``path:line``: the ledger entry if the verdict is STALE, the subject's class or function if it
     is BROKEN or UNKNOWN.

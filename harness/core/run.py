@@ -92,7 +92,7 @@ class Tally:
 
 
 def ranges(numbers: Collection[int]) -> str:
-    """Whole numbers in a few words.
+    """Whole numbers as text, with ranges.
 
     >>> ranges({3, 1, 2, 16, 47, 48})
     '1-3, 16, 47-48'
@@ -118,13 +118,13 @@ def parse_ranges(text: str) -> set[int]:
 
 
 class Role(StrEnum):
-    """The part that a run plays in a comparison."""
+    """What a run is in a comparison."""
 
     UNINTERRUPTED = "uninterrupted"
     OTHER_OPTIONS = "other options"
     """An uninterrupted run with the options that a resumed run changes to."""
     BEFORE = "before"
-    """The part of a run that is abandoned by going back to a checkpoint."""
+    """The part of a run before it goes back to a checkpoint."""
     RESUMED = "resumed"
 
 

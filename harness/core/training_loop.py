@@ -172,7 +172,7 @@ def snapshot(value: Any) -> Any:
 def save_checkpoint(
     optimizer: torch.optim.Optimizer, scheduler: Scheduler, epoch: int
 ) -> Checkpoint:
-    """Copy the states of both, like a file does."""
+    """Copy the states of both, so that later steps do not change them, as in a file."""
     return {
         "optimizer": snapshot(optimizer.state_dict()),
         "scheduler": snapshot(scheduler.state_dict()),

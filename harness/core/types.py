@@ -1,4 +1,4 @@
-"""The types that the harness uses for things that PyTorch leaves untyped."""
+"""Types for what PyTorch leaves untyped, such as states, checkpoints and schedulers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Checkpoint: TypeAlias = dict[str, Any]
 Build: TypeAlias = "Callable[..., Scheduler]"
 """Builds a scheduler on an optimizer, with options by name."""
 Step: TypeAlias = "Callable[[Scheduler, int], None]"
-"""Steps a scheduler in the subject's way; the number is how many steps it has made."""
+"""Steps a scheduler as its subject says; the number is how many steps it has made before."""
 Save: TypeAlias = "Callable[[torch.optim.Optimizer, Scheduler, int], Checkpoint]"
 """Makes a checkpoint at an epoch."""
 Load: TypeAlias = Callable[[Checkpoint], Checkpoint]

@@ -26,7 +26,7 @@ MOST = 3
 def attributes_that_differ(
     runner: Runner, check: Check, trace: Trace, difference: Difference
 ) -> tuple[LostAttribute, ...]:
-    """What the scheduler has after the last resume before the break, and what it should have.
+    """The attributes that are wrong after the last resume before the difference.
 
     Empty if no attribute differs that the methods of its class read, or if this can't be found
     out: in another process, with other options, or after an exception.
@@ -112,7 +112,7 @@ def _codes(code: object) -> Iterator[types.CodeType]:
 def counterexample_of(
     runner: Runner, check: Check, trace: Trace, difference: Difference, found: Found | None = None
 ) -> Counterexample:
-    """A counterexample with the uninterrupted run up to one epoch later, without its other runs."""
+    """The counterexample without its `runs`; the uninterrupted run goes on for one more epoch."""
     run = None
     if check.compares == "trajectory":
         path = path_to(trace.operations, difference.operation, difference.step)

@@ -56,8 +56,8 @@ class Outcome:
 
     `refused` says whether it stopped because the state can't be saved in the check's format, and
     `differs_there` whether it did because even the uninterrupted run differs in another process.
-    `behaviour` is the behaviour that it followed, if options changed
-    (see `harness.checks.changed_options`). `tally` is what the run tried.
+    `behaviour` says which option won, if options changed (see `harness.checks.changed_options`).
+    `tally` is what the run tried.
     """
 
     difference: Difference | None = None
@@ -316,7 +316,7 @@ class Runner:
 
 
 class TraceRun:
-    """One run of one trace that `check` can run."""
+    """One run of one trace; raises `TraceError` if the check can't run it."""
 
     def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
         self.runner = runner
@@ -424,7 +424,7 @@ class TraceRun:
             self._values()
 
     def _saw(self, seen: Observation) -> None:
-        """A hook: gets what is observed at the start, after every step, save and resume."""
+        """Do nothing; a subclass gets every observation here."""
 
     def _save(self, slot: str) -> None:
         expected = self._expected()

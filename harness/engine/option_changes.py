@@ -1,4 +1,4 @@
-"""Changes options on resume: chooses the changes to try, and says what a trace with one shows.
+"""Changes options on resume: chooses the changes, and runs traces with them.
 
 `harness.checks.changed_options` makes the runs and judges them.
 """

@@ -1,8 +1,8 @@
-"""Decides the order in which pairs are checked, the process and the time that they get.
+"""Decides when, in which process and for how long each pair is checked.
 
-Each subject is checked in a worker process of its own. If that dies, the pair it was at is UNKNOWN
-and another worker goes on with the subject's other pairs. With no workers (``--jobs 0``)
-everything happens in this process, for a debugger. The results do not depend on the number.
+Each subject is checked in its own worker process. If a worker dies, the pair that it was checking
+is UNKNOWN, and another worker goes on with the subject's other pairs. With ``--jobs 0`` everything
+happens in this process, for a debugger. The results do not depend on the number of workers.
 
 ``--profile gate``, the default, checks every pair once and gives the same results every time. With
 ``--time-budget 60`` it sweeps all pairs before it searches any. A pair it could not get to is
@@ -124,8 +124,8 @@ def warm_up() -> None:
 def shard_of(plan: Plan, number: int, count: int) -> dict[int, Pair]:
     """The pairs in part `number` of `count` parts of `plan`, by their index; parts count from 1.
 
-    All checks of a subject are in one part, so that no part does the work of another again. Only
-    the subjects that are left over are divided, but never a check from those it depends on.
+    All checks of a subject are in one part, so that no work is done twice. Only the subjects left
+    over are divided; a check always stays with the checks that it depends on.
     """
     pairs: dict[int, Pair] = {}
     of_subject: list[dict[int, NamedCheck]] = []
@@ -159,7 +159,7 @@ def _together(checks: Sequence[NamedCheck]) -> list[list[int]]:
 
 
 class Checker:
-    """Checks pairs in up to `jobs` workers, or in this process; keeps the `rates` it was told."""
+    """Checks pairs in up to `jobs` workers, or in this process; collects the `rates` they send."""
 
     def __init__(self, settings: WorkerSettings, jobs: int) -> None:
         self.settings = settings

@@ -31,10 +31,10 @@ from harness.engine.runs import run_trace, runs_of
 from harness.subjects.subject import AnyOptimizer, Bound, Subject
 
 SOON = 0.001
-"""The shortest time limit: none would be no limit."""
+"""The shortest time limit; 0 would mean none."""
 
 LONG = 250
-"""From this many steps on, even a trace with the subject's own options computes nothing."""
+"""From this many steps on, optimizer steps compute nothing even with the subject's own options."""
 
 __all__ = ["Limit", "PairTester", "Runners", "do_nothing", "excuses"]
 
@@ -42,9 +42,10 @@ __all__ = ["Limit", "PairTester", "Runners", "do_nothing", "excuses"]
 def excuses(baseline: Difference, difference: Difference, check: Check) -> bool:
     """Whether the subject's failure has the same cause as the baseline's.
 
-    If the check compares values, a wrong value of the baseline proves nothing: a constant
-    schedule may not keep the check's promise, or may lack what the check asks for. The same
-    exception in both does prove it.
+    The baseline is a scheduler that does nothing, with the same optimizer and operations. If the
+    check compares values, a wrong value of the baseline proves nothing: a constant schedule may
+    not keep the check's promise, or may lack what the check asks for. The same exception in both
+    does prove it.
     """
     raised = difference.actual.get("raises")
     if raised is not None or "raises" in baseline.actual or check.compares == "values":
@@ -386,7 +387,7 @@ class PairTester:
     # ------------------------------------------------------------------------ whose fault
 
     def excuse_weights(self, trace: Trace) -> bool:
-        """Stop comparing weights, and return True, if the optimizer itself loses what moves them.
+        """Stop comparing weights, and return True, if the optimizer itself loses its state.
 
         Raises `UndecidedError` if `trace` also breaks with a scheduler that does nothing, in
         another way.

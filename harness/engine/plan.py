@@ -28,10 +28,10 @@ __all__ = ["NamedCheck", "NamedSubject", "Plan", "Selection", "make_plan", "plan
 
 @dataclass(frozen=True)
 class Selection:
-    """What a command was asked to check.
+    """What the user selected to be checked.
 
-    `skip` are schedulers of a package that can't be built without losing the process, each with
-    the reason. `ledgers` are a user's files; None ignores all ledgers.
+    `skip` are schedulers of a package whose construction ended a worker, each with the reason.
+    `ledgers` are the user's files; None ignores all ledgers.
     """
 
     names: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class NamedSubject:
     def find(self, options: Options) -> Subject:
         """The subject itself, with these options.
 
-        What its module prints is not shown: it was when the plan was made.
+        What its module prints is not shown again: it was shown when the plan was made.
         """
         with contextlib.redirect_stderr(io.StringIO()):
             (subject,) = choose_subjects([self.reference or self.name], options).subjects
@@ -138,7 +138,7 @@ def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place
 
 
 def plan_in_worker(selection: Selection, patience: float) -> Plan:
-    """The same, found in a worker, so that nothing that is imported or built can end this process.
+    """Like `make_plan`, but in a worker, so that the user's code can't end this process.
 
     A name, or a scheduler of a package, that ends the worker is listed in `Plan.missed`. Raises
     `HarnessError`.

@@ -371,7 +371,7 @@ def sweep_events(check: Check, events: Sequence[str]) -> Iterator[Operations]:
 
 
 def sweep_pairs(checks: Sequence[Check], epochs: int) -> Iterator[Operations]:
-    """A trace for each pair of checks of resuming, one after the other in an uninterrupted run.
+    """A trace for each two resume checks: it resumes by the first, and later by the second.
 
     At random alone, 2 of 20 searches found a scheduler that is wrong only if a load in place
     follows a copy.

@@ -1,7 +1,7 @@
 """The selftest: does every check catch the faults planted for it, without false alarms?
 
-A *trial* runs all checks on one planted fault, or one control, with one seed. It is exact if the
-broken checks are exactly the checks of the fault's record. For a control, none may be broken.
+A *trial* runs all checks on one planted fault, or one control, with one seed. It is *exact* if the
+broken checks are exactly those of the fault's record, or none for a control.
 
 Planted faults (`harness.engine.selftest.planted`) and controls, which are correct schedulers, come
 from the packages that ship them (`harness.subjects.installed`). ``python -m harness selftest``
@@ -141,7 +141,7 @@ def find_faults(reference: str) -> list[Fault]:
 
 
 FOR_CONTROLS = 2
-"""A control is searched with this many times the traces of a fault, because it must hold longer."""
+"""A control is searched with this many times the traces of a fault."""
 REQUIRED = 0.95
 """The share of seeds with which the trials of a fault must be exact: 19 of 20."""
 

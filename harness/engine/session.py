@@ -1,4 +1,4 @@
-"""Checks one subject with checks in any order; the order does not change the results."""
+"""Runs the checks of one subject, in any order; the order does not change the results."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["SubjectSession", "check_subject", "replay"]
 class SubjectSession:
     """The pairs of one subject.
 
-    The arguments are those of `check_subject`; `check_names` are the checks that the subject may
-    decline in addition to the harness's own. If the subject can't be checked at all, every check
+    The arguments are those of `check_subject`; `check_names` are checks that the subject may
+    decline, in addition to the harness's own. If the subject can't be checked at all, every check
     is UNKNOWN for that reason. `earlier` are results of the same subject, with their budgets.
     `note` is called with each trace before it is run.
     """
@@ -116,7 +116,7 @@ class SubjectSession:
     def rates(self) -> dict[str, list[object]]:
         """The LRs of all groups at the start and after each epoch of uninterrupted runs, by trace.
 
-        This covers the subject's own options and the drawn ones, without any save. A run
+        This covers the subject's own options and the drawn ones, with no save. A run
         that ends with an exception has fewer epochs. Empty if the subject can't be run.
         """
         limit = Limit(self.subject, self.budget.time_limit)

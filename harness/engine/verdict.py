@@ -100,7 +100,7 @@ def replay_entry(tester: PairTester, entry: Entry) -> Replayed:
 
 
 def _breaks_alike(tester: PairTester, trace: Trace, known: KnownFailure) -> bool:
-    """Whether `trace` breaks the check in the way of a known failure."""
+    """Whether `trace` breaks the check in the same way as a known failure."""
     difference = tester.run(trace).difference
     if difference is None:
         return False
@@ -115,7 +115,7 @@ def describe_stale(replay: Replayed, check: Check) -> str:
     """
     entry, found = replay.entry, replay.found
     if replay.why or found is None:
-        return f"{entry.place}: {replay.why}: {_mend(entry)}"
+        return f"{entry.place}: {replay.why}: {_correction(entry)}"
     if replay.smaller is not None:
         raise LedgerError(
             f"{entry.place}: its trace is not minimal: write {replay.smaller}, which also "
@@ -131,8 +131,8 @@ def describe_stale(replay: Replayed, check: Check) -> str:
     return ""
 
 
-def _mend(entry: Entry) -> str:
-    """How to correct an entry that is not true of this torch, or not any more."""
+def _correction(entry: Entry) -> str:
+    """How to correct an entry that is not, or no longer, true on this torch."""
     version = version_of(torch.__version__)
     capped = without(entry.torch, version)
     if capped:
@@ -140,18 +140,18 @@ def _mend(entry: Entry) -> str:
     return "delete the entry, or let it begin at a later torch"
 
 
-ALSO_OTHERWISE = "; another trace breaks it"
+ALSO_BROKEN_BY_ANOTHER = "; another trace breaks it"
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What was spent on a subject before this pair: traces, and the CPU clock at the start."""
+    """What was spent on a subject before this pair: traces, and CPU time since `started`."""
 
     traces: int
     started: float
 
     def found(self, by: FoundBy, tester: PairTester) -> Found:
-        """How a counterexample that was found just now was found."""
+        """How a counterexample was found that was found just now."""
         seconds = time.process_time() - self.started
         return Found(by, self.traces + tester.tally.traces, seconds)
 
@@ -336,7 +336,7 @@ def _by_ledger(tester: PairTester, question: Question) -> Decision:
         decision = _without_entry(tester, question, replays)
         return replace(decision, replays=minimal)
     for about in covering:
-        stale = "" if _is_another(about) else describe_stale(about, tester.check)
+        stale = "" if _shows_another_failure(about) else describe_stale(about, tester.check)
         if stale:
             return replace(_stale(tester, question, about, stale, replays), replays=minimal)
     more = _not_explained(tester, question, covering, replays)
@@ -350,7 +350,7 @@ def _by_ledger(tester: PairTester, question: Question) -> Decision:
     )  # fmt: skip
 
 
-def _is_another(replay: Replayed) -> bool:
+def _shows_another_failure(replay: Replayed) -> bool:
     """Whether the trace of an entry breaks the check in another way than the entry says."""
     return replay.found is not None and not replay.entry.is_shown_by(replay.found)
 
@@ -358,13 +358,13 @@ def _is_another(replay: Replayed) -> bool:
 def _stale(
     tester: PairTester, question: Question, about: Replayed, stale: str, replays: Sequence[Replayed]
 ) -> Decision:
-    """The decision on a pair with an entry that is not true, with what breaks it instead."""
+    """The decision on a pair with an entry that is not true, with another trace that breaks it."""
     found = about.found if about.minimal else None
     if found is None:
         others = [replay for replay in replays if replay is not about]
         with contextlib.suppress(HarnessError):
             found = _without_entry(tester, question, others).counterexample
-        stale += ALSO_OTHERWISE if found is not None else ""
+        stale += ALSO_BROKEN_BY_ANOTHER if found is not None else ""
     place = about.entry.place
     return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, place=place)
 
@@ -384,7 +384,7 @@ def _not_explained(
     for about in covering:
         entry, found = about.entry, about.found
         assert found is not None
-        if _is_another(about):
+        if _shows_another_failure(about):
             reason = (
                 f"{entry.place} is about another failure: its trace shows {shows_of(found)!r} and "
                 f"not {entry.shows!r}"

@@ -22,7 +22,7 @@ from harness.core.result import Result, grouped, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
-from harness.report.text import count, difference_rows, lined_up, replay_command
+from harness.report.text import aligned, count, difference_rows, replay_command
 
 ROUNDING = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""
@@ -34,7 +34,7 @@ Results: TypeAlias = Mapping[tuple[str, str], Result]
 
 
 class Kind(enum.Enum):
-    """What became of a pair."""
+    """How a pair changed."""
 
     NEWLY_BROKEN = "NEWLY BROKEN"
     FIXED = "NEWLY FIXED"
@@ -72,7 +72,7 @@ class Change:
 
     @property
     def kind(self) -> Kind:
-        """What became of the pair."""
+        """How the pair changed."""
         old, new = self.verdicts
         if new == Verdict.BROKEN:
             return Kind.STILL_BROKEN if old == Verdict.BROKEN else Kind.NEWLY_BROKEN
@@ -117,7 +117,7 @@ class Comparison:
         return self.old, self.new
 
     def of(self, kind: Kind) -> list[Change]:
-        """The pairs of which this became."""
+        """The pairs that changed in this way."""
         return [pair for pair in self.pairs if pair.kind == kind]
 
     @property
@@ -296,7 +296,7 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
             found = result.counterexample
             rows = difference_rows(found, result.promise, result.check)[1:] if found else []
             lines.append(f"  {replay_command(result, _trace(result))}")
-            lines += [f"  {line}" for line in lined_up(rows)]
+            lines += [f"  {line}" for line in aligned(rows)]
             if others:
                 lines.append("    these fail in the same way, with other values:")
                 lines += [f"  {replay_command(other, _trace(other))}" for other in others]
@@ -306,7 +306,7 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
 def by_options(pairs: Sequence[Change], other: ResultFile) -> tuple[list[Change], list[Change]]:
     """The pairs whose options are also in an uninterrupted run of the other file, then the rest.
 
-    If the other file has no uninterrupted runs, there is no rest.
+    If the other file has no uninterrupted runs, all pairs are in the first list.
     """
 
     def is_known(pair: Change) -> bool:

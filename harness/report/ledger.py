@@ -118,7 +118,7 @@ def updated(text: str, entries: Sequence[Entry], results: Sequence[ResultFile]) 
 def _not_in_the_ledger(
     by_version: Mapping[Version, Sequence[Counterexample]], entries: Sequence[Entry]
 ) -> dict[Version, list[Counterexample]]:
-    """The pair's own counterexample where it breaks in more ways than true entries say."""
+    """The pair's own counterexample, on versions where true entries do not explain it."""
     more: dict[Version, list[Counterexample]] = {}
     for version, shown in by_version.items():
         covering = [entry for entry in entries if entry.covers(version)]

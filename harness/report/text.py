@@ -134,7 +134,7 @@ def broken_text(failure: Failure) -> str:
     result, found = failure.result, failure.counterexample
     lines = [
         f"BROKEN {result.subject}: {failure.headline} (torch {result.torch})",
-        *lined_up(broken_rows(failure)),
+        *aligned(broken_rows(failure)),
     ]
     return "\n".join([*lines, "  Reproduce with:", *_commands(result, str(found.trace))])
 
@@ -189,8 +189,8 @@ def difference_rows(found: Counterexample, promise: Promise, check: str) -> list
     ]
 
 
-def lined_up(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """A line for each text, with its label in front."""
+def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each text, after its label; the texts are aligned."""
     width = max((len(label) for label, _ in rows), default=0)
     return [f"  {label:{width}}  {text}" for label, text in rows]
 
@@ -287,7 +287,7 @@ def note_text(results: Sequence[Result]) -> str:
 
 
 def entries(results: Sequence[Result]) -> list[str]:
-    """Ledger entries for the failures that no ledger describes as they are."""
+    """Ledger entries for the failures that no ledger entry explains."""
     return [
         new_entry(
             result.references[0] or result.subject, result.references[1] or result.check,
@@ -299,7 +299,7 @@ def entries(results: Sequence[Result]) -> list[str]:
 
 
 def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> str:
-    """A ledger entry for a counterexample on the versions `torch`, until somebody knows more."""
+    """A draft of a ledger entry for a counterexample on the versions `torch`."""
     reason = f"Expected {values_text(found.expected)}, got {values_text(found.actual)}."
     if "raises" in found.actual:
         reason = f"It raises {found.actual['raises']}."
@@ -317,9 +317,9 @@ def new_entry(subject: str, check: str, torch: str, found: Counterexample) -> st
 
 
 def what_it_shows(found: Counterexample) -> dict[str, str]:
-    """The keys of a ledger entry that say what a counterexample shows, until somebody knows more.
+    """The keys of a ledger entry that follow from a counterexample.
 
-    If the values differ by rounding, its largest distance, else their most telling relation.
+    If the values differ by rounding, the largest distance; else the most telling relation.
     """
     ulps, true = ulps_of(found), every_relation(found)
     if ulps is not None:
