@@ -27,11 +27,11 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.subjects.installed` what installed packages ship: subjects, ledgers, planted faults
 ===========================  ======================================================================
 
-What it can't see (each has a test in tests/checks/test_blind_spots.py that passes as long as this
+What it can't find (each has a test in tests/checks/test_blind_spots.py that passes as long as this
 is true):
 
 * Schedules that depend on more than the steps: on the clock, or on the loss or gradients of a
-  real model. A schedule that differs between two equal runs is UNKNOWN. Metrics are a fixed
+  real model. A schedule that differs between two identical runs is UNKNOWN. Metrics are a fixed
   sequence.
 * State outside the optimizer and the scheduler: data loaders, AMP scalers, random generators,
   ranks with different parameters. The default checks run in one process, so a module global keeps

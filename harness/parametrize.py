@@ -116,7 +116,7 @@ class PairCheck:
         if result.verdict == Verdict.STALE:
             raise results.BrokenSchedule(report.reasons_text([result], Verdict.STALE), [result])
         if result.verdict == Verdict.KNOWN:
-            looked = report.looked_beside([result])
+            looked = report.no_other_failure_text([result])
             known = f"{result.reason} ({looked})" if looked else result.reason
             pytest.xfail(known)  # does nothing with --runxfail
         if result.counterexample is not None:

@@ -231,7 +231,7 @@ def next_scheduler_step(path: str, first: int) -> int:
     return next((i for i in range(first, len(path)) if epochs(path[i])), len(path))
 
 
-def misfit(
+def first_unexpected(
     run: ResumedRun, expected: list[Observation], early: Sequence[list[Observation]]
 ) -> int | None:
     """The index of a run's first observation that differs from the expected one, or None.
@@ -292,7 +292,7 @@ def judge_behaviour(
                 known[key] = uninterrupted(new_optimizer, made, step, path)
         return known[key]
 
-    def misfit_of(name: str, run: ResumedRun) -> int | None:
+    def first_mismatch(name: str, run: ResumedRun) -> int | None:
         if name == "raises":
             return first_not_raised(run)
         expected = uninterrupted_run(name, run)
@@ -301,13 +301,13 @@ def judge_behaviour(
             if name == "saved"
             else [uninterrupted_run("saved", run), uninterrupted_run("start", run)]
         )
-        return misfit(run, expected, early) if expected else 0
+        return first_unexpected(run, expected, early) if expected else 0
 
     found: dict[str, Any] = {}
     for name in ("saved", "start", "raises", "set", "handed over"):  # the last two are the slowest
         found[name] = None
         for number, run in enumerate(runs):
-            index = misfit_of(name, run)
+            index = first_mismatch(name, run)
             if index is not None:
                 found[name] = number, index
                 break

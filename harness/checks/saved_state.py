@@ -63,7 +63,7 @@ def saving_again_gives_the_same_state(scheduler: Scheduler, checkpoint: Checkpoi
 
 @state_check(at="step", save=save_live)
 def saved_states_are_independent(scheduler: Scheduler, checkpoint: Checkpoint) -> Values:
-    """A saved state does not change when another state is saved, and that one is emptied."""
+    """A saved state does not change when another state is saved and then emptied."""
     before = plain(checkpoint["kept"])
     another = scheduler.state_dict()
     if isinstance(another, dict):
@@ -162,7 +162,7 @@ def public_numbers_go_on(
     new_optimizer: NewOptimizer, build: Build, optimizer: Optimizer, scheduler: Scheduler,
     step: Step, checkpoint: Checkpoint,
 ) -> Values:  # fmt: skip
-    """A public number that each step counts on, such as last_epoch, is the same after a resume."""
+    """A public number that steps go on from, such as last_epoch, is the same after a resume."""
 
     def loaded() -> Scheduler:
         optimizer = new_optimizer()

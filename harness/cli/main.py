@@ -280,8 +280,8 @@ def selftest(
 ) -> int:
     """Test the harness itself on this machine and this PyTorch.
 
-    A planted fault is a scheduler with one known defect: exactly the checks in its
-    record must catch it. A control is a correct scheduler: no check may fail on it.
+    A planted fault is a scheduler with one known defect: exactly the checks listed for it
+    must catch it. A control is a correct scheduler: no check may fail on it.
     Without --faults and --controls, the ones that installed packages ship are tried.
 
     Exit status: 0 everything is as expected, 1 something is not, 2 something is

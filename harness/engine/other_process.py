@@ -332,7 +332,7 @@ class RunInOtherProcess(TraceRun):
         self._saw(seen)
         expected, seen = self._in_both(expected, seen)
         if untouched and not same(expected, seen):
-            self._stop_as_it_differs_there(_told(expected, seen))
+            self._stop_as_it_differs_there(_here_and_there(expected, seen))
         self._differs(expected, seen)
 
     # --------------------------------------------------------- without any resume at all
@@ -354,7 +354,9 @@ class RunInOtherProcess(TraceRun):
                     )
                 expected, seen = self._in_both(expected, there[i])
                 if not same(expected, seen):
-                    self._stop_as_it_differs_there(f"after {i} steps {_told(expected, seen)}")
+                    self._stop_as_it_differs_there(
+                        f"after {i} steps {_here_and_there(expected, seen)}"
+                    )
 
     def _in_both(self, here: Observation, there: Observation) -> tuple[Observation, Observation]:
         """Two observations, without ``get_last_lr`` if one torch lacks it or can't call it yet."""
@@ -379,7 +381,7 @@ def letters(operation: Operation) -> str:
     return "w" if operation.kind == "save" else ""
 
 
-def _told(here: Observation, there: Observation) -> str:
+def _here_and_there(here: Observation, there: Observation) -> str:
     left, right = differences(here, there)
     return ", ".join(f"{name} is {left[name]} here and {right[name]} there" for name in left)
 

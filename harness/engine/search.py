@@ -83,8 +83,8 @@ def find(
     for number in range(len(option_sets) if budget.sweep else 0):
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
         if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
-            told = set(tester.followed)
-            traces = (trace for trace in traces if change_text(trace)[0] not in told)
+            changed_before = set(tester.followed)
+            traces = (trace for trace in traces if change_text(trace)[0] not in changed_before)
         broken = (trace for trace in traces if tester.breaks(trace, known))
         trace = next(broken, None)
         if trace is not None:
@@ -177,11 +177,15 @@ def swept_traces(
     epochs = min(option_set.epochs, length)
     beyond = int(bool(option_set.ended) and option_set.epochs < length)
     if "build_other" in check.parameters:
-        found = iter([sweep_beside(epochs + beyond)])
+        found = iter([sweep_with_another_scheduler(epochs + beyond)])
         if number < SWEPT_SETS:
-            yield from with_each_change(sweep_beside(epochs + beyond), option_set.bound, ())
+            yield from with_each_change(
+                sweep_with_another_scheduler(epochs + beyond), option_set.bound, ()
+            )
         if option_set.own and GIVEN_EPOCH in option_set.events:
-            yield from with_each_change(sweep_beside(1, GIVEN_EPOCH), option_set.bound, ())
+            yield from with_each_change(
+                sweep_with_another_scheduler(1, GIVEN_EPOCH), option_set.bound, ()
+            )
     elif number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
     elif option_set.variation:
@@ -289,7 +293,7 @@ AFTER = 3
 EARLY = 3
 """The first save point of a long trace."""
 OTHERS = (1, 4, 8)
-"""Save points with the optimizers that are tried besides the subject's own."""
+"""Save points with the optimizers that are tried in addition to the subject's own."""
 
 
 def sweep_along(check: Check, points: Sequence[int], end: int) -> Operations:
@@ -321,8 +325,8 @@ GIVEN_EPOCH = "epoch"
 """The event after which some schedulers use options that they use at no other time."""
 
 
-def sweep_beside(epochs: int, event: str = "") -> Operations:
-    """A run that is saved, where the check builds another scheduler, at its start and later.
+def sweep_with_another_scheduler(epochs: int, event: str = "") -> Operations:
+    """A run that saves at its start and later; at each save the check builds another scheduler.
 
     It ends with three of the `event`, if one is given.
     """

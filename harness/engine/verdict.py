@@ -417,13 +417,13 @@ def _not_explained(
 
 def _without_entry(tester: PairTester, question: Question, replays: Sequence[Replayed]) -> Decision:
     """The verdict on a pair that no valid entry covers."""
-    told = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
-    if told is not None:
-        found = told.found
-        if found is None or not told.minimal:
-            trace = simplify(tester, tester.cut(told.entry.trace), question.budget.seed)
+    replayed = max((r for r in replays if r.found), key=lambda r: r.minimal, default=None)
+    if replayed is not None:
+        found = replayed.found
+        if found is None or not replayed.minimal:
+            trace = simplify(tester, tester.cut(replayed.entry.trace), question.budget.seed)
             found = tester.counterexample(trace, None, question.spent.found(FoundBy.SWEEP, tester))
-        version, entry = version_of(torch.__version__), told.entry
+        version, entry = version_of(torch.__version__), replayed.entry
         reason = (
             f"{entry.place} has this failure, but only for torch '{entry.torch}': "
             f"let an entry cover {version}"

@@ -121,7 +121,7 @@ class Comparison:
         return [pair for pair in self.pairs if pair.kind == kind]
 
     @property
-    def otherwise(self) -> list[Change]:
+    def broken_otherwise(self) -> list[Change]:
         """The pairs that are BROKEN in both, with another counterexample or other values."""
         still = self.of(Kind.STILL_BROKEN)
         return [pair for pair in still if pair.old.counterexample != pair.new.counterexample]
@@ -371,7 +371,7 @@ def _reason(pair: Change) -> str:
 
 
 def _still(comparison: Comparison) -> list[str]:
-    still, others = comparison.of(Kind.STILL_BROKEN), comparison.otherwise
+    still, others = comparison.of(Kind.STILL_BROKEN), comparison.broken_otherwise
     if not still:
         return []
     lines = [f"BROKEN IN BOTH: {count(len(still), 'pair')}"]

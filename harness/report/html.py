@@ -30,8 +30,8 @@ from harness.report.text import (
     counts_text,
     difference_rows,
     failures,
-    looked_beside,
     looked_text,
+    no_other_failure_text,
     replay_command,
     tally_text,
     untried,
@@ -294,7 +294,9 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
         id=id_,
         verdict=result.verdict,
         title=f"{result.subject}: {failure.headline if broken else result.check}",
-        reasons=() if broken else tuple(filter(None, [result.reason, looked_beside([result])])),
+        reasons=()
+        if broken
+        else tuple(filter(None, [result.reason, no_other_failure_text([result])])),
         facts=tuple(facts),
         picture=picture,
         alt=f"The uninterrupted and the resumed run of {result.subject} by epoch; {in_words}",

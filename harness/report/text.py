@@ -264,7 +264,7 @@ def _reasons(results: Sequence[Result], chosen: Iterable[Result], title: str) ->
     for (subject, reason), group in by_reason(chosen).items():
         every = len(group) == totals[subject] > 1
         checks = "every check" if every else ", ".join(result.check for result in group)
-        looked = looked_beside(group)
+        looked = no_other_failure_text(group)
         lines += [
             f"{title} {subject}: {checks}",
             f"  {reason}",
@@ -446,8 +446,8 @@ def looked_lines(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def looked_beside(results: Sequence[Result]) -> str:
-    """Where KNOWN pairs were looked at for failures that no entry explains; empty if nowhere."""
+def no_other_failure_text(results: Sequence[Result]) -> str:
+    """Where KNOWN pairs were checked for failures that no entry explains; empty if nowhere."""
     lines = looked_at(r.tally.looked for r in results if r.verdict == Verdict.KNOWN)
     return f"no other failure found; {'; '.join(lines)}" if lines else ""
 

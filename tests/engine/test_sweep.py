@@ -3,7 +3,13 @@ import pytest
 from harness import Trace
 from harness.checks.registry import as_check, select_checks
 from harness.core.operations import epochs, walk
-from harness.engine.search import sweep, sweep_beside, sweep_events, sweep_pairs, sweep_thinly
+from harness.engine.search import (
+    sweep,
+    sweep_events,
+    sweep_pairs,
+    sweep_thinly,
+    sweep_with_another_scheduler,
+)
 
 
 def saved_at(check, length):
@@ -38,8 +44,14 @@ def test_the_second_of_two_saves_without_a_step_between_is_resumed_from():
 
 
 def test_another_scheduler_is_built_at_three_epochs_and_before_the_event():
-    assert str(Trace(sweep_beside(6))) == "save:a train:1 save:a train:3 save:a train:2"
-    assert str(Trace(sweep_beside(1, "epoch"))) == "save:a train:1 save:a save:a epoch:3"
+    assert (
+        str(Trace(sweep_with_another_scheduler(6)))
+        == "save:a train:1 save:a train:3 save:a train:2"
+    )
+    assert (
+        str(Trace(sweep_with_another_scheduler(1, "epoch")))
+        == "save:a train:1 save:a save:a epoch:3"
+    )
 
 
 def test_a_check_at_every_save_is_done_in_chains_too():

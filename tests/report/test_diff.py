@@ -81,7 +81,7 @@ def test_verdicts_are_sorted_by_what_became_of_them():
         Kind.OTHER: [("E", "c"), ("F", "c")],
         Kind.SAME: [("G", "c")],
     }
-    assert pairs(difference.otherwise) == [("H", "c")]
+    assert pairs(difference.broken_otherwise) == [("H", "c")]
     assert [change.verdicts for change in difference.of(Kind.OTHER)] == [
         ("DECLINED", "HOLDS"), ("BROKEN", "UNKNOWN")
     ]  # fmt: skip
