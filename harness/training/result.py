@@ -68,6 +68,11 @@ class Finding:
         """All kill points that lead to it."""
         return tuple(sorted(k for outcome in self.outcomes for k in outcome.kill_points))
 
+    @property
+    def kill_point(self) -> int:
+        """The smallest kill point that leads to it; the one before the first step comes last."""
+        return next((k for k in self.first.kill_points if k), 0)
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -75,6 +80,7 @@ class TrainingResult:
 
     `steps` is the number of optimizer steps of the recorded run; `before` holds the kill points
     at which there was no checkpoint yet. `planned` is the number of snapshots to resume from.
+    `checkpoints` are the paths of the checkpoints, as they were given.
     """
 
     command: tuple[str, ...]
@@ -89,6 +95,7 @@ class TrainingResult:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     """Wall time."""
+    checkpoints: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -131,6 +138,7 @@ def to_json(result: TrainingResult) -> dict[str, object]:
         "format": "lr-resume-harness train 1",
         "command": list(result.command),
         "resume": list(result.resume),
+        "checkpoints": list(result.checkpoints),
         "verdict": result.verdict,
         "reason": result.reason,
         "steps": result.steps,
