@@ -10,7 +10,16 @@ from harness.core.relations import NUMBER
 from harness.training.compare import Difference
 from harness.training.recording import Recording, Step
 
-__all__ = ["Finding", "Outcome", "TrainingResult", "Verdict", "findings", "to_json"]
+__all__ = [
+    "BrokenTraining",
+    "Finding",
+    "Outcome",
+    "TrainingResult",
+    "Verdict",
+    "findings",
+    "to_json",
+    "verdict_of",
+]
 
 
 class Verdict(StrEnum):
@@ -101,6 +110,14 @@ class TrainingResult:
     def complete(self) -> bool:
         """Whether every snapshot was resumed from."""
         return len(self.outcomes) == self.planned
+
+
+class BrokenTraining(AssertionError):
+    """A resume of a training script is broken, or fails; `result` says everything."""
+
+    def __init__(self, text: str, result: TrainingResult) -> None:
+        super().__init__(text)
+        self.result = result
 
 
 def verdict_of(outcomes: tuple[Outcome, ...]) -> Verdict:

@@ -1,5 +1,6 @@
 """From a command to a verdict: what is reported, and what is refused."""
 
+import base64
 import functools
 import json
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from inline_snapshot import snapshot
+from pages import Page
 
 from harness.core.errors import HarnessError
 from harness.training import check as checking
@@ -81,6 +83,37 @@ data_order_lost.py: HOLDS (12 steps, 4 checkpoint states resumed, T s)
     assert [len(each["resumed"]["0"]) for each in found["resumes"][:-1]] == [9, 6, 3]
     assert found["recorded"]["0"][1]["lr"] == [0.095]
     assert found["before_the_first_checkpoint"] == [0, 1, 2]
+
+
+def test_every_output_is_written_even_if_one_fails(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    status, printed, errors = train(
+        "scheduler_not_loaded", "--checkpoints=runs", "--json=/dev/full", "--html=page.html",
+        "--plots=plots", "--scripts=scripts", "--ci=github",
+    )  # fmt: skip
+    assert status == 1
+    assert "error: cannot write /dev/full: " in errors
+    assert "  Script: scripts/scheduler_not_loaded_py-1.sh\n" in printed
+    assert "  Picture: plots/scheduler_not_loaded_py-1.svg\n" in printed
+    script = (tmp_path / "scripts/scheduler_not_loaded_py-1.sh").read_text()
+    page = Page((tmp_path / "page.html").read_text())
+    assert page.inside["s0"] == script
+    picture = (tmp_path / "plots/scheduler_not_loaded_py-1.svg").read_bytes()
+    [image] = page.all("img")
+    assert base64.b64decode(image["src"].partition(",")[2]) == picture
+    assert {"uninterrupted", "resumed"} <= set(re.findall(r">(\w+)</text>", picture.decode()))
+    assert page.all("td")[-2:] == [{}, {"class": "H"}]
+    title = "title=BROKEN scheduler_not_loaded.py%3A killed after steps 3 to 11 (9 of 12)%2C"
+    assert f"\n::error file=scheduler_not_loaded.py,{title}" in printed
+    assert (tmp_path / "summary.md").read_text().count("BROKEN scheduler_not_loaded.py") == 2
+
+
+def test_the_page_of_a_script_that_holds_shows_a_resumed_run(train, tmp_path):
+    status, _, errors = train("correct", "--checkpoints=runs", "--html=page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert (status, "error" in errors) == (0, False)
+    assert [section["class"] for section in page.all("section")] == ["pair HOLDS"]
+    assert len(page.all("img")) == 1
 
 
 def test_several_findings_are_all_reported(train):
