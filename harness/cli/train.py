@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -80,6 +81,8 @@ def train(
     from harness.training.result import findings, to_json
     from harness.training.text import result_text
 
+    if time_limit is not None and math.isnan(time_limit):
+        raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     request = Request(
         command, checkpoints, resume_with, compare == "all", stop_after,
         allow_outside, time_limit, new_processes,

@@ -1,9 +1,12 @@
 """From a command to a verdict: what is reported, and what is refused."""
 
 import base64
+import contextlib
 import functools
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from inline_snapshot import snapshot
 from pages import Page
 
+from harness.cli import train as command_line
 from harness.core.errors import HarnessError
 from harness.training import check as checking
 from harness.training.check import Request, check_command
@@ -143,6 +147,42 @@ no checkpoint yet after steps 1 to 2 (2 of 12): a run starts from scratch
 
 train.py: BROKEN (12 steps, 4 checkpoint states resumed, T s)
 """)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_known_is_reported_after_ctrl_c(number, status, train, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def interrupted():
+        def show(done, total, what):
+            if (done, total) == (2, 4):
+                os.kill(os.getpid(), number)
+
+        yield show
+
+    monkeypatch.setattr(command_line, "_progress", interrupted)
+    got, printed, _ = train(
+        "scheduler_not_loaded", "--checkpoints=runs", "--json=r.json", "--html=page.html"
+    )
+    assert got == status
+    assert "BROKEN scheduler_not_loaded.py: killed after steps 3 to 8 (6 of 12)" in printed
+    assert "note: interrupted: this is what is known so far\n" in printed
+    assert "BROKEN (12 steps, 2 of 4 checkpoint states resumed, " in printed
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["planned"], len(found["resumes"])) == (4, 2)
+    assert "<b>The check was stopped</b>" in (tmp_path / "page.html").read_text()
+
+
+def test_progress_counts_the_resumes(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(CORRECT)
+    shown = []
+    request = Request([sys.executable, "train.py"], [Path("runs")])
+    check_command(request, lambda *what: shown.append(what), ready)
+    assert shown == [
+        (0, 0, "recording an uninterrupted run"),
+        (0, 4, "recording a second uninterrupted run"),
+        *((number, 4, f"resuming after step {3 * number + 3}") for number in range(4)),
+    ]
 
 
 # ------------------------------------------------------------------ verdicts
@@ -284,6 +324,10 @@ def test_no_space_for_the_snapshots(checked):
         (["--", sys.executable, "x.py"], "with --checkpoints"),
         (["--checkpoints=runs"], "Missing argument"),
         (["--checkpoints=runs", "--json=no/such/r.json", "--", sys.executable], "cannot write"),
+        (["--checkpoints=runs", "--html=.", "--", sys.executable], "it is a folder"),
+        (["--checkpoints=runs", "--scripts=/dev/null/x", "--", sys.executable], "cannot make the"),
+        (["--checkpoints=runs", "--time-limit=nan", "--", sys.executable], "number of seconds"),
+        (["--checkpoints=runs", "--stop-after=0", "--", sys.executable], "0 is not in the range"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_status_2(words, message, command):
