@@ -22,6 +22,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
 `harness.subjects.discover`  how subjects are found in packages
 `harness.report.diff`        compares two versions of torch; `harness.report.matrix` shows several
+`harness.training.result`    the result of `check_training`, on a training script
 `harness.engine.search`      how the sweep and the search find a difference
 `harness.engine.selftest`    how the harness itself is tested
 `harness.subjects.installed` what installed packages ship: subjects, ledgers, planted faults
@@ -55,6 +56,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.api import check_scheduler as check_scheduler
+    from harness.api import check_training as check_training
     from harness.checks.registry import CHECKS as CHECKS
     from harness.core.check import Check as Check
     from harness.core.check import resume_check as resume_check
@@ -83,11 +85,13 @@ if TYPE_CHECKING:
     from harness.report.text import Failure as Failure
     from harness.report.text import failures as failures
     from harness.subjects.subject import Subject as Subject
+    from harness.training.result import BrokenTraining as BrokenTraining
+    from harness.training.result import TrainingResult as TrainingResult
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "check_scheduler",
+    "api": "check_scheduler check_training",
     "checks.registry": "CHECKS",
     "core.check": "Check resume_check state_check",
     "core.errors": "CheckError HarnessError OutputError ScriptError "
@@ -103,6 +107,7 @@ _NAMES = {
     "report.script": "write_script",
     "report.text": "Failure failures",
     "subjects.subject": "Subject",
+    "training.result": "BrokenTraining TrainingResult",
 }
 """The public names of each module."""
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,13 +1,13 @@
-"""`check_scheduler`, for tests and scripts."""
+"""`check_scheduler` and `check_training`, for tests and scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness import settings
 from harness.checks.registry import select_checks
-from harness.core.errors import UndecidedError
+from harness.core.errors import CheckError, UndecidedError
 from harness.core.ledger import read_ledger
 from harness.core.result import BrokenSchedule, Result, nothing_was_checked
 from harness.core.verdict import Verdict
@@ -15,6 +15,10 @@ from harness.engine.other_process import worker_of
 from harness.engine.session import check_subject
 from harness.report.text import broken_text, failures, reasons_text
 from harness.subjects.lookup import as_subject
+from harness.training.check import Request, check_command
+from harness.training.result import BrokenTraining, TrainingResult
+from harness.training.result import Verdict as Training
+from harness.training.text import result_text
 
 NOTHING_CHECKED = (
     "nothing was checked, because nothing changes in the schedule: give options with which "
@@ -105,3 +109,71 @@ def check_scheduler(
     if nothing_was_checked(results):
         raise UndecidedError(f"{NOTHING_CHECKED}\n\n{reasons_text(results, Verdict.DECLINED)}")
     return results
+
+
+def check_training(
+    command: str | Sequence[str],
+    *,
+    checkpoints: str | Path | Iterable[str | Path],
+    resume: str | Sequence[str] = "",
+    compare: str = "lr",
+    stop_after: int | None = None,
+    time_limit: float | None = None,
+    new_processes: bool = False,
+    allow_outside: bool = False,
+) -> TrainingResult:
+    """Check that the schedule of a training script goes on exactly, wherever it is killed.
+
+    It does what ``python -m harness train`` does, and the options are the same.
+
+    Parameters
+    ----------
+    command : str or sequence of str
+        What trains from the start, such as ``"python train.py"``. It is run in the current folder.
+    checkpoints : str, Path or iterable of these
+        The files and folders that it saves to. What is there now is put aside, and put back.
+    resume : str or sequence of str
+        What resumes; `command` if empty.
+    compare : str
+        ``"lr"``: the LR, momentum, betas and weight decay of every step, and whether the
+        optimizer's state is there. ``"all"``: also weights and gradients.
+    stop_after : int, optional
+        Stop every run after so many optimizer steps.
+    time_limit : float, optional
+        Seconds for one resumed run; ten times those of the recorded run, and 60, if None.
+    new_processes : bool
+        Whether to start a new process for every resume, and never fork.
+    allow_outside : bool
+        Whether checkpoints may be outside the current folder.
+
+    Returns the result, whose verdict is HOLDS: ``result.recordings`` has what each step used, by
+    rank, and ``result.outcomes`` what each resume did. Raises `BrokenTraining`, an
+    `AssertionError` with the ``result``, if a resume is BROKEN or fails; `UndecidedError` if the
+    verdict is UNKNOWN; another `HarnessError` if the command or the paths can't be used.
+
+    ::
+
+        def test_training_resumes():
+            check_training("python train.py", checkpoints="runs")
+    """
+    __tracebackhide__ = True
+    if compare not in ("lr", "all"):
+        raise CheckError(f"'compare' must be 'lr' or 'all' (got {compare!r})")
+    if stop_after is not None and stop_after < 1:
+        raise CheckError(f"'stop_after' must be 1 or more (got {stop_after!r})")
+    if time_limit is not None and not time_limit > 0:
+        raise CheckError(f"'time_limit' must be a number of seconds above 0 (got {time_limit!r})")
+    paths = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    request = Request(
+        command, [Path(path) for path in paths], resume, compare == "all", stop_after,
+        allow_outside, time_limit, new_processes,
+    )  # fmt: skip
+    result = check_command(request)
+    if not result.complete and not result.reason:  # Ctrl-C
+        raise KeyboardInterrupt(result_text(result))
+    settings.keep_training_for_report(result)
+    if result.verdict in (Training.BROKEN, Training.CANNOT_RESUME):
+        raise BrokenTraining(result_text(result), result)
+    if result.verdict == Training.UNKNOWN:
+        raise UndecidedError(result_text(result))
+    return result

@@ -18,7 +18,9 @@ DECLINED   is a skip with its reason
 UNKNOWN    is an error, as is a wrong argument
 =========  =====================================================================================
 
-A test that calls ``check_scheduler`` shows the same reports. ``--full-trace`` and ``--tb=native``
+A test that calls ``check_scheduler`` shows the same reports, and one that calls
+``check_training`` shows the report of ``train``: it passes if the verdict is HOLDS, and is an error
+if it is UNKNOWN. ``--full-trace`` and ``--tb=native``
 show tracebacks. Below the tests, ``looked at:`` says at which epochs and with which optimizers the
 pairs that hold were checked; ``-v`` says it for each pair. In ``--junitxml`` each pair has the
 properties ``subject``, ``check``, ``verdict``, ``tried``, ``looked_at`` and ``reason``, and a
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from harness.core.result import Result
+    from harness.training.result import TrainingResult
 
 NUMBERS: dict[str, tuple[Callable[[str], float], str]] = {
     "max_examples": (int, "a whole number, 0 or more"),
@@ -201,7 +204,9 @@ def pytest_terminal_summary(
         return
     for line in config.stash.get(_HEADERS, []):
         terminalreporter.write_line(line)
-    reports = (report for several in terminalreporter.stats.values() for report in several)
+    reports = [report for several in terminalreporter.stats.values() for report in several]
+    for line in (one for report in reports for one in getattr(report, "lr_resume_trained", [])):
+        terminalreporter.write_line(f"lr-resume-harness: {line}")
     sent = [one for report in reports for one in getattr(report, "lr_resume_looked", [])]
     if not sent:
         return
@@ -244,10 +249,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give an item its properties, and show the report instead of a traceback through our code."""
     finished, settings.unreported = settings.unreported or [], []
+    trained, settings.unreported_training = settings.unreported_training, []
+    item.user_properties += [pair for result in trained for pair in _training_properties(result)]
     for results in finished:
         if len(results) == 1:
             item.user_properties += _properties(results[0])
     report = yield
+    report.lr_resume_trained = [  # type: ignore[attr-defined]
+        line for result in trained if result.verdict == "HOLDS" for line in _training_lines(result)
+    ]
     report.lr_resume_looked = [  # type: ignore[attr-defined]  # pytest-xdist sends plain values
         (f"{result.subject}: {result.check}", sorted(looked.epochs), sorted(looked.optimizers))
         for results in finished
@@ -298,13 +308,39 @@ def _properties(result: Result) -> list[tuple[str, str]]:
     return [(name, str(text)) for name, text in properties.items() if text]
 
 
+def _training_properties(result: TrainingResult) -> list[tuple[str, str]]:
+    """The properties of a training script in ``--junitxml``."""
+    from harness.training.text import script_name
+
+    properties = {
+        "subject": script_name(result.command),
+        "check": "train",
+        "verdict": str(result.verdict),
+        "reason": result.reason,
+    }
+    return [(name, text) for name, text in properties.items() if text]
+
+
+def _training_lines(result: TrainingResult) -> list[str]:
+    """What a test says of a script that holds: how much was tried, and what else was seen."""
+    from harness.training.text import other_lines, summary
+
+    return [summary(result), *(line.strip() for line in other_lines(result))]
+
+
 def _mark(report: Report, error: BaseException) -> bool:
     """Whether our code raised `error`. A `HarnessError` is marked in the report, as an error."""
     if isinstance(error, HarnessError):
         report.lr_resume_is_error = True  # type: ignore[union-attr]
         return True
-    results = sys.modules.get("harness.core.result")
-    return results is not None and isinstance(error, results.BrokenSchedule)
+    broken = (
+        ("harness.core.result", "BrokenSchedule"),
+        ("harness.training.result", "BrokenTraining"),
+    )
+    return any(
+        module in sys.modules and isinstance(error, getattr(sys.modules[module], name))
+        for module, name in broken
+    )
 
 
 def _shorten(

@@ -14,6 +14,7 @@ from harness.core.errors import CheckError
 
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
+    from harness.training.result import TrainingResult
 
 HELP = {
     "max_examples": "Random traces to try for each pair, after every save point was tried (the "
@@ -98,8 +99,17 @@ current = Settings()
 unreported: list[Sequence[Result]] | None = None
 """The results of each call in a test, until pytest reports it; None without the plugin."""
 
+unreported_training: list[TrainingResult] = []
+"""The results of `harness.check_training` in a test, until pytest reports it."""
+
 
 def keep_for_report(results: Sequence[Result]) -> None:
     """Hand the results of a call in a test to the pytest plugin."""
     if unreported is not None:
         unreported.append(results)
+
+
+def keep_training_for_report(result: TrainingResult) -> None:
+    """Hand the result on a training script to the pytest plugin."""
+    if unreported is not None:
+        unreported_training.append(result)

@@ -1,6 +1,7 @@
 """Measures the cost of the harness, as ratios within one run.
 
     python scripts/bench.py [SUBJECT ...] [--against FOLDER]
+    python scripts/bench.py train
 
 (a) For each subject: CPU time to check it with the default checks, divided by the CPU time of a
     bare loop that makes the same torch calls. The loop builds the same optimizers and schedulers,
@@ -13,6 +14,13 @@
 (d) With ``--against``: CPU time and wall time of ``check`` for these subjects, divided by those of
     the harness in another folder, such as a checkout of an older version.
 
+``train`` measures the check of training scripts instead:
+
+(e) CPU time of a step of a model with 1 M parameters that is recorded, with snapshots of a folder
+    that does not change, divided by that of a step that is not.
+(f) CPU time of ``train`` on a plain script with 24 steps and 8 checkpoints, divided by the CPU time
+    of one run of the script.
+
 Each ratio is the median of paired runs; which of the two comes first alternates.
 """
 
@@ -23,9 +31,11 @@ import functools
 import gc
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +59,8 @@ from harness.engine.one_run import Outcome, Runner, TraceRun, UninterruptedRun
 from harness.engine.session import SubjectSession
 from harness.subjects.known_failures import known_failures
 from harness.subjects.lookup import choose_subjects
+from harness.training.injected import recorder
+from harness.training.processes import make_run
 
 
 @dataclass(frozen=True)
@@ -337,6 +349,103 @@ def against(other: Path, names: Sequence[str], jobs: Sequence[int], repeats: int
         print(f"--jobs {number}: CPU {cpus:.2f}, wall {walls:.2f}", flush=True)
 
 
+TRAIN = """
+import os, torch
+torch.manual_seed(0)
+model = torch.nn.Linear(8, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 24)
+parts, start = {"model": model, "optimizer": optimizer, "scheduler": scheduler}, 0
+if os.path.exists("runs/last.pt"):
+    saved = torch.load("runs/last.pt")
+    start = saved.pop("step")
+    for name, state in saved.items():
+        parts[name].load_state_dict(state)
+for step in range(start, 24):
+    optimizer.zero_grad()
+    model(torch.ones(4, 8)).pow(2).mean().backward()
+    optimizer.step()
+    scheduler.step()
+    if step % 3 == 2:
+        os.makedirs("runs", exist_ok=True)
+        state = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({**state, "step": step + 1}, "runs/last.pt")
+"""
+"""A plain script with 24 steps and 8 checkpoints."""
+
+
+def recorded_step(repeats: int) -> tuple[float, float]:
+    """CPU time of a recorded step over that of another one, and its milliseconds."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(256, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 720)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    data = torch.randn(32, 256)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "runs").mkdir()
+        for number in range(5):
+            (folder / "runs" / f"{number}.pt").write_bytes(bytes(1000))
+        (folder / "store").mkdir()
+        make_run(
+            folder / "run", everything=False, store=folder / "store", paths=[folder / "runs"],
+            stop_after=None, modules=False,
+        )  # fmt: skip
+        recorder.hook(sys.modules["torch.optim.optimizer"])
+
+        def steps(run: Path) -> float:
+            recorder.begin(str(run))  # nothing is recorded in a folder that is not a run's
+
+            def go() -> None:
+                for _ in range(100):
+                    optimizer.zero_grad()
+                    model(data).pow(2).mean().backward()
+                    optimizer.step()
+
+            return cpu(go)
+
+        steps(folder)
+        ratio, seconds = paired(
+            lambda: steps(folder / "run"), lambda: steps(folder), 4 * repeats + 1
+        )
+        if not list((folder / "run").glob("*.jsonl")):
+            raise click.ClickException("no step was recorded")
+        recorder.begin(str(folder))
+    return ratio, 10 * seconds
+
+
+def all_kill_points(repeats: int) -> tuple[float, float]:
+    """CPU time of ``train`` over that of one run of the script, and its seconds."""
+    here = Path(__file__).resolve().parent.parent
+    train = [sys.executable, "-m", "harness", "train", "--checkpoints=runs", "--"]
+    script = [sys.executable, "train.py"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "train.py").write_text(TRAIN)
+
+        def run(command: Sequence[str]) -> float:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            done = subprocess.run(
+                command, cwd=folder, env={**os.environ, "PYTHONPATH": str(here)},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if done.returncode:
+                raise click.ClickException(f"{command} fails: {done.stdout}{done.stderr}")
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+            return sum(after[:2]) - sum(before[:2])
+
+        return paired(lambda: run([*train, *script]), lambda: run(script), repeats)
+
+
+def training(repeats: int) -> None:
+    """Print (e) and (f)."""
+    ratio, milliseconds = recorded_step(repeats)
+    print(f"\n(e) a recorded step / a step: {ratio:.3f} ({milliseconds:.2f} ms)", flush=True)
+    ratio, seconds = all_kill_points(repeats)
+    print(f"(f) train, all kill points / one run: {ratio:.2f} ({seconds:.2f} s)")
+
+
 @click.command()
 @click.argument("subjects", nargs=-1)
 @click.option("--repeats", default=3, show_default=True, help="Paired runs for each ratio.")
@@ -345,10 +454,13 @@ def against(other: Path, names: Sequence[str], jobs: Sequence[int], repeats: int
 @click.option("--jobs", type=int, multiple=True, default=(0, 2), show_default=True,
               help="Numbers of workers for (d).")  # fmt: skip
 def main(subjects: tuple[str, ...], repeats: int, other: Path | None, jobs: Sequence[int]) -> None:
-    """Print the ratios, of the given subjects or of all listed ones."""
+    """Print the ratios, of the given subjects or of all listed ones; or those of `train`."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}")
+    if subjects == ("train",):
+        training(repeats)
+        return
     if other is not None:
         against(other, subjects, jobs, repeats)
         return

@@ -48,7 +48,8 @@ def _shard(
     return int(found[1]), int(found[2])
 
 
-def _make_picture_folder(path: Path) -> None:
+def make_picture_folder(path: Path) -> None:
+    """Make a folder for pictures; raise `HarnessError` if none can be drawn or written there."""
     from harness.report.picture import picture_kind
 
     picture_kind("svg", "--plots")
@@ -90,7 +91,7 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
 @output_option("--json", "json_file", help_="Write the results as JSON.")
 @output_option("--scripts", metavar="DIR", require=make_folder,
                help_="Write a reproduction script for every counterexample.")  # fmt: skip
-@output_option("--plots", metavar="DIR", require=_make_picture_folder,
+@output_option("--plots", metavar="DIR", require=make_picture_folder,
                help_="Draw a picture of every counterexample; needs matplotlib.")  # fmt: skip
 @output_option("--html", "html_file",
                help_="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip

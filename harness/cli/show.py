@@ -134,6 +134,8 @@ def write_files(
 
     Returns lines about the files of each failure, by pair.
     """
+    from harness.report.picture import picture_or_why
+
     broken = failures(results)
     stems = file_names(_stem(failure.result) for failure in broken)
     lines: dict[tuple[str, str], list[str]] = {}
@@ -141,9 +143,9 @@ def write_files(
         result, stem = failure.result, stems[_stem(failure.result)]
         about = lines[result.pair] = []
         if scripts is not None:
-            about.append(_script_file(scripts / f"{stem}.py", made[result.pair], outputs))
+            about.append(script_file(scripts / f"{stem}.py", made[result.pair], outputs))
         if plots is not None:
-            about.append(_picture_file(plots / f"{stem}.svg", result, outputs))
+            about.append(picture_file(plots / f"{stem}.svg", picture_or_why(result), outputs))
     return lines
 
 
@@ -151,7 +153,7 @@ def _stem(result: Result) -> str:
     return f"{result.subject}-{result.check}"
 
 
-def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> str:
+def script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> str:
     """Write a script; returns a line that says where it is."""
     if isinstance(script, HarnessError):
         return f"No script: {script}"
@@ -161,11 +163,8 @@ def _script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> st
     return "No script: it can't be written"
 
 
-def _picture_file(path: Path, result: Result, outputs: Outputs) -> str:
-    """Write the picture of one counterexample; returns a line that says where it is."""
-    from harness.report.picture import picture_or_why
-
-    content = picture_or_why(result)
+def picture_file(path: Path, content: bytes | str, outputs: Outputs) -> str:
+    """Write a picture, unless `content` says why there is none; returns a line that says where."""
     if isinstance(content, str):
         return content
     with outputs.one():

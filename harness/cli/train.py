@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.check import SECONDS
-from harness.cli.options import Exit, output_option
+from harness.cli.check import SECONDS, make_picture_folder
+from harness.cli.options import CI, Exit, output_option
 from harness.cli.outputs import Outputs, print_error, print_out
+from harness.core.errors import HarnessError
+from harness.core.output import make_folder
 
 if TYPE_CHECKING:
-    from harness.training.result import TrainingResult
+    from harness.training.result import Finding, TrainingResult
 
 
 @click.command()
@@ -40,6 +43,14 @@ if TYPE_CHECKING:
 @click.option("--allow-outside", is_flag=True,
               help="Allow checkpoints outside the current folder.")  # fmt: skip
 @output_option("--json", "json_file", help_="Write the result, with all values, as JSON.")
+@output_option("--scripts", metavar="DIR", require=make_folder,
+               help_="Write a shell script for every failure: it kills, resumes and compares, "
+               "and needs torch alone.")  # fmt: skip
+@output_option("--plots", metavar="DIR", require=make_picture_folder,
+               help_="Draw both schedules for every failure; needs matplotlib.")  # fmt: skip
+@output_option("--html", "html_file",
+               help_="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip
+@CI
 def train(
     command: tuple[str, ...],
     checkpoints: tuple[Path, ...],
@@ -50,6 +61,10 @@ def train(
     new_processes: bool,
     allow_outside: bool,
     json_file: Path | None,
+    scripts: Path | None,
+    plots: Path | None,
+    html_file: Path | None,
+    ci: str,
 ) -> int:
     """Check a training script: does its schedule go on exactly, wherever it is killed?
 
@@ -61,10 +76,13 @@ def train(
     unknown or an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
     from harness.core.output import write_text
+    from harness.report.github import annotate_training, write_training_summary
     from harness.training.check import Request, check_command
-    from harness.training.result import to_json
+    from harness.training.result import findings, to_json
     from harness.training.text import result_text
 
+    if time_limit is not None and math.isnan(time_limit):
+        raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     request = Request(
         command, checkpoints, resume_with, compare == "all", stop_after,
         allow_outside, time_limit, new_processes,
@@ -80,8 +98,20 @@ def train(
     if json_file is not None:
         with outputs.one():
             write_text(json_file, json.dumps(to_json(result), indent=1) + "\n")
+    files: dict[int, list[str]] = {}
+    if scripts or plots or html_file:
+        made = [_script(result, finding) for finding in findings(result.outcomes)]
+        files = _write_files(result, made, outputs, scripts=scripts, plots=plots)
+        if html_file is not None:
+            from harness.report.html import training_page
+
+            with outputs.one():
+                write_text(html_file, training_page(result, made))
+    with outputs.optional():
+        write_training_summary(ci, result)
     with outputs.printed():
-        print_out(result_text(result))
+        print_out(result_text(result, files))
+        annotate_training(ci, result)
     if received:
         return 128 + received[0]
     return outputs.status(status_of(result))
@@ -94,6 +124,46 @@ def status_of(result: TrainingResult) -> Exit:
     if result.verdict in (Verdict.BROKEN, Verdict.CANNOT_RESUME):
         return Exit.BROKEN
     return Exit.OK if result.verdict == Verdict.HOLDS and result.complete else Exit.UNDECIDED
+
+
+def _script(result: TrainingResult, finding: Finding) -> str | HarnessError:
+    """A script that shows a finding; the error if there is none."""
+    from harness.report.training_script import training_script
+
+    try:
+        return training_script(result, finding)
+    except HarnessError as error:
+        return error
+
+
+def _write_files(
+    result: TrainingResult,
+    made: Sequence[str | HarnessError],
+    outputs: Outputs,
+    *,
+    scripts: Path | None,
+    plots: Path | None,
+) -> dict[int, list[str]]:
+    """Write the scripts that were `made`, and pictures, to these folders.
+
+    Returns lines about the files of each finding, by its index.
+    """
+    from harness.cli.show import picture_file, script_file
+    from harness.core.output import file_name
+    from harness.report.training_picture import training_picture
+    from harness.training.result import findings
+    from harness.training.text import script_name
+
+    lines: dict[int, list[str]] = {}
+    for index, finding in enumerate(findings(result.outcomes)):
+        stem = f"{file_name(Path(script_name(result.command)).name)}-{index + 1}"
+        about = lines[index] = []
+        if scripts is not None:
+            about.append(script_file(scripts / f"{stem}.sh", made[index], outputs))
+        if plots is not None:
+            content = training_picture(result, finding.first)
+            about.append(picture_file(plots / f"{stem}.svg", content, outputs))
+    return lines
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import filecmp
 import html
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +20,9 @@ from harness.core.verdict import FAILING, Verdict
 from harness.report import text as report
 from harness.report.matrix import escaped, markdown_row
 from harness.report.text import failures
+from harness.training import text as training
+from harness.training.result import TrainingResult, findings
+from harness.training.text import script_name
 
 IN_LEDGER = (Verdict.KNOWN, Verdict.STALE)
 """The verdicts on pairs with a ledger entry."""
@@ -51,12 +54,33 @@ def write_summary(ci: str, results: Sequence[Result], *, complete: bool = True) 
 
     Raises `OutputError`.
     """
+    if results:
+        _append_to_summary(ci, lambda room: job_summary(results, complete=complete, room=room))
+
+
+def annotate_training(ci: str, result: TrainingResult) -> None:
+    """Print annotations about a training script, if `ci` (the option ``--ci``) asks for them."""
+    if _on_github(ci):
+        for line in training_annotations(result):
+            click.echo(line)
+
+
+def write_training_summary(ci: str, result: TrainingResult) -> None:
+    """Append to the job's summary, if `ci` (the option ``--ci``) asks for it.
+
+    Raises `OutputError`.
+    """
+    _append_to_summary(ci, lambda room: training_summary(result, room=room))
+
+
+def _append_to_summary(ci: str, text: Callable[[int], str]) -> None:
+    """Append what `text` returns for the number of bytes that are left in the job's summary."""
     name = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not _on_github(ci) or not name or not results:
+    if not _on_github(ci) or not name:
         return
     try:
         with Path(name).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(job_summary(results, complete=complete, room=ROOM - file.tell()))
+            file.write(text(ROOM - file.tell()))
     except OSError as error:
         raise OutputError(f"cannot write the job's summary to {name}: {error.strerror}") from None
 
@@ -167,6 +191,11 @@ def job_summary(results: Sequence[Result], *, complete: bool = True, room: int =
         _table(results),
         *_blocks(results),
     ]
+    return _fitting(parts, room)
+
+
+def _fitting(parts: Iterable[str], room: int) -> str:
+    """Those parts that fit into `room` bytes; a sentence counts the others."""
     text, left = "", 0
     for part in filter(None, parts):
         # The 100 bytes are kept free for the sentence below.
@@ -213,3 +242,47 @@ def _block(title: str, text: str, *, unfolded: bool) -> str:
     shown = " open" if unfolded else ""
     head = f"<details{shown}><summary>{html.escape(' '.join(title.split()), quote=False)}</summary>"
     return f"{head}\n\n{fence}text\n{text}\n{fence}\n\n</details>\n"
+
+
+# ------------------------------------------------------------------------- a training script
+
+
+def training_annotations(result: TrainingResult) -> list[str]:
+    """A workflow command for each finding, or for the reason why nothing is known."""
+    properties = _in_repository(script_name(result.command))
+    found = []
+    for finding in findings(result.outcomes):
+        lines = [f"{label}: {text}" for label, text in training.finding_rows(finding)]
+        if commands := training.reproduction(result, finding):
+            lines += ["reproduce with:", *commands]
+        found.append((training.finding_headline(result, finding), lines))
+    if result.reason:
+        found.append((f"{result.verdict} {script_name(result.command)}", [result.reason]))
+    annotations = []
+    for title, lines in found[:MOST]:
+        properties["title"], text = title, "\n".join(lines)
+        listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+        annotations.append(f"::error {listed}::{_data(text)}")
+    if len(found) > MOST:
+        left = len(found) - MOST + 1
+        annotations[MOST - 1 :] = [f"::error::{left} more are in the job's summary and log"]
+    return annotations
+
+
+def training_summary(result: TrainingResult, *, room: int = ROOM) -> str:
+    """The check of a training script as Markdown of at most `room` bytes."""
+    found = findings(result.outcomes)
+    parts = [
+        f"## lr-resume-harness: {escaped(training.summary(result))}\n",
+        f"{escaped(result.reason)}\n" if result.reason else "",
+        *(f"{escaped(line.strip())}\n" for line in training.other_lines(result)),
+        *(
+            _block(
+                training.finding_headline(result, finding),
+                training.finding_text(result, finding),
+                unfolded=len(found) <= FEW,
+            )
+            for finding in found
+        ),
+    ]
+    return _fitting(parts, room)

@@ -1,4 +1,4 @@
-"""HTML pages, one for a run and one for the matrix. Each is a single file that needs no network.
+"""HTML pages: of a run, the matrix, a training script. Each is one file that needs no network.
 
 This module computes what a page shows, as values. The templates define how it looks, and escape
 all text.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import platform
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +21,7 @@ import harness
 from harness.core.errors import HarnessError
 from harness.core.output import printable
 from harness.core.result import Budget, Result, grouped
+from harness.core.run import ranges
 from harness.core.verdict import MEANINGS, Verdict
 from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Row
 from harness.report.picture import picture_or_why
@@ -37,6 +39,18 @@ from harness.report.text import (
     untried,
     values_text,
 )  # fmt: skip
+from harness.report.training_picture import training_picture
+from harness.training.result import Finding, Outcome, TrainingResult, findings
+from harness.training.result import Verdict as Training
+from harness.training.text import (
+    finding_headline,
+    finding_rows,
+    first_start,
+    other_lines,
+    reproduction,
+    script_name,
+    summary,
+)
 
 Scripts: TypeAlias = Mapping[tuple[str, str], str | HarnessError]
 """For each pair, the script of its counterexample, or the error why there is none."""
@@ -89,6 +103,22 @@ class Section:
     alt: str
     script: str
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A row of the table of resumes; `letter` is its colour."""
+
+    killed: str
+    start: str
+    verdict: str
+    letter: str
+
+
+RESUME_LETTERS = {
+    Training.HOLDS: "H", Training.BROKEN: "B", Training.CANNOT_RESUME: "B", Training.UNKNOWN: "U",
+}  # fmt: skip
+"""The colour of each verdict on a resume."""
 
 
 def run_page(
@@ -159,12 +189,54 @@ def matrix_page(matrix: Matrix) -> str:
     )
 
 
-# ------------------------------------------------------------------------- both pages
+def training_page(result: TrainingResult, scripts: Sequence[str | HarnessError]) -> str:
+    """The page of a training script: a section for each of its `findings`, and every resume.
+
+    `scripts` holds the script of each finding, or the error why there is none.
+    """
+    found = findings(result.outcomes)
+    sections = [
+        _finding_section(f"p{index}", result, finding, script)
+        for index, (finding, script) in enumerate(zip(found, scripts, strict=True))
+    ]
+    if not found:
+        sections = [_holding_section(result, one) for one in result.outcomes if one.starts][:1]
+    facts = [Fact("command", shlex.join(result.command), code=True)]
+    if result.resume != result.command:
+        facts.append(Fact("resumed with", shlex.join(result.resume), code=True))
+    facts.append(Fact("checkpoints", shlex.join(result.checkpoints), code=True))
+    return _render(
+        "training",
+        css="run",
+        title=f"{script_name(result.command)}: {result.verdict}",
+        summary=summary(result),
+        reason=result.reason,
+        complete=result.complete,
+        facts=facts,
+        lines=other_lines(result),
+        sections=sections,
+        rows=[
+            Resume(
+                ranges(outcome.kill_points),
+                str(first_start(outcome)) if outcome.starts else "",
+                outcome.verdict,
+                RESUME_LETTERS[outcome.verdict],
+            )
+            for outcome in result.outcomes
+        ],
+        about=f"Python {platform.python_version()}, lr-resume-harness {harness.__version__}",
+        script="copy.js",
+    )
 
 
-def _render(name: str, *, script: str = "", **content: object) -> str:
-    """The page as text. Its Content-Security-Policy lets a browser run only this
-    script and load nothing."""
+# ------------------------------------------------------------------------- all pages
+
+
+def _render(name: str, *, css: str = "", script: str = "", **content: object) -> str:
+    """The page as text, with the style `css`, which is called as the page is by default.
+
+    Its Content-Security-Policy lets a browser run only this script and load nothing.
+    """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
         autoescape=True,
@@ -184,7 +256,7 @@ def _render(name: str, *, script: str = "", **content: object) -> str:
         for letter, (colour, ink) in COLOURS.items()
         if letter != "H"  # most cells hold: they have the colours of the page, light or dark
     )
-    style = source("page.css") + colours + source(f"{name}.css")
+    style = source("page.css") + colours + source(f"{css or name}.css")
     code = source(script) if script else ""
     policy = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
     policy += ["base-uri 'none'", "form-action 'none'"]
@@ -309,10 +381,60 @@ def _picture(result: Result) -> tuple[str, tuple[str, ...]]:
     """The picture of a broken or stale result, or the reason for not having one."""
     if result.verdict not in (Verdict.BROKEN, Verdict.STALE):
         return "", ()
-    content = picture_or_why(result)
+    return _address(picture_or_why(result))
+
+
+def _address(content: bytes | str) -> tuple[str, tuple[str, ...]]:
+    """The ``data:`` address of a picture; or the reason for not having one."""
     if isinstance(content, str):
         return "", (content,)
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}", ()
+
+
+# ------------------------------------------------------------------------- a training script
+
+
+def _finding_section(
+    id_: str, result: TrainingResult, finding: Finding, script: str | HarnessError
+) -> Section:
+    facts = [Fact(label, text) for label, text in finding_rows(finding)]
+    facts += [
+        Fact(
+            "reproduce with" if not index else "and then", text, code=True, id=f"r{id_[1:]}-{index}"
+        )
+        for index, text in enumerate(reproduction(result, finding))
+    ]
+    picture, missing = _address(training_picture(result, finding.first))
+    if isinstance(script, HarnessError):
+        missing, script = (*missing, f"No script: {script}"), ""
+    in_words = "; ".join(f"{label}: {text}" for label, text in finding_rows(finding))
+    return Section(
+        id=id_,
+        verdict="UNKNOWN" if finding.first.verdict == Training.UNKNOWN else "BROKEN",
+        title=finding_headline(result, finding),
+        reasons=(),
+        facts=tuple(facts),
+        picture=picture,
+        alt=f"The uninterrupted and the resumed run by optimizer step; {in_words}",
+        script=script,
+        missing=missing,
+    )
+
+
+def _holding_section(result: TrainingResult, outcome: Outcome) -> Section:
+    """A resumed run that goes on as it should, as an example."""
+    picture, missing = _address(training_picture(result, outcome))
+    return Section(
+        id="p0",
+        verdict="HOLDS",
+        title=f"A resumed run, from the checkpoint of step {first_start(outcome)}",
+        reasons=(),
+        facts=(),
+        picture=picture,
+        alt="The uninterrupted and the resumed run by optimizer step; their schedules are the same",
+        script="",
+        missing=missing,
+    )
 
 
 # ------------------------------------------------------------------------- the matrix

@@ -35,6 +35,7 @@ class Trajectory:
     `quantity` is what is drawn, ``lr`` unless something else differs. `marks` are the saves and
     resumes, by epoch. The first difference is at `epoch`. `labels` describe it for each group; the
     key is None if it does not belong to one group. `wrong` and `right` are the numbers there.
+    `axis` says what an epoch is.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Trajectory:
     labels: dict[int | None, str] = field(default_factory=dict)
     wrong: dict[int, float] = field(default_factory=dict)
     right: dict[int, float] = field(default_factory=dict)
+    axis: str = "epoch (scheduler steps made)"
 
     def points(self, run: Run) -> Points:
         """The epochs of a run with the numbers to draw."""
@@ -105,7 +107,7 @@ def _differences(
         for group, (is_, must) in enumerate(zip(actual, expected, strict=True)):
             if same(is_, must):
                 continue
-            one, other = _apart(is_, must)
+            one, other = apart(is_, must)
             labels[group] = f"{at}expected {other}, got {one}"
             wrong[group], right[group] = number(is_), number(must)
     if not labels:
@@ -119,7 +121,7 @@ def _differences(
     return labels, wrong, right
 
 
-def _apart(one: object, other: object) -> tuple[str, str]:
+def apart(one: object, other: object) -> tuple[str, str]:
     """Two values as text, with enough digits to differ, or with dtypes if no digits differ."""
     for digits in range(6, 18):
         texts = f"{number(one):.{digits}g}", f"{number(other):.{digits}g}"
@@ -207,7 +209,7 @@ def figure_of(shown: Trajectory) -> Figure:
                 axes.annotate(shown.marks[epoch], (epoch, 1),
                               xycoords=("data", "axes fraction"), xytext=(0, 3 + 10 * level),
                               textcoords="offset points", ha="center")  # fmt: skip
-    panels[-1].set_xlabel("epoch (scheduler steps made)")
+    panels[-1].set_xlabel(shown.axis)
     for (group, small), axes in zip(rows, panels, strict=True):
         if not small:
             _point_at_difference(axes, shown, group, first=group == groups[0])
@@ -345,19 +347,20 @@ def point_at(axes: Axes, text: str, target: tuple[float, float]) -> None:
 
 def _name_lines(axes: Axes) -> None:
     """Write the name of each line at its end, so that no two overlap."""
-    ends: dict[str, tuple[float, float, Line2D]] = {}
+    ends: dict[str, tuple[float, float, bool, Line2D]] = {}
     for line in axes.lines:
         xs, ys = data_of(line)
         if xs and not label_of(line).startswith("_"):
-            ends[label_of(line)] = xs[-1], ys[-1], line  # the last one, if several have this name
+            falls = len(ys) > 1 and ys[-1] < ys[-2]
+            ends[label_of(line)] = xs[-1], ys[-1], falls, line  # the last one of this name
     bottom, top = axes.get_ylim()
     gap = GAP / PANEL * (top - bottom)
     below = -math.inf
-    right = max((x for x, _, _ in ends.values()), default=0)
-    for label, (x, y, line) in sorted(ends.items(), key=lambda end: (end[1][1], end[0])):
+    right = max((x for x, *_ in ends.values()), default=0)
+    for label, (x, y, falls, line) in sorted(ends.items(), key=lambda end: (end[1][1], end[0])):
         above = 0
-        if x < right:  # it ended early
-            above = -11
+        if x < right:  # it ended early: beside another line, which may go on as this one did
+            above = 11 if falls else -11
         else:
             y = below = max(y if math.isfinite(y) else (bottom + top) / 2, below + gap)
         axes.annotate(label, (x, y), xytext=(10, above), textcoords="offset points",

@@ -115,7 +115,10 @@ class _Session:
 
     def result(self, show: Show) -> TrainingResult:
         """Record the command, see that it repeats, and resume it from every snapshot."""
-        known = TrainingResult(tuple(self.command), tuple(self.resume), Verdict.UNKNOWN)
+        known = TrainingResult(
+            tuple(self.command), tuple(self.resume), Verdict.UNKNOWN,
+            checkpoints=tuple(map(str, self.request.checkpoints)),
+        )  # fmt: skip
         show(0, 0, "recording an uninterrupted run")
         taker = snapshots.Store(str(self.store), [str(path) for path in self.workplace.paths])
         start = _stored(taker.take)

@@ -10,7 +10,16 @@ from harness.core.relations import NUMBER
 from harness.training.compare import Difference
 from harness.training.recording import Recording, Step
 
-__all__ = ["Finding", "Outcome", "TrainingResult", "Verdict", "findings", "to_json"]
+__all__ = [
+    "BrokenTraining",
+    "Finding",
+    "Outcome",
+    "TrainingResult",
+    "Verdict",
+    "findings",
+    "to_json",
+    "verdict_of",
+]
 
 
 class Verdict(StrEnum):
@@ -68,6 +77,11 @@ class Finding:
         """All kill points that lead to it."""
         return tuple(sorted(k for outcome in self.outcomes for k in outcome.kill_points))
 
+    @property
+    def kill_point(self) -> int:
+        """The smallest kill point that leads to it; the one before the first step comes last."""
+        return next((k for k in self.first.kill_points if k), 0)
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -75,6 +89,7 @@ class TrainingResult:
 
     `steps` is the number of optimizer steps of the recorded run; `before` holds the kill points
     at which there was no checkpoint yet. `planned` is the number of snapshots to resume from.
+    `checkpoints` are the paths of the checkpoints, as they were given.
     """
 
     command: tuple[str, ...]
@@ -89,11 +104,20 @@ class TrainingResult:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     """Wall time."""
+    checkpoints: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether every snapshot was resumed from."""
         return len(self.outcomes) == self.planned
+
+
+class BrokenTraining(AssertionError):
+    """A resume of a training script is broken, or fails; `result` says everything."""
+
+    def __init__(self, text: str, result: TrainingResult) -> None:
+        super().__init__(text)
+        self.result = result
 
 
 def verdict_of(outcomes: tuple[Outcome, ...]) -> Verdict:
@@ -131,6 +155,7 @@ def to_json(result: TrainingResult) -> dict[str, object]:
         "format": "lr-resume-harness train 1",
         "command": list(result.command),
         "resume": list(result.resume),
+        "checkpoints": list(result.checkpoints),
         "verdict": result.verdict,
         "reason": result.reason,
         "steps": result.steps,

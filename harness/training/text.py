@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from harness.core.run import ranges
 from harness.training.compare import Difference, Field
 from harness.training.result import Finding, Outcome, TrainingResult, Verdict, findings
 
-__all__ = ["finding_text", "result_text"]
+__all__ = [
+    "finding_headline", "finding_rows", "finding_text", "first_start", "kill_moment",
+    "other_lines", "reproduction", "result_text", "script_name", "summary",
+]  # fmt: skip
 
 
-def result_text(result: TrainingResult) -> str:
-    """The whole report: each finding, what else was seen, and a line that sums it up."""
-    parts = [finding_text(result, finding) for finding in findings(result.outcomes)]
+def result_text(
+    result: TrainingResult, files: Mapping[int, Sequence[str]] = MappingProxyType({})
+) -> str:
+    """The whole report: each finding, what else was seen, and a line that sums it up.
+
+    `files` holds lines about what was written for a finding, by its index in `findings`.
+    """
+    parts = []
+    for index, finding in enumerate(findings(result.outcomes)):
+        lines = [f"  {line}" for line in files.get(index, ())]
+        parts.append("\n".join([finding_text(result, finding), *lines]))
     if result.reason:
         parts.append(f"{result.verdict} {script_name(result.command)}: {result.reason}")
+    if lines := other_lines(result):
+        parts.append("\n".join(lines))
+    parts.append(summary(result))
+    return "\n\n".join(parts)
+
+
+def other_lines(result: TrainingResult) -> list[str]:
+    """What was seen besides the findings."""
     lines = [
         *_data_lines(result.outcomes, result.steps),
         *(f"note: {note}" for note in result.notes),
@@ -25,40 +45,59 @@ def result_text(result: TrainingResult) -> str:
         lines.append(
             f"no checkpoint yet {_after(result.before, result.steps)}: a run starts from scratch"
         )
-    if lines:
-        parts.append("\n".join(lines))
-    parts.append(summary(result))
-    return "\n\n".join(parts)
+    return lines
 
 
 def finding_text(result: TrainingResult, finding: Finding) -> str:
     """One way in which resumes fail, with the smallest kill point that shows it."""
+    lines = [finding_headline(result, finding)]
+    lines += [f"  {label:9} {text}" for label, text in finding_rows(finding)]
+    if commands := reproduction(result, finding):
+        lines += ["  Reproduce with:", *(f"    {command}" for command in commands)]
+    return "\n".join(lines)
+
+
+def finding_headline(result: TrainingResult, finding: Finding) -> str:
+    """The verdict, the script, and when it must be killed for it to fail."""
     outcome = finding.first
     killed = f"killed {_after(finding.kill_points, result.steps)}"
     resumed = ""
     if outcome.starts:
-        resumed = f", resumed from the checkpoint of step {_first_start(outcome)}"
-    lines = [f"{outcome.verdict} {script_name(result.command)}: {killed}{resumed}"]
-    if outcome.reason:
-        lines.append(f"  reason    {outcome.reason}")
+        resumed = f", resumed from the checkpoint of step {first_start(outcome)}"
+    return f"{outcome.verdict} {script_name(result.command)}: {killed}{resumed}"
+
+
+def finding_rows(finding: Finding) -> list[tuple[str, str]]:
+    """What is known about a finding, each text with its label."""
+    outcome = finding.first
+    rows = [("reason", outcome.reason)] if outcome.reason else []
     if outcome.difference is not None:
-        lines += _rows(outcome.difference, finding.relations)
-    if outcome.verdict != Verdict.UNKNOWN:
-        kill = max(outcome.kill_points[0], 1)
-        lines += [
-            "  Reproduce with:",
-            f"    {shlex.join(result.command)}    # kill it right before its step {kill + 1}",
-            f"    {shlex.join(result.resume)}",
-        ]
-    return "\n".join(lines)
+        rows += _rows(outcome.difference, finding.relations)
+    return rows
 
 
-def _first_start(outcome: Outcome) -> int:
+def reproduction(result: TrainingResult, finding: Finding) -> list[str]:
+    """The commands that show a finding; none if it is not known to be a failure."""
+    if finding.first.verdict == Verdict.UNKNOWN:
+        return []
+    moment = kill_moment(result, finding)
+    return [f"{shlex.join(result.command)}    # kill it {moment}", shlex.join(result.resume)]
+
+
+def kill_moment(result: TrainingResult, finding: Finding) -> str:
+    """When to kill the command to get the first checkpoint of a finding."""
+    if finding.kill_point >= result.steps:
+        return "after its last step"
+    return f"right before its step {finding.kill_point + 1}"
+
+
+def first_start(outcome: Outcome) -> int:
+    """How many steps the checkpoint stands for, on the rank that differs."""
     rank = outcome.difference.rank if outcome.difference else min(outcome.starts)
     return outcome.starts.get(rank, min(outcome.starts.values()))
 
 
-def _rows(difference: Difference, relations: tuple[str, ...]) -> list[str]:
+def _rows(difference: Difference, relations: tuple[str, ...]) -> list[tuple[str, str]]:
     place = f"step {difference.step}, rank {difference.rank}, optimizer {difference.optimizer}"
     if difference.group >= 0:
         place += f", group {difference.group}"
@@ -67,14 +106,14 @@ def _rows(difference: Difference, relations: tuple[str, ...]) -> list[str]:
     if difference.group >= 0:
         later = f" ({difference.later} of {difference.following} later steps differ)"
     rows = [
-        f"  first     {place}",
-        f"  expected  {name}{difference.expected}",
-        f"  got       {name}{difference.actual}{later}",
+        ("first", place),
+        ("expected", f"{name}{difference.expected}"),
+        ("got", f"{name}{difference.actual}{later}"),
     ]
     if relations:
-        rows.append(f"  cause     {relations[0]}")
+        rows.append(("cause", relations[0]))
     elif difference.relations:
-        rows.append(f"  cause     {difference.relations[0]}; it differs between kill points")
+        rows.append(("cause", f"{difference.relations[0]}; it differs between kill points"))
     return rows
 
 

@@ -85,12 +85,13 @@ def forget():
 
 # ------------------------------------------------------------------ a user's: they work
 
-FILES = sorted(EXAMPLES.iterdir())
+TRAINING = EXAMPLES / "training.yml"
+FILES = sorted(set(EXAMPLES.iterdir()) - {TRAINING})
 
 
 def test_there_are_these():
-    names = [path.name for path in FILES]
-    assert names == ["pre-commit-config.yaml", "tox.ini", "workflow.yml"]
+    names = [path.name for path in (*FILES, TRAINING)]
+    assert names == ["pre-commit-config.yaml", "tox.ini", "workflow.yml", "training.yml"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -138,6 +139,20 @@ def test_the_snippet_of_a_workflow_uploads_the_scripts():
     upload = steps(EXAMPLES / "workflow.yml")[1][-1]
     assert upload["if"] == "failure()"
     assert upload["with"]["path"] == words[words.index("--scripts") + 1]
+
+
+def test_the_nightly_job_checks_a_script_and_uploads_what_it_wrote(command, tmp_path):
+    words = ours(TRAINING)
+    upload = steps(TRAINING)[1][-1]
+    assert upload["if"] == "failure()"
+    assert upload["with"]["path"].split() == [
+        words[words.index(option) + 1] for option in ("--html", "--scripts")
+    ]
+    Path("train.py").write_text("print('nothing yet')")
+    assert words[-3:] == ["--", "python", "train.py"]
+    status, printed, _ = command(*words[:-2], sys.executable, "train.py")
+    assert (status, "never imports torch.optim" in printed) == (2, True)
+    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_the_hook_is_of_this_version_and_has_this_program():

@@ -1,14 +1,20 @@
 """From a command to a verdict: what is reported, and what is refused."""
 
+import base64
+import contextlib
 import functools
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from inline_snapshot import snapshot
+from pages import Page
 
+from harness.cli import train as command_line
 from harness.core.errors import HarnessError
 from harness.training import check as checking
 from harness.training.check import Request, check_command
@@ -83,6 +89,37 @@ data_order_lost.py: HOLDS (12 steps, 4 checkpoint states resumed, T s)
     assert found["before_the_first_checkpoint"] == [0, 1, 2]
 
 
+def test_every_output_is_written_even_if_one_fails(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    status, printed, errors = train(
+        "scheduler_not_loaded", "--checkpoints=runs", "--json=/dev/full", "--html=page.html",
+        "--plots=plots", "--scripts=scripts", "--ci=github",
+    )  # fmt: skip
+    assert status == 1
+    assert "error: cannot write /dev/full: " in errors
+    assert "  Script: scripts/scheduler_not_loaded_py-1.sh\n" in printed
+    assert "  Picture: plots/scheduler_not_loaded_py-1.svg\n" in printed
+    script = (tmp_path / "scripts/scheduler_not_loaded_py-1.sh").read_text()
+    page = Page((tmp_path / "page.html").read_text())
+    assert page.inside["s0"] == script
+    picture = (tmp_path / "plots/scheduler_not_loaded_py-1.svg").read_bytes()
+    [image] = page.all("img")
+    assert base64.b64decode(image["src"].partition(",")[2]) == picture
+    assert {"uninterrupted", "resumed"} <= set(re.findall(r">(\w+)</text>", picture.decode()))
+    assert page.all("td")[-2:] == [{}, {"class": "H"}]
+    title = "title=BROKEN scheduler_not_loaded.py%3A killed after steps 3 to 11 (9 of 12)%2C"
+    assert f"\n::error file=scheduler_not_loaded.py,{title}" in printed
+    assert (tmp_path / "summary.md").read_text().count("BROKEN scheduler_not_loaded.py") == 2
+
+
+def test_the_page_of_a_script_that_holds_shows_a_resumed_run(train, tmp_path):
+    status, _, errors = train("correct", "--checkpoints=runs", "--html=page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert (status, "error" in errors) == (0, False)
+    assert [section["class"] for section in page.all("section")] == ["pair HOLDS"]
+    assert len(page.all("img")) == 1
+
+
 def test_several_findings_are_all_reported(train):
     text = CORRECT.replace(
         'start = saved["step"]',
@@ -110,6 +147,42 @@ no checkpoint yet after steps 1 to 2 (2 of 12): a run starts from scratch
 
 train.py: BROKEN (12 steps, 4 checkpoint states resumed, T s)
 """)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_known_is_reported_after_ctrl_c(number, status, train, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def interrupted():
+        def show(done, total, what):
+            if (done, total) == (2, 4):
+                os.kill(os.getpid(), number)
+
+        yield show
+
+    monkeypatch.setattr(command_line, "_progress", interrupted)
+    got, printed, _ = train(
+        "scheduler_not_loaded", "--checkpoints=runs", "--json=r.json", "--html=page.html"
+    )
+    assert got == status
+    assert "BROKEN scheduler_not_loaded.py: killed after steps 3 to 8 (6 of 12)" in printed
+    assert "note: interrupted: this is what is known so far\n" in printed
+    assert "BROKEN (12 steps, 2 of 4 checkpoint states resumed, " in printed
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert (found["planned"], len(found["resumes"])) == (4, 2)
+    assert "<b>The check was stopped</b>" in (tmp_path / "page.html").read_text()
+
+
+def test_progress_counts_the_resumes(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(CORRECT)
+    shown = []
+    request = Request([sys.executable, "train.py"], [Path("runs")])
+    check_command(request, lambda *what: shown.append(what), ready)
+    assert shown == [
+        (0, 0, "recording an uninterrupted run"),
+        (0, 4, "recording a second uninterrupted run"),
+        *((number, 4, f"resuming after step {3 * number + 3}") for number in range(4)),
+    ]
 
 
 # ------------------------------------------------------------------ verdicts
@@ -251,6 +324,10 @@ def test_no_space_for_the_snapshots(checked):
         (["--", sys.executable, "x.py"], "with --checkpoints"),
         (["--checkpoints=runs"], "Missing argument"),
         (["--checkpoints=runs", "--json=no/such/r.json", "--", sys.executable], "cannot write"),
+        (["--checkpoints=runs", "--html=.", "--", sys.executable], "it is a folder"),
+        (["--checkpoints=runs", "--scripts=/dev/null/x", "--", sys.executable], "cannot make the"),
+        (["--checkpoints=runs", "--time-limit=nan", "--", sys.executable], "number of seconds"),
+        (["--checkpoints=runs", "--stop-after=0", "--", sys.executable], "0 is not in the range"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_status_2(words, message, command):

@@ -145,6 +145,35 @@ def test_a_compiled_step_is_recorded(recorded):
     assert len(set(states)) == 3
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.amp, "GradScaler"), reason="the GradScaler of this torch needs a GPU"
+)
+def test_a_step_that_a_scaler_skips_is_no_step(recorded):
+    lines = """
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        optimizer = SGD([weight], lr=0.1)
+        for number in range(3):
+            optimizer.zero_grad()
+            optimizer.param_groups[0]["lr"] = 0.5 ** number
+            scaler.scale((weight * (float("inf") if number == 1 else 1.0)).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        """
+    assert [step.values["lr"] for step in steps_of(recorded, lines)] == [[1.0], [0.25]]
+
+
+def test_accumulated_gradients_are_one_step(recorded):
+    lines = """
+        optimizer = SGD([weight], lr=0.1)
+        for number in range(6):
+            weight.sum().backward()
+            if number % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        """
+    assert len(steps_of(recorded, lines)) == 2
+
+
 def test_the_state_tells_steps_apart_that_change_no_weight(recorded):
     lines = """
         optimizer = Adam([weight], lr=0.0)

@@ -1,11 +1,14 @@
 """Each classic mistake is found at the kill points that show it, and at no others."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from harness.report.training_script import training_script
+from harness.training.check import Request, check_command
 from harness.training.compare import Field
 from harness.training.processes import CommandError, can_fork, make_run
 from harness.training.recording import read_run
@@ -142,3 +145,34 @@ def test_new_processes_and_forks_agree(checked):
     assert list(in_forks.command) == command
     assert in_new.outcomes == in_forks.outcomes
     assert in_new.recordings == in_forks.recordings
+
+
+RANKS = (SCRIPTS / "loaded_on_rank_0.py").read_text()
+BY_TORCHRUN = RANKS.partition("if __name__")[0].replace(
+    '"gloo", f"file://{rendezvous}", rank=rank, world_size=2', '"gloo"'
+)
+LAUNCHED = {
+    "torchrun": (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"],
+        BY_TORCHRUN + 'train(int(os.environ["RANK"]), None)\n',
+    ),
+    "spawn": (["train.py"], RANKS.replace('start_method="fork"', 'start_method="spawn"')),
+}
+"""Arguments of Python, and the script."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_every_rank_of_a_launcher_is_compared(launcher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, text = LAUNCHED[launcher]
+    text = text.replace("STEPS, EVERY = 8, 3", "STEPS, EVERY = 5, 3")
+    Path("train.py").write_text(text)
+    result = check_command(Request([sys.executable, *arguments], [Path("runs")], time_limit=600.0))
+    [finding] = findings(result.outcomes)
+    assert (result.verdict, sorted(result.recordings)) == (Verdict.BROKEN, [0, 1])
+    assert (finding.first.difference.rank, finding.kill_points) == (1, (3, 4, 5))
+    script = training_script(result, finding)
+    (tmp_path / "again.sh").write_text(script)
+    done = subprocess.run(["sh", "again.sh"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "lr of each step on rank 1" in done.stdout) == (1, True)
