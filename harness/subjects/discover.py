@@ -4,8 +4,8 @@
 whatever it inherits from: classes and functions with an optimizer, or another scheduler, to build
 on, and a way to step that `harness.subjects.protocols` knows; and the `Subject`s in it. The options
 that a constructor needs are drawn if it is known what they are (`harness.subjects.type_hints`).
-What looks like a scheduler and can't be checked is listed, with lines to add if any were found that work; then
-the exit status is not 0.
+What looks like a scheduler and can't be checked is listed, with lines to add if any were found that
+work; then the exit status is not 0.
 
 Modules of tests, scripts and examples are not imported. Of a package with many modules, only those
 are whose source speaks of schedules.

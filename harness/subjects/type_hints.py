@@ -443,12 +443,13 @@ def _of_package(wanted: type) -> Values | None:
         return None
     words: dict[str, Callable[..., object]] = {}
     drawn = []
-    for cls, inside in found[:2]:
-        words[cls.__name__] = functools.partial(functools.partial, cls)
+    for one, inside in found[:2]:
+        word = one.__name__
+        words[word] = functools.partial(functools.partial, one)
         for values in inside.values():
             words.update(values.words)
         fixed = st.fixed_dictionaries({name: each.strategy for name, each in inside.items()})
-        drawn.append(fixed.map(functools.partial(_term, cls.__name__)))
+        drawn.append(fixed.map(functools.partial(_term, word)))
     return Values(st.one_of(drawn), words, nested=True)
 
 
