@@ -37,6 +37,7 @@ from torch.optim import lr_scheduler
 from harness.core.errors import SubjectError, TimeLimit
 from harness.core.guard import Guard, time_limit
 from harness.core.literals import format_value
+from harness.core.operations import optimizer_step
 from harness.core.training_loop import LRScheduler, describe
 from harness.core.types import Options
 from harness.subjects import adapt as adapting
@@ -424,11 +425,13 @@ def _try(subject: Subject, adapted: Adapted, given: Options) -> None:
     refusal: BaseException | None = None
     for options in sets_of(adapted, given):
         try:
-            assert callable(subject.optimizer)
-            made = subject.build(subject.optimizer(), **options)
-            made = made.scheduler if isinstance(made, Held) else made
-            if not hasattr(made, "step") and not callable(made):
+            optimizer = adapted.optimizer()
+            made = subject.build(optimizer, **options)
+            inner = made.scheduler if isinstance(made, Held) else made
+            if not hasattr(inner, "step") and not callable(inner):
                 raise SubjectError(f"it makes no scheduler (got {made!r:.60})")
+            optimizer_step(optimizer, 0)
+            subject.step(made, 0)
         except (Exception, SystemExit) as error:
             refusal = refusal or error
         else:
