@@ -21,6 +21,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.pytest_plugin`      how to use it in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
 `harness.subjects.discover`  how subjects are found in packages
+`harness.subjects.protocols` how schedulers of other libraries are recognised and driven
 `harness.report.diff`        compares two versions of torch; `harness.report.matrix` shows several
 `harness.training.result`    the result of `check_training`, on a training script
 `harness.engine.search`      how the sweep and the search find a difference

@@ -669,7 +669,7 @@ def interrupt_the_import_of_torch(original):
     return True
 
 
-@edit("subjects.type_hints:strategy_of", "test_every_scheduler_of_a_package_is_found")
+@edit("subjects.type_hints:by_hint", "test_every_scheduler_of_a_package_is_found")
 def draw_nothing_from_type_hints(original, hint):
     return None
 

@@ -75,7 +75,7 @@ class Reader:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file is mended within a second
-        monkeypatch.setattr("harness.subjects.discover.BUILD_TIME_LIMIT", 600.0)
+        monkeypatch.setattr("harness.subjects.adapt.BUILD_TIME_LIMIT", 600.0)
 
     def takes_over(self, kind, text):
         """What the README shows of a file: all of it by name, or what is mended."""

@@ -72,6 +72,9 @@ class _FirstOutput(io.TextIOWrapper):
         super().__init__(open(os.devnull, "wb"), encoding="utf-8")  # noqa: SIM115 (it is closed)
         self.first = ""
 
+    def flush(self) -> None:
+        """Do nothing: a logger that was made inside may write here later, when this is closed."""
+
     def write(self, text: str) -> int:
         if len(self.first) < 200:
             self.first += text[:200]

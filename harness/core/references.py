@@ -142,7 +142,8 @@ def place_of(value: object) -> str:
     """
     try:
         while isinstance(value, functools.partial):
-            value = value.func
+            ours = value.func.__module__.startswith("harness.") and value.args
+            value = value.args[0] if ours else value.func  # what a function of ours builds
         code: Callable[..., object] = inspect.unwrap(value) if callable(value) else type(value)
         has_source = inspect.isclass(code) or inspect.isroutine(code)
         known: object = code if has_source else type(code)

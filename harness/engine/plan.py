@@ -48,13 +48,15 @@ class Selection:
 class NamedSubject:
     """A subject by its name and reference, and the place of its definition.
 
-    `contract` says whether it promises something about options that change.
+    `contract` says whether it promises something about options that change, `takes` which of the
+    options that were given are for it.
     """
 
     name: str
     reference: str
     place: str
     contract: bool = False
+    takes: frozenset[str] = frozenset()
 
     def find(self, options: Options) -> Subject:
         """The subject itself, with these options.
@@ -62,7 +64,8 @@ class NamedSubject:
         What its module prints is not shown again: it was shown when the plan was made.
         """
         with contextlib.redirect_stderr(io.StringIO()):
-            (subject,) = choose_subjects([self.reference or self.name], options).subjects
+            mine = {name: value for name, value in options.items() if name in self.takes}
+            (subject,) = choose_subjects([self.reference or self.name], mine).subjects
         return replace(subject, name=self.name)
 
 
@@ -122,7 +125,10 @@ def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place
         ledger = known_failures(selection.ledgers, found.subjects, checks)
     return Plan(
         tuple(
-            NamedSubject(s.name, s.reference, place_of(s.build), contract=bool(s.contract))
+            NamedSubject(
+                s.name, s.reference, place_of(s.build), contract=bool(s.contract),
+                takes=frozenset(s.options) & frozenset(selection.options),
+            )
             for s in found.subjects
         ),
         tuple(
@@ -148,8 +154,10 @@ def plan_in_worker(selection: Selection, patience: float) -> Plan:
         return answer
     if isinstance(answer, Exception):
         raise answer
-    if answer.note and answer.note not in selection.skip:  # the scheduler that was being built
-        skip = {**selection.skip, answer.note: f"its process {answer.how} while it was built"}
+    if answer.note and answer.note not in (*selection.skip, *selection.names):
+        # what was being built or imported
+        during = "built" if ":" in answer.note else "imported"
+        skip = {**selection.skip, answer.note: f"its process {answer.how} while it was {during}"}
         return plan_in_worker(replace(selection, skip=skip), patience)
     lost = {}
     for name in selection.names:

@@ -18,6 +18,8 @@ group                                   value
 ``lr_resume_harness.ledgers``           ``package:file``, a ledger (`harness.core.ledger`) in the
                                         package; its entries apply to the subjects that the same
                                         distribution ships, and to classes in the package
+``lr_resume_harness.protocols``         a `harness.subjects.protocols.Protocol`: how a kind of
+                                        scheduler is recognised and driven
 ``lr_resume_harness.planted_faults``    a list of `harness.engine.selftest.Fault`, for
                                         ``selftest``
 ``lr_resume_harness.controls``          a list of correct subjects, for ``selftest``

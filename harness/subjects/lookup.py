@@ -63,9 +63,9 @@ def choose_subjects(
 ) -> Selection:
     """The subjects with these names, or all listed ones; each gets the options.
 
-    A name can also be a package or module, for every scheduler that it defines; `skip` and
-    `trying` are those of `subjects_of`. `installed` adds the subjects that packages ship. Raises
-    `SubjectError` for a name that names nothing.
+    A name can also be a package or module, for every scheduler that it defines, which gets the
+    options that it takes; `skip` and `trying` are those of `subjects_of`. `installed` adds the
+    subjects that packages ship. Raises `SubjectError` for a name that names nothing.
     """
     listed = {subject.name: subject for subject in default_subjects()}
     if not names and not installed and not listed:
@@ -74,17 +74,18 @@ def choose_subjects(
     for name in names or (() if installed else listed):
         if name in listed or full_reference(name) or not is_package(name):
             parts.append(Selection(tuple(_subjects_called(name, listed, options))))
-        elif options:
-            raise SubjectError(
-                f"{name!r} is a package or module: options are for one scheduler, {name}:NAME"
-            )
         else:
-            parts.append(subjects_of(name, listed, skip, trying))
+            parts.append(subjects_of(name, listed, skip, trying, options))
     found = functools.reduce(Selection.plus, parts)
     different = {subject.reference or id(subject): subject for subject in found.subjects}
     for subject in different.values():
         subject.check_options()
-    return replace(found, subjects=tuple(different.values()))
+    driven: dict[str, list[str]] = {}
+    for subject in different.values():
+        for note in subject.notes:
+            driven.setdefault(note, []).append(subject.name)
+    notes = (*found.notes, *(f"{note}: {', '.join(names)}" for note, names in driven.items()))
+    return replace(found, subjects=tuple(different.values()), notes=notes)
 
 
 def subject_called(name: str) -> Subject:

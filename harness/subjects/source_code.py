@@ -288,6 +288,8 @@ class Source:
             return self._call(self._partial(), [value.func, *value.args], value.keywords)
         if isinstance(value, Term):
             return self._term(value)
+        if isinstance(value, enum.Enum):
+            return f"{self.name(type(value))}.{value.name}"
         if isinstance(value, float) and repr(value).strip("-") in ("inf", "nan"):
             return f'float("{value!r}")'
         try:

@@ -29,8 +29,6 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from harness.core.errors import SubjectError, TraceError
 from harness.core.literals import Term, format_value, holds_term, resolve
 from harness.core.training_loop import (
@@ -38,11 +36,10 @@ from harness.core.training_loop import (
     metrics,
     new_sgd,
     step_scheduler,
-    step_with_metric,
 )
 from harness.core.types import NewOptimizer, Options, Scheduler, Step, Words
+from harness.subjects.adapt import Adapted, adapt
 from harness.subjects.optimizers import WORDS
-from harness.subjects.type_hints import strategies_for
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +113,8 @@ class Subject:
     reference : str
         Its name on the command line: a listed name or ``module:attribute``.
         Set if the subject was found by one.
+    notes : tuple of str
+        How it is driven, for the report, such as "stepped as step(epoch, metric)".
 
     >>> from torch.optim.lr_scheduler import StepLR
     >>> Subject("decays", StepLR, options={"step_size": 3, "gamma": 0.5}).name
@@ -143,6 +142,7 @@ class Subject:
     constant: bool = False
     standalone: bool = False
     reference: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (
@@ -263,8 +263,9 @@ class Subject:
 def subject_from(value: object, *, name: str = "", options: Options | None = None) -> Subject:
     """The subject for a `Subject`, a scheduler class or a ``build`` function.
 
-    Options that a class or function needs in addition to `options` are drawn if type hints say
-    what they are (`harness.subjects.type_hints`). Raises `SubjectError` for another value.
+    Options that a class or function needs in addition to `options` are drawn if it is known what
+    they are (`harness.subjects.type_hints`), and it is stepped as its methods demand
+    (`harness.subjects.protocols`). Raises `SubjectError` for another value.
     """
     if isinstance(value, Subject):
         return value.with_options(options)
@@ -273,14 +274,28 @@ def subject_from(value: object, *, name: str = "", options: Options | None = Non
             f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
             f"build(optimizer, last_epoch=-1) (got {value!r:.80})"
         )
+    return subject_of(value, adapt(value, options or {}), name=name, options=options)
+
+
+def subject_of(
+    value: Callable[..., object],
+    adapted: Adapted,
+    *,
+    name: str = "",
+    options: Options | None = None,
+) -> Subject:
+    """The subject for a class or function, from what is known of it."""
     function = value.func if isinstance(value, functools.partial) else value
     name = name or getattr(function, "__name__", type(function).__name__)
     module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
     reference = "" if module in (None, "__main__") or "<" in path else f"{module}:{path}"
-    options = {**(options or {}), **strategies_for(value, options or ())}
-    plateau = isinstance(function, type) and issubclass(function, ReduceLROnPlateau)
-    step = step_with_metric if plateau else step_scheduler
-    return Subject(name.replace(" ", "_"), value, options=options, step=step, reference=reference)
+    return Subject(
+        name.replace(" ", "_"), adapted.build,
+        options={**(options or {}), **{n: each.strategy for n, each in adapted.drawn.items()}},
+        words=adapted.words, optimizer=adapted.optimizer, step=adapted.step,
+        state_dict=adapted.state_dict, load_state_dict=adapted.load_state_dict,
+        declines=adapted.declines, reference=reference, notes=adapted.notes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

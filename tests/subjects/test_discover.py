@@ -120,12 +120,15 @@ def test_every_scheduler_of_a_package_is_found(package):
         "Hinted": "pkg_all.schedules:Hinted",
         "Plateau": "pkg_all.schedules:Plateau",
         "Deeper": "pkg_all.inner.deep:Deeper",
+        "Unhinted": "pkg_all.schedules:Unhinted",  # its name says what 'total' is
     }
     missed = {one.what.partition(":")[2]: one for one in found.missed}
-    assert {name: one.needs for name, one in missed.items()} == {
-        "Unhinted": ("total",), "OfAFunction": ("name",), "Refuses": (), "NeedsALoss": (),
+    assert {name: one.kwargs for name, one in missed.items()} == {
+        "OfAFunction": "name=4", "Refuses": "", "NeedsALoss": "",
     }  # fmt: skip
-    assert [note.partition(" ")[0] for note in found.notes] == ["pkg_all.schedules:OnlyALR"]
+    assert [note.partition(" ")[0] for note in found.notes] == [
+        "pkg_all.schedules:Factor", "pkg_all.schedules:OnlyALR",
+    ]  # fmt: skip
 
 
 def test_the_wording_of_what_is_not_checked(package):
@@ -133,47 +136,28 @@ def test_the_wording_of_what_is_not_checked(package):
     found = subjects_of("pkg_words")
     lines = [*found.notes, *map(str, found.missed)]
     assert wrapped(lines) == snapshot("""\
+pkg_words.schedules:Factor is not checked: it is there to inherit from
 pkg_words.schedules:OnlyALR is not checked: it has no get_lr and no step
-NOT CHECKED pkg_words.schedules:Unhinted: its required 'total' has no type hint
-  Check it with: python -m harness check pkg_words.schedules:Unhinted --kwargs total=...
-  or add to a module, and check it as MODULE:SUBJECT:
-    from harness import Subject
-    from pkg_words.schedules import Unhinted
-    SUBJECT = Subject("Unhinted", Unhinted, options={"total": ...})
 NOT CHECKED pkg_words.schedules:OfAFunction: its required 'name' has the type str, for which no
     values are known
-  Check it with: python -m harness check pkg_words.schedules:OfAFunction --kwargs name=...
+  Check it with: python -m harness check pkg_words.schedules:OfAFunction --kwargs name=4
   or add to a module, and check it as MODULE:SUBJECT:
-    from harness import Subject
+    from harness.subjects.subject import subject_from
     from pkg_words.schedules import OfAFunction
-    SUBJECT = Subject("OfAFunction", OfAFunction, options={"total": ..., "name": ...})
+    SUBJECT = subject_from(OfAFunction, options={'name': 4})
 NOT CHECKED pkg_words.schedules:Refuses: ValueError: total must be 100
-  Add to a module, and check it as MODULE:SUBJECT:
-    from harness import Subject
-    from pkg_words.schedules import Refuses
-    SUBJECT = Subject("Refuses", Refuses, options={"total": ...})
-NOT CHECKED pkg_words.schedules:NeedsALoss: its step needs 'scale': write a 'step' that gives it
-  Add to a module, and check it as MODULE:SUBJECT:
-    from harness import Subject
-    from pkg_words.schedules import NeedsALoss
-    SUBJECT = Subject("NeedsALoss", NeedsALoss, options={}, step=lambda scheduler, epoch:
-    scheduler.step(...))\
+NOT CHECKED pkg_words.schedules:NeedsALoss: its step needs 'scale': write a 'step' that gives it\
 """)
 
 
 def test_the_lines_for_what_cannot_be_built_build_it(package):
     package("pkg_lines", schedules=SCHEDULES)
     missed = {one.what: one for one in subjects_of("pkg_lines").missed}
-    lines = missed["pkg_lines.schedules:OfAFunction"].lines
-    assert len(lines) == 3
-    assert lines[2].endswith('options={"total": ..., "name": ...})')
-    step = missed["pkg_lines.schedules:NeedsALoss"].lines[2]
-    assert step.endswith("options={}, step=lambda scheduler, epoch: scheduler.step(...))")
-    need = "python -m harness check pkg_lines.schedules:OfAFunction --kwargs name=...\n  or add to"
+    need = "python -m harness check pkg_lines.schedules:OfAFunction --kwargs name=4\n  or add to"
     assert need in str(missed["pkg_lines.schedules:OfAFunction"])
     names = {}
-    exec("\n".join(lines).replace("...", "1"), names)
-    assert names["SUBJECT"].bind({}).options == {"total": 1, "name": 1}
+    exec("\n".join(missed["pkg_lines.schedules:OfAFunction"].lines), names)
+    assert names["SUBJECT"].bind({"total": 1}).options == {"total": 1, "name": 4}
 
 
 def test_modules_that_cannot_be_imported_are_noted_and_the_others_checked(package, command):
@@ -192,7 +176,8 @@ def test_modules_that_cannot_be_imported_are_noted_and_the_others_checked(packag
         "check", "pkg_partly", "--check", "resume_optimizer_then_scheduler", "--max-examples", 0
     )
     assert (status, " 1 HOLDS, 0 BROKEN" in printed) == (0, True)
-    notes = subjects_of("pkg_partly").notes
+    *notes, left_out = subjects_of("pkg_partly").notes
+    assert "pkg_partly.__main__" in left_out
     assert [note.split()[0] for note in notes] == [
         f"pkg_partly.{name}" for name in ("bad", "exits", "raises")
     ]
@@ -232,25 +217,25 @@ def test_a_class_that_cannot_be_built_is_not_a_pass(package, command, tmp_path):
     )
     assert status == 2
     assert "NOT CHECKED pkg_missed.schedules:Refuses: ValueError: " in printed
-    assert "    from pkg_missed.schedules import Unhinted\n" in printed
-    assert "3 HOLDS, 0 BROKEN" in printed
-    assert "pkg_missed.schedules:Unhinted" in json.loads(file.read_text())["not_checked"]
+    assert "    from pkg_missed.schedules import OfAFunction\n" in printed
+    assert "4 HOLDS, 0 BROKEN" in printed
+    assert "pkg_missed.schedules:OfAFunction" in json.loads(file.read_text())["not_checked"]
     status, printed, _ = command("list", "pkg_missed.schedules")
     assert status == 0
-    assert "  Hinted   pkg_missed.schedules.Hinted every=... by=..." in printed
-    assert "NOT CHECKED pkg_missed.schedules:Unhinted" in printed
+    assert "  Hinted    pkg_missed.schedules.Hinted every=... by=..." in printed
+    assert "NOT CHECKED pkg_missed.schedules:OfAFunction" in printed
 
 
 def test_a_package_in_which_nothing_can_be_built_is_not_a_pass(package, command):
     package(
         "pkg_none",
         only="from torch.optim.lr_scheduler import StepLR\n"
-        "class Only(StepLR):\n    def __init__(self, optimizer, n): pass\n",
+        "class Only(StepLR):\n    def __init__(self, optimizer, thing): raise KeyError\n",
     )
     status, printed, _ = command("check", "pkg_none")
     assert status == 2
     [missed] = subjects_of("pkg_none").missed
-    assert (missed.what, missed.needs) == ("pkg_none.only:Only", ("n",))
+    assert (missed.what, missed.kwargs) == ("pkg_none.only:Only", "")
     assert f"{missed}\n" in printed
     status, printed, _ = command("check", "pkg_none", "--ci", "github")
     assert status == 2
@@ -272,11 +257,12 @@ def test_mistakes_are_refused(package, command):
         assert (status, printed) == (2, "")
         messages.append(errors)
     assert wrapped(messages) == snapshot("""\
-error: 'pkg_empty' defines no scheduler: nothing in it is a subclass of LRScheduler. Name a
-    scheduler of another kind as MODULE:NAME
+error: 'pkg_empty' defines no scheduler: nothing in it is built on an optimizer and has a way to
+    step that is known. Name a scheduler of another kind as MODULE:NAME
 error: cannot import 'pkg_raises' (RuntimeError: no)
 error: cannot import 'pkg_raises' for 'pkg_raises:inner' (RuntimeError: no)
-error: 'pkg_empty' is a package or module: options are for one scheduler, pkg_empty:NAME
+error: 'pkg_empty' defines no scheduler: nothing in it is built on an optimizer and has a way to
+    step that is known. Name a scheduler of another kind as MODULE:NAME
 error: no subject, package or module is called 'StepLr': did you mean StepLR? Name your own
     scheduler as MODULE:NAME\
 """)
