@@ -243,7 +243,7 @@ def test_a_traceback_is_there_where_it_is_asked_for(user, option):
         ("parametrize_with_checks([])", "'subjects' is empty*"),
         ("parametrize_with_checks(HOLDS)", "'subjects' must be a list of subjects (got Subject(*"),
         ("parametrize_with_checks([HOLDS, HOLDS])", "2 subjects are called 'Holds': give each *"),
-        ("parametrize_with_checks([LambdaLR])", "subject LambdaLR: *"),
+        ("parametrize_with_checks([lambda optimizer, table: 0])", "subject <lambda>: *'table': *"),
         ("parametrize_with_checks([Halves], checks=['resume'])", "no check is called 'resume': *"),
         ("Subject('two words', StepLR)", "a subject's name must be a word without spaces *"),
     ],
