@@ -97,11 +97,13 @@ def start_of(expected: Recording, actual: Recording, killed_after: int) -> Start
 
     `killed_after` is the smallest number of steps after which its checkpoint was there. Where
     several steps fit, for example because the LR was 0, the length of the run decides, else the
-    last one before the kill.
+    last one before the kill. The length of a run that was stopped after enough steps says nothing.
     """
-    length = len(expected.steps) - len(actual.steps)
+    length: int | None = len(expected.steps) - len(actual.steps)
     if not actual.steps:
-        return Start(length, "length")
+        return Start(len(expected.steps), "length")
+    if expected.stopped or actual.stopped:
+        length = None
     first = actual.steps[0].before
     states = [step.before for step in expected.steps]
     ends = list(expected.after)
@@ -111,12 +113,12 @@ def start_of(expected: Recording, actual: Recording, killed_after: int) -> Start
         found = [index for index, state in enumerate(states) if fits(state)]
         if any(map(fits, ends)):
             found.append(len(states))
-        if length in found:
+        if length is not None and length in found:
             return Start(length, by)
         earlier = [index for index in found if index <= killed_after]
         if found:
             return Start(max(earlier or found), by)
-    if 0 < length <= killed_after:
+    if length is not None and 0 < length <= killed_after:
         return Start(length, "length")
     return None
 

@@ -198,3 +198,9 @@ def test_each_optimizer_is_related_to_itself():
         1,
         "the schedule starts again at the checkpoint",
     )
+
+
+def test_the_length_of_a_stopped_run_does_not_say_where_it_starts():
+    same = Recording(0, (recording().steps[0],) * 6, stopped=True)
+    resumed = Recording(0, same.steps[:2], stopped=True)
+    assert start_of(same, resumed, killed_after=3) == Start(3, "state")
