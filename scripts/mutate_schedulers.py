@@ -60,7 +60,8 @@ OPTIMIZERS = (
 """The optimizers that run too; one that a subject's options don't fit gives the same error."""
 PATIENCE = 300.0
 """Seconds without a message after which a mutant's process is killed."""
-REASONS = Path(__file__).with_name("surviving_mutants.toml")
+ROOT = Path(__file__).resolve().parent.parent
+REASONS = ROOT / "scripts/surviving_mutants.toml"
 
 
 class Fate(StrEnum):
@@ -239,7 +240,8 @@ def noticed(mutant: Outcome, references: Iterable[str]) -> Outcome:
                     trace="" if shown is None else str(shown.trace), pair=(reference, result.check),
                 )  # fmt: skip
             if result.verdict == Verdict.UNKNOWN and not mutant.by:
-                mutant = replace(mutant, by=f"{by} is UNKNOWN: {result.reason}")
+                reason = result.reason.replace(f"{ROOT}{os.sep}", "")
+                mutant = replace(mutant, by=f"{by} is UNKNOWN: {reason}")
     return mutant
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import itertools
@@ -19,7 +18,7 @@ from harness.checks.registry import CHECKS
 from harness.core.errors import TimeLimit
 from harness.core.guard import Guard, time_limit
 from harness.core.literals import resolve
-from harness.core.training_loop import new_sgd, step_scheduler
+from harness.core.training_loop import describe, new_sgd, step_scheduler
 from harness.core.types import NewOptimizer, Step, Words
 from harness.subjects.optimizers import make_optimizer
 from harness.subjects.protocols import (
@@ -70,9 +69,9 @@ WITHOUT_STATE = (
 class Adapted:
     """How a class or function is built and stepped: fields of a subject.
 
-    `unknown` are the options for which nothing can be drawn, each with what is known of its type.
-    `why` says why it can't be stepped, and `refusal` why it can't be built, if so. `notes` are for
-    the report.
+    `unknown` are the options for which nothing can be drawn, each with a description of its type
+    hint. `why` says why it can't be stepped, and `refusal` why it can't be built, if so. `notes`
+    are for the report.
     """
 
     build: Callable[..., Any]
@@ -251,18 +250,23 @@ def _with_index(adapted: Adapted, index: str, given: Mapping[str, object]) -> Ad
     made = {
         shift: functools.partial(build_from_index, adapted.build, index, shift) for shift in (0, 1)
     }
-    tried, fits = 0, Counter[int]()
+    tried, fits, why = 0, Counter[int](), ""
     for options in itertools.islice(sets_of(adapted, given), SETS):
-        with contextlib.suppress(Exception, SystemExit):
+        try:
             with Guard(index).on(), time_limit(BUILD_TIME_LIMIT):
                 fits += convention_of(
                     {shift: functools.partial(made[shift], **options) for shift in made},
                     adapted.optimizer, adapted.step, SHORT,
                 )  # fmt: skip
+        except (Exception, SystemExit, TimeLimit) as error:
+            why = why or describe(error)
+        else:
             tried += SHORT
     shift = 1 if fits[1] > fits[0] else 0
     text = f"resumes with {index}=k{'' if shift else '-1'} after k steps"
-    if fits[shift] < tried:
+    if not tried:
+        text += f", a guess: an uninterrupted run of {SHORT} epochs raises {why}"
+    elif fits[shift] < tried:
         text += ", but not exactly at every epoch"
     return replace(adapted, build=made[shift], notes=(*adapted.notes, text))
 

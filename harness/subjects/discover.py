@@ -133,13 +133,15 @@ def subjects_of(
     """
     modules, notes = _modules(package, skip, trying)
     inside = functools.partial(_is_inside, package)
-    found = _candidates(modules, inside)
+    found = _candidates(modules, inside, notes.append)
     shipped = _shipped(modules)
     if not found and not shipped:  # it may offer what other modules define
         root = package.partition(".")[0]
-        found = _candidates(modules[:1], functools.partial(_is_inside, root))
+        found = _candidates(modules[:1], functools.partial(_is_inside, root), notes.append)
         listed = [name for module in modules for name in getattr(module, "__all__", ())]
-        named = _candidates(modules, lambda value: getattr(value, "__name__", "") in listed)
+        named = _candidates(
+            modules, lambda value: getattr(value, "__name__", "") in listed, notes.append
+        )
         found = list(dict.fromkeys([*found, *named]))
     names = Counter(value.__name__ for value in found)
     subjects: list[Subject] = [subject.with_options(options) for subject in shipped]
@@ -175,7 +177,7 @@ def subjects_of(
         )
     if unused := sorted(set(options) - used):
         raise SubjectError(f"nothing in {package!r} takes the option {unused[0]!r}: leave it out")
-    return Selection(tuple(subjects), tuple(missed), tuple(notes))
+    return Selection(tuple(subjects), tuple(missed), tuple(dict.fromkeys(notes)))
 
 
 def _taken_by(value: Any, options: Options) -> dict[str, object]:
@@ -298,9 +300,14 @@ def _is_inside(package: str, value: Any) -> bool:
 
 
 def _candidates(
-    modules: Sequence[types.ModuleType], inside: Callable[[Any], bool]
+    modules: Sequence[types.ModuleType],
+    inside: Callable[[Any], bool],
+    note: Callable[[str], None],
 ) -> list[Callable[..., Any]]:
-    """The public classes and functions that look like schedulers, each once."""
+    """The public classes and functions that look like schedulers, each once.
+
+    `note` is called with a sentence on each that can't be looked at.
+    """
     found: dict[int, Callable[..., Any]] = {}
     for module in modules:
         for name, value in list(vars(module).items()):
@@ -314,8 +321,9 @@ def _candidates(
                 try:
                     if looks(value):
                         found[id(value)] = value
-                except Exception:  # a class's own attributes can raise anything
-                    continue
+                except Exception as error:  # a class's own attributes can raise anything
+                    place = f"{value.__module__}:{value.__qualname__}"
+                    note(f"{place} is not checked: looking at it raises {describe(error)}")
     return list(found.values())
 
 

@@ -520,7 +520,7 @@ def convention_of(
                 for later in range(epoch, length):
                     step(scheduler, later)
                     seen.append(_rates(optimizer))
-            except Exception:  # this convention is not the scheduler's
+            except Exception:  # with a wrong index: it does not go on exactly from here
                 continue
             fits[convention] += seen == rates[epoch:]
     return fits

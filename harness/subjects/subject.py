@@ -284,7 +284,7 @@ def subject_of(
     name: str = "",
     options: Options | None = None,
 ) -> Subject:
-    """The subject for a class or function, from what is known of it."""
+    """The subject that builds and steps a class or function as `adapted` says."""
     function = value.func if isinstance(value, functools.partial) else value
     name = name or getattr(function, "__name__", type(function).__name__)
     module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")

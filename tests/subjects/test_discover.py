@@ -192,6 +192,20 @@ def test_modules_that_cannot_be_imported_are_noted_and_the_others_checked(packag
     assert "it was run" not in printed + errors
 
 
+def test_a_class_that_cannot_be_looked_at_is_noted_once(package):
+    hostile = (
+        "class Meta(type):\n    def __getattr__(cls, name): raise RuntimeError('hands off')\n"
+        "class HostileLR(metaclass=Meta):\n    def step(self): pass\n"
+    )
+    package("pkg_hostile", hostile=hostile, again="from .hostile import HostileLR", broken=BROKEN)
+    found = subjects_of("pkg_hostile")
+    assert [each.name for each in found.subjects] == ["StepLR"]
+    assert found.notes == (
+        "pkg_hostile.hostile:HostileLR is not checked: looking at it raises "
+        "RuntimeError: hands off",
+    )
+
+
 def test_a_package_with_a_broken_scheduler_is_red(package, command):
     package("pkg_red", broken=BROKEN)
     status, printed, _ = command("check", "pkg_red", "--check", "resume_by_last_epoch")

@@ -10,6 +10,7 @@ from harness.core.errors import SubjectError
 from harness.core.result import Budget
 from harness.engine.session import check_subject
 from harness.subjects import protocols
+from harness.subjects.adapt import adapt
 from harness.subjects.discover import subjects_of
 from harness.subjects.lookup import choose_subjects
 from harness.subjects.protocols import PROTOCOLS, Look, Protocol, protocols_of
@@ -246,6 +247,30 @@ def test_the_convention_of_an_index_is_found(kinds):
     assert "resumes with last_step=k after k steps" in indexed.notes
     [result] = check_subject(indexed, [as_check("resume_by_last_epoch")], budget=Budget(0))
     assert result.verdict == "HOLDS"
+
+
+def test_where_no_index_can_be_tried_the_convention_is_called_a_guess():
+    class Ends:
+        """Raises at the third step, and is no scheduler of torch's."""
+
+        def __init__(self, optimizer, last_step=-1):
+            self.optimizer, self.count = optimizer, last_step
+
+        def step(self):
+            self.count += 1
+            if self.count == 2:
+                raise RuntimeError("it is over")
+            for group in self.optimizer.param_groups:
+                group["lr"] /= 2
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    guess = "a guess: an uninterrupted run of 12 epochs raises RuntimeError: it is over"
+    assert f"resumes with last_step=k-1 after k steps, {guess}" in adapt(Ends, {}).notes
 
 
 def test_a_hint_that_cannot_be_read_loses_only_itself(kinds):
