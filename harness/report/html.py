@@ -232,20 +232,25 @@ def training_page(result: TrainingResult, scripts: Sequence[str | HarnessError])
 # ------------------------------------------------------------------------- all pages
 
 
+def environment(*, html: bool) -> jinja2.Environment:
+    """The templates of this folder; what they are given is escaped for HTML if `html`."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report"),
+        autoescape=html,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_printable if html else None,
+    )
+
+
 def _render(name: str, *, css: str = "", script: str = "", **content: object) -> str:
     """The page as text, with the style `css`, which is called as the page is by default.
 
     Its Content-Security-Policy lets a browser run only this script and load nothing.
     """
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_printable,
-    )
+    templates = environment(html=True)
 
     def source(file: str) -> str:
         assert templates.loader is not None

@@ -167,9 +167,13 @@ LONGEST = 100
 
 def picture_or_why(result: Result) -> bytes | str:
     """The picture of a counterexample as SVG, or a sentence that says why there is none."""
-    shown = trajectory(result)
+    return svg_or_why(trajectory(result), "this check is about the saved state, not about LRs")
+
+
+def svg_or_why(shown: Trajectory | None, otherwise: str) -> bytes | str:
+    """The picture of a trajectory as SVG, or why there is none: `otherwise` if there is nothing."""
     if shown is None:
-        return "No picture: this check is about the saved state, not about LRs"
+        return f"No picture: {otherwise}"
     try:
         return drawn(lambda: figure_of(shown), "svg", "a picture")
     except HarnessError as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.core.errors import HarnessError
 from harness.core.output import one_line
 from harness.core.result import shorten
 from harness.core.run import Role, Run, Seen, number, numbers_of
-from harness.report.picture import QUANTITIES, Trajectory, apart, drawn, figure_of
+from harness.report.picture import QUANTITIES, Trajectory, apart, svg_or_why
 from harness.training.compare import Difference, Field
 from harness.training.recording import Step
 from harness.training.result import Outcome, TrainingResult
@@ -20,12 +19,7 @@ __all__ = ["training_picture", "training_trajectory"]
 def training_picture(result: TrainingResult, outcome: Outcome) -> bytes | str:
     """The picture of a resumed run as SVG, or a sentence that says why there is none."""
     shown = training_trajectory(result, outcome)
-    if shown is None:
-        return "No picture: no step of the resumed run is known"
-    try:
-        return drawn(lambda: figure_of(shown), "svg", "a picture")
-    except HarnessError as error:
-        return f"No picture: {error}"
+    return svg_or_why(shown, "no step of the resumed run is known")
 
 
 def training_trajectory(result: TrainingResult, outcome: Outcome) -> Trajectory | None:

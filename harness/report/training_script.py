@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import shlex
 
-import jinja2
-
 import harness
 from harness.core.errors import ScriptError
 from harness.core.output import printable
+from harness.report.html import environment
 from harness.training.compare import Field
 from harness.training.result import Finding, TrainingResult, Verdict
 from harness.training.text import finding_headline, kill_moment
@@ -67,31 +66,29 @@ def training_script(result: TrainingResult, finding: Finding) -> str:
     if len(result.recordings) > 1:
         whose += f" on rank {rank}"
     cannot = outcome.verdict == Verdict.CANNOT_RESUME
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report"),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return templates.get_template("reproduce.sh.j2").render(
-        headline=printable(finding_headline(result, finding)),
-        version=harness.__version__,
-        statuses="0 it resumes, 1 it can't be resumed" if cannot else "0 the same, 1 they differ",
-        moment=kill_moment(result, finding),
-        command=shlex.join(result.command),
-        resume=shlex.join(result.resume),
-        paths=shlex.join(result.checkpoints),
-        kill=finding.kill_point,
-        killed=finding.kill_point < result.steps,
-        cannot_resume=cannot,
-        stop_after=len(recorded.steps) if recorded.stopped else 0,
-        rank=rank,
-        optimizer=number,
-        used_by=used_by,
-        what=what,
-        whose=whose,
-        start=len(before),
-        first_only=field == Field.STATE,
+    return (
+        environment(html=False)
+        .get_template("reproduce.sh.j2")
+        .render(
+            headline=printable(finding_headline(result, finding)),
+            version=harness.__version__,
+            statuses="0 it resumes, 1 it can't be resumed"
+            if cannot
+            else "0 the same, 1 they differ",
+            moment=kill_moment(result, finding),
+            command=shlex.join(result.command),
+            resume=shlex.join(result.resume),
+            paths=shlex.join(result.checkpoints),
+            kill=finding.kill_point,
+            killed=finding.kill_point < result.steps,
+            cannot_resume=cannot,
+            stop_after=len(recorded.steps) if recorded.stopped else 0,
+            rank=rank,
+            optimizer=number,
+            used_by=used_by,
+            what=what,
+            whose=whose,
+            start=len(before),
+            first_only=field == Field.STATE,
+        )
     )
