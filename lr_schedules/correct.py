@@ -7,6 +7,7 @@ be checked (as `lr_schedules.controls`), not to be used for training.
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 from collections.abc import Callable, Sequence
@@ -86,6 +87,11 @@ class ClosedForm(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         return [base * (1 + self.last_epoch) ** -0.5 for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        # torch 2.4 to 2.9 saves the groups' own tensors (pytorch/pytorch#163103)
+        state: dict[str, Any] = copy.deepcopy(super().state_dict())
+        return state
 
 
 class PerGroup(Halving):
