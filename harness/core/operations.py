@@ -150,7 +150,7 @@ def group_added(
 class Need(enum.Enum):
     """What an event needs and some schedulers lack; the value says what is missing."""
 
-    STEP_WITH_EPOCH = "it can't be stepped with step(epoch)"
+    STEP_WITH_EPOCH = "it does not take both step() and step(epoch)"
     LASTING_LR = "its next step replaces an LR that is set by hand, so there is nothing to keep"
 
 

@@ -296,7 +296,7 @@ def test_what_is_declined_is_not_tried():
 def test_step_with_an_epoch_is_for_schedulers_that_are_stepped_so():
     subject = Subject("x", torch.optim.lr_scheduler.ReduceLROnPlateau, step=step_with_metric)
     [result] = check_scheduler(subject, checks=[PLAIN])
-    assert dict(result.untried)["epoch"] == "it can't be stepped with step(epoch)"
+    assert dict(result.untried)["epoch"] == "it does not take both step() and step(epoch)"
 
 
 class KnowsItsGroups(Halving):
