@@ -42,8 +42,8 @@ def everything(value):
         return "dict", [(everything(key), everything(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
         return type(value).__name__, [everything(item) for item in value]
-    if isinstance(value, set):
-        return "set", sorted(map(everything, value))
+    if isinstance(value, (set, frozenset)):
+        return type(value).__name__, sorted(map(everything, value))
     if hasattr(value, "__dataclass_fields__"):
         names = [field.name for field in fields(value)]
         return type(value).__name__, [(name, everything(getattr(value, name))) for name in names]
