@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import os
 import pydoc
 import re
 import shlex
@@ -129,6 +130,8 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch, capfd, all_is_tried):
+    # the `python` of the README's commands is the one that runs this
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
     reader = Reader(tmp_path, monkeypatch, capfd)
     yield reader
     for name in [path.stem for path in tmp_path.glob("*.py")]:
