@@ -124,7 +124,7 @@ def check_training(
 ) -> TrainingResult:
     """Check that the schedule of a training script goes on exactly, wherever it is killed.
 
-    It does what ``python -m harness train`` does, and the options are the same.
+    It does what ``lr-resume-harness train`` does, and the options are the same.
 
     Parameters
     ----------

@@ -26,27 +26,26 @@ pairs that hold were checked; ``-v`` says it for each pair. In ``--junitxml`` ea
 properties ``subject``, ``check``, ``verdict``, ``tried``, ``looked_at`` and ``reason``, and a
 failure also has ``trace`` and ``replay``.
 
-The options are the same as for ``python -m harness check``: ``--ledger FILE``, ``--no-ledger``,
-``--max-examples N``, ``--seed N``, ``--time-limit SECONDS``, ``--all-checks``.
-Each has an ini key with the prefix ``lr_resume_``, such as ``lr_resume_seed``, because all plugins
-share their keys. All plugins share their options too: if your conftest.py or another plugin
-already defines ``--seed``, use ``-o lr_resume_seed=3``. An argument in a test comes first, then
-the option, then the key. ``--ledger`` adds to the files of the key; ``--all-checks`` adds nothing
-to a test that names its checks.
+The options are those of ``lr-resume-harness check``, with ``lr-`` before their names, because all
+plugins share their options: ``--lr-ledger FILE``, ``--lr-no-ledger``, ``--lr-max-examples N``,
+``--lr-seed N``, ``--lr-time-limit SECONDS``, ``--lr-all-checks``. Each has an ini key, such as
+``lr_seed``. An argument in a test comes first, then the option, then the key. ``--lr-ledger`` adds
+to the files of the key; ``--lr-all-checks`` adds nothing to a test that names its checks.
 
 `parametrize_with_checks` reads the ledgers that installed packages ship. ``check_scheduler`` reads
-only your own files (its argument ``ledger``, or ``--ledger``, or the key), because a test that
+only your own files (its argument ``ledger``, or ``--lr-ledger``, or the key), because a test that
 passes can't show a known failure.
 
-The plugin imports nothing but pytest until a test needs more.
+`lr_resume_harness.pytest_plugin` is loaded by pytest, and registers this module when a test, a
+conftest.py or an option uses the harness; until then it imports nothing but pytest. In a project
+that has its own package called ``harness``, it steps back with a warning.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
-from itertools import pairwise
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,11 +54,9 @@ import pytest
 from harness import __version__, settings
 from harness.core.errors import CheckError, HarnessError, LedgerError
 from harness.parametrize import forget_run, ledger_of
-from harness.settings import HELP, Settings
+from harness.settings import Settings
 
 if TYPE_CHECKING:
-    from xdist.workermanage import WorkerController
-
     from harness.core.result import Result
     from harness.training.result import TrainingResult
 
@@ -72,62 +69,15 @@ FLAGS = ("all_checks", "no_ledger")
 
 Report: TypeAlias = pytest.CollectReport | pytest.TestReport
 _BEFORE = pytest.StashKey[Settings]()
-_HEADERS = pytest.StashKey[list[str]]()
 
 
-# ---------------------------------------------------------------------- options and ini keys
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the ini keys."""
-    for name, (_, what) in NUMBERS.items():
-        parser.addini(f"lr_resume_{name}", f"{_help(name)} The value is {what}.", default="")
-    for name in FLAGS:
-        parser.addini(f"lr_resume_{name}", HELP[name], type="bool", default=False)
-    parser.addini("lr_resume_ledger", HELP["ledger"], type="paths", default=[])
-
-
-def _help(name: str) -> str:
-    return f"{HELP[name]}  [default: {getattr(Settings, name):g}]"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(
-    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
-) -> Generator[None]:
-    """Add the options, after the user's conftest.py has added its own."""
-    # pytest does not know our options yet, so it takes the 3 of `--seed 3` for a path and looks for
-    # a conftest.py there: remove it.
-    taken = {f"--{name}" for name in ("ledger", "max-examples", "seed", "time-limit")}
-    values = {value for name, value in pairwise(args) if name in taken}
-    paths = early_config.known_args_namespace.file_or_dir
-    paths[:] = [path for path in paths if path not in values]
-    yield
-    group = parser.getgroup("lr-resume-harness", "lr-resume-harness")
-
-    def add(name: str, **how: object) -> None:
-        option = f"--{name.replace('_', '-')}"
-        try:
-            free = parser.parse_known_and_unknown_args([option])[1] == [option]
-        except pytest.UsageError:  # somebody else's option, which takes an argument
-            free = False
-        if free:
-            group.addoption(option, dest=f"lr_resume_{name}", **how)
-
-    add("ledger", metavar="FILE", action="append", help=HELP["ledger"], default=[])
-    for name, (convert, _) in NUMBERS.items():
-        add(name, metavar="N" if convert is int else "SECONDS", help=_help(name))
-    for name in FLAGS:
-        add(name, action="store_true", help=HELP[name], default=False)
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def start(config: pytest.Config) -> None:
     """Take the settings of this run from options and ini keys."""
     config.stash[_BEFORE] = settings.current
     settings.current, settings.unreported = _settings_of(config), []
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
+def stop(config: pytest.Config) -> None:
     """Restore the settings from before this run."""
     settings.current, settings.unreported = config.stash.get(_BEFORE, Settings()), None
     forget_run()
@@ -138,15 +88,15 @@ def _settings_of(config: pytest.Config) -> Settings:
     ini: dict[str, Any] = {}
     for name in (*NUMBERS, *FLAGS, "ledger"):
         try:
-            ini[name] = config.getini(f"lr_resume_{name}")
+            ini[name] = config.getini(f"lr_{name}")
         except (TypeError, ValueError, pytest.UsageError) as error:
-            raise pytest.UsageError(f"the ini key lr_resume_{name}: {error}") from None
-    given = {name: config.getoption(f"lr_resume_{name}", None) for name in ini}
+            raise pytest.UsageError(f"the ini key lr_{name}: {error}") from None
+    given = {name: config.getoption(f"lr_{name}", None) for name in ini}
     found: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
     for name, (convert, what) in NUMBERS.items():
         for text, where in (
-            (given[name], f"--{name.replace('_', '-')}"),
-            (ini[name], f"the ini key lr_resume_{name}"),
+            (given[name], f"--lr-{name.replace('_', '-')}"),
+            (ini[name], f"the ini key lr_{name}"),
         ):
             if text not in (None, "") and name not in found:
                 try:
@@ -156,7 +106,7 @@ def _settings_of(config: pytest.Config) -> Settings:
                     raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
     if found["no_ledger"] and files:
-        raise pytest.UsageError("--no-ledger can't be combined with --ledger")
+        raise pytest.UsageError("--lr-no-ledger can't be combined with --lr-ledger")
     # A worker of pytest-xdist gets each file twice: from its controller and from the command line.
     found["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
     for file in () if found["no_ledger"] else found["ledgers"]:
@@ -178,13 +128,6 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
         raise pytest.UsageError(str(error)) from None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: WorkerController) -> None:
-    """Keep the header of a worker of pytest-xdist, because the controller collects nothing."""
-    header = getattr(node, "workeroutput", {}).get("lr_resume_header", [])
-    node.config.stash[_HEADERS] = header or node.config.stash.get(_HEADERS, [])
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """In a worker of pytest-xdist, send the header to the controller."""
     output = getattr(session.config, "workeroutput", None)
@@ -195,14 +138,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             output["lr_resume_header"] = [f"error: {error}"]
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print the header that the workers sent, and where the pairs that hold were looked at."""
-    verbose = config.getoption("verbose", 0)
-    if verbose < 0:
-        return
-    for line in config.stash.get(_HEADERS, []):
+def print_summary(terminalreporter: pytest.TerminalReporter, headers: Sequence[str]) -> None:
+    """Print the header that workers sent, and where the pairs that hold were looked at."""
+    for line in headers:
         terminalreporter.write_line(line)
     reports = [report for several in terminalreporter.stats.values() for report in several]
     for line in (one for report in reports for one in getattr(report, "lr_resume_trained", [])):
@@ -213,6 +151,7 @@ def pytest_terminal_summary(
     from harness.core.run import Looked
     from harness.report.text import looked_at
 
+    verbose = terminalreporter.config.getoption("verbose", 0) > 0
     looked = [Looked(frozenset(epochs), frozenset(map(tuple, used))) for _, epochs, used in sent]
     for (pair, _, _), here in zip(sent, looked, strict=True) if verbose else ():
         terminalreporter.write_line(f"{pair}: looked at: {here}")
@@ -264,29 +203,18 @@ def pytest_runtest_makereport(
         for result in results
         if (looked := result.tally.looked).epochs and result.verdict == "HOLDS"
     ]
-    if report.failed and call.excinfo is not None and _mark(report, call.excinfo.value):
-        _shorten(report, call.excinfo, item.config)
+    shorten_report(report, call.excinfo, item.config)
     return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Do the same for errors in a test module."""
-    report = yield
-    excinfo = getattr(getattr(report, "call", None), "excinfo", None)
+def shorten_report(
+    report: Report,
+    excinfo: pytest.ExceptionInfo[BaseException] | None,
+    config: pytest.Config,
+) -> None:
+    """Show our report instead of a traceback through our code, if the error is ours."""
     if report.failed and excinfo is not None and _mark(report, excinfo.value):
-        _shorten(report, excinfo, collector.config)
-    return report
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_report_teststatus(report: Report) -> tuple[str, str, str] | None:
-    """Count an UNKNOWN verdict or a wrong argument as an error, not as a failure."""
-    if report.failed and getattr(report, "lr_resume_is_error", False):
-        return "error", "E", "ERROR"
-    return None
+        _shorten(report, excinfo, config)
 
 
 def _properties(result: Result) -> list[tuple[str, str]]:

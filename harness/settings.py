@@ -1,10 +1,12 @@
 """Default settings: what to check, and how thoroughly. A call in a test can override them.
 
 While pytest runs, its plugin sets `current` from options and ini keys, and reads `unreported`.
+The plugin does not import this module, which tells it when it is imported.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,18 +17,6 @@ from harness.core.errors import CheckError
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
     from harness.training.result import TrainingResult
-
-HELP = {
-    "max_examples": "Random traces to try for each pair, after every save point was tried (the "
-    "sweep); 0 for the sweep alone.",
-    "seed": "Seed of the search.",
-    "time_limit": "Seconds for each pair of subject and check.",
-    "all_checks": "Run the opt-in checks too.",
-    "no_ledger": "Ignore all ledgers.",
-    "ledger": "A file of your own known failures, in addition to the installed ledgers; "
-    "repeatable.",
-}
-"""What the options do, on the command line and in pytest."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +103,7 @@ def keep_training_for_report(result: TrainingResult) -> None:
     """Hand the result on a training script to the pytest plugin."""
     if unreported is not None:
         unreported_training.append(result)
+
+
+if "lr_resume_harness.pytest_plugin" in sys.modules:
+    sys.modules["lr_resume_harness.pytest_plugin"].use_harness()

@@ -320,7 +320,8 @@ def time_of_check(folder: Path, names: Sequence[str], jobs: int | None) -> tuple
     environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "harness", "check", *arguments], env=environment, cwd=folder,
+        [sys.executable, "-m", "lr_resume_harness", "check", *arguments],
+        env=environment, cwd=folder,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -417,7 +418,7 @@ def recorded_step(repeats: int) -> tuple[float, float]:
 def all_kill_points(repeats: int) -> tuple[float, float]:
     """CPU time of ``train`` over that of one run of the script, and its seconds."""
     here = Path(__file__).resolve().parent.parent
-    train = [sys.executable, "-m", "harness", "train", "--checkpoints=runs", "--"]
+    train = [sys.executable, "-m", "lr_resume_harness", "train", "--checkpoints=runs", "--"]
     script = [sys.executable, "train.py"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -364,13 +364,13 @@ def choose(
 
 
 def write_script(releases: Releases, subject: str, check: str, trace: str) -> Path:
-    """The reproduction script of a trace, written by ``python -m harness script``.
+    """The reproduction script of a trace, written by ``lr-resume-harness script``.
 
     That runs in another process, so that files which torch and the scheduler leave behind are
     removed with the temporary folder.
     """
     file = releases.folder / "script.py"
-    command = [sys.executable, "-m", "harness", "script", "-o", str(file)]
+    command = [sys.executable, "-m", "lr_resume_harness", "script", "-o", str(file)]
     done = releases.execute([*command, "--", subject, check, trace])
     if done.status or not file.exists():
         raise HarnessError(done.reason.removeprefix("error: "))

@@ -6,7 +6,7 @@ Each mutant of ``scripts/scheduler_mutants.py`` has one change in the source of 
 the subjects that use the class run without interruption: 300 epochs with several options and
 optimizers. If any value differs from the unchanged run, the mutant is *discarded*: no comparison
 of a resumed run with an uninterrupted one needs to notice it. Then these subjects are checked as
-``python -m harness check`` does, with its ledger, until a pair is BROKEN or STALE: the mutant is
+``lr-resume-harness check`` does, with its ledger, until a pair is BROKEN or STALE: the mutant is
 *killed*. If none is, it is *equivalent* if ``scripts/surviving_mutants.toml`` argues so, and has
 *survived* otherwise; that file says why for the survivors too. The uninterrupted runs are compared
 exactly.

@@ -6,7 +6,7 @@ An ENV is a tox environment, for example torch2.4.1. Without one, all environmen
 `full` are run. Each is made, run and removed again, with everything that was downloaded for it:
 uv's cache is in a temporary folder (set TMPDIR to move it). The output of tox goes to a log in
 `.tox/results`, next to the results of `check`. Both are kept, and
-`python -m harness matrix .tox/results/*.json` merges the results. tox must be installed.
+`lr-resume-harness matrix .tox/results/*.json` merges the results. tox must be installed.
 
 Exit status: 0 all environments are green, 1 one is not, 2 tox can't be run or an ENV is unknown,
 130 after Ctrl-C, 143 after SIGTERM.

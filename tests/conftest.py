@@ -78,7 +78,7 @@ def command(monkeypatch, capfd, tmp_path):
 
 @pytest.fixture
 def harness_command(tmp_path):
-    """Runs ``python -m harness`` in an empty folder; returns the completed process."""
+    """Runs ``lr-resume-harness`` in an empty folder; returns the completed process."""
     return functools.partial(run_harness, folder=tmp_path)
 
 

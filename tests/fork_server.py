@@ -124,12 +124,19 @@ def _run(
 
 
 def run_harness(*arguments, folder, stdout=None, stderr=None):
-    """``python -m harness`` in a folder, which tries less: see `less`."""
-    return _run(_server(HARNESS, False), "harness", arguments, folder, stdout=stdout, stderr=stderr)
+    """``lr-resume-harness`` in a folder, which tries less: see `less`."""
+    return _run(
+        _server(HARNESS, False),
+        "lr_resume_harness",
+        arguments,
+        folder,
+        stdout=stdout,
+        stderr=stderr,
+    )
 
 
 def fork_harness(*arguments, folder, stdout, stderr):
-    """Start ``python -m harness`` in a fork of this process, which writes to two descriptors.
+    """Start ``lr-resume-harness`` in a fork of this process, which writes to two descriptors.
 
     Returns its process ID.
     """

@@ -1,10 +1,13 @@
 """The plugin, on small files of tests that pytest runs in this process."""
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 import torch
+from conftest import ROOT
 from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import StepLR
 
@@ -18,7 +21,7 @@ from harness.subjects.lookup import as_subject
 pytest_plugins = ["pytester"]
 
 QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:randomly")
-PLUGIN = ("-p", "harness.pytest_plugin", *QUIET, "-p", "no:cacheprovider")
+PLUGIN = ("-p", "lr_resume_harness.pytest_plugin", *QUIET, "-p", "no:cacheprovider")
 LAST = "resume_by_last_epoch"
 ENTRY = {
     "subject": "Halves",
@@ -136,7 +139,7 @@ def test_each_verdict_has_its_outcome(user, pytester):
             "BROKEN Halves: resume_by_last_epoch (torch *)",
             "  promise         Load the optimizer's state, then build with last_epoch=k-1 *",
             "  counterexample  train:3 save:a resume:a",
-            '    python -m harness replay test_user:Halves resume_by_last_epoch "train:3 *"',
+            '    lr-resume-harness replay test_user:Halves resume_by_last_epoch "train:3 *"',
             f"{here}: BROKEN Halves: resume_by_last_epoch (torch *)",
             f"SKIPPED [[]1[]] {here}: it knows no epoch",
             "XFAIL *StepLR-resume_by_last_epoch[]] - *bug, *#102261: The constructor makes a step*",
@@ -151,7 +154,7 @@ def test_each_verdict_has_its_outcome(user, pytester):
     broken = said["test_survives[Halves-resume_by_last_epoch]"]
     assert (broken["subject"], broken["check"]) == ("Halves", "resume_by_last_epoch")
     assert broken["trace"] == "train:3 save:a resume:a"
-    assert broken["replay"].startswith("python -m harness replay test_user:Halves ")
+    assert broken["replay"].startswith("lr-resume-harness replay test_user:Halves ")
     holds = said["test_survives[Holds-resume_by_last_epoch]"]
     assert set(holds) == {"subject", "check", "verdict", "tried", "looked_at"}
     assert holds["tried"].startswith("1 HOLDS (")
@@ -261,7 +264,7 @@ def test_a_mistake_in_the_module_is_one_line(user, mistake, message):
 def test_known_failures_of_ones_own(user, pytester):
     (pytester.path / "known.toml").write_text(entry_text(ENTRY))
     tests = f"SUBJECTS = [Halves, OF_TORCH]\n{PAIRS}"
-    result = user(tests, "--ledger", "known.toml", "-rx")
+    result = user(tests, "--lr-ledger", "known.toml", "-rx")
     assert outcomes(result) == {"xfailed": 2}
     result.stdout.fnmatch_lines(
         [
@@ -270,20 +273,20 @@ def test_known_failures_of_ones_own(user, pytester):
             "(no other failure found; looked at: epochs *; *SGD*; *groups)",
         ]
     )
-    assert outcomes(user(tests, "--ledger=known.toml", "--runxfail")) == {"failed": 2}
-    assert outcomes(user(tests, "--no-ledger")) == {"failed": 2}
-    pytester.makeini("[pytest]\nlr_resume_ledger = known.toml\n")
+    assert outcomes(user(tests, "--lr-ledger=known.toml", "--runxfail")) == {"failed": 2}
+    assert outcomes(user(tests, "--lr-no-ledger")) == {"failed": 2}
+    pytester.makeini("[pytest]\nlr_ledger = known.toml\n")
     assert outcomes(user(tests)) == {"xfailed": 2}
-    assert outcomes(user(tests, "--no-ledger")) == {"failed": 2}
+    assert outcomes(user(tests, "--lr-no-ledger")) == {"failed": 2}
     pytester.makeini("[pytest]\n")
     stale = {**ENTRY, "trace": "train:4 save:a resume:a"}
     (pytester.path / "stale.toml").write_text(entry_text(stale))
-    result = user(tests, "--ledger", "stale.toml", "-k", "Halves")
+    result = user(tests, "--lr-ledger", "stale.toml", "-k", "Halves")
     assert outcomes(result) == {"failed": 1, "deselected": 1}
     result.stdout.fnmatch_lines([f"STALE Halves: {LAST}", "  *stale.toml:1: its trace holds*"])
     other = {**ENTRY, "subject": "OfAnotherFile", "check": "a_check_of_ones_own"}
     (pytester.path / "other.toml").write_text(entry_text(other))
-    result = user(tests, "--ledger", "other.toml")
+    result = user(tests, "--lr-ledger", "other.toml")
     assert outcomes(result) == {"failed": 1, "xfailed": 1}
     result.stdout.fnmatch_lines(
         ["  Not in any ledger:", "", "[[][[]failure]]", "subject = *:Halves*"]
@@ -301,7 +304,7 @@ def test_by_its_argument():
     with pytest.raises(AssertionError, match="BROKEN"):
         check_scheduler(Halves, checks=[{LAST!r}], ledger=())
 """
-    assert outcomes(user(tests, "--ledger=known.toml")) == {"passed": 2}
+    assert outcomes(user(tests, "--lr-ledger=known.toml")) == {"passed": 2}
     assert outcomes(user(tests)) == {"failed": 1, "passed": 1}
 
 
@@ -325,10 +328,10 @@ def test_settings():
     ("ini", "arguments", "expected"),
     [
         ("", [], (0, 25, 30.0, False)),
-        ("", ["--seed", "-3", "--max-examples=0", "--all-checks"], (-3, 0, 30.0, True)),
-        ("lr_resume_seed = 5\nlr_resume_all_checks = true", [], (5, 25, 30.0, True)),
-        ("lr_resume_seed = 5\nlr_resume_time_limit = 2.5", ["--seed=0"], (0, 25, 2.5, False)),
-        ("lr_resume_seed = 5", ["-o", "lr_resume_seed=6"], (6, 25, 30.0, False)),
+        ("", ["--lr-seed", "-3", "--lr-max-examples=0", "--lr-all-checks"], (-3, 0, 30.0, True)),
+        ("lr_seed = 5\nlr_all_checks = true", [], (5, 25, 30.0, True)),
+        ("lr_seed = 5\nlr_time_limit = 2.5", ["--lr-seed=0"], (0, 25, 2.5, False)),
+        ("lr_seed = 5", ["-o", "lr_seed=6"], (6, 25, 30.0, False)),
     ],
 )
 def test_options_come_before_ini_keys(user, pytester, ini, arguments, expected):
@@ -354,7 +357,7 @@ def test_of_check_scheduler():
     with pytest.raises(Exception, match="'max_examples' must be 0 or more"):
         check_scheduler(HOLDS, max_examples=-1)
 """
-    result = user(tests, "--seed=8", "--time-limit=9", "--all-checks")
+    result = user(tests, "--lr-seed=8", "--lr-time-limit=9", "--lr-all-checks")
     every = len(harness.CHECKS)
     assert outcomes(result) == {"passed": 2 + every}
 
@@ -362,18 +365,27 @@ def test_of_check_scheduler():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-examples", "x"], "--max-examples must be a whole number, 0 or more (got 'x')"),
-        (["--max-examples=-1"], "--max-examples must be a whole number, 0 or more (got '-1')"),
         (
-            ["--time-limit", "nan"],
-            "--time-limit must be a number of seconds, more than 0 and * (got 'nan')",
+            ["--lr-max-examples", "x"],
+            "--lr-max-examples must be a whole number, 0 or more (got 'x')",
         ),
-        (["--seed", "1.5"], "--seed must be a whole number (got '1.5')"),
-        (["--ledger", "none.toml"], "cannot read the ledger *none.toml: no such file"),
-        (["--no-ledger", "--ledger", "known.toml"], "--no-ledger can't be combined with *"),
-        (["--ledger", "wrong.toml"], "*wrong.toml:1: this is not valid TOML: *"),
-        (["-o", "lr_resume_seed=x"], "the ini key lr_resume_seed must be a whole number *"),
-        (["-o", "lr_resume_all_checks=2?"], "the ini key lr_resume_all_checks: invalid truth *"),
+        (
+            ["--lr-max-examples=-1"],
+            "--lr-max-examples must be a whole number, 0 or more (got '-1')",
+        ),
+        (
+            ["--lr-time-limit", "nan"],
+            "--lr-time-limit must be a number of seconds, more than 0 and * (got 'nan')",
+        ),
+        (["--lr-seed", "1.5"], "--lr-seed must be a whole number (got '1.5')"),
+        (["--lr-ledger", "none.toml"], "cannot read the ledger *none.toml: no such file"),
+        (
+            ["--lr-no-ledger", "--lr-ledger", "known.toml"],
+            "--lr-no-ledger can't be combined with *",
+        ),
+        (["--lr-ledger", "wrong.toml"], "*wrong.toml:1: this is not valid TOML: *"),
+        (["-o", "lr_seed=x"], "the ini key lr_seed must be a whole number *"),
+        (["-o", "lr_all_checks=2?"], "the ini key lr_all_checks: invalid truth *"),
     ],
 )
 def test_wrong_options_are_refused_in_a_sentence(user, pytester, arguments, message):
@@ -384,20 +396,22 @@ def test_wrong_options_are_refused_in_a_sentence(user, pytester, arguments, mess
     assert len([line for line in result.errlines if line]) == 1
 
 
-@pytest.mark.parametrize("default", [", default=7", ""])
-def test_an_option_of_the_users_own_keeps_its_name(user, pytester, default):
+def test_options_of_other_plugins_keep_their_names(user, pytester):
     pytester.makeconftest(
-        f'def pytest_addoption(parser):\n    parser.addoption("--seed", type=int{default})\n'
+        "def pytest_addoption(parser):\n"
+        "    for name in ('--seed', '--lr', '--ledger', '--max-examples'):\n"
+        "        parser.addoption(name, type=int)\n"
+        "    parser.addini('seed', 'theirs')\n"
     )
     tests = """
 def test_own(request):
     from harness import settings
 
-    assert request.config.getoption("--seed") == 2
+    assert [request.config.getoption(name) for name in ("--seed", "--lr", "--ledger")] == [2, 3, 4]
     assert (settings.current.seed, settings.current.max_examples) == (9, 1)
 """
-    result = user(tests, "--seed", "2", "-o", "lr_resume_seed=9", "--max-examples=1")
-    assert outcomes(result) == {"passed": 1}
+    options = ("--seed", "2", "--lr=3", "--ledger=4", "-o", "lr_seed=9", "--lr-max-examples=1")
+    assert outcomes(user(tests, *options)) == {"passed": 1}
 
 
 def test_the_value_of_an_option_is_no_path_of_tests(user, pytester):
@@ -407,7 +421,7 @@ def test_the_value_of_an_option_is_no_path_of_tests(user, pytester):
         'def pytest_addoption(parser):\n    parser.addoption("--theirs", default=1)\n'
     )
     (sub / "test_sub.py").write_text("def test(): pass\n")
-    assert outcomes(user("", "--seed", "3", "--theirs=4")) == {"passed": 1}
+    assert outcomes(user("", "--lr-seed", "3", "--theirs=4")) == {"passed": 1}
 
 
 TWO_CHECKS = PAIRS.replace(
@@ -504,28 +518,76 @@ def deselected(result):
     return {key: n for key, n in outcomes(result).items() if key == "deselected"}
 
 
+ALONE = [f"-pno:{name}" for name in ("hypothesispytest", "inline_snapshot", "pytest_cov", "xdist")]
+
+
 def test_where_it_is_not_used_it_costs_nothing(pytester):
     pytester.makepyfile(
         """
         import sys
 
         def test_nothing_of_ours_is_there():
-            ours = {name for name in sys.modules if name.startswith("harness")}
-            assert ours == {
-                "harness", "harness.core", "harness.core.errors", "harness.settings",
-                "harness.core.verdict", "harness.parametrize", "harness.pytest_plugin",
-            }
+            ours = {name for name in sys.modules if "harness" in name and name[:2] != "__"}
+            door = "lr_resume_harness"
+            assert ours == {door, f"{door}.help", f"{door}.pytest_plugin"}
             assert not {"torch", "numpy", "rich", "click"} & set(sys.modules)
         """
     )
-    others = [f"-pno:{name}" for name in ("hypothesispytest", "inline_snapshot", "pytest_cov")]
-    result = pytester.runpytest_subprocess(*PLUGIN, *others)
+    result = pytester.runpytest_subprocess(*PLUGIN, *ALONE)
     assert outcomes(result) == {"passed": 1}
     result.stdout.no_fnmatch_line("lr-resume-harness:*")
 
 
+OWN = {
+    "harness/__init__.py": "OURS = False\n",
+    "harness/settings.py": "current = 'theirs'\n",
+    "test_it.py": "from harness import OURS, settings\n\n"
+    "def test_it():\n    assert (OURS, settings.current) == (False, 'theirs')\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [((), True), (("-Werror",), False), (("--lr-seed=3",), True), (("--version",), None)],
+)
+def test_a_project_with_a_package_called_harness_keeps_it(pytester, arguments, warned):
+    """Its folder comes before ours with ``python -m pytest``."""
+    for name, text in OWN.items():
+        (pytester.path / name).parent.mkdir(exist_ok=True)
+        (pytester.path / name).write_text(text)
+    result = pytester.runpytest_subprocess(*PLUGIN, *ALONE, *arguments)
+    assert result.ret == 0
+    if warned is None:
+        return
+    text = f"*lr-resume-harness is not used here, because {pytester.path / 'harness'} comes first*"
+    (result.stdout if warned else result.stderr).fnmatch_lines([text])
+    assert outcomes(result) == {"passed": 1, **({"warnings": 1} if warned else {})}
+
+
+def test_a_package_called_harness_that_is_found_later_is_kept(pytester):
+    """As with ``pytest``: a file of tests, or a conftest.py, adds its folder to the path."""
+    sub = pytester.mkdir("sub")
+    for name, text in OWN.items():
+        (sub / name).parent.mkdir(exist_ok=True)
+        (sub / name).write_text(text)
+    result = pytester.runpytest_subprocess(*PLUGIN, *ALONE, "sub")
+    assert outcomes(result) == {"passed": 1}
+
+
+def test_the_command_is_ours_where_a_folder_is_called_harness(tmp_path):
+    for name, text in OWN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = f"import sys; sys.path[:1] = ['', {str(ROOT)!r}]; from lr_resume_harness import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "sys.argv[1:] = ['--version']; main()"], cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()[-1]) == (0, harness.__version__)
+
+
 def test_without_the_plugin_the_tests_say_the_same(user):
-    result = user(FIVE + PAIRS, plugin=("-p", "no:harness.pytest_plugin", *QUIET))
+    result = user(FIVE + PAIRS, plugin=("-p", "no:lr_resume_harness.pytest_plugin", *QUIET))
     assert outcomes(result) == {"failed": 2, "passed": 1, "skipped": 1, "xfailed": 1}
 
 

@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler
 
 from harness.cli import main as cli
 from harness.core.ledger import version_of
+from lr_resume_harness.help import HELP
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ def blocks(text):
 SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)}
 RUN = [title for title, part in SECTIONS.items() if "console" in dict(blocks(part))]
 SPANS = [" ".join(span.split()) for span in SPAN.findall(BLOCK.sub("", TEXT))]
-PROGRAMS = re.compile(r"([A-Z_]+=\S+ )*(python|pip|tox) ")
+PROGRAMS = re.compile(r"([A-Z_]+=\S+ )*(lr-resume-harness|python|pip|tox) ")
 
 
 def commands():
@@ -99,8 +100,8 @@ class Reader:
     def types(self, command):
         """Exit status and standard output of a command."""
         words = shlex.split(command)
-        if words[:3] == ["python", "-m", "harness"]:
-            return self._harness(words[3:])
+        if words[0] == "lr-resume-harness":
+            return self._harness(words[1:])
         if words[:3] == ["python", "-m", "pytest"] or (self.folder / words[1]).is_file():
             return self._python(words[1:])
         pytest.fail(f"the README has a command that this test can't run: {command}")
@@ -121,7 +122,8 @@ class Reader:
     def _python(self, words):
         environment = {
             "COLUMNS": "80",
-            "PYTEST_ADDOPTS": "-p harness.pytest_plugin -p no:randomly --time-limit 600",
+            "PYTEST_ADDOPTS": "-p lr_resume_harness.pytest_plugin -p no:randomly "
+            "--lr-time-limit 600",
         }
         done = run_python(*words, folder=self.folder, environment=environment)
         assert "Traceback" not in done.stderr
@@ -191,7 +193,7 @@ def test_the_schedule_that_was_mended_is_green(reader):
     for kind, text in blocks(SECTIONS["Tutorial: a schedule from a blog post"]):
         if kind in ("python", "diff"):
             reader.takes_over(kind, text)
-    status, printed = reader.types("python -m harness check annealing")
+    status, printed = reader.types("lr-resume-harness check annealing")
     assert (status, "21 checks: 21 HOLDS, 0 BROKEN" in printed) == (0, True)
 
 
@@ -209,8 +211,8 @@ def test_a_wrong_output_is_noticed():
 WHOLE = [c for c in dict.fromkeys(commands()) if not PLACEHOLDER.search(c)]
 QUICK = [
     c for c in WHOLE
-    if c.startswith(("python -m harness list", "python -m harness ledger"))
-    or (c.startswith("python -m harness") and c.endswith("--help"))
+    if c.startswith(("lr-resume-harness list", "lr-resume-harness ledger"))
+    or (c.startswith("lr-resume-harness") and c.endswith("--help"))
 ]  # fmt: skip
 """Those that are run; of others is checked that they name what there is."""
 
@@ -236,7 +238,7 @@ def names_what_there_is(command):
     words = shlex.split(command)
     while "=" in words[0]:
         assert f"{{env:{words.pop(0).partition('=')[0]}:" in TOX
-    if words[0] in ("pip", "tox"):
+    if words[0] in ("lr-resume-harness", "pip", "tox"):
         words[:0] = ["python", "-m"]
     assert words[0] == "python"
     if words[1] == "-m":
@@ -287,7 +289,7 @@ def names_of_pydoc(words):
 
 
 NAMES = {
-    "harness": names_of_harness,
+    "lr-resume-harness": names_of_harness,
     "pip": names_of_pip,
     "tox": names_of_tox,
     "pydoc": names_of_pydoc,
@@ -297,7 +299,7 @@ NAMES = {
 
 @pytest.mark.parametrize(
     "wrong",
-    ["python -m harness check --sweeps 3", "python -m harness look", "python -m tox run -e torch9",
+    ["lr-resume-harness check --sweeps 3", "lr-resume-harness look", "python -m tox run -e torch9",
      "python -m pip install '.[plot]'", "python -m unittest", "python scripts/none.py"],
 )  # fmt: skip
 def test_a_command_that_names_what_there_is_not_is_noticed(wrong):
@@ -331,6 +333,7 @@ def test_files_and_options_that_are_named_are_there():
         for parameter in command.params
         for name in parameter.opts
     }
+    options |= {f"--lr-{name.replace('_', '-')}" for name in HELP} | {"--lr-"}
     assert {span.split()[0] for span in SPANS if span.startswith("--")} <= options
 
 

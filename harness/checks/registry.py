@@ -52,7 +52,7 @@ def as_check(value: object) -> Check:
             return named[value]
         if ":" not in value:
             close = difflib.get_close_matches(value, named, n=1)
-            hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
+            hint = f"did you mean {close[0]}?" if close else "lr-resume-harness list shows them."
             raise CheckError(
                 f"no check is called {value!r}: {hint} Name your own check as MODULE:NAME"
             )

@@ -20,7 +20,8 @@ from harness.cli.options import CI, JOBS, LEDGER, RESUME_PYTHON, Exit, cores, ou
 from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
 from harness.core.output import make_folder, write_text
-from harness.settings import HELP, Settings
+from harness.settings import Settings
+from lr_resume_harness.help import HELP
 
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result

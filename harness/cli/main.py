@@ -1,4 +1,4 @@
-"""The command line: see ``python -m harness --help``."""
+"""The command line: see ``lr-resume-harness --help``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 def _status() -> int:
     try:
-        status: int = cli.main(standalone_mode=False)
+        status: int = cli.main(prog_name="lr-resume-harness", standalone_mode=False)
         sys.stdout.flush()
         return status
     except SystemExit:  # not Click's, which returns a status
@@ -121,7 +121,7 @@ def cli() -> None:
     A SUBJECT is a listed name or module:attribute, which is a harness.Subject, a
     scheduler class or a function build(optimizer, last_epoch=-1). You can also
     write package.module.attribute or path/to/file.py:attribute. A CHECK is a
-    listed name or module:attribute. To list the names: python -m harness list
+    listed name or module:attribute. To list the names: lr-resume-harness list
     """
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 
 from harness.core.output import require_writable
-from harness.settings import HELP
+from lr_resume_harness.help import HELP
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

@@ -65,7 +65,7 @@ def show_results(
                 f"{len(entries)} failures are not in any ledger. To print entries for them from a "
                 "file that check --json wrote:"
             )
-            print_out("  python -m harness ledger update FILE\n")
+            print_out("  lr-resume-harness ledger update FILE\n")
     if len(results) > 1 and any(result.verdict != Verdict.HOLDS for result in results):
         print_table(report.table(results))
         print_out()

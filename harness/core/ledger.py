@@ -19,7 +19,7 @@ own, ``--no-ledger`` ignores all ledgers. `check_scheduler` reads only your own:
 argument ``ledger="known.toml"``, or else of pytest's ``--ledger``.
 
 In your own file a subject is ``module:attribute``, or the name that reports show. A name that
-``python -m harness list`` shows, such as StepLR, is the listed subject, as is its reference,
+``lr-resume-harness list`` shows, such as StepLR, is the listed subject, as is its reference,
 ``their_package.subjects:SUBJECTS.StepLR`` for example: name a class of yours that is also called
 StepLR as ``module:StepLR``.
 
@@ -57,12 +57,12 @@ For a broken pair, the report prints the entry to paste. A pair can have several
 Wrong entries are refused with file and line: ranges that overlap, for the same trace; an unknown
 key. If a trace is not minimal, its pair is UNKNOWN, with the smaller trace.
 
-* ``python -m harness ledger verify`` runs the traces of all entries, and no others, and says which
+* ``lr-resume-harness ledger verify`` runs the traces of all entries, and no others, and says which
   ranges are wrong for the installed torch.
-* ``python -m harness ledger update RESULT...`` prints the ledger with the ranges that these
+* ``lr-resume-harness ledger update RESULT...`` prints the ledger with the ranges that these
   results of ``check --json`` show, for one or many versions of torch. With ``--ledger FILE
   --write`` it writes the file. Comments stay.
-* ``python -m harness ledger ranges RESULT...`` says which ranges could begin or end one release
+* ``lr-resume-harness ledger ranges RESULT...`` says which ranges could begin or end one release
   earlier or later without making any run fail.
 """
 
@@ -243,12 +243,12 @@ def read_ledger(
             if subjects is not None and ":" not in entry.subject and entry.subject not in subjects:
                 raise LedgerError(
                     f"{entry.place}: no subject is called {entry.subject!r}: "
-                    "python -m harness list shows the names; name your own as MODULE:NAME"
+                    "lr-resume-harness list shows the names; name your own as MODULE:NAME"
                 )
             if checks is not None and ":" not in entry.check and entry.check not in checks:
                 raise LedgerError(
                     f"{entry.place}: no check is called {entry.check!r}: "
-                    "python -m harness list shows the names; name your own as MODULE:NAME"
+                    "lr-resume-harness list shows the names; name your own as MODULE:NAME"
                 )
             entries.append(entry)
     refuse_overlaps(entries)

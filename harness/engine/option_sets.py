@@ -203,7 +203,7 @@ def prepare(
         if name not in check_names and name not in EVENTS:
             raise SubjectError(
                 f"subject {subject.name} declines {name!r}, which is not a check or an "
-                "operation that can be declined: python -m harness list shows the checks"
+                "operation that can be declined: lr-resume-harness list shows the checks"
             )
     option_sets, ends = find_option_sets(subject, seed, runner)
     own = option_sets[0]

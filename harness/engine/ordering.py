@@ -7,7 +7,7 @@ happens in this process, for a debugger. The results do not depend on the number
 ``--profile gate``, the default, checks every pair once and gives the same results every time. With
 ``--time-budget 60`` it sweeps all pairs before it searches any. A pair it could not get to is
 UNKNOWN; a pair it swept but could not search gets a NOTE. ``--shard 2/5`` is the second of five
-parts of the same work, for five jobs; ``python -m harness merge RESULT.json ...`` combines their
+parts of the same work, for five jobs; ``lr-resume-harness merge RESULT.json ...`` combines their
 ``--json`` files and reports like ``check``.
 
 The explorer, ``--profile explore``, keeps searching with fresh seeds until Ctrl-C (or

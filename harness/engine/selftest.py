@@ -4,7 +4,7 @@ A *trial* runs all checks on one planted fault, or one control, with one seed. I
 broken checks are exactly those of the fault's record, or none for a control.
 
 Planted faults (`harness.engine.selftest.planted`) and controls, which are correct schedulers, come
-from the packages that ship them (`harness.subjects.installed`). ``python -m harness selftest``
+from the packages that ship them (`harness.subjects.installed`). ``lr-resume-harness selftest``
 prints which checks caught each fault, by sweep or search, after how many traces and how much CPU
 time. It exits with 0 only if every fault was caught by exactly the checks of its record, and no
 control by any. ``--quick`` tries one check per fault and takes half a minute; ``--seeds 20``

@@ -1,6 +1,6 @@
 """The results of several versions of torch as one table, which shows where each defect appears.
 
-``scripts/run_matrix.py`` writes the results of many releases, and ``python -m harness matrix``
+``scripts/run_matrix.py`` writes the results of many releases, and ``lr-resume-harness matrix``
 prints them as ``torch_versions.md``. For a ``K``, the ledger has the trace that was run on that
 release, and a link to the bug report. A dot means that the sweep and the search found nothing.
 """

@@ -27,7 +27,7 @@ from harness.core.verdict import Reason, Verdict
 if TYPE_CHECKING:
     from rich.table import Table
 
-PROGRAM = "python -m harness"
+PROGRAM = "lr-resume-harness"
 
 
 @dataclass(frozen=True)

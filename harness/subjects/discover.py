@@ -1,6 +1,6 @@
 """Finds the schedulers that a package or module defines.
 
-``python -m harness check my_package`` checks everything in it that behaves like a scheduler,
+``lr-resume-harness check my_package`` checks everything in it that behaves like a scheduler,
 whatever it inherits from: classes and functions with an optimizer, or another scheduler, to build
 on, and a way to step that `harness.subjects.protocols` knows; and the `Subject`s in it. The options
 that a constructor needs are drawn if it is known what they are (`harness.subjects.type_hints`).
@@ -89,7 +89,7 @@ class Missed:
         text = f"NOT CHECKED {self.what}: {self.why}"
         if self.kwargs:
             options = shlex.quote(self.kwargs)
-            text += f"\n  Check it with: python -m harness check {self.what} "
+            text += f"\n  Check it with: lr-resume-harness check {self.what} "
             text += f"--kwargs {options}"
         if self.lines:
             indented = "\n".join(f"    {line}" for line in self.lines)

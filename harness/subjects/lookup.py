@@ -109,7 +109,7 @@ def _subjects_called(name: str, listed: dict[str, Subject], options: Options) ->
         places = ", ".join(subject.reference or "(without reference)" for subject in shipped)
         raise SubjectError(f"several installed subjects are called {name!r}: name one of {places}")
     close = difflib.get_close_matches(name, listed, n=1)
-    hint = f"did you mean {close[0]}?" if close else "python -m harness list shows them."
+    hint = f"did you mean {close[0]}?" if close else "lr-resume-harness list shows them."
     raise SubjectError(
         f"no subject, package or module is called {name!r}: {hint} Name your own "
         "scheduler as MODULE:NAME"

@@ -20,9 +20,9 @@ from fork_server import CLOSED, PLACES, fork_harness, run_harness, status_of
 from rich.console import Console
 
 import harness
+import lr_resume_harness
 from harness import CHECKS, Budget, check_subject
 from harness.checks.registry import IN_THIS_PROCESS, select_checks
-from harness.cli import main as cli
 from harness.cli.show import show_results
 from harness.core.relations import AGAIN
 from harness.core.result import FoundBy, Result
@@ -51,7 +51,7 @@ def test_help_does_not_import_torch():
         "import atexit, runpy, sys\n"
         "atexit.register(lambda: print('torch' in sys.modules, 'hypothesis' in sys.modules))\n"
         "sys.argv = ['harness', '--help']\n"
-        "runpy.run_module('harness', run_name='__main__')"
+        "runpy.run_module('lr_resume_harness', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PLACES},
@@ -74,7 +74,7 @@ def test_a_broken_check_exits_1_with_all_that_is_needed(command, tmp_path):
     assert (found.expected, found.actual) == ({"lr": [0.05, 0.005]}, {"lr": [0.025, 0.0025]})
     assert failure.relations == (AGAIN,)
     for name in ("replay", "script"):
-        line = f'    python -m harness {name} StepLR resume_by_last_epoch "{STEP_BUG}"'
+        line = f'    lr-resume-harness {name} StepLR resume_by_last_epoch "{STEP_BUG}"'
         assert line in printed.splitlines()
     assert not re.search(r"^StepLR\s+B$", printed, re.MULTILINE)  # no table for a single pair
     assert printed.splitlines()[-1] == summary([result])
@@ -85,7 +85,7 @@ def test_the_commands_of_a_report_reproduce_it(command, run_script):
     name = "lr_schedules.faults:SUBJECTS.EmptiesTheDict"
     _, printed, _ = command("check", name, "--check", "resume_twice_from_one_dict")
     replay, script = (
-        shlex.split(line)[3:] for line in printed.splitlines() if "python -m harness" in line
+        shlex.split(line)[1:] for line in printed.splitlines() if "lr-resume-harness" in line
     )
     status, again, _ = command(*replay)
     assert status == 1
@@ -114,7 +114,7 @@ def test_more_than_a_few_entries_are_not_printed(checks, printed, capsys):
     show_results(results, ledger=True)
     text = capsys.readouterr().out
     assert (text.count("[[failure]]") == 3) == printed
-    assert ("\n  python -m harness ledger update FILE\n" in text) != printed
+    assert ("\n  lr-resume-harness ledger update FILE\n" in text) != printed
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault_of_the_subject(tmp_path):
@@ -426,8 +426,8 @@ def test_the_version_is_that_of_the_package(command):
 
 def test_the_console_script_is_the_same_program():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert pyproject["project"]["scripts"] == {"lr-resume-harness": "harness.cli.main:main"}
-    assert callable(cli.main)
+    assert pyproject["project"]["scripts"] == {"lr-resume-harness": "lr_resume_harness:main"}
+    assert callable(lr_resume_harness.main)
 
 
 def test_the_letters_of_many_checks_stand_side_by_side():

@@ -165,9 +165,9 @@ def test_the_wording_of_each_refusal(ledger, tmp_path):
     path.write_text(entry_text(STEP).partition("\nreason")[0])
     lines.append(refusal(path))
     assert wrapped(lines) == snapshot("""\
-known.toml:2: no subject is called 'StepLr': python -m harness list shows the names; name your
+known.toml:2: no subject is called 'StepLr': lr-resume-harness list shows the names; name your
     own as MODULE:NAME
-known.toml:2: no check is called 'resume': python -m harness list shows the names; name your own
+known.toml:2: no check is called 'resume': lr-resume-harness list shows the names; name your own
     as MODULE:NAME
 known.toml:6: 'train' in the trace is not an operation: write one of train:N, optimizer:N,
     scheduler:N, skip:N, zero_grad_step:N, epoch:N, halve_lr:N, add_group:N, save:SLOT,

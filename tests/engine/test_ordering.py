@@ -209,7 +209,7 @@ def test_merged_shards_are_the_run_as_a_whole(command, tmp_path):
                 assert found.pop("seconds") >= 0
                 assert found.pop("traces") >= 1
     assert merged == whole
-    assert f'python -m harness replay StepLR {LAST_EPOCH} "{STEP_BUG}"' in printed
+    assert f'lr-resume-harness replay StepLR {LAST_EPOCH} "{STEP_BUG}"' in printed
     assert "2 subjects, 3 checks: 4 HOLDS, 2 BROKEN" in printed
 
 

@@ -91,7 +91,7 @@ def test_what_is_newly_broken_has_its_evidence_and_command():
     old = results(row("StepLR", "resume_by_last_epoch", "HOLDS"))
     new = results(row("StepLR", "resume_by_last_epoch", "BROKEN"), torch="2.6.0")
     lines = [line.strip() for line in text(compare(old, new)).splitlines()]
-    place = lines.index(f'python -m harness replay StepLR resume_by_last_epoch "{STEP}"')
+    place = lines.index(f'lr-resume-harness replay StepLR resume_by_last_epoch "{STEP}"')
     for line, values in zip(lines[place + 1 :], ([0.05, 0.005], [0.025, 0.0025]), strict=False):
         assert str(values) in line
     assert compare(old, new).worse
@@ -114,7 +114,7 @@ def test_pairs_that_differ_alike_are_shown_once():
     shown = ["[0.05, 0.005]", "[0.025, 0.0025]", "[0.0, 0.0]", "KeyError: 'x'"]
     said = [one for line in lines for one in shown if one in line]
     assert said == [*shown[:2], shown[0], shown[3]]  # C fails as A does: it has only a command
-    assert [line.split()[4] for line in lines if "harness replay" in line] == ["A", "C", "B"]
+    assert [line.split()[2] for line in lines if "harness replay" in line] == ["A", "C", "B"]
 
 
 def test_what_the_other_file_was_not_checked_with_is_told_apart():
@@ -127,7 +127,7 @@ def test_what_the_other_file_was_not_checked_with_is_told_apart():
         known, unlike = by_options(changes, old)
         assert (pairs(known), pairs(unlike)) == ([("B", "c")], [("A", "c")])
     lines = text(broken).splitlines()
-    assert [line.split()[4] for line in lines if "replay " in line[:30]] == ["B", "A"]
+    assert [line.split()[2] for line in lines if "replay " in line[:30]] == ["B", "A"]
     fixed_lines = [line.split()[0] for line in text(fixed).splitlines() if line.endswith(STEP)]
     assert fixed_lines == ["B", "A"]
     assert broken.worse
@@ -146,7 +146,7 @@ def test_numbers_that_json_lacks_are_numbers_again(tmp_path):
 
 def test_a_pair_is_named_as_the_command_line_names_it_or_by_a_line_of_python():
     for references, said in [
-        (("m:Mine", "m:my_check"), f'python -m harness replay m:Mine m:my_check "{STEP}"'),
+        (("m:Mine", "m:my_check"), f'lr-resume-harness replay m:Mine m:my_check "{STEP}"'),
         (("", ""), f"print(harness.replay(subject, check, {STEP!r}).verdict)"),
     ]:
         new = row("Mine", "my_check", "BROKEN", references=references)
@@ -306,5 +306,5 @@ def test_two_real_files(command, tmp_path):
     [drift] = compare(*(read_results(tmp_path / f"{name}.json") for name in ("old", "new"))).drifts
     assert (drift.subject, drift.epoch) == ("LinearAnnealingLR", 4)
     replay = next(line for line in printed.splitlines() if "harness replay StepLR" in line)
-    status, again, _ = command(*shlex.split(replay)[3:])
+    status, again, _ = command(*shlex.split(replay)[1:])
     assert (status, STEP in again) == (1, True)

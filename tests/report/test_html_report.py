@@ -86,7 +86,7 @@ def test_a_broken_pair_has_its_parts(results, text):
     part = parsed.inside["p0"]
     assert [text for _, text in broken_rows(failures([result])[0]) if text not in part] == []
     assert parsed.inside["r0"] == (
-        'python -m harness replay StepLR resume_by_last_epoch "step_size=3 gamma=0.5 '
+        'lr-resume-harness replay StepLR resume_by_last_epoch "step_size=3 gamma=0.5 '
         'train:3 save:a resume:a"'
     )
     script = script_of(SUBJECTS["StepLR"], BY_LAST_EPOCH, result, found.trace)

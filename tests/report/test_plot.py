@@ -373,7 +373,7 @@ def lr_at(epoch, annealing, total):
 def test_the_command_in_the_readme_draws_the_picture_again(command, tmp_path):
     """As far as any matplotlib draws it: the same lines, with the same texts."""
     readme = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    line = re.search(r"python -m harness (plot LinearAnnealingLR .*)", readme)
+    line = re.search(r"lr-resume-harness (plot LinearAnnealingLR .*)", readme)
     assert line is not None
     arguments = shlex.split(line[1])
     assert ROOT / arguments[-1] == LINEAR

@@ -161,7 +161,7 @@ def test_the_hook_is_of_this_version_and_has_this_program():
     [hook] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert hook["language"] == "python"
     assert hook["pass_filenames"] is False
-    assert project()["scripts"] == {PROGRAM: "harness.cli.main:main"}
+    assert project()["scripts"] == {PROGRAM: "lr_resume_harness:main"}
 
 
 # ------------------------------------------------------------------------ our own CI

@@ -140,7 +140,7 @@ pkg_words.schedules:Factor is not checked: it is there to inherit from
 pkg_words.schedules:OnlyALR is not checked: it has no get_lr and no step
 NOT CHECKED pkg_words.schedules:OfAFunction: its required 'name' has the type str, for which no
     values are known
-  Check it with: python -m harness check pkg_words.schedules:OfAFunction --kwargs name=4
+  Check it with: lr-resume-harness check pkg_words.schedules:OfAFunction --kwargs name=4
   or add to a module, and check it as MODULE:SUBJECT:
     from harness.subjects.subject import subject_from
     from pkg_words.schedules import OfAFunction
@@ -153,7 +153,7 @@ NOT CHECKED pkg_words.schedules:NeedsALoss: its step needs 'scale': write a 'ste
 def test_the_lines_for_what_cannot_be_built_build_it(package):
     package("pkg_lines", schedules=SCHEDULES)
     missed = {one.what: one for one in subjects_of("pkg_lines").missed}
-    need = "python -m harness check pkg_lines.schedules:OfAFunction --kwargs name=4\n  or add to"
+    need = "lr-resume-harness check pkg_lines.schedules:OfAFunction --kwargs name=4\n  or add to"
     assert need in str(missed["pkg_lines.schedules:OfAFunction"])
     names = {}
     exec("\n".join(missed["pkg_lines.schedules:OfAFunction"].lines), names)

@@ -97,7 +97,7 @@ def test_an_item_shows_the_report(pytester):
         (pytester.path / f"{name}.py").write_text((SCRIPTS / f"{name}.py").read_text())
     pytester.makepyfile(test_it=TESTS)
     ran = pytester.runpytest_inprocess(
-        "-p", "harness.pytest_plugin", "-p", "no:randomly", "-p", "no:cacheprovider",
+        "-p", "lr_resume_harness.pytest_plugin", "-p", "no:randomly", "-p", "no:cacheprovider",
         "-p", "no:xdist", "--junitxml=r.xml",
     )  # fmt: skip
     ran.assert_outcomes(passed=1, failed=1, errors=1)

@@ -69,7 +69,8 @@ def state(folder):
 
 
 CHECKPOINTS = ["runs", "alone.pt", "new/deep"]
-TOOL = [sys.executable, "-m", "harness", "train", *(f"--checkpoints={p}" for p in CHECKPOINTS)]
+HARNESS = [sys.executable, "-m", "lr_resume_harness"]
+TOOL = [*HARNESS, "train", *(f"--checkpoints={path}" for path in CHECKPOINTS)]
 
 
 def start(here, *command):
