@@ -88,11 +88,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def use_harness() -> None:
     """Give our `harness` the settings of this run; its module of settings calls this too."""
     if runs and not runs[-1].used:
+        runs[-1].used = True  # first: the plugin imports the settings
         plugin, manager = _plugin(), runs[-1].config.pluginmanager
         plugin.start(runs[-1].config)
         if not manager.is_registered(plugin):
             manager.register(plugin, plugin.__name__)
-        runs[-1].used = True
 
 
 def _plugin() -> Any:

@@ -283,6 +283,10 @@ def names_of_tox(words):
         assert set(value.split(",")) <= known
 
 
+def names_of_pytest(words):
+    assert words == ["--help"]
+
+
 def names_of_pydoc(words):
     [name] = words
     assert len(pydoc.getdoc(importlib.import_module(name))) > 500
@@ -293,6 +297,7 @@ NAMES = {
     "pip": names_of_pip,
     "tox": names_of_tox,
     "pydoc": names_of_pydoc,
+    "pytest": names_of_pytest,
 }
 """What says of each program whether there is what its arguments name."""
 

@@ -165,7 +165,7 @@ def ended(folder, module, text):
     """How Python ends, with the check of a schedule that interrupts its own process."""
     (folder / module).write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "harness", *CHECK, "0"],
+        [sys.executable, "-m", "lr_resume_harness", *CHECK, "0"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [folder, *sys.path]))},
         capture_output=True, text=True, check=False, timeout=600, preexec_fn=heed_ctrl_c,
@@ -231,7 +231,7 @@ def left_in(folder):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_run_that_is_killed_leaves_whole_files_and_no_process(number, seed, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "check", "StepLR", "MultiStepLR", "CyclicLR",
+        [sys.executable, "-m", "lr_resume_harness", "check", "StepLR", "MultiStepLR", "CyclicLR",
          "--no-ledger", "--json", "x.json", "--html", "x.html", "--scripts", "d", "--plots", "d"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
