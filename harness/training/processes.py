@@ -58,8 +58,14 @@ def split(command: str | Sequence[str]) -> list[str]:
     return words
 
 
-def run_new(command: Sequence[str], run: Path, time_limit: float | None) -> Ended:
-    """Run `command` in a new process, recorded in the folder `run`."""
+def run_new(
+    command: Sequence[str], run: Path, time_limit: float | None, *, to_the_last: bool = False
+) -> Ended:
+    """Run `command` in a new process, recorded in the folder `run`.
+
+    `to_the_last`: also wait until every other process of the run has ended, such as a script that
+    still saves when the shell that started it has ended.
+    """
     output = run / "output.txt"
     began = time.monotonic()
     with output.open("ab") as file:
@@ -70,10 +76,17 @@ def run_new(command: Sequence[str], run: Path, time_limit: float | None) -> Ende
             )  # fmt: skip
         except OSError as error:
             raise CommandError(f"cannot run {command[0]!r}: {error.strerror}") from None
+    (run / "group").write_text(f"{process.pid}\n", encoding="utf-8")
+    status: int | None = None
     try:
-        status: int | None = process.wait(time_limit)
+        status = process.wait(time_limit)
+        while to_the_last and watcher.processes(f"{run}\0"):
+            if time_limit is not None and time.monotonic() > began + time_limit:
+                status = None
+                break
+            time.sleep(0.02)
     except subprocess.TimeoutExpired:
-        status = None
+        pass
     finally:
         _kill_group(process.pid)
         process.wait()
@@ -204,19 +217,33 @@ class ForkServer:
 def make_run(
     run: Path,
     *,
-    everything: bool,
-    store: Path | None,
-    paths: Sequence[Path],
-    stop_after: int | None,
-    modules: bool,
+    everything: bool = False,
+    store: Path | None = None,
+    paths: Sequence[Path] = (),
+    stop_after: int | None = None,
+    modules: bool = False,
+    inside_saves: bool = False,
+    signal_after: tuple[int, int] | None = None,
+    recorded: Path | None = None,
 ) -> None:
-    """Make the folder of a run, with what its recorder must do."""
+    """Make the folder of a run, with what its recorder must do.
+
+    It stores snapshots of `paths` in `store`, with `inside_saves` also in the middle of saves. It
+    stops after `stop_after` steps, counted from where the run starts in the states that the file
+    `recorded` holds. `signal_after` is a signal, and the number of steps after which it is sent.
+    `modules`: it says what was imported.
+    """
     run.mkdir(parents=True)
+    number, after = signal_after or (None, None)
     values = {
         "compare": "all" if everything else "lr",
         "store": str(store) if store else "",
         "paths": [str(path) for path in paths],
         "stop_after": stop_after,
         "modules": modules,
+        "inside_saves": inside_saves,
+        "signal": number,
+        "signal_after": after,
+        "recorded": str(recorded) if recorded else "",
     }
     (run / "settings.json").write_text(json.dumps(values), encoding="utf-8")

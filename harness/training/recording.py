@@ -12,7 +12,10 @@ from typing import Any
 from harness.core.errors import HarnessError
 from harness.core.run import Observation
 
-__all__ = ["Recorded", "Recording", "RecordingError", "Snapshot", "State", "Step", "read_run"]
+__all__ = [
+    "InsideSave", "Recorded", "Recording", "RecordingError", "Snapshot", "State", "Step",
+    "read_run",
+]  # fmt: skip
 
 
 class RecordingError(HarnessError):
@@ -57,20 +60,31 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class InsideSave:
+    """A moment inside a save: the files that are being written, or else the next operation."""
+
+    writing: tuple[str, ...] = ()
+    coming: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A state of the checkpoint paths: what a kill after one of the `kill_points` leaves.
 
-    A kill point is the number of optimizer steps that rank 0 had made.
+    A kill point is the number of optimizer steps that rank 0 had made. `inside` is None if the
+    state was there right before the next step, or at the end.
     """
 
     name: str
     kill_points: tuple[int, ...]
+    inside: InsideSave | None = None
 
 
 @dataclass(frozen=True)
 class Recorded:
     """All that one run left: a recording for each rank, and snapshots in the order of time.
 
+    Snapshots inside saves come last. `signalled` is whether the recorder sent its signal.
     `problems` says what the recorder could not do. `loaded` says whether a Python process of the
     command had the recorder, `torch` whether one imported ``torch.optim``.
     """
@@ -80,6 +94,7 @@ class Recorded:
     problems: tuple[str, ...] = ()
     loaded: bool = False
     torch: bool = False
+    signalled: bool = False
 
     @property
     def steps(self) -> int:
@@ -99,19 +114,23 @@ def read_run(folder: Path, last_snapshot: str = "") -> Recorded:
         for rank in {event["rank"] for event in events if event["kind"] == "step"}:
             ranks.setdefault(rank, []).append(events)
     changes: list[tuple[int, str]] = []
+    inside: list[tuple[int, dict[str, Any]]] = []
     for events in ranks.get(0, []):
         before = changes[-1][0] if changes else 0
         changes += [(before + e["steps"], e["name"]) for e in events if e["kind"] == "snapshot"]
+        inside += [(before + e["steps"], e) for e in events if e["kind"] == "inside"]
     recordings = {rank: _recording(rank, ranks[rank]) for rank in sorted(ranks)}
     total = len(recordings[min(recordings)].steps) if recordings else 0
     if last_snapshot:
         changes.append((total, last_snapshot))
+    snapshots = _snapshots(changes, total)
     return Recorded(
         recordings,
-        _snapshots(changes, total),
+        (*snapshots, *_inside_saves(inside, {snapshot.name for snapshot in snapshots})),
         tuple(e["text"] for events in processes for e in events if e["kind"] == "problem"),
         (folder / "loaded").exists(),
         (folder / "torch").exists(),
+        any(e["kind"] == "signal" for events in processes for e in events),
     )
 
 
@@ -158,3 +177,21 @@ def _snapshots(changes: list[tuple[int, str]], total: int) -> tuple[Snapshot, ..
         until = changes[index + 1][0] if index + 1 < len(changes) else total + 1
         points.setdefault(name, []).extend(range(steps, until))
     return tuple(Snapshot(name, tuple(at)) for name, at in points.items() if at)
+
+
+def _inside_saves(events: list[tuple[int, dict[str, Any]]], others: set[str]) -> list[Snapshot]:
+    """The states inside saves that are in no other snapshot.
+
+    A file is complete as soon as its last byte is written, so a state is named after the event
+    with the fewest files that are being written.
+    """
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for steps, event in events:
+        if event["name"] not in others:
+            found.setdefault(event["name"], []).append((steps, event))
+    states = []
+    for name, each in found.items():
+        event = min((event for _, event in each), key=lambda event: len(event["writing"]))
+        inside = InsideSave(tuple(event["writing"]), event["coming"])
+        states.append(Snapshot(name, tuple(sorted({steps for steps, _ in each})), inside))
+    return states

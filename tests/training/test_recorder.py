@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 
+from harness.training.injected import snapshots
 from harness.training.processes import can_fork, make_run, run_new
 from harness.training.recording import read_run
 
@@ -344,3 +345,58 @@ def test_the_sitecustomize_of_the_user_still_runs(tmp_path, monkeypatch):
 def test_commands_that_a_fork_can_run(command, arguments):
     found = can_fork(command)
     assert (found.arguments if found else None) == arguments
+
+
+# ------------------------------------------------------------------ inside saves
+
+
+def inside_saves(ready, tmp_path, lines):
+    """The states inside saves: the sizes of the files, those being written, and what comes next."""
+    run, store, runs = (tmp_path / name for name in ("run", "store", "runs"))
+    store.mkdir()
+    runs.mkdir()
+    make_run(run, store=store, paths=[runs], inside_saves=True)
+    code = PRELUDE + "optimizer = SGD([weight], lr=0.1)\noptimizer.step()\n"
+    code += textwrap.dedent(lines) + "optimizer.step()\n"
+    ended = ready.run(can_fork([sys.executable, "-c", code]), run, 600.0)
+    found = read_run(run)
+    assert (ended.status, found.problems) == (0, ()), ended.output
+    states = []
+    for each in found.snapshots:
+        if each.inside is not None:
+            files = {
+                name: os.path.getsize(store / content)
+                for _, name, kind, _, _, content in snapshots.entries_of(str(store), each.name)
+                if kind == "file"
+            }
+            states.append((each.kill_points, files, each.inside.writing, each.inside.coming))
+    return states
+
+
+def test_each_write_of_a_file_is_a_state_inside_the_save(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert inside_saves(ready, tmp_path, """
+        with open("runs/a", "w") as file:
+            file.write("1")
+            file.flush()
+            file.write("2")
+        open("runs/b", "wb").close()
+        """) == [
+        ((1,), {"a": 0}, ("runs/a",), ""),
+        ((1,), {"a": 1}, ("runs/a",), ""),
+        ((1,), {"a": 2}, (), "runs/b is written"),
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_renamed_when_it_is_whole_is_never_torn(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    empty, whole = inside_saves(
+        ready,
+        tmp_path,
+        """
+        torch.save({}, "runs/tmp")
+        os.replace("runs/tmp", "runs/last")
+        """,
+    )
+    assert empty == ((1,), {"tmp": 0}, ("runs/tmp",), "")
+    assert (whole[2:], list(whole[1])) == (((), "runs/tmp is renamed to runs/last"), ["tmp"])

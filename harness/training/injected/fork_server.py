@@ -71,6 +71,8 @@ def _become(request: dict[str, Any]) -> None:
     os.dup2(output, 2)
     os.close(output)
     os.environ["LR_RESUME_HARNESS_RUN"] = request["run"]
+    with open(os.path.join(request["run"], "group"), "w", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
     sys.modules["_lr_resume_harness_recorder"].begin(request["run"])
     random.seed()
     if "numpy.random" in sys.modules:

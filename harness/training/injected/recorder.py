@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import importlib.abc
 import importlib.util
 import json
@@ -46,8 +47,14 @@ class Recorder:
         self.store: Any = None  # a snapshots.Store
         if settings["store"]:
             self.store = _sibling("snapshots").Store(settings["store"], settings["paths"])
+        self.inside_saves = settings["inside_saves"]
+        self.paths = settings["paths"]
+        self.signal = settings["signal"]
+        self.signal_after = settings["signal_after"]
+        self.recorded = settings["recorded"]
         self.steps = 0
         self.snapshot = ""
+        self.inside: list[object] = []
         self.handle = -1
         self.optimizers: list[torch.optim.Optimizer] = []
         self.ended = False
@@ -68,6 +75,9 @@ class Recorder:
         rank = _rank()
         if self.store is not None and rank == 0:
             self.take_snapshot()
+        hashes = self.hashes(optimizer)
+        if self.recorded and not self.steps:
+            self.stop_with_recorded(rank, hashes)
         if self.stop_after is not None and self.steps >= self.stop_after:
             self.write("stopped")
             self.end()
@@ -86,7 +96,6 @@ class Recorder:
             for name in FIELDS
             if any(name in group for group in optimizer.param_groups)
         }
-        hashes = self.hashes(optimizer)
         self.write("step", rank=rank, optimizer=number, values=values, **hashes)
         self.steps += 1
 
@@ -116,6 +125,45 @@ class Recorder:
             self.snapshot = name
             self.write("snapshot", steps=self.steps, name=name)
 
+    def see_inside(self, writing: list[str], coming: str) -> None:
+        """Store the checkpoint paths in the middle of a save, if this is rank 0."""
+        if self.store is None or os.getpid() != self.pid or _rank() != 0:
+            return
+        try:
+            name = self.store.take(attempts=1)
+        except FileNotFoundError:  # another process or thread is at work there
+            return
+        except OSError as error:
+            if type(error).__name__ != "Changed":
+                self.write("problem", text=f"cannot store a snapshot: {error}")
+            return
+        if [name, writing] != self.inside:
+            self.inside = [name, writing]
+            self.write("inside", steps=self.steps, name=name, writing=writing, coming=coming)
+
+    def stop_with_recorded(self, rank: int, hashes: dict[str, str]) -> None:
+        """Stop where the recorded run stopped, if it was before its first step in this state."""
+        with open(self.recorded, encoding="utf-8") as file:
+            places = json.load(file).get(str(rank), {})
+        done = places.get(f"{hashes['weights']} {hashes['state']}")
+        if done is not None and self.stop_after is not None:
+            self.stop_after -= done
+
+    def send_signal(self) -> None:
+        """Tell the processes of the command to stop, before the step after so many."""
+        if self.signal is None or self.steps != self.signal_after or _rank() != 0:
+            return
+        number, self.signal = self.signal, None
+        name = os.path.join(self.folder, "group")
+        while True:
+            with open(name, encoding="utf-8") as file:
+                text = file.read()
+            if text.endswith("\n"):
+                break
+            time.sleep(0.01)
+        self.write("signal", steps=self.steps)
+        os.killpg(int(text), number)
+
     def end(self) -> None:
         """Record the state after the last step."""
         if self.ended or self.handle < 0 or os.getpid() != self.pid:
@@ -143,12 +191,15 @@ def start(folder: str) -> None:
     """Record this process for the run in `folder`, from the import of ``torch.optim`` on."""
     _mark(folder, "loaded")
     begin(folder)
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder({OPTIMIZERS: _torch_imported, "safetensors": _wrap_writers}))
 
 
 def begin(folder: str) -> None:
     """Record what comes for the run in `folder`; a fork calls this again."""
     _current[:] = [Recorder(folder)] if os.path.exists(_settings(folder)) else []
+    for recorder in _current:
+        if recorder.inside_saves:
+            _sibling("saves").start(recorder.paths, functools.partial(_safely, recorder.see_inside))
 
 
 def _settings(folder: str) -> str:
@@ -195,25 +246,39 @@ def _safely(work: Callable[..., object], *arguments: object) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Adds the hooks as soon as ``torch.optim.optimizer`` is imported."""
+    """Calls a function for each of some modules as soon as it is imported."""
+
+    def __init__(self, wanted: dict[str, Callable[[ModuleType], None]]) -> None:
+        self.wanted = wanted
 
     def find_spec(self, name: str, path: object, target: object = None) -> Any:
-        if name != OPTIMIZERS:
+        work = self.wanted.pop(name, None)
+        if work is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:
             return spec
         load = spec.loader.exec_module
 
-        def load_and_hook(module: ModuleType) -> None:
+        def load_and_work(module: ModuleType) -> None:
             load(module)
-            if _current:
-                _mark(_current[0].folder, "torch")
-            hook(module)
+            work(module)
 
-        spec.loader.exec_module = load_and_hook  # type: ignore[method-assign]
+        spec.loader.exec_module = load_and_work  # type: ignore[method-assign]
         return spec
+
+
+def _torch_imported(module: ModuleType) -> None:
+    """Add the hooks when ``torch.optim.optimizer`` has been imported."""
+    if _current:
+        _mark(_current[0].folder, "torch")
+    _wrap_writers(sys.modules.get("torch._C"))
+    hook(module)
+
+
+def _wrap_writers(module: ModuleType | None) -> None:
+    if _current and _current[0].inside_saves:
+        _sibling("saves").wrap(module)
 
 
 def hook(module: ModuleType) -> None:
@@ -235,8 +300,10 @@ def _before(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
     frame = sys._getframe(1)
     if _local.frame is not None and _on_stack(_local.frame, frame):
         return
-    _local.frame = frame
     recorder = _recorder()
+    if recorder is not None:
+        recorder.send_signal()  # what the script's handler raises is the script's
+    _local.frame = frame
     if recorder is not None:
         _safely(recorder.before_step, optimizer)
 
@@ -257,8 +324,6 @@ def _on_stack(wanted: object, inside: FrameType) -> bool:
 
 def _wrap_steps(optimizer_class: Any) -> None:
     """Wrap ``step`` of each class when its first optimizer is built."""
-    import functools
-
     init = optimizer_class.__init__
 
     def wrapped(step: Callable[..., object]) -> Callable[..., object]:
@@ -270,6 +335,7 @@ def _wrap_steps(optimizer_class: Any) -> None:
             try:
                 recorder = _recorder()
                 if recorder is not None:
+                    recorder.send_signal()
                     _safely(recorder.before_step, self)
                 return step(self, *args, **kwargs)
             finally:
@@ -380,6 +446,7 @@ def installed_modules() -> list[str]:
     return [name for name in names if name not in ("sitecustomize", "usercustomize")]
 
 
+@functools.lru_cache(maxsize=None)  # noqa: UP033 (Python 3.8 has no cache)
 def _sibling(name: str) -> Any:
     """Load a module of this folder, which is not on ``sys.path``."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")

@@ -34,13 +34,13 @@ class Store:
         self._latest = ""
         self._blobs: dict[tuple[object, ...], str] = {}
 
-    def take(self) -> str:
+    def take(self, attempts: int = ATTEMPTS) -> str:
         """The name of a snapshot of what is there now; raises `OSError`."""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
                 return self._take()
             except (Changed, FileNotFoundError, NotADirectoryError):
-                if attempt == ATTEMPTS - 1:
+                if attempt == attempts - 1:
                     raise
                 time.sleep(0.01)
         raise AssertionError("the loop returns or raises")

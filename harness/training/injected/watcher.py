@@ -91,9 +91,8 @@ def kill_processes(work: str, spared: int = 0) -> None:
     Their environment names the temporary folder. Where there is no ``/proc``, the tool kills the
     process groups that it started.
     """
-    mark = ("LR_RESUME_HARNESS_RUN=" + work + os.sep).encode()
     for _ in range(100):
-        pids = [pid for pid in _all_processes() if pid != spared and mark in _environment(pid)]
+        pids = [pid for pid in processes(work + os.sep) if pid != spared]
         if not pids:
             return
         for pid in pids:
@@ -102,6 +101,12 @@ def kill_processes(work: str, spared: int = 0) -> None:
             except OSError:
                 continue
         time.sleep(0.01)
+
+
+def processes(prefix: str) -> list[int]:
+    """The processes of the runs whose folders begin with `prefix`, where there is a ``/proc``."""
+    mark = ("LR_RESUME_HARNESS_RUN=" + prefix).encode()
+    return [pid for pid in _all_processes() if mark in _environment(pid)]
 
 
 def _all_processes() -> list[int]:
