@@ -118,6 +118,10 @@ def check_training(
     resume: str | Sequence[str] = "",
     compare: str = "lr",
     stop_after: int | None = None,
+    inside_saves: bool = False,
+    signal: str = "",
+    at: Iterable[int] = (),
+    chain: int | None = None,
     time_limit: float | None = None,
     new_processes: bool = False,
     allow_outside: bool = False,
@@ -139,6 +143,14 @@ def check_training(
         optimizer's state is there. ``"all"``: also weights and gradients.
     stop_after : int, optional
         Stop every run after so many optimizer steps.
+    inside_saves : bool
+        Whether to kill it also in the middle of each save.
+    signal : str
+        A signal, such as ``"TERM"``, for a script that saves when it is told to stop.
+    at : iterable of int
+        The numbers of optimizer steps after which to send the signal, each time in another run.
+    chain : int, optional
+        Also kill every attempt after so many steps of its own, until one ends by itself.
     time_limit : float, optional
         Seconds for one resumed run; ten times those of the recorded run, and 60, if None.
     new_processes : bool
@@ -159,14 +171,15 @@ def check_training(
     __tracebackhide__ = True
     if compare not in ("lr", "all"):
         raise CheckError(f"'compare' must be 'lr' or 'all' (got {compare!r})")
-    if stop_after is not None and stop_after < 1:
-        raise CheckError(f"'stop_after' must be 1 or more (got {stop_after!r})")
+    for name, number in (("stop_after", stop_after), ("chain", chain)):
+        if number is not None and number < 1:
+            raise CheckError(f"{name!r} must be 1 or more (got {number!r})")
     if time_limit is not None and not time_limit > 0:
         raise CheckError(f"'time_limit' must be a number of seconds above 0 (got {time_limit!r})")
     paths = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
     request = Request(
         command, [Path(path) for path in paths], resume, compare == "all", stop_after,
-        allow_outside, time_limit, new_processes,
+        allow_outside, time_limit, new_processes, inside_saves, signal, tuple(at), chain,
     )  # fmt: skip
     result = check_command(request)
     if not result.complete and not result.reason:  # Ctrl-C

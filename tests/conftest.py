@@ -2,16 +2,13 @@ import functools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import hypothesis
 import less
 import pytest
 from fork_server import TIME_LIMIT, run_harness, run_script_in
 
-from harness.checks.registry import as_check
 from harness.cli import main as cli
-from harness.engine.option_sets import what_torch_lacks
 
 # Timing on a busy machine says nothing about the code, so it fails no test.
 hypothesis.settings.register_profile(
@@ -25,21 +22,6 @@ hypothesis.settings.load_profile("unhurried")
 # What the tests find broken is no failure of the job that they run in.
 for name in [name for name in os.environ if name.startswith("GITHUB_")]:
     del os.environ[name]
-
-ROOT = Path(__file__).parent.parent
-
-
-def served(names):
-    """Those of the checks called `names` that the installed torch has what they need for."""
-    return {name for name in names if not any(map(what_torch_lacks, as_check(name).needs))}
-
-
-def verdicts_of(results):
-    """The verdicts on checks that the installed torch can serve; on others it is DECLINED."""
-    results = list(results)
-    can = served(result.check for result in results)
-    assert {result.verdict for result in results if result.check not in can} <= {"DECLINED"}
-    return {result.verdict for result in results if result.check in can}
 
 
 @pytest.fixture

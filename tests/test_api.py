@@ -8,7 +8,7 @@ from pathlib import Path
 
 import faulty
 import pytest
-from conftest import verdicts_of
+from helpers import verdicts_of
 from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LambdaLR, StepLR
 
 import harness

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from harness import Budget, Subject, Trace

@@ -14,8 +14,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from fork_server import heed_ctrl_c
+from helpers import ROOT
 from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.version import Version

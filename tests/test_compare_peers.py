@@ -4,7 +4,7 @@ import importlib.util
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from lr_schedules.controls import CONTROLS, HALVING
 from lr_schedules.faults import FAULTS

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from helpers import ROOT
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -11,8 +11,8 @@ import tomllib
 
 import pytest
 import torch
-from conftest import ROOT
 from fork_server import run_python
+from helpers import ROOT
 from packaging.requirements import Requirement
 from torch.optim import lr_scheduler
 

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from fork_server import heed_ctrl_c
+from helpers import ROOT
 
 SCRIPT = ROOT / "scripts/run_matrix.py"
 

@@ -19,7 +19,7 @@ import click
 from harness.cli.options import CI, JOBS, LEDGER, RESUME_PYTHON, Exit, cores, output_option
 from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
-from harness.core.output import make_folder, write_text
+from harness.core.output import require_folder, write_text
 from harness.settings import Settings
 from lr_resume_harness.help import HELP
 
@@ -49,12 +49,12 @@ def _shard(
     return int(found[1]), int(found[2])
 
 
-def make_picture_folder(path: Path) -> None:
-    """Make a folder for pictures; raise `HarnessError` if none can be drawn or written there."""
+def require_picture_folder(path: Path) -> None:
+    """Raise `HarnessError` if no picture can be drawn, or written to the folder `path`."""
     from harness.report.picture import picture_kind
 
     picture_kind("svg", "--plots")
-    make_folder(path)
+    require_folder(path)
 
 
 def _list_checks(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -90,9 +90,9 @@ def _list_checks(context: click.Context, parameter: click.Parameter, value: bool
               help="Check only the K-th of N parts of the pairs, to split a run over N jobs; see "
               "`merge`.")  # fmt: skip
 @output_option("--json", "json_file", help_="Write the results as JSON.")
-@output_option("--scripts", metavar="DIR", require=make_folder,
+@output_option("--scripts", metavar="DIR", require=require_folder,
                help_="Write a reproduction script for every counterexample.")  # fmt: skip
-@output_option("--plots", metavar="DIR", require=make_picture_folder,
+@output_option("--plots", metavar="DIR", require=require_picture_folder,
                help_="Draw a picture of every counterexample; needs matplotlib.")  # fmt: skip
 @output_option("--html", "html_file",
                help_="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip

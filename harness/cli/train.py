@@ -12,14 +12,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.check import SECONDS, make_picture_folder
+from harness.cli.check import SECONDS, require_picture_folder
 from harness.cli.options import CI, Exit, output_option
 from harness.cli.outputs import Outputs, print_error, print_out
 from harness.core.errors import HarnessError
-from harness.core.output import make_folder
+from harness.core.output import require_folder
 
 if TYPE_CHECKING:
     from harness.training.result import Finding, TrainingResult
+
+
+def _steps(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    """The numbers of steps in a list with commas."""
+    parts = text.split(",") if text else []
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{text!r} must be numbers of steps, such as 3,10")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 @click.command()
@@ -35,6 +43,18 @@ if TYPE_CHECKING:
               "gradients.")  # fmt: skip
 @click.option("--stop-after", metavar="M", type=click.IntRange(min=1),
               help="Stop every run after M optimizer steps.")  # fmt: skip
+@click.option("--inside-saves", is_flag=True,
+              help="Also kill in the middle of each save: after every write, and before every "
+              "rename and removal.")  # fmt: skip
+@click.option("--signal", "signal_name", metavar="NAME", default="",
+              help="Also send this signal, such as TERM, to a script that saves when it is told "
+              "to stop; needs --at.")  # fmt: skip
+@click.option("--at", metavar="STEPS", default="", callback=_steps,
+              help="The numbers of optimizer steps after which to send the signal, such as "
+              "3,10.")  # fmt: skip
+@click.option("--chain", metavar="J", type=click.IntRange(min=1),
+              help="Also kill every attempt after J steps of its own, until one ends by "
+              "itself.")  # fmt: skip
 @click.option("--time-limit", metavar="SECONDS", type=SECONDS,
               help="Time limit of one resumed run.  [default: ten times that of the recorded run, "
               "and 60]")  # fmt: skip
@@ -43,10 +63,10 @@ if TYPE_CHECKING:
 @click.option("--allow-outside", is_flag=True,
               help="Allow checkpoints outside the current folder.")  # fmt: skip
 @output_option("--json", "json_file", help_="Write the result, with all values, as JSON.")
-@output_option("--scripts", metavar="DIR", require=make_folder,
+@output_option("--scripts", metavar="DIR", require=require_folder,
                help_="Write a shell script for every failure: it kills, resumes and compares, "
                "and needs torch alone.")  # fmt: skip
-@output_option("--plots", metavar="DIR", require=make_picture_folder,
+@output_option("--plots", metavar="DIR", require=require_picture_folder,
                help_="Draw both schedules for every failure; needs matplotlib.")  # fmt: skip
 @output_option("--html", "html_file",
                help_="Write the report as one HTML page, with pictures and scripts.")  # fmt: skip
@@ -57,6 +77,10 @@ def train(
     resume_with: str,
     compare: str,
     stop_after: int | None,
+    inside_saves: bool,
+    signal_name: str,
+    at: tuple[int, ...],
+    chain: int | None,
     time_limit: float | None,
     new_processes: bool,
     allow_outside: bool,
@@ -70,7 +94,8 @@ def train(
 
     COMMAND is run twice without interruption, and must do the same both times. It is
     then resumed from every state in which its checkpoints were after an optimizer step.
-    Nothing in the script needs to change.
+    --inside-saves, --signal and --chain stop it in more ways. Nothing in the script needs
+    to change.
 
     Exit status: 0 the schedule always goes on, 1 it does not or a resume fails, 2 it is
     unknown or an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
@@ -84,8 +109,8 @@ def train(
     if time_limit is not None and math.isnan(time_limit):
         raise click.BadParameter("must be a number of seconds", param_hint="--time-limit")
     request = Request(
-        command, checkpoints, resume_with, compare == "all", stop_after,
-        allow_outside, time_limit, new_processes,
+        command, checkpoints, resume_with, compare == "all", stop_after, allow_outside, time_limit,
+        new_processes, inside_saves, signal_name, at, chain,
     )  # fmt: skip
     with _signals_interrupt() as received:
         try:

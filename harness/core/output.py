@@ -79,6 +79,16 @@ def require_writable(path: Path) -> None:
         _try_folder(path.parent)
 
 
+def require_folder(path: Path) -> None:
+    """Raise `OutputError` if no file can be written to the folder `path`, without making it."""
+    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise OutputError(
+            f"cannot make the folder {path}: {there} is not a folder; give another one"
+        )
+    _try_folder(there)
+
+
 def make_folder(path: Path) -> None:
     """Make the folder `path` if it is missing; raise `OutputError` if it can't be written to."""
     try:

@@ -252,7 +252,7 @@ def training_annotations(result: TrainingResult) -> list[str]:
     properties = _in_repository(script_name(result.command))
     found = []
     for finding in findings(result.outcomes):
-        lines = [f"{label}: {text}" for label, text in training.finding_rows(finding)]
+        lines = [f"{label}: {text}" for label, text in training.finding_rows(result, finding)]
         if commands := training.reproduction(result, finding):
             lines += ["reproduce with:", *commands]
         found.append((training.finding_headline(result, finding), lines))

@@ -21,7 +21,6 @@ import harness
 from harness.core.errors import HarnessError
 from harness.core.output import printable
 from harness.core.result import Budget, Result, grouped
-from harness.core.run import ranges
 from harness.core.verdict import MEANINGS, Verdict
 from harness.report.matrix import COLOURS, LETTERS, SHOWN, Matrix, Row
 from harness.report.picture import picture_or_why
@@ -40,15 +39,18 @@ from harness.report.text import (
     values_text,
 )  # fmt: skip
 from harness.report.training_picture import training_picture
+from harness.training.recording import InsideSave
 from harness.training.result import Finding, Outcome, TrainingResult, findings
 from harness.training.result import Verdict as Training
 from harness.training.text import (
     finding_headline,
     finding_rows,
     first_start,
+    inside_text,
     other_lines,
     reproduction,
     script_name,
+    stops,
     summary,
 )
 
@@ -217,7 +219,7 @@ def training_page(result: TrainingResult, scripts: Sequence[str | HarnessError])
         sections=sections,
         rows=[
             Resume(
-                ranges(outcome.kill_points),
+                _stop(result, outcome),
                 str(first_start(outcome)) if outcome.starts else "",
                 outcome.verdict,
                 RESUME_LETTERS[outcome.verdict],
@@ -399,10 +401,18 @@ def _address(content: bytes | str) -> tuple[str, tuple[str, ...]]:
 # ------------------------------------------------------------------------- a training script
 
 
+def _stop(result: TrainingResult, outcome: Outcome) -> str:
+    """How the run was stopped before a resume, in words."""
+    [text] = stops([outcome], result.steps)
+    if isinstance(outcome.stop, InsideSave):
+        return f"{text}; {inside_text(outcome.stop)}"
+    return text
+
+
 def _finding_section(
     id_: str, result: TrainingResult, finding: Finding, script: str | HarnessError
 ) -> Section:
-    facts = [Fact(label, text) for label, text in finding_rows(finding)]
+    facts = [Fact(label, text) for label, text in finding_rows(result, finding)]
     facts += [
         Fact(
             "reproduce with" if not index else "and then", text, code=True, id=f"r{id_[1:]}-{index}"
@@ -412,7 +422,7 @@ def _finding_section(
     picture, missing = _address(training_picture(result, finding.first))
     if isinstance(script, HarnessError):
         missing, script = (*missing, f"No script: {script}"), ""
-    in_words = "; ".join(f"{label}: {text}" for label, text in finding_rows(finding))
+    in_words = "; ".join(f"{label}: {text}" for label, text in finding_rows(result, finding))
     return Section(
         id=id_,
         verdict="UNKNOWN" if finding.first.verdict == Training.UNKNOWN else "BROKEN",

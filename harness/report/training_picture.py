@@ -9,8 +9,8 @@ from harness.core.result import shorten
 from harness.core.run import Role, Run, Seen, number, numbers_of
 from harness.report.picture import QUANTITIES, Trajectory, apart, svg_or_why
 from harness.training.compare import Difference, Field
-from harness.training.recording import Step
-from harness.training.result import Outcome, TrainingResult
+from harness.training.recording import InsideSave, Step
+from harness.training.result import Chain, Outcome, Signal, TrainingResult
 from harness.training.text import first_start, script_name
 
 __all__ = ["training_picture", "training_trajectory"]
@@ -38,7 +38,11 @@ def training_trajectory(result: TrainingResult, outcome: Outcome) -> Trajectory 
     field = difference.field.value if difference else ""
     quantity = field if field in QUANTITIES else "lr"
     killed = next((k for k in outcome.kill_points if k), 0)
-    marks = {killed: f"killed after step {killed}"}
+    if isinstance(outcome.stop, Chain):
+        killed = outcome.kill_points[-1]
+    how = "stopped" if isinstance(outcome.stop, Signal) else "killed"
+    inside = " inside the save" if isinstance(outcome.stop, InsideSave) else ""
+    marks = {killed: f"{how}{inside} after step {killed}"}
     from_ = f"checkpoint of step {first_start(outcome)}"
     marks[start] = f"{from_}, {marks[start]}" if start == killed else from_
     several = [f"rank {rank}"] if len(result.recordings) > 1 else []

@@ -1,20 +1,28 @@
 """The reproduction of a finding about a training script, as a shell script.
 
-It needs torch and the user's command, and nothing of the harness. A real SIGKILL leaves what the
-snapshot held, so the script has no need of it.
+It needs torch and the user's command, and nothing of the harness. A real signal leaves what the
+snapshot held, so the script has no need of it, except for a state inside a save: that is in the
+script.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import shlex
+import textwrap
+import zlib
+from collections.abc import Sequence
 
 import harness
 from harness.core.errors import ScriptError
 from harness.core.output import printable
 from harness.report.html import environment
 from harness.training.compare import Field
-from harness.training.result import Finding, TrainingResult, Verdict
-from harness.training.text import finding_headline, kill_moment
+from harness.training.injected.snapshots import SavedFile
+from harness.training.recording import InsideSave
+from harness.training.result import Chain, Finding, Signal, TrainingResult, Verdict
+from harness.training.text import finding_headline, stop_moment
 
 __all__ = ["training_script"]
 
@@ -55,6 +63,15 @@ def training_script(result: TrainingResult, finding: Finding) -> str:
         raise ScriptError("it is not known whether this is a failure")
     if difference is not None and difference.field == Field.RANKS:
         raise ScriptError("a script compares the steps of one rank, and here a rank is missing")
+    stop, kill = outcome.stop, finding.kill_point
+    if isinstance(stop, InsideSave) and not outcome.saved:
+        raise ScriptError("these checkpoints are too large to be written into a script")
+    if isinstance(stop, Chain):
+        if outcome.reason:
+            raise ScriptError("a script compares steps, and here it is the number of resumes")
+        kill = stop.every
+    if isinstance(stop, Signal):
+        kill = stop.after
     rank = difference.rank if difference else min(result.recordings)
     number = difference.optimizer if difference else 0
     recorded = result.recordings[rank]
@@ -75,12 +92,16 @@ def training_script(result: TrainingResult, finding: Finding) -> str:
             statuses="0 it resumes, 1 it can't be resumed"
             if cannot
             else "0 the same, 1 they differ",
-            moment=kill_moment(result, finding),
+            stopped=f"sent {stop.name}" if isinstance(stop, Signal) else "killed",
+            signal=stop.name if isinstance(stop, Signal) else "SIGKILL",
+            moment=stop_moment(result, finding),
+            saved=_packed(outcome.saved) if isinstance(stop, InsideSave) else "",
+            more_kills=stop.attempts - 2 if isinstance(stop, Chain) else 0,
             command=shlex.join(result.command),
             resume=shlex.join(result.resume),
             paths=shlex.join(result.checkpoints),
-            kill=finding.kill_point,
-            killed=finding.kill_point < result.steps,
+            kill=kill,
+            killed=kill < result.steps,
             cannot_resume=cannot,
             stop_after=len(recorded.steps) if recorded.stopped else 0,
             rank=rank,
@@ -92,3 +113,13 @@ def training_script(result: TrainingResult, finding: Finding) -> str:
             first_only=field == Field.STATE,
         )
     )
+
+
+def _packed(saved: Sequence[SavedFile]) -> str:
+    """Files and folders as lines of text."""
+    values = [
+        (file.name, file.kind, file.mtime, base64.b64encode(file.content).decode(), file.target)
+        for file in saved
+    ]
+    packed = base64.b64encode(zlib.compress(json.dumps(values).encode(), 9)).decode()
+    return "\n".join(textwrap.wrap(packed, 100))

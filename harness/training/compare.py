@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from harness.core.run import MISSING, same
 from harness.training.recording import Recording, State, Step
@@ -124,9 +125,15 @@ def start_of(expected: Recording, actual: Recording, killed_after: int) -> Start
 
 
 def compare_ranks(
-    expected: Mapping[int, Recording], actual: Mapping[int, Recording], killed_after: int
+    expected: Mapping[int, Recording],
+    actual: Mapping[int, Recording],
+    killed_after: int,
+    stopped: Mapping[int, Recording] = MappingProxyType({}),
 ) -> Compared:
-    """Compare every rank of a resumed run with the recorded run."""
+    """Compare every rank of a resumed run with the recorded run.
+
+    Where it starts is looked for in the run that was `stopped`, if that is not the recorded one.
+    """
     if actual and expected.keys() != actual.keys():
         one, other = (", ".join(map(str, each)) for each in (expected, actual))
         return Compared({}, (Difference(Field.RANKS, min(expected), 1, 0, -1, one, other),))
@@ -134,7 +141,7 @@ def compare_ranks(
     found: list[Difference] = []
     for rank, recording in expected.items():
         resumed = actual.get(rank, Recording(rank, ()))
-        start = start_of(recording, resumed, killed_after)
+        start = start_of(stopped.get(rank, recording), resumed, killed_after)
         if start is None:
             at, steps = len(recording.steps), len(resumed.steps)
             return Compared(

@@ -12,9 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.core.errors import HarnessError
@@ -224,16 +225,18 @@ def make_run(
     modules: bool = False,
     inside_saves: bool = False,
     signal_after: tuple[int, int] | None = None,
-    recorded: Path | None = None,
+    steps_left: Mapping[int, Mapping[str, int]] = MappingProxyType({}),
 ) -> None:
     """Make the folder of a run, with what its recorder must do.
 
     It stores snapshots of `paths` in `store`, with `inside_saves` also in the middle of saves. It
-    stops after `stop_after` steps, counted from where the run starts in the states that the file
-    `recorded` holds. `signal_after` is a signal, and the number of steps after which it is sent.
+    stops after `stop_after` steps, or after fewer if `steps_left` has, for its rank, the state in
+    which it starts. `signal_after` is a signal, and the number of steps after which it is sent.
     `modules`: it says what was imported.
     """
     run.mkdir(parents=True)
+    if steps_left:
+        (run / "steps_left.json").write_text(json.dumps(steps_left), encoding="utf-8")
     number, after = signal_after or (None, None)
     values = {
         "compare": "all" if everything else "lr",
@@ -244,6 +247,5 @@ def make_run(
         "inside_saves": inside_saves,
         "signal": number,
         "signal_after": after,
-        "recorded": str(recorded) if recorded else "",
     }
     (run / "settings.json").write_text(json.dumps(values), encoding="utf-8")

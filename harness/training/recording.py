@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from harness.core.run import Observation
 
 __all__ = [
     "InsideSave", "Recorded", "Recording", "RecordingError", "Snapshot", "State", "Step",
-    "read_run",
+    "UnfinishedFile", "read_run",
 ]  # fmt: skip
 
 
@@ -60,11 +60,19 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class InsideSave:
-    """A moment inside a save: the files that are being written, or else the next operation."""
+class UnfinishedFile:
+    """A file that is being written: `size` bytes of it are on disk."""
 
-    writing: tuple[str, ...] = ()
-    coming: str = ""
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class InsideSave:
+    """A moment inside a save: the files that are being written, and the last operation before."""
+
+    files: tuple[UnfinishedFile, ...] = ()
+    done: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Snapshot:
     """A state of the checkpoint paths: what a kill after one of the `kill_points` leaves.
 
     A kill point is the number of optimizer steps that rank 0 had made. `inside` is None if the
-    state was there right before the next step, or at the end.
+    state was there right before the next step, or at the end; else it is the first such moment.
     """
 
     name: str
@@ -126,7 +134,7 @@ def read_run(folder: Path, last_snapshot: str = "") -> Recorded:
     snapshots = _snapshots(changes, total)
     return Recorded(
         recordings,
-        (*snapshots, *_inside_saves(inside, {snapshot.name for snapshot in snapshots})),
+        (*snapshots, *_inside_saves(inside, snapshots)),
         tuple(e["text"] for events in processes for e in events if e["kind"] == "problem"),
         (folder / "loaded").exists(),
         (folder / "torch").exists(),
@@ -179,19 +187,24 @@ def _snapshots(changes: list[tuple[int, str]], total: int) -> tuple[Snapshot, ..
     return tuple(Snapshot(name, tuple(at)) for name, at in points.items() if at)
 
 
-def _inside_saves(events: list[tuple[int, dict[str, Any]]], others: set[str]) -> list[Snapshot]:
-    """The states inside saves that are in no other snapshot.
+def _inside_saves(
+    events: list[tuple[int, dict[str, Any]]], snapshots: Sequence[Snapshot]
+) -> list[Snapshot]:
+    """The states inside saves, without those that were there right before or after the save.
 
     A file is complete as soon as its last byte is written, so a state is named after the event
     with the fewest files that are being written.
     """
+    between = {(k, snapshot.name) for snapshot in snapshots for k in snapshot.kill_points}
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for steps, event in events:
-        if event["name"] not in others:
-            found.setdefault(event["name"], []).append((steps, event))
+        name = event["name"]
+        if not {(steps - 1, name), (steps, name)} & between:
+            found.setdefault(name, []).append((steps, event))
     states = []
     for name, each in found.items():
         event = min((event for _, event in each), key=lambda event: len(event["writing"]))
-        inside = InsideSave(tuple(event["writing"]), event["coming"])
-        states.append(Snapshot(name, tuple(sorted({steps for steps, _ in each})), inside))
+        files = tuple(UnfinishedFile(*file) for file in event["writing"])
+        points = tuple(sorted({steps for steps, _ in each}))
+        states.append(Snapshot(name, points, InsideSave(files, event["done"])))
     return states

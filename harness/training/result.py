@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from harness.core.relations import NUMBER
 from harness.training.compare import Difference
-from harness.training.recording import Recording, Step
+from harness.training.injected.snapshots import SavedFile
+from harness.training.recording import InsideSave, Recording, Step
 
 __all__ = [
-    "BrokenTraining",
-    "Finding",
-    "Outcome",
-    "TrainingResult",
-    "Verdict",
-    "findings",
-    "to_json",
-    "verdict_of",
-]
+    "BrokenTraining", "Chain", "Finding", "Outcome", "Signal", "Stop", "TrainingResult", "Verdict",
+    "findings", "to_json", "verdict_of",
+]  # fmt: skip
 
 
 class Verdict(StrEnum):
@@ -34,11 +30,33 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What happened after the resume from one snapshot.
+class Signal:
+    """A signal, such as ``SIGTERM``, that the run got after a number of steps."""
 
+    name: str
+    after: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A run in several attempts, each of which is killed after `every` steps of its own."""
+
+    every: int
+    attempts: int
+
+
+Stop: TypeAlias = InsideSave | Signal | Chain
+"""How a run was stopped, if it was not killed right before an optimizer step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened after the resume from one snapshot, or from several, one after the other.
+
+    `kill_points` are the numbers of steps after which the run ended, as it says in `stop`.
     `starts` is the number of steps of the recorded run that the checkpoint stands for, by rank.
     `data` is where only the data or the random state differ. `resumed` are the resumed recordings.
+    `saved` holds the checkpoints if no kill after a step leaves them, and they are small.
     """
 
     kill_points: tuple[int, ...]
@@ -48,16 +66,24 @@ class Outcome:
     difference: Difference | None = None
     data: Difference | None = None
     resumed: Mapping[int, Recording] = field(default_factory=dict, repr=False)
+    stop: Stop | None = None
+    saved: tuple[SavedFile, ...] = field(default=(), repr=False)
 
     @property
     def from_scratch(self) -> bool:
         """Whether the resumed run did not use the checkpoint."""
+        if isinstance(self.stop, Chain):
+            return False
         return bool(self.resumed) and not any(self.starts.values()) and self.kill_points[0] > 0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The resumes that fail in one way, the one with the smallest kill point first."""
+    """The resumes that fail in one way.
+
+    Those after a kill right before a step come first, and then the one with the smallest kill
+    point.
+    """
 
     outcomes: tuple[Outcome, ...]
 
@@ -65,6 +91,10 @@ class Finding:
     def first(self) -> Outcome:
         """The one with the smallest kill point."""
         return self.outcomes[0]
+
+    def stopped_by(self, kind: type[Stop] | type[None]) -> list[Outcome]:
+        """Those of its resumes that came after a stop of this kind."""
+        return [outcome for outcome in self.outcomes if isinstance(outcome.stop, kind)]
 
     @property
     def relations(self) -> tuple[str, ...]:
@@ -74,8 +104,8 @@ class Finding:
 
     @property
     def kill_points(self) -> tuple[int, ...]:
-        """All kill points that lead to it."""
-        return tuple(sorted(k for outcome in self.outcomes for k in outcome.kill_points))
+        """All kill points that lead to it, after a stop as in the first of its resumes."""
+        return points_of(self.stopped_by(type(self.first.stop)))
 
     @property
     def kill_point(self) -> int:
@@ -112,6 +142,11 @@ class TrainingResult:
         return len(self.outcomes) == self.planned
 
 
+def points_of(outcomes: Iterable[Outcome]) -> tuple[int, ...]:
+    """All kill points of some resumes."""
+    return tuple(sorted({k for outcome in outcomes for k in outcome.kill_points}))
+
+
 class BrokenTraining(AssertionError):
     """A resume of a training script is broken, or fails; `result` says everything."""
 
@@ -133,7 +168,7 @@ def findings(outcomes: tuple[Outcome, ...]) -> list[Finding]:
     finding.
     """
     groups: dict[tuple[object, ...], list[Outcome]] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.kill_points):
+    for outcome in sorted(outcomes, key=lambda outcome: (bool(outcome.stop), outcome.kill_points)):
         if outcome.verdict != Verdict.HOLDS:
             groups.setdefault(_kind(outcome), []).append(outcome)
     order = list(Verdict)
@@ -167,6 +202,7 @@ def to_json(result: TrainingResult) -> dict[str, object]:
         "resumes": [
             {
                 "kill_points": list(outcome.kill_points),
+                "stop": _stop(outcome.stop),
                 "verdict": outcome.verdict,
                 "reason": outcome.reason,
                 "starts": {str(rank): steps for rank, steps in outcome.starts.items()},
@@ -177,6 +213,11 @@ def to_json(result: TrainingResult) -> dict[str, object]:
             for outcome in result.outcomes
         ],
     }
+
+
+def _stop(stop: Stop | None) -> dict[str, object] | None:
+    kinds = {InsideSave: "inside a save", Signal: "signal", Chain: "chain"}
+    return {"kind": kinds[type(stop)], **asdict(stop)} if stop else None
 
 
 def _trajectories(recordings: Mapping[int, Recording]) -> dict[str, list[dict[str, object]]]:

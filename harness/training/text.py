@@ -8,11 +8,22 @@ from types import MappingProxyType
 
 from harness.core.run import ranges
 from harness.training.compare import Difference, Field
-from harness.training.result import Finding, Outcome, TrainingResult, Verdict, findings
+from harness.training.recording import InsideSave
+from harness.training.result import (
+    Chain,
+    Finding,
+    Outcome,
+    Signal,
+    Stop,
+    TrainingResult,
+    Verdict,
+    findings,
+    points_of,
+)
 
 __all__ = [
-    "finding_headline", "finding_rows", "finding_text", "first_start", "kill_moment",
-    "other_lines", "reproduction", "result_text", "script_name", "summary",
+    "finding_headline", "finding_rows", "finding_text", "first_start", "inside_text",
+    "other_lines", "reproduction", "result_text", "script_name", "stop_moment", "stops", "summary",
 ]  # fmt: skip
 
 
@@ -41,6 +52,8 @@ def other_lines(result: TrainingResult) -> list[str]:
         *_data_lines(result.outcomes, result.steps),
         *(f"note: {note}" for note in result.notes),
     ]
+    scratch = stops(_from_scratch(result.outcomes), result.steps)
+    lines += [f"note: starts from scratch when {text}" for text in scratch]
     if result.before:
         lines.append(
             f"no checkpoint yet {_after(result.before, result.steps)}: a run starts from scratch"
@@ -51,7 +64,7 @@ def other_lines(result: TrainingResult) -> list[str]:
 def finding_text(result: TrainingResult, finding: Finding) -> str:
     """One way in which resumes fail, with the smallest kill point that shows it."""
     lines = [finding_headline(result, finding)]
-    lines += [f"  {label:9} {text}" for label, text in finding_rows(finding)]
+    lines += [f"  {label:9} {text}" for label, text in finding_rows(result, finding)]
     if commands := reproduction(result, finding):
         lines += ["  Reproduce with:", *(f"    {command}" for command in commands)]
     return "\n".join(lines)
@@ -60,35 +73,55 @@ def finding_text(result: TrainingResult, finding: Finding) -> str:
 def finding_headline(result: TrainingResult, finding: Finding) -> str:
     """The verdict, the script, and when it must be killed for it to fail."""
     outcome = finding.first
-    killed = f"killed {_after(finding.kill_points, result.steps)}"
+    killed, *_ = stops(finding.outcomes, result.steps)
     resumed = ""
     if outcome.starts:
-        resumed = f", resumed from the checkpoint of step {first_start(outcome)}"
+        start = first_start(outcome)
+        resumed = f", resumed from the checkpoint of step {start}" if start else ", started again"
     return f"{outcome.verdict} {script_name(result.command)}: {killed}{resumed}"
 
 
-def finding_rows(finding: Finding) -> list[tuple[str, str]]:
+def finding_rows(result: TrainingResult, finding: Finding) -> list[tuple[str, str]]:
     """What is known about a finding, each text with its label."""
     outcome = finding.first
-    rows = [("reason", outcome.reason)] if outcome.reason else []
+    rows = [("state", inside_text(outcome.stop))] if isinstance(outcome.stop, InsideSave) else []
+    if outcome.reason:
+        rows.append(("reason", outcome.reason))
     if outcome.difference is not None:
         rows += _rows(outcome.difference, finding.relations)
-    return rows
+    _, *others = stops(finding.outcomes, result.steps)
+    return [*rows, *(("also", f"when {text}") for text in others)]
 
 
 def reproduction(result: TrainingResult, finding: Finding) -> list[str]:
     """The commands that show a finding; none if it is not known to be a failure."""
     if finding.first.verdict == Verdict.UNKNOWN:
         return []
-    moment = kill_moment(result, finding)
-    return [f"{shlex.join(result.command)}    # kill it {moment}", shlex.join(result.resume)]
+    stop = finding.first.stop
+    told = f"send it {stop.name}" if isinstance(stop, Signal) else "kill it"
+    moment = f"{told} {stop_moment(result, finding)}"
+    first = [f"{shlex.join(result.command)}    # {moment}"]
+    if isinstance(stop, Chain):
+        first += [f"{shlex.join(result.resume)}    # {moment}"] * (stop.attempts - 2)
+    return [*first, shlex.join(result.resume)]
 
 
-def kill_moment(result: TrainingResult, finding: Finding) -> str:
-    """When to kill the command to get the first checkpoint of a finding."""
-    if finding.kill_point >= result.steps:
-        return "after its last step"
-    return f"right before its step {finding.kill_point + 1}"
+def stop_moment(result: TrainingResult, finding: Finding) -> str:
+    """When to stop the command to get the first checkpoint of a finding."""
+    stop = finding.first.stop
+    if isinstance(stop, InsideSave):
+        return f"when it saves after its step {finding.kill_point} ({inside_text(stop)})"
+    if isinstance(stop, Chain):
+        return f"after {_count(stop.every, 'step')}"
+    point = stop.after if isinstance(stop, Signal) else finding.kill_point
+    return "after its last step" if point >= result.steps else f"right before its step {point + 1}"
+
+
+def inside_text(stop: InsideSave) -> str:
+    """A moment inside a save in words."""
+    if stop.files:
+        return ", ".join(f"{f.name}: {_count(f.size, 'byte')} written" for f in stop.files)
+    return f"right after {stop.done}"
 
 
 def first_start(outcome: Outcome) -> int:
@@ -117,16 +150,48 @@ def _rows(difference: Difference, relations: tuple[str, ...]) -> list[tuple[str,
     return rows
 
 
+def _from_scratch(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The resumes that start from scratch, but for those inside the first save."""
+    first = min((o.kill_points[0] for o in outcomes if o.stop is None), default=0)
+    return [
+        outcome
+        for outcome in outcomes
+        if outcome.from_scratch
+        and not (isinstance(outcome.stop, InsideSave) and outcome.kill_points[-1] <= first)
+    ]
+
+
+def stops(outcomes: Iterable[Outcome], steps: int) -> list[str]:
+    """How the runs were stopped, in words: one text for each way of stopping."""
+    ways: dict[type[Stop] | type[None], list[Outcome]] = {}
+    for outcome in outcomes:
+        ways.setdefault(type(outcome.stop), []).append(outcome)
+    return [_stopped(found, points_of(found), steps) for found in ways.values()]
+
+
+def _stopped(outcomes: Sequence[Outcome], points: Sequence[int], steps: int) -> str:
+    """How runs that were all stopped in the same way were stopped."""
+    stop = outcomes[0].stop
+    if isinstance(stop, InsideSave):
+        one = len([k for k in points if k]) <= 1
+        return f"killed inside the {'save' if one else 'saves'} {_after(points)}"
+    if isinstance(stop, Signal):
+        points = sorted({o.stop.after for o in outcomes if isinstance(o.stop, Signal)})
+        return f"sent {stop.name} {_after(points)}"
+    if isinstance(stop, Chain):
+        return f"killed after every {_count(stop.every, 'step')}"
+    return f"killed {_after(points, steps)}"
+
+
 def _data_lines(outcomes: Iterable[Outcome], steps: int) -> list[str]:
     found = [outcome for outcome in outcomes if outcome.data is not None]
     if not found:
         return []
-    points = [k for outcome in found for k in outcome.kill_points]
     first = found[0].data
     assert first is not None
     return [
-        f"data: {first.field} differ from step {first.step} on when killed "
-        f"{_after(points, steps)}: another order of the data, or another random state.",
+        f"data: {first.field} differ from step {first.step} on when "
+        f"{', or '.join(stops(found, steps))}: another order of the data, or another random state.",
         "      The schedule is the same, so this is BROKEN only with --compare all.",
     ]
 
@@ -135,9 +200,11 @@ def summary(result: TrainingResult) -> str:
     """One line: the command, how much was tried, and the verdict."""
     ranks = len(result.recordings)
     across = f" on {ranks} ranks" if ranks > 1 else ""
-    done = len(result.outcomes)
+    done = len([o for o in result.outcomes if not isinstance(o.stop, Chain)])
     resumed = f"{done} of {result.planned}" if not result.complete else str(done)
     what = f"{_count(result.steps, 'step')}{across}, {_count(resumed, 'checkpoint state')} resumed"
+    chains = [o.stop for o in result.outcomes if isinstance(o.stop, Chain)]
+    what += "".join(f", a chain of {_count(chain.attempts, 'attempt')}" for chain in chains)
     return f"{script_name(result.command)}: {result.verdict} ({what}, {result.seconds:.1f} s)"
 
 
@@ -145,11 +212,15 @@ def _count(number: int | str, noun: str) -> str:
     return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
-def _after(points: Collection[int], steps: int) -> str:
-    """Kill points in words; the one before the first step counts only if there is no other."""
+def _after(points: Collection[int], steps: int = 0) -> str:
+    """Kill points in words; the one before the first step counts only if there is no other.
+
+    With the number of `steps`, how many of them these are.
+    """
     counted = [k for k in points if k] or list(points)
     noun = "step" if len(counted) == 1 else "steps"
-    return f"after {noun} {ranges(counted).replace('-', ' to ')} ({len(counted)} of {steps})"
+    text = f"after {noun} {ranges(counted).replace('-', ' to ')}"
+    return f"{text} ({len(counted)} of {steps})" if steps else text
 
 
 def script_name(command: tuple[str, ...]) -> str:

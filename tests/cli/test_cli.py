@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, served
 from fork_server import CLOSED, PLACES, fork_harness, run_harness, status_of
+from helpers import ROOT, served
 from rich.console import Console
 
 import harness

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
 from fork_server import fork_harness, heed_ctrl_c, status_of
+from helpers import ROOT
 
 from harness.checks.registry import as_check
 from harness.cli import main as cli

@@ -9,7 +9,7 @@ import ending
 import faulty
 import pytest
 import torch
-from conftest import served, verdicts_of
+from helpers import served, verdicts_of
 from hypothesis import strategies as st
 from time_is_up import ring_soon
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR

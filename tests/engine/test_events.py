@@ -5,7 +5,7 @@ import math
 import ending
 import pytest
 import torch
-from conftest import served, verdicts_of
+from helpers import served, verdicts_of
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
 from harness import (

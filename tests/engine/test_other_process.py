@@ -6,8 +6,8 @@ import sys
 
 import leaves_behind
 import pytest
-from conftest import verdicts_of
 from fork_server import run_python
+from helpers import verdicts_of
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from harness import (

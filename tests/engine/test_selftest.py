@@ -5,7 +5,7 @@ import re
 import click.testing
 import pytest
 import torch
-from conftest import served
+from helpers import served
 
 from harness import CHECKS, Budget, CheckError, Subject, SubjectError, TraceError, replay
 from harness.checks.registry import select_checks

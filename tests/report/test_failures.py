@@ -5,7 +5,7 @@ from collections import Counter as Multiset
 
 import faulty
 import pytest
-from conftest import served
+from helpers import served
 from hypothesis import given
 from hypothesis import strategies as st
 from own_counter import ForgetsOnLoad, OwnCounter

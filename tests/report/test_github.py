@@ -8,7 +8,7 @@ import shutil
 
 import own_schedule
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from torch.optim.lr_scheduler import StepLR
 
 from harness import Trace

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from packaging.version import Version
 from pages import Browser, Page, chromium
 

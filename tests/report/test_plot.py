@@ -4,7 +4,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import own_schedule
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 
 import harness
 

@@ -10,8 +10,9 @@ from inline_snapshot import snapshot
 from harness.core.errors import ScriptError
 from harness.report.training_script import training_script
 from harness.training.compare import compare_ranks
-from harness.training.recording import Recording, State, Step
-from harness.training.result import Finding, Outcome, TrainingResult, Verdict
+from harness.training.injected.snapshots import SavedFile
+from harness.training.recording import InsideSave, Recording, State, Step, UnfinishedFile
+from harness.training.result import Chain, Finding, Outcome, Signal, TrainingResult, Verdict
 
 TORCH = {
     "__init__": "",
@@ -73,14 +74,17 @@ def reproduced(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def run(text, lrs=LRS[:4], verdict=Verdict.BROKEN, kill_points=(2, 3)):
+    def run(
+        text, lrs=LRS[:4], verdict=Verdict.BROKEN, kill_points=(2, 3), stop=None, saved=(), start=2
+    ):
         (tmp_path / "train.py").write_text(text)
         expected = recording(LRS)
-        resumed = recording(lrs, 2)
-        found = compare_ranks(expected, resumed, 2) if lrs else None
+        resumed = recording(lrs, start)
+        found = compare_ranks(expected, resumed, start) if lrs else None
         outcome = Outcome(
-            kill_points, verdict, starts={0: 2} if found else {},
+            kill_points, verdict, starts={0: start} if found else {},
             difference=found.broken(everything=False) if found else None, resumed=resumed,
+            stop=stop, saved=saved,
         )  # fmt: skip
         command = (sys.executable, "train.py")
         result = TrainingResult(
@@ -184,6 +188,60 @@ def test_after_the_last_step_the_run_ends_by_itself(reproduced):
     assert "6 of 6 steps after the checkpoint differ" in printed
 
 
+INSIDE = InsideSave((UnfinishedFile("runs/last.json", 0),), "runs/last.json is written")
+
+
+def test_a_state_inside_a_save_is_in_the_script(reproduced):
+    saved = (
+        SavedFile("runs", "folder", 0, b"", ""),
+        SavedFile("runs/last.json", "file", 10**18, b"", ""),
+        SavedFile("runs/link", "link", 0, b"", "last.json"),
+    )
+    seen = "sys.exit(os.readlink('runs/link') + str(os.path.getmtime('runs/link')))\n"
+    torn = f"    if not os.path.getsize('runs/last.json'):\n        {seen}"
+    text = TRAIN.replace("WRONG", "0").replace("    start = json", f"{torn}    start = json")
+    got, printed, errors = reproduced(
+        text, lrs=(), verdict=Verdict.CANNOT_RESUME, stop=INSIDE, saved=saved
+    )
+    assert (got, errors) == (1, "")
+    assert printed.splitlines() == snapshot(
+        [
+            "killed when it saves after its step 2 (runs/last.json: 0 bytes written), then resumed",
+            "it can't be resumed; the end of its output:",
+            "last.json1000000000.0",
+        ]
+    )
+
+
+SAVES_WHEN_TOLD = (
+    TRAIN.replace("if step % 2:", "if told:").replace(
+        "import torch.optim",
+        "import torch.optim, signal\ntold = []\n"
+        "signal.signal(signal.SIGTERM, lambda *arguments: told.append(1))",
+    )
+    + "        sys.exit(1)\n"
+)
+
+
+@pytest.mark.parametrize(("wrong", "status"), [("start", 1), ("0", 0)])
+def test_a_script_that_saves_when_told_is_told(wrong, status, reproduced):
+    text = SAVES_WHEN_TOLD.replace("WRONG", wrong)
+    got, printed, errors = reproduced(text, kill_points=(2,), stop=Signal("SIGTERM", 1))
+    assert (got, errors) == (status, "")
+    assert printed.startswith("sent SIGTERM right before its step 2, then resumed\n")
+    assert f"{4 * status} of 4 steps after the checkpoint differ" in printed
+
+
+def test_a_chain_is_killed_as_often(reproduced):
+    text = TRAIN.replace("WRONG", "(start if start == 4 else 0)")
+    status, printed, _ = reproduced(
+        text, lrs=LRS[:2], kill_points=(3, 5), stop=Chain(3, 3), start=4
+    )
+    assert status == 1
+    assert printed.startswith("killed after 3 steps, then resumed\n")
+    assert "2 of 2 steps after the checkpoint differ (6 steps in all)" in printed
+
+
 def test_there_is_no_script_for_what_is_unknown():
     outcome = Outcome((1,), Verdict.UNKNOWN, "it hangs")
     result = TrainingResult(("x",), ("x",), Verdict.UNKNOWN, outcomes=(outcome,))
@@ -192,4 +250,10 @@ def test_there_is_no_script_for_what_is_unknown():
     ranks = compare_ranks(recording(LRS), {1: replace(recording(LRS)[0], rank=1)}, 2)
     outcome = Outcome((1,), Verdict.BROKEN, difference=ranks.differences[0])
     with pytest.raises(ScriptError, match="a rank is missing"):
+        training_script(result, Finding((outcome,)))
+    outcome = Outcome((2,), Verdict.CANNOT_RESUME, "EOFError", stop=INSIDE)
+    with pytest.raises(ScriptError, match="too large"):
+        training_script(result, Finding((outcome,)))
+    outcome = Outcome((2,), Verdict.BROKEN, "attempts 1 and 2", stop=Chain(2, 2))
+    with pytest.raises(ScriptError, match="the number of resumes"):
         training_script(result, Finding((outcome,)))

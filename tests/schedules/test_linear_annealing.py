@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import verdicts_of
+from helpers import verdicts_of
 from torch.optim import lr_scheduler
 
 from harness import Budget, Subject, check_scheduler, check_subject

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import verdicts_of
+from helpers import verdicts_of
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import StepLR
 

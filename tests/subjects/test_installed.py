@@ -1,7 +1,7 @@
 """What installed packages ship, and that the harness knows none of them by name."""
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from harness.core.errors import LedgerError, SubjectError
 from harness.engine.selftest import Budget, all_jobs

@@ -120,6 +120,39 @@ def test_the_page_of_a_script_that_holds_shows_a_resumed_run(train, tmp_path):
     assert len(page.all("img")) == 1
 
 
+def test_what_happens_inside_a_save_and_after_a_signal_is_reported(train, tmp_path):
+    status, printed, _ = train(
+        "torn_in_place", "--checkpoints=runs", "--inside-saves", "--signal=term", "--at=5",
+        "--chain=4", "--json=r.json", "--html=page.html", "--time-limit=600", "--stop-after=8",
+    )  # fmt: skip
+    assert status == 1
+    assert without_times(printed) == snapshot("""\
+CANNOT RESUME torn_in_place.py: killed inside the saves after steps 3, 6
+  state     runs/last.pt: 0 bytes written
+  reason    EOFError
+  Reproduce with:
+    python torn_in_place.py    # kill it when it saves after its step 3 (runs/last.pt: 0 bytes written)
+    python torn_in_place.py
+
+no checkpoint yet after steps 1 to 2 (2 of 8): a run starts from scratch
+
+torn_in_place.py: CANNOT RESUME (8 steps, 4 checkpoint states resumed, a chain of 3 attempts, T s)
+""")
+    stops = [each["stop"] for each in json.loads((tmp_path / "r.json").read_text())["resumes"]]
+    assert [stop for stop in stops if stop] == [
+        {
+            "kind": "inside a save",
+            "files": [{"name": "runs/last.pt", "size": 0}],
+            "done": "runs/last.pt is written",
+        },
+        {"kind": "signal", "name": "SIGTERM", "after": 5},
+        {"kind": "chain", "every": 4, "attempts": 3},
+    ]
+    page = (tmp_path / "page.html").read_text()
+    assert "inside the saves after steps 3, 6; runs/last.pt: 0 bytes written</th>" in page
+    assert page.count("sent SIGTERM after step 5</th>") == 1
+
+
 def test_several_findings_are_all_reported(train):
     text = CORRECT.replace(
         'start = saved["step"]',
@@ -294,6 +327,22 @@ def test_a_script_that_fails_by_itself_shows_its_output(checked):
     assert (output[0], output[-1]) == ("so far", "ZeroDivisionError: division by zero")
 
 
+def test_a_signal_after_the_last_step(checked):
+    assert refused(checked, "correct", signal="TERM", at=(3, 12)) == (
+        "no signal can be sent after step 12, because the run has only 12 steps; give smaller "
+        "numbers with --at"
+    )
+
+
+def test_a_script_that_saves_nothing_when_told(checked):
+    text = CORRECT.replace("        torch.save", "        if 0: torch.save").replace(
+        "        os.replace", "        if 0: os.replace"
+    )
+    assert refused(checked, "train", text=text, signal="TERM", at=(3,)) == (
+        "the command writes nothing to runs; give the paths it saves to"
+    )
+
+
 def test_no_space_for_the_snapshots(checked):
     lines = (
         "import resource, signal\n"
@@ -326,12 +375,27 @@ def test_no_space_for_the_snapshots(checked):
         (["--checkpoints=runs", "--json=no/such/r.json", "--", sys.executable], "cannot write"),
         (["--checkpoints=runs", "--html=.", "--", sys.executable], "it is a folder"),
         (["--checkpoints=runs", "--scripts=/dev/null/x", "--", sys.executable], "cannot make the"),
+        (["--scripts=a/b", "--plots=c", "--", sys.executable], "with --checkpoints"),
         (["--checkpoints=runs", "--time-limit=nan", "--", sys.executable], "number of seconds"),
         (["--checkpoints=runs", "--stop-after=0", "--", sys.executable], "0 is not in the range"),
+        (["--checkpoints=runs", "--chain=0", "--", sys.executable], "0 is not in the range"),
+        (["--checkpoints=runs", "--signal=TERM", "--", sys.executable], "both --signal and --at"),
+        (["--checkpoints=runs", "--at=3", "--", sys.executable], "both --signal and --at"),
+        (["--checkpoints=runs", "--at=3,x", "--", sys.executable], "'3,x' must be numbers of"),
+        (["--checkpoints=runs", "--at=0", "--", sys.executable], "'0' must be numbers of steps"),
+        (
+            ["--checkpoints=runs", "--signal=NO", "--at=3", "--", sys.executable],
+            "there is no signal 'NO'",
+        ),
+        (
+            ["--checkpoints=runs", "--signal=KILL", "--at=3", "--", sys.executable],
+            "a script can't handle SIGKILL",
+        ),
     ],
 )
-def test_a_wrong_argument_is_one_sentence_and_status_2(words, message, command):
+def test_a_wrong_argument_is_one_sentence_and_status_2(words, message, command, tmp_path):
     status, printed, errors = command("train", *words)
     assert (status, printed) == (2, "")
     assert message in errors
     assert errors.strip().splitlines()[-1].lower().startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

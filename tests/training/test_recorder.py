@@ -10,7 +10,7 @@ import torch
 
 from harness.training.injected import snapshots
 from harness.training.processes import can_fork, make_run, run_new
-from harness.training.recording import read_run
+from harness.training.recording import UnfinishedFile, read_run
 
 PRELUDE = """
 import os
@@ -351,7 +351,7 @@ def test_commands_that_a_fork_can_run(command, arguments):
 
 
 def inside_saves(ready, tmp_path, lines):
-    """The states inside saves: the sizes of the files, those being written, and what comes next."""
+    """The states inside saves: the sizes of the files, those being written, what was done last."""
     run, store, runs = (tmp_path / name for name in ("run", "store", "runs"))
     store.mkdir()
     runs.mkdir()
@@ -369,7 +369,7 @@ def inside_saves(ready, tmp_path, lines):
                 for _, name, kind, _, _, content in snapshots.entries_of(str(store), each.name)
                 if kind == "file"
             }
-            states.append((each.kill_points, files, each.inside.writing, each.inside.coming))
+            states.append((each.kill_points, files, each.inside.files, each.inside.done))
     return states
 
 
@@ -382,9 +382,9 @@ def test_each_write_of_a_file_is_a_state_inside_the_save(ready, tmp_path, monkey
             file.write("2")
         open("runs/b", "wb").close()
         """) == [
-        ((1,), {"a": 0}, ("runs/a",), ""),
-        ((1,), {"a": 1}, ("runs/a",), ""),
-        ((1,), {"a": 2}, (), "runs/b is written"),
+        ((1,), {"a": 0}, (UnfinishedFile("runs/a", 0),), "runs/a is written"),
+        ((1,), {"a": 1}, (UnfinishedFile("runs/a", 1),), "runs/a is written"),
+        ((1,), {"a": 2}, (), "runs/a is written"),
     ]  # fmt: skip
 
 
@@ -398,5 +398,5 @@ def test_a_file_that_is_renamed_when_it_is_whole_is_never_torn(ready, tmp_path, 
         os.replace("runs/tmp", "runs/last")
         """,
     )
-    assert empty == ((1,), {"tmp": 0}, ("runs/tmp",), "")
-    assert (whole[2:], list(whole[1])) == (((), "runs/tmp is renamed to runs/last"), ["tmp"])
+    assert empty == ((1,), {"tmp": 0}, (UnfinishedFile("runs/tmp", 0),), "runs/tmp is written")
+    assert (whole[2:], list(whole[1])) == (((), "runs/tmp is written"), ["tmp"])

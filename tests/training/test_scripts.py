@@ -11,8 +11,8 @@ from harness.report.training_script import training_script
 from harness.training.check import Request, check_command
 from harness.training.compare import Field
 from harness.training.processes import CommandError, can_fork, make_run
-from harness.training.recording import read_run
-from harness.training.result import Verdict, findings
+from harness.training.recording import InsideSave, UnfinishedFile, read_run
+from harness.training.result import Chain, Signal, Verdict, findings
 
 SCRIPTS = Path(__file__).parent / "scripts"
 BROKEN = {
@@ -40,6 +40,8 @@ HOLDS = {
     "early_finish": 11,
     "data_order_lost": 12,
     "gradients_lost": 12,
+    "torn_in_place": 12,
+    "counts_its_own_steps": 12,
 }
 """The number of steps."""
 
@@ -115,6 +117,117 @@ def test_a_resume_that_raises_is_loud(name, points, checked):
     assert result.verdict == Verdict.CANNOT_RESUME
     assert finding.kill_points == tuple(points)
     assert finding.first.reason.startswith(("KeyError", "FileNotFoundError"))
+
+
+# ------------------------------------------------------------------ other ways of stopping
+
+INSIDE_SAVES = {
+    "torn_in_place": {("CANNOT RESUME", None): (3, 6, 9, 12)},
+    "torn_file_ignored": {("BROKEN", Field.LR): (3, 6)},
+    "four_files": {("BROKEN", Field.LR): (6,), ("BROKEN", Field.STEPS): (6,)},
+    "rotation_deletes_first": {("CANNOT RESUME", None): (6,)},
+    "correct": {},
+    "folder_renamed": {},
+}
+"""The verdict and the field of each finding, with its kill points."""
+
+
+def kinds(result):
+    """The kill points of each finding, by its verdict and its field."""
+    return {
+        (finding.first.verdict, getattr(finding.first.difference, "field", None)):
+        finding.kill_points
+        for finding in findings(result.outcomes)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INSIDE_SAVES)
+def test_what_a_kill_inside_a_save_shows(name, checked):
+    result = checked(name, inside_saves=True, time_limit=600.0)
+    inside = [outcome for outcome in result.outcomes if isinstance(outcome.stop, InsideSave)]
+    assert kinds(result) == INSIDE_SAVES[name]
+    assert {outcome.verdict for outcome in result.outcomes if outcome not in inside} == {"HOLDS"}
+    assert {3, 6} <= {k for outcome in inside for k in outcome.kill_points}
+
+
+def test_a_torn_file_is_named_with_its_size(checked):
+    [finding] = findings(checked("torn_in_place", inside_saves=True, time_limit=600.0).outcomes)
+    [outcome] = finding.outcomes
+    torn = UnfinishedFile("runs/last.pt", 0)
+    assert outcome.stop == InsideSave((torn,), "runs/last.pt is written")
+    assert [(f.name, f.kind, f.content) for f in outcome.saved] == [
+        ("runs", "folder", b""),
+        ("runs/last.pt", "file", b""),
+    ]
+
+
+def test_no_checkpoint_is_left_if_the_old_one_is_removed_first(checked):
+    text = (
+        (SCRIPTS / "torn_in_place.py").read_text().replace("STEPS, EVERY = 12", "STEPS, EVERY = 8")
+    )
+    save = '        torch.save(state, "runs/last.pt")\n'
+    remove = '        if start or step > EVERY:\n            os.remove("runs/last.pt")\n'
+    result = checked("train", text=text.replace(save, remove + save), inside_saves=True)
+    scratch = [outcome for outcome in result.outcomes if outcome.from_scratch]
+    assert [outcome.kill_points for outcome in scratch] == [(3, 6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "stopped", "verdict"),
+    [
+        ("saves_when_told", 3, 4, "HOLDS"),
+        ("saves_when_told", 11, 12, "HOLDS"),
+        ("saves_too_early_when_told", 3, 4, "BROKEN"),
+        ("saves_too_early_when_told", 11, 12, "HOLDS"),
+        ("correct", 5, 5, "HOLDS"),
+        ("ignores_sigterm", 3, 12, "UNKNOWN"),
+        ("ignores_sigterm", 11, 12, "HOLDS"),
+    ],
+)
+def test_what_a_signal_shows(name, after, stopped, verdict, checked):
+    result = checked(name, signal="TERM", at=(after,))
+    outcome = result.outcomes[-1]
+    assert (outcome.stop, outcome.kill_points) == (Signal("SIGTERM", after), (stopped,))
+    assert outcome.verdict == result.verdict == verdict
+    if verdict == "BROKEN":
+        assert outcome.difference.relations == ("one step behind to the end",)
+    if verdict == "UNKNOWN":
+        assert outcome.reason == "was not stopped: it went on and made all 12 steps"
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "stop_after", "points", "field"),
+    [
+        ("correct", 4, None, (4, 7, 10), None),
+        ("correct", 4, 10, (4, 7), None),
+        ("correct", 2, None, (2,), Field.STEPS),
+        ("two_optimizers", 5, None, (5, 9), None),
+        ("counts_its_own_steps", 4, None, (4, 7), Field.LR),
+        ("data_order_lost", 4, None, (4, 7, 10), None),
+    ],
+)
+def test_what_a_chain_of_attempts_shows(name, every, stop_after, points, field, checked):
+    result = checked(name, chain=every, stop_after=stop_after)
+    *others, chain = result.outcomes
+    assert {outcome.verdict for outcome in others} == {"HOLDS"}
+    number = 2 if field == Field.STEPS else len(points) + 1
+    assert (chain.stop, chain.kill_points) == (Chain(every, number), points)
+    assert getattr(chain.difference, "field", None) == field
+    assert chain.verdict == ("BROKEN" if field else "HOLDS")
+    if field == Field.STEPS:
+        assert chain.difference.relations == ("makes no progress",)
+
+
+def test_every_rank_is_in_the_chain(checked):
+    result = checked("loaded_on_rank_0", "everywhere", chain=4)
+    chain = result.outcomes[-1]
+    assert (result.verdict, chain.stop, sorted(chain.resumed)) == ("HOLDS", Chain(4, 3), [0, 1])
+
+
+def test_a_resumed_run_stops_where_the_recorded_run_did(checked):
+    result = checked("correct", stop_after=7)
+    lengths = [len(outcome.resumed[0].steps) for outcome in result.outcomes]
+    assert lengths == [4, 1]
 
 
 def test_a_real_sigkill_after_each_step_gives_the_same_resumed_run(checked, ready, tmp_path):

@@ -51,7 +51,6 @@ class Recorder:
         self.paths = settings["paths"]
         self.signal = settings["signal"]
         self.signal_after = settings["signal_after"]
-        self.recorded = settings["recorded"]
         self.steps = 0
         self.snapshot = ""
         self.inside: list[object] = []
@@ -76,7 +75,7 @@ class Recorder:
         if self.store is not None and rank == 0:
             self.take_snapshot()
         hashes = self.hashes(optimizer)
-        if self.recorded and not self.steps:
+        if self.stop_after is not None and not self.steps:
             self.stop_with_recorded(rank, hashes)
         if self.stop_after is not None and self.steps >= self.stop_after:
             self.write("stopped")
@@ -125,8 +124,12 @@ class Recorder:
             self.snapshot = name
             self.write("snapshot", steps=self.steps, name=name)
 
-    def see_inside(self, writing: list[str], coming: str) -> None:
-        """Store the checkpoint paths in the middle of a save, if this is rank 0."""
+    def see_inside(self, writing: list[tuple[str, int]], done: str) -> None:
+        """Store the checkpoint paths in the middle of a save, if this is rank 0.
+
+        `writing` has the name and the size of each file that is being written, `done` is the last
+        operation before.
+        """
         if self.store is None or os.getpid() != self.pid or _rank() != 0:
             return
         try:
@@ -139,15 +142,16 @@ class Recorder:
             return
         if [name, writing] != self.inside:
             self.inside = [name, writing]
-            self.write("inside", steps=self.steps, name=name, writing=writing, coming=coming)
+            self.write("inside", steps=self.steps, name=name, writing=writing, done=done)
 
     def stop_with_recorded(self, rank: int, hashes: dict[str, str]) -> None:
-        """Stop where the recorded run stopped, if it was before its first step in this state."""
-        with open(self.recorded, encoding="utf-8") as file:
-            places = json.load(file).get(str(rank), {})
-        done = places.get(f"{hashes['weights']} {hashes['state']}")
-        if done is not None and self.stop_after is not None:
-            self.stop_after -= done
+        """Stop where the recorded run stopped, if this one starts in a state that it had."""
+        name = os.path.join(self.folder, "steps_left.json")
+        if os.path.exists(name):
+            with open(name, encoding="utf-8") as file:
+                left = json.load(file).get(str(rank), {})
+            steps = left.get(f"{hashes['weights']} {hashes['state']}", self.stop_after)
+            self.stop_after = min(self.stop_after, steps)
 
     def send_signal(self) -> None:
         """Tell the processes of the command to stop, before the step after so many."""

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Look = Callable[[list[str], str], None]
-    """Called with the files that are being written, and the operation that comes next."""
+    Look = Callable[[list[tuple[str, int]], str], None]
+    """Called with the files that are being written, each with its size in bytes, and the last
+    operation before."""
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 HERE = -1
@@ -46,6 +47,7 @@ class Watch:
         self.open_files: dict[int, str] = {}
         self.lock = threading.RLock()
         self.busy = 0
+        self.done = ""
 
     def covers(self, path: str) -> bool:
         """Whether a file is one of the checkpoint paths, in one, or a folder above one."""
@@ -56,11 +58,13 @@ class Watch:
         )
 
     def see(self, coming: str = "") -> None:
-        """Look, unless the operation is one of our own."""
+        """Look before the operation that is `coming`, unless it is one of our own."""
         with self.lock:
             if not self.busy:
                 with self.quiet():
-                    self.look(list(self.open_files.values()), coming)
+                    paths = filter(os.path.exists, self.open_files.values())
+                    self.look([(self.name(p), os.path.getsize(p)) for p in paths], self.done)
+                self.done = coming or self.done
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -84,7 +88,7 @@ class Writes:
         self.watch, self.path = watch, path
         self.number = self.size = 0
         with watch.lock:
-            watch.open_files[id(self)] = watch.name(path)
+            watch.open_files[id(self)] = path
         watch.see()
 
     def written(self) -> None:

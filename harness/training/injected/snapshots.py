@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     Entry = tuple[int, str, str, int, int, str]
@@ -22,6 +22,16 @@ APART = 0.015
 
 class Changed(OSError):
     """A file changed or went away while it was being copied."""
+
+
+class SavedFile(NamedTuple):
+    """A ``file``, ``folder`` or ``link`` with its mtime in ns; a link has a `target`."""
+
+    name: str
+    kind: str
+    mtime: int
+    content: bytes
+    target: str
 
 
 class Store:
@@ -127,6 +137,24 @@ def restore(folder: str, name: str, paths: list[str]) -> None:
         folders += [entry for entry in inner if not entry[1]]
         _finish([entry for entry in inner if entry[1]], paths)
     _finish(folders, paths)
+
+
+def saved_files(folder: str, name: str, paths: list[str], most: int) -> tuple[SavedFile, ...]:
+    """What is in a snapshot of `paths`, named as they are; nothing if it has over `most` bytes."""
+    found = []
+    for entry in entries_of(folder, name):
+        _, _, kind, _, mtime, content = entry
+        data = b""
+        if kind == "file":
+            blob = os.path.join(folder, content)
+            most -= os.path.getsize(blob)
+            if most < 0:
+                return ()
+            with open(blob, "rb") as file:
+                data = file.read()
+        target = content if kind == "link" else ""
+        found.append(SavedFile(_path(entry, paths), kind, mtime, data, target))
+    return tuple(found)
 
 
 def remove(path: str) -> None:
