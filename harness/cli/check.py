@@ -19,7 +19,7 @@ import click
 from harness.cli.options import CI, JOBS, LEDGER, RESUME_PYTHON, Exit, cores, output_option
 from harness.cli.outputs import print_out, progress
 from harness.core.errors import HarnessError
-from harness.core.output import require_folder, write_text
+from harness.core.output import make_folder, require_folder, write_text
 from harness.settings import Settings
 from lr_resume_harness.help import HELP
 
@@ -173,6 +173,8 @@ def check(
         raise click.UsageError(
             "--shard: this part is empty, because there are more parts than pairs: use fewer parts"
         )
+    for folder in filter(None, (scripts, plots)):
+        make_folder(folder)
     settings = ordering.WorkerSettings(
         tuple(check.name for check in plan.checks), selection.options, plan.ledger,
         resume_python, script_for if scripts or html_file else None,

@@ -10,7 +10,7 @@ from harness.cli.options import Exit
 from harness.cli.outputs import Outputs, print_error, print_out, print_table
 from harness.core.check import Check
 from harness.core.errors import HarnessError, ScriptError
-from harness.core.output import file_names, make_folder, write_bytes, write_text
+from harness.core.output import file_names, write_bytes, write_text
 from harness.core.result import Result, nothing_was_checked
 from harness.core.verdict import Verdict
 from harness.report import text as report
@@ -158,7 +158,6 @@ def script_file(path: Path, script: str | HarnessError, outputs: Outputs) -> str
     if isinstance(script, HarnessError):
         return f"No script: {script}"
     with outputs.one():
-        make_folder(path.parent)
         write_text(path, script)
         return f"Script: {path}"
     return "No script: it can't be written"
@@ -169,7 +168,6 @@ def picture_file(path: Path, content: bytes | str, outputs: Outputs) -> str:
     if isinstance(content, str):
         return content
     with outputs.one():
-        make_folder(path.parent)
         write_bytes(path, content)
         return f"Picture: {path}"
     return "No picture: it can't be written"

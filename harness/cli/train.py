@@ -100,7 +100,7 @@ def train(
     Exit status: 0 the schedule always goes on, 1 it does not or a resume fails, 2 it is
     unknown or an argument is wrong, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    from harness.core.output import write_text
+    from harness.core.output import make_folder, write_text
     from harness.report.github import annotate_training, write_training_summary
     from harness.training.check import Request, check_command
     from harness.training.result import findings, to_json
@@ -120,6 +120,9 @@ def train(
             print_error("interrupted: no run was recorded, so there is no result")
             return 128 + received[0] if received else Exit.INTERRUPTED
     outputs = Outputs()
+    for folder in filter(None, (scripts, plots)):
+        with outputs.one():
+            make_folder(folder)
     if json_file is not None:
         with outputs.one():
             write_text(json_file, json.dumps(to_json(result), indent=1) + "\n")

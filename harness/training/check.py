@@ -296,12 +296,22 @@ class _Session:
         return run
 
     def _run(
-        self, command: Sequence[str], run: Path, snapshot: str, *, new: bool = False
+        self,
+        command: Sequence[str],
+        run: Path,
+        snapshot: str,
+        *,
+        new: bool = False,
+        to_the_last: bool = False,
     ) -> tuple[Ended, Recorded]:
-        """Run a command on a snapshot: in a fork if that is possible, unless `new`."""
+        """Run a command on a snapshot: in a fork if that is possible, unless `new`.
+
+        `to_the_last`: wait until every process of the command has ended.
+        """
         paths = [str(path) for path in self.workplace.paths]
         _stored(lambda: snapshots.restore(str(self.store), snapshot, paths))
-        return self._ended(command, run, self.limit, new=new), read_run(run)
+        ended = self._ended(command, run, self.limit, new=new, to_the_last=to_the_last)
+        return ended, read_run(run)
 
     def _resume(
         self,
@@ -326,13 +336,19 @@ class _Session:
         return ended, resumed
 
     def _ended(
-        self, command: Sequence[str], run: Path, time_limit: float | None, *, new: bool = False
+        self,
+        command: Sequence[str],
+        run: Path,
+        time_limit: float | None,
+        *,
+        new: bool = False,
+        to_the_last: bool = False,
     ) -> Ended:
         python, server, ended = can_fork(command), self.server, None
         if self.forks and not new and python is not None and server is not None:
-            ended = server.run(python, run, time_limit)
+            ended = server.run(python, run, time_limit, to_the_last=to_the_last)
         if ended is None:
-            ended = run_new(command, run, time_limit)
+            ended = run_new(command, run, time_limit, to_the_last=to_the_last)
         self._kill_all()
         return ended
 
@@ -399,7 +415,7 @@ class _Session:
     def _signalled(self, stop: Signal, start: str, judge: _Judge) -> Outcome:
         """What happens after a signal that the script may handle."""
         run = self._new_run(signal_after=(self.signal_number, stop.after))
-        ended, told = self._run(self.command, run, start)
+        ended, told = self._run(self.command, run, start, to_the_last=True)
         points, reason = (told.steps,), ""
         if ended.status is None:
             reason = f"the run did not end in {self.limit:.0f} s (see --time-limit)"

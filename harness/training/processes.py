@@ -81,11 +81,8 @@ def run_new(
     status: int | None = None
     try:
         status = process.wait(time_limit)
-        while to_the_last and watcher.processes(f"{run}\0"):
-            if time_limit is not None and time.monotonic() > began + time_limit:
-                status = None
-                break
-            time.sleep(0.02)
+        if to_the_last and not _all_end(process.pid, run, began, time_limit):
+            status = None
     except subprocess.TimeoutExpired:
         pass
     finally:
@@ -107,6 +104,15 @@ def _environment(run: Path) -> dict[str, str]:
 def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+def _all_end(group: int, run: Path, began: float, time_limit: float | None) -> bool:
+    """Wait until a process group and all other processes of a run end; False if time is over."""
+    while watcher.processes(f"{run}\0") or watcher.group_lives(group):
+        if time_limit is not None and time.monotonic() > began + time_limit:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _text(path: Path) -> str:
@@ -161,8 +167,15 @@ class ForkServer:
         """The process id of the server."""
         return self._process.pid
 
-    def run(self, command: PythonCommand, run: Path, time_limit: float | None) -> Ended | None:
-        """Run a command in a fork, recorded in the folder `run`; None if that can't be done."""
+    def run(
+        self,
+        command: PythonCommand,
+        run: Path,
+        time_limit: float | None,
+        *,
+        to_the_last: bool = False,
+    ) -> Ended | None:
+        """Run a command in a fork, as `run_new` does; None if that can't be done."""
         if not self.usable or command.interpreter != self._interpreter:
             return None
         output = run / "output.txt"
@@ -183,8 +196,10 @@ class ForkServer:
             self.usable = False
             return None
         ended = self._answer(time_limit)
-        _kill_group(started["pid"])
         status = ended["status"] if ended is not None else None
+        if to_the_last and ended and not _all_end(started["pid"], run, began, time_limit):
+            status = None
+        _kill_group(started["pid"])
         if ended is None and self._answer(None) is None:
             self.usable = False
         return Ended(status, time.monotonic() - began, _text(output))

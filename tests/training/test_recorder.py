@@ -347,6 +347,15 @@ def test_commands_that_a_fork_can_run(command, arguments):
     assert (found.arguments if found else None) == arguments
 
 
+def test_a_run_lasts_until_its_last_process_ends(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    make_run(tmp_path / "run")
+    saves = f"{sys.executable} -I -c \"input(); open('saved', 'x')\" < pipe & echo > pipe"
+    ended = run_new(["sh", "-c", saves], tmp_path / "run", 600.0, to_the_last=True)
+    assert (ended.status, os.path.exists("saved")) == (0, True)
+
+
 # ------------------------------------------------------------------ inside saves
 
 

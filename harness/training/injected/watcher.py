@@ -109,6 +109,19 @@ def processes(prefix: str) -> list[int]:
     return [pid for pid in _all_processes() if mark in _environment(pid)]
 
 
+def group_lives(group: int) -> bool:
+    """Whether a process of a group still runs, where there is a ``/proc``."""
+    for pid in _all_processes():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                state, _, own = file.read().rpartition(b")")[2].split()[:3]
+        except OSError:  # it has ended
+            continue
+        if int(own) == group and state != b"Z":
+            return True
+    return False
+
+
 def _all_processes() -> list[int]:
     if not os.path.isdir("/proc/self"):
         return []
