@@ -1,6 +1,6 @@
 """Checks training scripts that use frameworks, and prints a table.
 
-    python scripts/check_frameworks.py [--only TEXT] [--json FOLDER]
+    python scripts/check_frameworks.py [--only TEXT] [--inside-saves] [--json FOLDER]
 
 Each script in `scripts/frameworks` trains a tiny model as the documentation of its framework shows,
 and goes on from its newest checkpoint. Each configuration of it runs in a folder of its own. The
@@ -23,7 +23,9 @@ import click
 
 from harness.core.errors import HarnessError
 from harness.training.check import Request, check_command
+from harness.training.recording import InsideSave
 from harness.training.result import TrainingResult, Verdict, findings, to_json
+from harness.training.text import inside_text
 
 SCRIPTS = Path(__file__).resolve().parent / "frameworks"
 GRIDS: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
@@ -80,6 +82,8 @@ def row(result: TrainingResult) -> str:
     first = found[0].first
     points = len(found[0].kill_points)
     where = f"{points} of {result.steps} kill points"
+    if isinstance(first.stop, InsideSave):
+        where = f"{points} saves, {inside_text(first.stop)}"
     if first.difference is None:
         return f"{first.verdict} | {where}: {first.reason}"
     difference = first.difference
@@ -92,8 +96,9 @@ def row(result: TrainingResult) -> str:
 
 @click.command()
 @click.option("--only", default="", help="Only configurations whose command contains this.")
+@click.option("--inside-saves", is_flag=True, help="Also kill in the middle of each save.")
 @click.option("--json", "folder", type=click.Path(path_type=Path), help="Write results here.")
-def main(only: str, folder: Path | None) -> None:
+def main(only: str, inside_saves: bool, folder: Path | None) -> None:
     """Check every configuration and print a table in Markdown."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
@@ -105,7 +110,7 @@ def main(only: str, folder: Path | None) -> None:
         result: TrainingResult | None = None
         with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
             try:
-                result = check_command(Request(command, [Path("runs")]))
+                result = check_command(Request(command, [Path("runs")], inside_saves=inside_saves))
                 text = row(result)
             except HarnessError as error:
                 text = f"error | {error}"

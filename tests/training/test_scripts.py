@@ -24,6 +24,7 @@ BROKEN = {
     "last_epoch_of_epochs": (Field.LR, range(4, 12), ""),
     "saved_before_scheduler_step": (Field.LR, range(3, 12), "one step behind to the end"),
     "step_counter_restarted": (Field.STEPS, range(3, 13), "runs past the end"),
+    "epoch_repeated": (Field.STEPS, range(3, 12), "runs past the end"),
     "loaded_on_rank_0": (Field.LR, range(3, 9), "the schedule starts again at the checkpoint"),
     "files_of_two_moments": (Field.LR, range(3, 12), ""),
     "plateau_not_restored": (Field.LR, range(3, 9), ""),
