@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from inline_snapshot import snapshot
 from torch.optim.lr_scheduler import StepLR
 
