@@ -215,8 +215,6 @@ class PairTester:
         """Whether weights are compared."""
         self.last_lr = True
         """Whether ``get_last_lr()`` is compared."""
-        self.latest: Difference | None = None
-        """What the trace that was run last showed."""
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
@@ -315,7 +313,6 @@ class PairTester:
         if outcome is None or outcome.difference is not None:
             outcome = run_trace(self.runner(bound), self.check, trace)
         self.tally = self.tally.plus(outcome.tally)
-        self.latest = outcome.difference
         return outcome
 
     def twice(self, trace: Trace, *, count: bool = False) -> Outcome:
@@ -350,6 +347,9 @@ class PairTester:
         """
         self.limit.begin(trace)
         bound = self.bound(trace)
+        kinds = {operation.kind for operation in trace.operations}
+        if self.check.event and self.check.event not in kinds:
+            return False
         try:
             outcome = self.run(trace)
         except TraceError:
@@ -363,6 +363,8 @@ class PairTester:
         if difference is None:
             self.held += 1
             return False
+        if self.excuse_last_lr(trace, difference):
+            return self.breaks(trace, known, excuse=excuse)
         if excuse and (events := self._failing_events(trace)):
             self.notes.events |= events
             return False

@@ -451,9 +451,7 @@ def _search(tester: PairTester, question: Question, known: Sequence[KnownFailure
         find, tester, sets, question.holding, budget, examples=examples, known=known
     )
     hit = look()
-    while hit is not None and (
-        tester.excuse_last_lr(hit.trace, tester.latest) or tester.excuse_weights(hit.trace)
-    ):
+    while hit is not None and tester.excuse_weights(hit.trace):
         hit = look()
     if hit is None:
         if not question.will_search and not known:
