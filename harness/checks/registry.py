@@ -34,6 +34,10 @@ CHECKS: tuple[Check, ...] = tuple(
     sorted(_FOUND, key=lambda check: (check.mixes, check.kind, not check.default))
 )
 """Every check of the harness, in the order of reports."""
+ABOUT_EVENTS = {check.event: check for check in CHECKS if check.event}
+"""For an operation by hand, the check that is about it."""
+ABOUT_LAST_LR = check_of(saved_state.last_lr_goes_on)
+"""The check that ``get_last_lr()`` is right after a resume."""
 IN_THIS_PROCESS = tuple(check for check in CHECKS if not check.other_process)
 """The checks that stay in this process."""
 
@@ -92,7 +96,7 @@ def prerequisites(check: Check) -> list[Check]:
     """The resume checks whose verdicts `check` depends on."""
     if check.mixes:
         routes = (each for each in CHECKS if each.default and each.kind == "resume")
-        return [each for each in routes if each.at in GO_BACK and not each.mixes]
+        return [each for each in routes if each.at in GO_BACK and not (each.mixes or each.event)]
     return [check.prerequisite] if check.prerequisite else []
 
 

@@ -50,6 +50,18 @@ resume_from_file = DOCUMENTED.variant(
 )  # fmt: skip
 
 
+resume_after_halve_lr = DOCUMENTED.variant(
+    "resume_after_halve_lr",
+    "After the LR was halved by hand, build both, load both states: the halved LR goes on.",
+    event="halve_lr", about="what is set by hand",
+)  # fmt: skip
+resume_after_add_group = DOCUMENTED.variant(
+    "resume_after_add_group",
+    "After a param group was added, build both with that group, load both states.",
+    event="add_group", about="what is set by hand",
+)  # fmt: skip
+
+
 @resume_check(at="load")
 def roll_back_in_place(
     optimizer: Optimizer, scheduler: Scheduler, checkpoint: Checkpoint
@@ -82,7 +94,7 @@ def resume_by_deepcopy(checkpoint: Checkpoint) -> OptimizerAndScheduler:
 resume_by_pickle = check_of(resume_by_deepcopy).variant(
     "resume_by_pickle",
     "Go on with optimizer and scheduler from a pickle that was made at the save.",
-    save=transports.save_pickle, load=transports.load_pickle,
+    save=transports.save_pickle, load=transports.load_pickle, needs=("pickle",),
 )  # fmt: skip
 
 

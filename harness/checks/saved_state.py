@@ -273,6 +273,22 @@ def last_lr_is_the_groups_lr(optimizer: Optimizer, scheduler: Any) -> Values:
     return {"get_last_lr": rates}, {"get_last_lr": scheduler.get_last_lr()}
 
 
+@state_check(at="save", needs=("get_last_lr",), about="what the scheduler reports", search=False)
+def last_lr_goes_on(
+    new_optimizer: NewOptimizer, build: Build, scheduler: Any, checkpoint: Checkpoint
+) -> Values:
+    """get_last_lr() returns the same right after a resume."""
+    try:
+        expected = scheduler.get_last_lr()
+    except Exception:  # before the first step, in some versions
+        return {}, {}
+    optimizer = new_optimizer()
+    resumed: Any = build(optimizer)
+    optimizer.load_state_dict(snapshot(checkpoint["optimizer"]))
+    resumed.load_state_dict(snapshot(checkpoint["scheduler"]))
+    return {"get_last_lr": expected}, {"get_last_lr": resumed.get_last_lr()}
+
+
 @state_check(at="step", about="the schedule itself")
 def lr_is_finite(optimizer: Optimizer) -> Values:
     """No group's LR is NaN or infinite."""

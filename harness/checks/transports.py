@@ -62,8 +62,16 @@ def save_deepcopy(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Che
 
 
 def save_pickle(optimizer: Optimizer, scheduler: Scheduler, epoch: int) -> Checkpoint:
-    """Pickle optimizer and scheduler together."""
-    return {"pickle": pickle.dumps((optimizer, scheduler))}
+    """Pickle optimizer and scheduler together.
+
+    Raises `StateRefused` if one of them holds a lambda, or a function inside a function.
+    """
+    try:
+        return {"pickle": pickle.dumps((optimizer, scheduler))}
+    except (AttributeError, pickle.PicklingError, TypeError) as error:
+        if "<lambda>" not in str(error) and "<locals>" not in str(error):
+            raise
+        raise StateRefused(f"it holds what pickle refuses: {error}") from error
 
 
 def load_pickle(checkpoint: Checkpoint) -> Checkpoint:

@@ -51,6 +51,7 @@ class VariantFields(Fields, total=False):
 
     changes_options: bool
     prerequisite: Check
+    event: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Check:
     """A check; `resume_check` and `state_check`, which make one, describe most fields.
 
     `changes_options`: each resume changes an option (`harness.checks.changed_options`).
-    `prerequisite`: the check that must hold first. `variant` sets `own_name` and `own_doc`.
+    `prerequisite`: the check that must hold first. `event`: the operation by hand that it is about;
+    each of its traces has it, and where this check fails, no other fails because of it. `variant`
+    sets `own_name` and `own_doc`.
     """
 
     function: Callable[..., Any]
@@ -79,13 +82,14 @@ class Check:
     changes_options: bool = False
     mixes: bool = False
     prerequisite: Check | None = None
+    event: str = ""
     own_name: str = ""
     own_doc: str = ""
 
     @property
     def searched(self) -> bool:
         """Whether the search draws traces for it after the sweep."""
-        return self.kind == "resume" and self.search
+        return self.kind == "resume" and self.search and not self.event
 
     @property
     def needs_save(self) -> bool:
@@ -186,8 +190,8 @@ def resume_check(
         What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build
         takes one; ``options``: it has one that can change; ``json``: its state can be written as
         JSON) or from torch
-        (``distributed_checkpoint``; ``weights_only``: it loads floats). If something is
-        missing, the check is declined.
+        (``distributed_checkpoint``; ``weights_only``: it loads floats). ``pickle``: it holds no
+        lambda. If something is missing, the check is declined.
     about : str
         The topic, for reports; by default "the scheduler's state".
     from_epoch : int

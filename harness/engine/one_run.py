@@ -190,7 +190,8 @@ class Runner:
     """What the runs of one bound subject share: its uninterrupted runs and the time limit.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`. `weights` says whether weights are compared at all. Unless `compute`, the steps of
+    `TimeLimit`. `weights` says whether weights are compared at all, `last_lr` whether
+    ``get_last_lr()`` is. Unless `compute`, the steps of
     optimizers compute nothing, and weights are not compared. `resume_python` is the interpreter
     for what runs in another process; empty means this one.
     """
@@ -201,12 +202,14 @@ class Runner:
         *,
         deadline: float = math.inf,
         weights: bool = True,
+        last_lr: bool = True,
         compute: bool = True,
         resume_python: str = "",
     ) -> None:
         self.bound = bound
         self.deadline = deadline
         self.weights = weights and compute
+        self.last_lr = last_lr
         self.compute = compute
         self.resume_python = resume_python
         # These two are filled by `harness.engine.other_process`, and empty if nothing runs there.
@@ -535,9 +538,12 @@ class TraceRun:
         """
         if self.check.compares == "values":
             return
-        if not self.weights:
-            expected, seen = dict(expected), dict(seen)
-            del expected["weights"], seen["weights"]
+        left_out = {"weights": not self.weights, "get_last_lr": not self.runner.last_lr}
+        if any(left_out.values()):
+            expected, seen = (
+                {name: values[name] for name in values if not left_out.get(name)}
+                for values in (expected, seen)
+            )
         if not same(expected, seen):
             raise Stop(Outcome(Difference(self.number, self.made, *differences(expected, seen))))
 

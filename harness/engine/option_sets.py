@@ -8,6 +8,7 @@ import importlib
 import io
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Protocol
 import torch
 
 from harness.core.errors import HarnessError, SubjectError, UndecidedError
-from harness.core.literals import parse_value
+from harness.core.literals import Term, parse_value
 from harness.core.operations import (
     BY_WORD,
     EVENTS,
@@ -29,7 +30,7 @@ from harness.core.operations import (
 )
 from harness.core.run import Observation, same
 from harness.core.trace import Trace
-from harness.core.training_loop import describe, new_sgd, step_with_metric
+from harness.core.training_loop import describe, new_sgd, plain, step_with_metric
 from harness.core.types import Options, Scheduler
 from harness.core.verdict import Reason
 from harness.engine.horizon import FAR, Horizon, Watch, first_change
@@ -290,7 +291,9 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) 
     """The set of options, after an uninterrupted run of up to three times the subject's length."""
     path = "t" * min(3 * bound.subject.length, MAX_STEPS)
     runner = new_runner(bound)
+    before = _shared_by_runs(bound)
     run = runner.uninterrupted(path)
+    changed = [name for name, value in _shared_by_runs(bound).items() if value != before[name]]
     if run.epochs == 0:
         raise _Refused(f"{run.error} at its first step")
     cheap = new_runner(bound, compute=False)
@@ -298,6 +301,8 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) 
     again = run
     if own or computed:
         again = Runner(bound, deadline=runner.deadline).uninterrupted(path)
+    if not _alike(run, again) and changed:
+        raise UndecidedError(_how_to_share(changed[0], bound.options[changed[0]]))
     if not _alike(run, again):
         raise UndecidedError(
             "two uninterrupted runs differ: the schedule does not depend on the steps alone, "
@@ -314,6 +319,25 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) 
     horizon = _look_far(runner if computed else cheap) if first else Horizon()
     changes = first_change(run.observations) is not None
     return OptionSet(bound, run.epochs, run.error, events, own, computed, horizon, changes=changes)
+
+
+def _shared_by_runs(bound: Bound) -> dict[str, str]:
+    """What is known of the options that are objects, which every run of a subject shares."""
+    values = {
+        name: value for name, value in bound.options.items()
+        if not isinstance(value, (str, int, float, Term, types.FunctionType, type, type(None)))
+    }  # fmt: skip
+    return {name: repr(plain(value)) for name, value in values.items()}
+
+
+def _how_to_share(name: str, value: object) -> str:
+    """How to give an option that steps change, so that each run has its own."""
+    word = type(value).__name__
+    return (
+        f"all runs share its option {name!r}, and steps change it ({word}), so no two runs are "
+        f"alike: let each run make its own, by Subject(..., words={{{word!r}: {word}}}, "
+        f"options={{{name!r}: Term.of({word!r}, ...)}}) with the arguments of {word} after its name"
+    )
 
 
 def _nothing_changes(option_set: OptionSet, runner: NewRunner) -> str:

@@ -7,11 +7,12 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from torch.optim import Optimizer
 
+from harness.checks.registry import ABOUT_EVENTS, ABOUT_LAST_LR
 from harness.core.check import Check
 from harness.core.errors import TimeLimit, TraceError, UndecidedError
 from harness.core.guard import Guard, time_limit
@@ -28,6 +29,7 @@ from harness.engine.option_changes import change_text, contracts_text
 from harness.engine.option_sets import OptionSet
 from harness.engine.other_process import start_worker
 from harness.engine.runs import run_trace, runs_of
+from harness.engine.sweep import sweep_events, sweep_thinly
 from harness.subjects.subject import AnyOptimizer, Bound, Subject
 
 SOON = 0.001
@@ -141,7 +143,7 @@ class Runners:
     def __init__(self, subject: Subject, resume_python: str = "") -> None:
         self.subject = subject
         self.resume_python = resume_python
-        self._runners: dict[tuple[str, bool, bool], Runner] = {}
+        self._runners: dict[tuple[str, bool, bool, bool], Runner] = {}
         self._bound: dict[str, Bound] = {}
 
     def bind(self, trace: Trace) -> Bound:
@@ -152,22 +154,26 @@ class Runners:
         return self._bound[key]
 
     def of(
-        self, bound: Bound, deadline: float, *, weights: bool = True, compute: bool = True
-    ) -> Runner:
+        self, bound: Bound, deadline: float, *, weights: bool = True, last_lr: bool = True,
+        compute: bool = True,
+    ) -> Runner:  # fmt: skip
         """The runner for these options; from now on it ends at `deadline`."""
-        key = (repr((bound.fields, bound.options, bound.changed)), weights, compute)
+        key = (repr((bound.fields, bound.options, bound.changed)), weights, last_lr, compute)
         if key not in self._runners:
-            self._runners[key] = self.new(bound, deadline, weights=weights, compute=compute)
+            self._runners[key] = self.new(
+                bound, deadline, weights=weights, last_lr=last_lr, compute=compute
+            )
         runner = self._runners[key]
         runner.deadline = deadline
         return runner
 
     def new(
-        self, bound: Bound, deadline: float, *, weights: bool = True, compute: bool = True
-    ) -> Runner:
+        self, bound: Bound, deadline: float, *, weights: bool = True, last_lr: bool = True,
+        compute: bool = True,
+    ) -> Runner:  # fmt: skip
         """A new runner, without any uninterrupted runs yet."""
         return Runner(
-            bound, deadline=deadline, weights=weights, compute=compute,
+            bound, deadline=deadline, weights=weights, last_lr=last_lr, compute=compute,
             resume_python=self.resume_python,
         )  # fmt: skip
 
@@ -184,6 +190,8 @@ class Notes:
     """How the schedule differs in another process without any resume."""
     other_process: str = ""
     """How the other process differs from this one."""
+    events: set[str] = field(default_factory=set)
+    """The operations by hand after which another check fails."""
 
 
 class PairTester:
@@ -205,6 +213,8 @@ class PairTester:
         self.tally = Tally()
         self.weights = True
         """Whether weights are compared."""
+        self.last_lr = True
+        """Whether ``get_last_lr()`` is compared."""
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
@@ -214,6 +224,8 @@ class PairTester:
         ours = check.reference == check.name  # a user's check may look at the optimizer
         self.always_compute = not (ours and check.search)
         """Whether steps are computed with all options from now on."""
+        self._failing: dict[tuple[str, str], bool] = {}
+        """Whether another check fails, by its name and the options."""
 
     @functools.cached_property
     def _sets(self) -> dict[str, OptionSet]:
@@ -238,7 +250,9 @@ class PairTester:
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        return self.runners.of(bound, self.limit.deadline, weights=self.weights)
+        return self.runners.of(
+            bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
+        )
 
     def bound(self, trace: Trace) -> Bound:
         """The subject with the options of `trace`."""
@@ -270,6 +284,13 @@ class PairTester:
         lost = "the weights are not compared: the optimizer itself loses its state this way"
         notes = [
             "" if self.weights else lost,
+            ""
+            if self.last_lr
+            else f"get_last_lr() is not compared: {ABOUT_LAST_LR.name} does that",
+            *(
+                f"what differs after {kind} is left to {ABOUT_EVENTS[kind].name}"
+                for kind in sorted(self.notes.events)
+            ),
             self.notes.other_process,
             self.notes.differs_there
             and f"some traces are not compared: {self.notes.differs_there}",
@@ -284,7 +305,9 @@ class PairTester:
         bound = self.bound(trace)
         outcome = None
         if not self.needs_compute(trace):
-            runner = self.runners.of(bound, self.limit.deadline, compute=False)
+            runner = self.runners.of(
+                bound, self.limit.deadline, last_lr=self.last_lr, compute=False
+            )
             outcome = run_trace(runner, self.check, trace)
             self.always_compute = outcome.difference is not None
         if outcome is None or outcome.difference is not None:
@@ -301,7 +324,9 @@ class PairTester:
         bound = self.bound(trace)
         outcomes = []
         for _ in range(2):
-            runner = self.runners.new(bound, self.limit.deadline, weights=self.weights)
+            runner = self.runners.new(
+                bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
+            )
             outcomes.append(run_trace(runner, self.check, trace))
         if not same(*(o.difference and plain(vars(o.difference)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
@@ -310,15 +335,21 @@ class PairTester:
             self.tally = outcomes[1].tally
         return outcomes[0]
 
-    def breaks(self, trace: Trace, known: Sequence[KnownFailure] = ()) -> bool:
+    def breaks(
+        self, trace: Trace, known: Sequence[KnownFailure] = (), *, excuse: bool = True
+    ) -> bool:
         """Whether `trace` breaks the check.
 
         It does not if the check can't run the trace, or if one of the `known` failures explains
-        how it breaks. If the optimizer is drawn, or the check is not searched, it
+        how it breaks, or, unless not to `excuse` it, if an operation by hand in it is what another
+        check fails with. If the optimizer is drawn, or the check is not searched, it
         does not if a scheduler that does nothing breaks in the same way.
         """
         self.limit.begin(trace)
         bound = self.bound(trace)
+        kinds = {operation.kind for operation in trace.operations}
+        if self.check.event and self.check.event not in kinds:
+            return False
         try:
             outcome = self.run(trace)
         except TraceError:
@@ -331,6 +362,11 @@ class PairTester:
         self._note_behaviour(trace, outcome)
         if difference is None:
             self.held += 1
+            return False
+        if self.excuse_last_lr(trace, difference):
+            return self.breaks(trace, known, excuse=excuse)
+        if excuse and (events := self._failing_events(trace)):
+            self.notes.events |= events
             return False
         if known:
             shown = counterexample_of(self.runner(bound), self.check, trace, difference)
@@ -366,7 +402,9 @@ class PairTester:
         runner = self.runner(bound)
         shown = counterexample_of(runner, self.check, trace, difference, found)
         lost = attributes_that_differ(runner, self.check, trace, difference)
-        new = self.runners.new(bound, self.limit.deadline, weights=self.weights)
+        new = self.runners.new(
+            bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
+        )
         return replace(shown, lost=lost, runs=runs_of(new, self.check, trace, difference))
 
     def cut(self, trace: Trace) -> Trace:
@@ -405,6 +443,43 @@ class PairTester:
             f"{OF_THE_OPTIMIZER}{baseline.actual} in the trace {trace}", Reason.OPTIMIZER
         )
 
+    def excuse_last_lr(self, trace: Trace, difference: Difference | None) -> bool:
+        """Stop comparing ``get_last_lr()``, and return True, if another check fails with it.
+
+        False if the `difference` that `trace` shows has something else as well.
+        """
+        if not self.last_lr or self.check.kind != "resume" or self.check.changes_options:
+            return False
+        if difference is None or set(difference.actual) != {"get_last_lr"}:
+            return False
+        self.last_lr = not self._fails(ABOUT_LAST_LR, trace)
+        return not self.last_lr
+
+    def _failing_events(self, trace: Trace) -> set[str]:
+        """The operations by hand in `trace` that are about another check, which fails."""
+        kinds = {operation.kind for operation in trace.operations} & ABOUT_EVENTS.keys()
+        if self.check.event:
+            return set()
+        return {kind for kind in kinds if self._fails(ABOUT_EVENTS[kind], trace)}
+
+    def _fails(self, other: Check, trace: Trace) -> bool:
+        """Whether another check fails with the options of `trace`, or is declined."""
+        if other.name in self.subject.declines:
+            return True
+        options = tuple(pair for pair in trace.options if pair[0] != "changed")
+        key = other.name, repr(options)
+        if key not in self._failing:
+            bound = self.subject.bind(dict(options))
+            runner = self.runners.of(bound, self.limit.deadline, weights=False, last_lr=False)
+            swept = (
+                sweep_events(other, [other.event])
+                if other.event
+                else sweep_thinly(other, bound.subject.length)
+            )
+            outcomes = (run_trace(runner, other, Trace(each, options)) for each in swept)
+            self._failing[key] = any(outcome.difference is not None for outcome in outcomes)
+        return self._failing[key]
+
     def baseline(self, trace: Trace) -> Difference | None:
         """What the operations of `trace` show with a scheduler that does nothing."""
         bound = self.bound(trace)
@@ -416,5 +491,5 @@ class PairTester:
         return run_trace(runner, check, Trace(trace.operations)).difference
 
     def compare_weights_again(self) -> None:
-        """Compare weights again from now on."""
-        self.weights = True
+        """Compare weights and ``get_last_lr()`` again from now on."""
+        self.weights = self.last_lr = True

@@ -85,7 +85,9 @@ def replay_entry(tester: PairTester, entry: Entry) -> Replayed:
         and tester.excuse_weights(trace)
     ):
         difference = None
-    if difference is None or not tester.breaks(trace):
+    if tester.excuse_last_lr(trace, difference):
+        difference = tester.twice(trace, count=True).difference
+    if difference is None or not tester.breaks(trace, excuse=False):
         ended = f" ({outcome.ended})" if outcome.ended else ""
         return Replayed(entry, None, f"its trace holds{ended}")
     found = tester.counterexample(trace, difference)
@@ -214,7 +216,7 @@ def result_of(prepared: Prepared, tester: PairTester, decision: Decision, second
     return Result(
         subject.name, check.name, decision.verdict, decision.reason, decision.counterexample,
         tester.tally, round(seconds, 4), references=(subject.reference, check.reference),
-        weights=tester.weights, untried=tuple(prepared.untried.items()),
+        weights=tester.weights, last_lr=tester.last_lr, untried=tuple(prepared.untried.items()),
         resume_python=tester.runners.resume_python if check.other_process else "",
         torch=str(torch.__version__), replays=decision.replays, place=place, why=decision.why,
         promise=check.promise,
@@ -260,6 +262,8 @@ def _declined(tester: PairTester, question: Question) -> tuple[Reason, str]:
         return Reason.SUBJECT_DECLINES, declines[check.name]
     if prepared.nothing_changes and not given:
         return Reason.NOTHING_CHANGES, prepared.nothing_changes
+    if check.event in prepared.untried and not given:
+        return Reason.LACKS_SOMETHING, prepared.untried[check.event]
     if check.mixes and not given:
         few = len(question.holding) < 2
         why = "fewer than two resume checks hold alone" if few else ""
@@ -275,7 +279,7 @@ def _declined(tester: PairTester, question: Question) -> tuple[Reason, str]:
     if question.trace is not None and "changed" in dict(question.trace.options):
         needs.pop("options", None)  # the trace says how they change
     reasons = [prepared.lacks.get(need, "") or what_torch_lacks(need) for need in needs]
-    if "json" in needs:
+    if {"json", "pickle"} & set(needs):
         reasons.append(_refusal(prepared, tester))
     lacks = next(filter(None, reasons), "")
     return Reason.LACKS_SOMETHING, lacks or tester.start_other_process(
@@ -296,7 +300,9 @@ def _refusal(prepared: Prepared, tester: PairTester) -> str:
 def _by_trace(tester: PairTester, trace: Trace) -> Decision:
     """The decision from a single trace."""
     outcome = tester.twice(trace, count=True)
-    if outcome.difference and tester.excuse_weights(trace):
+    if outcome.difference and (
+        tester.excuse_last_lr(trace, outcome.difference) or tester.excuse_weights(trace)
+    ):
         outcome = tester.twice(trace, count=True)
     if outcome.difference is not None:
         found = tester.counterexample(trace, outcome.difference)

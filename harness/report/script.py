@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.checks.registry import as_check, checks_used, checks_using_save
@@ -234,7 +235,9 @@ class _Writer:
         """The script of a check that compares runs."""
         backs = zip(self.checks_used, self.trace.operations, strict=True)
         without_weights = any(op.kind in GO_BACK and not resuming.weights for resuming, op in backs)
-        more = ', ignored=["weights"]' if without_weights or not self.result.weights else ""
+        ignored = ["weights"] if without_weights or not self.result.weights else []
+        ignored += [] if self.result.last_lr else ["get_last_lr"]
+        more = f", ignored={json.dumps(ignored)}" if ignored else ""
         broken = self.result.counterexample
         if broken is not None and set(broken.expected) == {"raises"}:
             more += ", may_raise=True"
@@ -438,6 +441,7 @@ class _Writer:
         )  # fmt: skip
         parts, main = source.own("PARTS"), source.own("main")
         ignored = [] if self.result.weights and self.check.weights else ["weights"]
+        ignored += [] if self.result.last_lr else ["get_last_lr"]
         path = branches(self.trace.operations)[-1]
         lines = [
             *lines,

@@ -124,7 +124,8 @@ def adapt(
     elif not optimizer_name and is_class:
         build = functools.partial(build_held, value)
     if is_class and is_torch(function):
-        return _driven(known, build, build, Look(function, frozenset(parameters)), new_sgd)
+        tried = None if function.__module__.partition(".")[0] == "torch" else given
+        return _driven(known, build, build, Look(function, frozenset(parameters)), new_sgd, tried)
     made = refusal = None
     new_optimizer: NewOptimizer = new_sgd
     if not unknown:
@@ -218,8 +219,8 @@ def _driven(
         known, build=build, step=protocol.step, state_dict=save, load_state_dict=load,
         declines=declines, optimizer=new_optimizer, notes=tuple(notes),
     )  # fmt: skip
-    index = next((name for name in INDEX[1:] if name in look.options), "")
-    if index and "last_epoch" not in look.options and given is not None:
+    index = next((name for name in INDEX if name in look.options), "")
+    if index and not adapted.unknown and given is not None:
         return _with_index(adapted, index, given)
     return adapted
 
@@ -246,7 +247,10 @@ def _why_not(look: Look) -> str:
 
 
 def _with_index(adapted: Adapted, index: str, given: Mapping[str, object]) -> Adapted:
-    """The same, resumed by an index with another name than ``last_epoch``."""
+    """The same, resumed by this index as the scheduler counts it: k or k-1 after k steps.
+
+    Which of the two it is, is found by trying both, and so is whether one goes on exactly.
+    """
     made = {
         shift: functools.partial(build_from_index, adapted.build, index, shift) for shift in (0, 1)
     }
@@ -263,6 +267,8 @@ def _with_index(adapted: Adapted, index: str, given: Mapping[str, object]) -> Ad
         else:
             tried += SHORT
     shift = 1 if fits[1] > fits[0] else 0
+    if index == INDEX[0] and not shift:  # as in PyTorch; the check says whether it is exact
+        return adapted
     text = f"resumes with {index}=k{'' if shift else '-1'} after k steps"
     if not tried:
         text += f", a guess: an uninterrupted run of {SHORT} epochs raises {why}"

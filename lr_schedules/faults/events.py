@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import CLOSED_FORM, HALVING, MULTIPLIES
 from lr_schedules.correct import ClosedForm, Halving, Multiplies
-from lr_schedules.faults.check_groups import EVERY_LOAD, LOADED_AFTER_OPTIMIZER
+from lr_schedules.faults.check_groups import EVERY_LOAD
 
 LOADS_OF_BOTH = tuple(name for name in EVERY_LOAD if name not in CLOSED_FORM.declines)
 """The checks that go on from a loaded state, without those that `CLOSED_FORM` declines."""
@@ -67,11 +67,7 @@ class GivenEpochNotSaved(ClosedForm):
 @planted(
     MULTIPLIES,
     "halve_lr:1 save:a resume:a",
-    caught_by=[
-        *LOADED_AFTER_OPTIMIZER,
-        "resume_built_on_loaded_optimizer",
-        "resume_with_other_initial_lrs",
-    ],
+    caught_by=["resume_after_halve_lr"],
 )
 class UndoesWhatWasSetByHand(Multiplies):
     """Writes the scheduled LR when it is loaded, and goes on multiplying from there."""
@@ -90,11 +86,9 @@ class UndoesWhatWasSetByHand(Multiplies):
     MULTIPLIES,
     "add_group:1 save:a resume:a train:1",
     caught_by=[
-        *LOADS_OF_BOTH,
-        "resume_built_on_loaded_optimizer",
+        "resume_after_add_group",
         "failed_load_changes_nothing",
         "states_of_others_are_refused",
-        "resume_with_other_initial_lrs",
     ],
 )
 class ForgetsAddedGroups(Multiplies):

@@ -131,12 +131,7 @@ class BaseIsTheRate(TensorRate):
         super().__init__(optimizer, last_epoch)
 
 
-@planted(
-    HALVING,
-    "train:3 save:a resume:a",
-    caught_by=[*EVERY_LOAD, "resume_by_last_epoch", "resume_by_initial_lr"],
-    real="hpcaitech/ColossalAI#5151",
-)
+@planted(HALVING, "train:3 save:a", caught_by=["last_lr_goes_on"], real="hpcaitech/ColossalAI#5151")
 class StaleReport(Halving):
     """Reports the LR of its own last step, even after a load."""
 

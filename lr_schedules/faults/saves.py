@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from harness.engine.selftest import planted
 from lr_schedules.controls import FALL, HALVING, MULTIPLIES, PER_GROUP, PLATEAU, WITHOUT_STATE
 from lr_schedules.correct import Fall, Halving, Multiplies, PerGroup, Plateau
-from lr_schedules.faults.check_groups import INTO_A_NEW_SCHEDULER, LOADED_AFTER_OPTIMIZER, SWEPT
+from lr_schedules.faults.check_groups import INTO_A_NEW_SCHEDULER, SWEPT
 
 # ------------------------------------------------------------------------- two saved states
 
@@ -228,15 +228,7 @@ class KeepsItsOwnBase(PerGroup):
 @planted(
     MULTIPLIES,
     "halve_lr:1 save:a resume:a",
-    caught_by=[
-        name
-        for name in (
-            *LOADED_AFTER_OPTIMIZER,
-            "resume_built_on_loaded_optimizer",
-            "resume_with_other_initial_lrs",
-        )
-        if name not in SWEPT
-    ],
+    caught_by=["resume_after_halve_lr"],
 )
 class BeginsAtZero(Multiplies):
     """Writes the initial LR when it loads a state from before the first step."""

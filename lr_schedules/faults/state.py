@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -213,16 +214,13 @@ class NumPyRate(Halving):
         return numpy.float64(super().factor())
 
 
-@planted(HALVING, "save:a", caught_by=["resume_by_pickle"], real="pytorch/pytorch#88684")
-class HoldsALambda(Halving):
-    """Holds a lambda, which pickle refuses."""
+@planted(HALVING, "save:a", caught_by=["resume_by_pickle"])
+class HoldsAWeakReference(Halving):
+    """Holds a weak reference, which pickle refuses."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        self.decay: Any = lambda epoch: 0.5 ** (epoch // 3)
+        self.owner = weakref.ref(optimizer)
         super().__init__(optimizer, last_epoch)
-
-    def factor(self) -> float:
-        return float(self.decay(self.epoch))
 
 
 @planted(HALVING, "save:a resume:a train:3", caught_by=["resume_by_deepcopy"])

@@ -20,7 +20,7 @@ from harness.core.training_loop import StateRefused, new_sgd
 from harness.core.verdict import Reason
 from harness.engine.option_sets import what_torch_lacks
 from harness.engine.pair_tester import do_nothing
-from harness.engine.search import sweep
+from harness.engine.sweep import sweep
 from lr_schedules.controls import CONTROLS, HALVING, LOGS
 from lr_schedules.correct import Halving
 from lr_schedules.faults import FAULTS

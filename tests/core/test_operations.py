@@ -32,7 +32,7 @@ from harness.engine.minimise import minimise
 from harness.engine.one_run import Runner
 from harness.engine.option_sets import find_untried
 from harness.engine.runs import run_to_the_end
-from harness.engine.search import sweep_events
+from harness.engine.sweep import sweep_events
 
 # Of the order of steps and of step(epoch), which is deprecated: the harness ignores them, too.
 pytestmark = pytest.mark.filterwarnings("ignore")

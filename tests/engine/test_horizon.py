@@ -12,8 +12,8 @@ from harness.engine import option_sets
 from harness.engine.horizon import FAR, Horizon, Watch, changes_of_shape, save_points
 from harness.engine.option_sets import prepare
 from harness.engine.pair_tester import Runners
-from harness.engine.search import EARLY, sweep_along
 from harness.engine.session import SubjectSession
+from harness.engine.sweep import EARLY, sweep_along
 
 SWEEP = Budget(max_examples=0, time_limit=600)  # a far run may take an eighth of it
 FROM_FILE = as_check("resume_from_file")

@@ -24,7 +24,7 @@ from harness.core.check import resume_check
 from harness.core.trace import Trace
 from harness.core.verdict import Reason
 from harness.engine.other_process import Worker, segments, worker_of
-from harness.engine.search import sweep
+from harness.engine.sweep import sweep
 from lr_schedules.controls import Halving
 
 THERE = as_check("resume_in_another_process")

@@ -3,7 +3,7 @@ import pytest
 from harness import Trace
 from harness.checks.registry import as_check, select_checks
 from harness.core.operations import epochs, walk
-from harness.engine.search import (
+from harness.engine.sweep import (
     sweep,
     sweep_events,
     sweep_pairs,

@@ -268,6 +268,7 @@ def test_the_keys_of_json():
                     "seconds": "float",
                     "references": ["str"],
                     "weights": "bool",
+                    "last_lr": "bool",
                     "untried": [["str"]],
                     "resume_python": "str",
                     "torch": "str",
@@ -810,7 +811,7 @@ def test_the_report_of_selftest(monkeypatch, capsys):
     assert columns == snapshot(
         [
             "fault  caught by found by    traces    s  size  exact",
-            "Caught i         sweep            2 0.25   3/3    1/1",
+            "Caught k         sweep            2 0.25   3/3    1/1",
             "Missed           not caught                       0/1",
             "",
             "traces, s: traces tried and CPU seconds used, for all checks, until the first counterexample",
