@@ -187,11 +187,10 @@ def resume_check(
     default : bool
         Whether it runs when no checks are named; True by default.
     needs : tuple of str
-        What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build
-        takes one; ``options``: it has one that can change; ``json``: its state can be written as
-        JSON) or from torch
-        (``distributed_checkpoint``; ``weights_only``: it loads floats). ``pickle``: it holds no
-        lambda. If something is missing, the check is declined.
+        What the check needs from the scheduler (``get_last_lr``; ``last_epoch``: its build takes
+        one; ``options``: it has one that can change; ``json``: its state can be written as JSON;
+        ``pickle``: it holds no lambda) or from torch (``distributed_checkpoint``;
+        ``weights_only``: it loads floats). If something is missing, the check is declined.
     about : str
         The topic, for reports; by default "the scheduler's state".
     from_epoch : int

@@ -82,7 +82,6 @@ from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
 
 from harness.core.errors import HarnessError, LedgerError
-from harness.core.operations import GO_BACK
 from harness.core.output import one_line
 from harness.core.relations import (
     NUMBER,
@@ -122,9 +121,8 @@ class Entry:
     """A known failure; `place` is the file and line where it begins.
 
     `shows` is what differs on its trace, with the values, as `harness.core.relations.shows_of`
-    writes it. `relation`, `part` and `ulps` say which failures on other traces are the same: see
-    above.
-    `package` is the installed package that ships the entry, empty for a user's file.
+    writes it. `relation`, `part` and `ulps` say which failures on other traces are the same (see
+    above). `package` is the installed package that ships the entry, empty for a user's file.
     """
 
     subject: str
@@ -190,12 +188,12 @@ class KnownFailure:
         state may have other fields: each optimizer has its own.
         """
         entry, shown = self.entry, self.shown
-        if own and kind_of_moment(promise, found) != kind_of_moment(promise, shown):
+        if own and moment_of(promise, found) != moment_of(promise, shown):
             return False
-        unpromised = not own and promise.kind == "state" and entry.kind == BY_DESIGN
         fields, known_fields = fields_of(found), fields_of(shown)
         covered = fields == known_fields if own else fields <= known_fields
-        if not covered and (not unpromised or "raises" in found.actual):
+        of_any_fields = not own and promise.kind == "state" and entry.kind == BY_DESIGN
+        if not covered and (not of_any_fields or "raises" in found.actual):
             return False
         if entry.part and entry.part not in PART.findall(str(found.trace)):
             return False
@@ -208,18 +206,6 @@ class KnownFailure:
             return True
         known_relations = every_relation(found)
         return entry.relation in known_relations if entry.relation else not known_relations
-
-
-def kind_of_moment(promise: Promise, found: Counterexample) -> str:
-    """Where the runs first differ, like `moment_of`, but a save after a resume does not count.
-
-    A step after a resume and a save is still "a step after resume".
-    """
-    text = moment_of(promise, found)
-    if promise.kind != "resume" or promise.resumes_at_saves or not text.startswith("a step after"):
-        return text
-    backs = [op.kind for op in found.trace.operations[: found.operation] if op.kind in GO_BACK]
-    return f"a step after {backs[-1]}" if backs else text
 
 
 def read_ledger(

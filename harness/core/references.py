@@ -43,10 +43,10 @@ def full_reference(name: str) -> str:
     ''
     """
     if ":" in name:
-        place, _, attribute = name.rpartition(":")
-        if not place.endswith(".py"):
+        home, _, attribute = name.rpartition(":")
+        if not home.endswith(".py"):
             return name
-        folder, module = _place_of_file(Path(place))
+        folder, module = _module_of_file(Path(home))
         importable = str(folder) in _search_path() - _added
         return f"{module}:{attribute}" if importable else name
     parts = name.split(".")
@@ -55,12 +55,11 @@ def full_reference(name: str) -> str:
     for count in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:count])
         if is_package(module):
-            found = is_package(name)
-            return "" if found else f"{module}:{'.'.join(parts[count:])}"
+            return "" if is_package(name) else f"{module}:{'.'.join(parts[count:])}"
     return ""
 
 
-def _place_of_file(path: Path) -> tuple[Path, str]:
+def _module_of_file(path: Path) -> tuple[Path, str]:
     """The folder that a file can be imported from, and the file's module name there."""
     path = path.absolute()
     folder, names = path.parent, [path.stem]
@@ -82,7 +81,7 @@ def _import_file(path: Path) -> ModuleType:
     """The module in a file, imported by name so that other modules and processes find it."""
     if not path.is_file():
         raise ImportError("no such file")
-    folder, name = _place_of_file(path)
+    folder, name = _module_of_file(path)
     if str(folder) not in _search_path():
         sys.path.insert(0, str(folder))
         _added.add(str(folder))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from harness.core.operations import GO_BACK, STEPS, epochs, path_to, walk
 from harness.core.output import one_line
 from harness.core.result import Counterexample, Promise
-from harness.core.run import MISSING, Difference, Observation, same
+from harness.core.run import MISSING, Difference, Observation, as_float, same
 
 ROUNDING = 1024
 """Values that are at most this many units in the last place (ulps) apart differ by rounding."""
@@ -137,21 +137,14 @@ def floats_of(value: object) -> list[tuple[float, bool]]:
     if isinstance(value, bool):
         return []
     if isinstance(value, (int, float)):
-        return [(_float(value), False)]
+        return [(as_float(value), False)]
     if isinstance(value, Mapping):
         if _is_array(value):
-            single_ = str(value["dtype"]).endswith("float32")
+            is_single = str(value["dtype"]).endswith("float32")
             inside = value.get("tensor", value.get("numpy"))
-            return [(number, single_) for number, _ in floats_of(inside)]
+            return [(number, is_single) for number, _ in floats_of(inside)]
         value = list(value.values())
     return [pair for item in value for pair in floats_of(item)] if isinstance(value, list) else []
-
-
-def _float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an int may be larger than any float
-        return math.inf if value > 0 else -math.inf
 
 
 def single(value: float) -> float:
@@ -216,19 +209,21 @@ ULPS = 2
 """How many floats a quotient may be away from the factor of the multiplication."""
 
 
-def moment_of(promise: Promise, found: Counterexample) -> str:
-    """The operation at which the runs first differ, in words, without the name of a slot."""
+def moment_of(promise: Promise, found: Counterexample) -> tuple[str, bool]:
+    """Where the runs first differ: the last kind of save or resume, and whether steps follow it.
+
+    The kind is empty before the first of them. A save is a resume if the check resumes at every
+    save. Between another resume and a later step, saves do not count.
+    """
     operations = found.trace.operations[: found.operation + 1]
-    kinds = [
-        "resume" if op.kind == "save" and promise.resumes_at_saves else op.kind
-        for op in operations
-        if op.kind not in STEPS
-    ]
-    if operations[-1].kind not in STEPS:
-        return kinds[-1]
-    if not found.step:
-        return "the start"
-    return f"a step after {kinds[-1]}" if kinds else "a step"
+    at_a_step = operations[-1].kind in STEPS
+    if at_a_step and not found.step:
+        return "", False
+    kinds = [operation.kind for operation in operations if operation.kind not in STEPS]
+    if at_a_step and promise.kind == "resume":
+        kinds = [kind for kind in kinds if kind in GO_BACK] or kinds
+    kind = kinds[-1] if kinds else ""
+    return "resume" if kind == "save" and promise.resumes_at_saves else kind, at_a_step
 
 
 def relations(found: Counterexample) -> frozenset[str]:

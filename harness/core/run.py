@@ -32,6 +32,18 @@ def same(expected: object, actual: object) -> bool:
     return bool(expected == actual or (expected != expected and actual != actual))
 
 
+def as_float(value: float) -> float:
+    """A number as a float; infinite if it is an int that no float holds.
+
+    >>> as_float(-(10**400))
+    -inf
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def number(value: object) -> float:
     """A hyperparameter as one number; nan if it is not one."""
     if isinstance(value, dict):
@@ -39,7 +51,7 @@ def number(value: object) -> float:
     if isinstance(value, list):
         value = value[0] if value else math.nan
         return number(value)
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    return as_float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def numbers_of(observation: Observation, quantity: str) -> list[float]:

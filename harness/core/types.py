@@ -8,20 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Build",
-    "Checkpoint",
-    "Load",
-    "NewOptimizer",
-    "OptimizerAndScheduler",
-    "Options",
-    "Save",
-    "Scheduler",
-    "State",
-    "Step",
-    "Words",
-]  # fmt: skip
-
 State: TypeAlias = "dict[str, object]"
 """A ``state_dict``."""
 Options: TypeAlias = Mapping[str, object]

@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.core.run import Observation, same
+from harness.core.relations import floats_of
+from harness.core.run import Observation, as_float, same
 from harness.core.types import Scheduler
-
-__all__ = ["FAR", "Horizon", "Watch", "changes_of_shape", "first_change", "save_points"]
 
 HYPERPARAMETERS = ("lr", "momentum", "betas", "weight_decay")
 FAR = 2000
@@ -109,20 +108,13 @@ def _numbers_in(state: Mapping[str, object], prefix: str = "") -> Iterator[tuple
         if value is None:
             yield place, -1.0
         elif isinstance(value, (int, float)):
-            yield place, _as_float(value)
+            yield place, as_float(value)
         elif isinstance(value, (list, tuple)):
             yield f"{place} length", float(len(value))
             if len(value) <= SHORT:
                 yield from _numbers_in({str(i): item for i, item in enumerate(value)}, place)
         elif isinstance(value, Mapping) and not prefix:
             yield from _numbers_in(value, place)
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
 
 
 def first_change(observations: Sequence[Observation]) -> int | None:
@@ -141,22 +133,12 @@ def _hyperparameters_at(seen: Observation) -> list[object]:
 def _hyperparameters(observations: Sequence[Observation]) -> list[list[float]]:
     """A series for each number that a schedule sets in an optimizer."""
     rows = [
-        [number for value in _hyperparameters_at(seen) for number in _flat(value)]
+        [number for value in _hyperparameters_at(seen) for number, _ in floats_of(value)]
         for seen in observations
     ]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         return []
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _flat(value: object) -> Iterator[float]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _flat(item)
-    elif isinstance(value, Mapping):
-        yield from _flat(value.get("tensor", value.get("numpy", ())))
-    elif isinstance(value, (int, float)):
-        yield _as_float(value)
 
 
 def changes_of_shape(values: Sequence[float]) -> Iterator[int]:

@@ -155,7 +155,7 @@ def test_relations_of_a_state_check(check, differs, expected):
     found = result.counterexample
     assert set(found.actual) == differs
     assert relations(found) == expected
-    assert moment_of(result.promise, found) == "the start"
+    assert moment_of(result.promise, found) == ("", False)
 
 
 def values(expected, actual, key="lr"):
@@ -237,18 +237,19 @@ def test_a_value_that_follows_neither_contract_has_no_relation(all_is_tried):
 @pytest.mark.parametrize(
     ("check", "trace", "place", "expected"),
     [
-        (PLAIN, "train:3 save:a resume:a", (2, 0), "resume"),
-        (PLAIN, "train:3 save:b resume:b train:2", (3, 2), "a step after resume"),
-        (IN_PLACE, "save:a train:3 load:a", (2, 0), "load"),
-        (IN_PLACE, "save:a train:3 load:a scheduler:1", (3, 1), "a step after load"),
-        ("resume_at_every_save", "train:3 save:a", (1, 0), "resume"),
-        ("saved_state_is_a_snapshot", "train:3 save:a", (1, 0), "save"),
-        ("saved_state_is_a_snapshot", "train:3 save:a train:1", (2, 1), "a step after save"),
-        ("last_lr_is_the_groups_lr", "train:3", (0, 2), "a step"),
-        ("last_lr_is_the_groups_lr", "train:3", (0, 0), "the start"),
+        (PLAIN, "train:3 save:a resume:a", (2, 0), ("resume", False)),
+        (PLAIN, "train:3 save:b resume:b train:2", (3, 2), ("resume", True)),
+        (PLAIN, "save:a resume:a train:1 save:b train:1", (4, 1), ("resume", True)),
+        (IN_PLACE, "save:a train:3 load:a", (2, 0), ("load", False)),
+        (IN_PLACE, "save:a train:3 load:a scheduler:1", (3, 1), ("load", True)),
+        ("resume_at_every_save", "train:3 save:a", (1, 0), ("resume", False)),
+        ("saved_state_is_a_snapshot", "train:3 save:a", (1, 0), ("save", False)),
+        ("saved_state_is_a_snapshot", "train:3 save:a train:1", (2, 1), ("save", True)),
+        ("last_lr_is_the_groups_lr", "train:3", (0, 2), ("", True)),
+        ("last_lr_is_the_groups_lr", "train:3", (0, 0), ("", False)),
     ],
 )
-def test_the_operation_is_described_without_slots(check, trace, place, expected):
+def test_a_moment_is_the_operation_without_its_slot(check, trace, place, expected):
     found = Counterexample(*place, {"lr": [1]}, {"lr": [2]}, Trace.parse(trace))
     assert moment_of(as_check(check).promise, found) == expected
 
