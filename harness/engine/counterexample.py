@@ -17,8 +17,6 @@ from harness.core.types import Scheduler
 from harness.engine.one_run import Runner
 from harness.engine.runs import scheduler_after
 
-__all__ = ["MOST", "attributes_that_differ", "counterexample_of"]
-
 MOST = 3
 """How many attributes are reported at most."""
 

@@ -21,8 +21,6 @@ from harness.core.operations import (
 from harness.core.trace import Trace
 from harness.engine.machine import Operations
 
-__all__ = ["WHOLE", "lower_counts", "minimise", "neighbours"]
-
 LOW = 36
 """Every count up to this one is tried."""
 MANY = 8

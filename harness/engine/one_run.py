@@ -47,8 +47,6 @@ from harness.core.types import Checkpoint, OptimizerAndScheduler, Save, Schedule
 from harness.engine.other_process_main import Reply
 from harness.subjects.subject import Bound
 
-__all__ = ["Outcome", "Runner", "Slot", "Stop", "TraceRun", "UninterruptedRun", "run_along"]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -159,6 +157,7 @@ class Stop(Exception):
 
 Made = TypeVar("Made")
 MAX_RUNS = 200
+"""The most uninterrupted runs that a `Runner` keeps."""
 WITH_HOOKS = getattr(Optimizer, "profile_hook_step", None)
 """Calls an optimizer's hooks before and after its step, since torch 2.1."""
 HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")

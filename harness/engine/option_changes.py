@@ -39,7 +39,7 @@ def as_tuples(operations: Sequence[Operation]) -> list[tuple[str, int | str]]:
     return [(op.kind, op.count or op.slot) for op in operations]
 
 
-def follow(runner: Runner, check: Check, trace: Trace) -> Outcome:
+def run_with_changes(runner: Runner, check: Check, trace: Trace) -> Outcome:
     """Run `trace`, whose resumes have changed options; the outcome has the behaviour it follows.
 
     Raises `TraceError` if no options are changed, or if the scheduler can't be built with the

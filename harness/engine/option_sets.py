@@ -180,14 +180,14 @@ class NewRunner(Protocol):
 class Prepared:
     """What is known about a subject before any check.
 
-    `ends` says what every verdict should mention: where the run ends, and where nothing changes.
-    `nothing_changes` is why nothing can be lost: no hyperparameter changes. `lacks` names
-    what a check may need and the subject does not have, and `untried` the operations it can't do,
-    each with the reason.
+    `notes` are what every verdict should mention: where the run ends, and where nothing changes.
+    `nothing_changes` is why nothing can be lost: no hyperparameter changes. `lacks` names what a
+    check may need and the subject does not have, and `untried` the operations it can't do, each
+    with the reason.
     """
 
     option_sets: tuple[OptionSet, ...] = ()
-    ends: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     nothing_changes: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
     untried: Mapping[str, str] = field(default_factory=dict)
@@ -206,21 +206,21 @@ def prepare(
                 f"subject {subject.name} declines {name!r}, which is not a check or an "
                 "operation that can be declined: lr-resume-harness list shows the checks"
             )
-    option_sets, ends = find_option_sets(subject, seed, runner)
+    option_sets, notes = find_option_sets(subject, seed, runner)
     own = option_sets[0]
     bound, first = own.bound, own.horizon.first_change
     nothing = ""
     if not subject.constant and own.horizon.epochs and first is None:
         nothing = _nothing_changes(own, runner)
         if nothing and any(each.changes for each in option_sets):
-            ends.append(f"{nothing} with its own options")
+            notes.append(f"{nothing} with its own options")
             nothing = ""
     if first is not None and first > subject.length:
-        ends.append(f"nothing changes before epoch {first}")
+        notes.append(f"nothing changes before epoch {first}")
     scheduler = runner(bound).start()[1]
     return Prepared(
         tuple(option_sets),
-        tuple(ends),
+        tuple(notes),
         nothing,
         what_scheduler_lacks(bound, scheduler, [each.bound for each in option_sets]),
         find_untried(bound, runner(bound)),

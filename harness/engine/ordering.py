@@ -41,8 +41,6 @@ from harness.engine.session import SubjectSession
 from harness.engine.workers import Died, Pool, Tell
 from harness.subjects.subject import Subject
 
-__all__ = ["Checked", "Checker", "WorkerSettings", "explore", "gate", "shard_of", "warm_up"]
-
 Pair: TypeAlias = tuple[NamedSubject, NamedCheck]
 Script: TypeAlias = Callable[[Subject, Check, Result], "str | HarnessError | None"]
 PATIENCE = 10.0
@@ -180,7 +178,7 @@ class Checker:
             checks = tuple((index, check) for index, (_, check) in group)
             mine = tuple(each for each in earlier if each[1].subject == subject.name)
             tasks.append(Task(subject, checks, budget, self.settings, end, mine))
-        for message in self._in_workers(tasks) if self.jobs else _here(tasks):
+        for message in self._in_workers(tasks) if self.jobs else _in_this_process(tasks):
             if isinstance(message, Rates):
                 self.rates.setdefault(message.subject, message.runs)
             else:
@@ -215,7 +213,7 @@ class Checker:
                         pool.add(rest, first=True)
 
 
-def _here(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
+def _in_this_process(tasks: Iterable[Task]) -> Iterator[Checked | Rates]:
     for task in tasks:
         for message in _messages(task, lambda text: None):
             if not isinstance(message, Begun):

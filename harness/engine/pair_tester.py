@@ -38,8 +38,6 @@ SOON = 0.001
 LONG = 250
 """From this many steps on, optimizer steps compute nothing even with the subject's own options."""
 
-__all__ = ["Limit", "PairTester", "Runners", "do_nothing", "excuses"]
-
 
 def excuses(baseline: Difference, difference: Difference, check: Check) -> bool:
     """Whether the subject's failure has the same cause as the baseline's.

@@ -23,8 +23,6 @@ from harness.subjects.known_failures import known_failures
 from harness.subjects.lookup import choose_subjects
 from harness.subjects.subject import Subject
 
-__all__ = ["NamedCheck", "NamedSubject", "Plan", "Selection", "make_plan", "plan_in_worker"]
-
 
 @dataclass(frozen=True)
 class Selection:

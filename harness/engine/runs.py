@@ -20,7 +20,7 @@ from harness.core.run import Difference, Observation, Role, Run, Seen
 from harness.core.trace import Trace
 from harness.core.types import Scheduler
 from harness.engine.one_run import Outcome, Runner, Stop, TraceRun, run_along
-from harness.engine.option_changes import as_tuples, follow
+from harness.engine.option_changes import as_tuples, run_with_changes
 from harness.engine.other_process import RunInOtherProcess
 from harness.subjects.subject import Bound
 
@@ -31,7 +31,7 @@ def run_trace(runner: Runner, check: Check, trace: Trace) -> Outcome:
     Raises `TraceError` for a trace that the check can't run.
     """
     if check.changes_options:
-        return follow(runner, check, trace)
+        return run_with_changes(runner, check, trace)
     if runner.bound.changed and "build_other" not in check.parameters:
         raise TraceError(
             f"'changed' in the trace: {check.name} resumes with the same options; leave it out"
@@ -49,8 +49,7 @@ def runs_of(runner: Runner, check: Check, trace: Trace, difference: Difference) 
     `runner` is a new one. Empty for a state check that does not compare the LR, and if the runs
     can't be continued.
     """
-    changed = {name.partition(" if ")[0] for name in difference.actual}
-    if check.compares == "values" and not changed & {"lr", "get_last_lr"}:
+    if check.compares == "values" and not difference.actual.keys() & {"lr", "get_last_lr"}:
         return ()
     operations = list(trace.operations)
     epoch = epochs(path_to(operations, difference.operation, difference.step))
@@ -127,8 +126,7 @@ def run_to_the_end(runner: Runner, check: Check, trace: Trace) -> list[Segment]:
     """The segments of a run of `trace`, whether they are right or wrong.
 
     If the scheduler raises in this process, the run goes on with the next ``resume`` from a slot
-    that was saved.
-    Raises `TraceError` for a trace that the check can't run.
+    that was saved. Raises `TraceError` for a trace that the check can't run.
     """
     return _unstopped(runner, check, trace).segments
 

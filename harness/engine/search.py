@@ -16,10 +16,12 @@ How the harness looks for a difference:
    is reported. It gets the subject's own options if it fails with them, else the drawn options as
    Hypothesis shrinks them.
 5. A failure is not reported if a scheduler that does nothing fails in the same way on the same
-   drawn optimizer (`harness.engine.pair_tester`). The same ``--seed`` gives the same results.
+   drawn optimizer (`harness.engine.pair_tester`).
 6. If ledger entries explain failures of a pair, it is swept and searched for others. With the
    subject's own options an entry covers one failure exactly. A known failure shows in many ways
    with drawn options and other optimizers: there an entry covers all values in the same fields.
+
+The same ``--seed`` gives the same results.
 """
 
 from __future__ import annotations
@@ -60,8 +62,6 @@ from harness.engine.sweep import (
     sweep_with_another_scheduler,
 )
 from harness.subjects.drawn_options import shrink_options
-
-__all__ = ["Hit", "find", "simplify"]
 
 
 @dataclass(frozen=True)

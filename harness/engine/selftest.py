@@ -21,7 +21,6 @@ the same faults.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import inspect
 import math
@@ -364,14 +363,6 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Trial]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def by_name(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    """The trials of every fault or control."""
-    named: dict[str, list[Trial]] = collections.defaultdict(list)
-    for trial in trials:
-        named[trial.name].append(trial)
-    return named
 
 
 def enough(trials: Sequence[Trial]) -> bool:

@@ -24,8 +24,6 @@ from harness.subjects.known_failures import known_to
 from harness.subjects.lookup import as_subject
 from harness.subjects.subject import Subject
 
-__all__ = ["SubjectSession", "check_subject", "replay"]
-
 
 class SubjectSession:
     """The pairs of one subject.
@@ -105,7 +103,7 @@ class SubjectSession:
         """
         if self.refusal is not None or self._entries(check):
             return self.check(check, budget)
-        tester = self._trials(check, budget)
+        tester = self._tester(check, budget)
         result = self._judge(tester, (), replace(budget, max_examples=0), will_search=True)
         if result.verdict == Verdict.HOLDS:
             self.swept[check.name] = tester, result
@@ -137,7 +135,7 @@ class SubjectSession:
     def _checked(
         self, check: Check, holding: tuple[Check, ...], budget: Budget, *, replay_alone: bool
     ) -> Result:
-        tester = self._trials(check, budget)
+        tester = self._tester(check, budget)
         if self.refusal is not None:
             return result_of(self.prepared, tester, undecided(self.refusal, ""), 0.0)
         result = self._judge(tester, holding, budget, replay_alone=replay_alone)
@@ -149,7 +147,7 @@ class SubjectSession:
         names = {self.subject.name, self.subject.reference} - {""}
         return tuple(self.ledger.about(names, check.name, check.reference))
 
-    def _trials(self, check: Check, budget: Budget) -> PairTester:
+    def _tester(self, check: Check, budget: Budget) -> PairTester:
         limit = Limit(self.subject, budget.time_limit, self.note)
         return PairTester(self.runners, check, limit, self.prepared.option_sets)
 

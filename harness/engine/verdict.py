@@ -41,11 +41,6 @@ from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
 from harness.engine.pair_tester import OF_THE_OPTIMIZER, PairTester
 from harness.engine.search import find, simplify
 
-__all__ = [
-    "Decision", "Question", "Replayed", "Spent", "describe_stale", "judge", "replay_entry",
-    "result_of", "undecided",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Replayed:
@@ -142,9 +137,6 @@ def _correction(entry: Entry) -> str:
     return "delete the entry, or let it begin at a later torch"
 
 
-ALSO_BROKEN_BY_ANOTHER = "; another trace breaks it"
-
-
 @dataclass(frozen=True)
 class Spent:
     """What was spent on a subject before this pair: traces, and CPU time since `started`."""
@@ -164,9 +156,8 @@ class Question:
 
     `holding` are the checks that hold, among those this check depends on. With a `trace`, only
     that trace is run. `entries` are the ledger entries for this pair. `will_search`: another
-    question, with the same tester, will
-    search what this one sweeps. With `replay_alone` only the traces of the entries are run.
-    `examples` are counterexamples of earlier runs.
+    question, with the same tester, will search what this one sweeps. With `replay_alone` only the
+    traces of the entries are run. `examples` are counterexamples of earlier runs.
     """
 
     prepared: Prepared
@@ -242,10 +233,10 @@ def undecided(error: BaseException, so_far: str) -> Decision:
 def _decide(tester: PairTester, question: Question) -> Decision:
     why, reason = _declined(tester, question)
     version = version_of(torch.__version__)
-    about = next((entry for entry in question.entries if entry.covers(version)), None)
-    if reason and about:
-        text = f"{about.place}: it is declined here: {reason}"
-        return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, text, place=about.place)
+    entry = next((entry for entry in question.entries if entry.covers(version)), None)
+    if reason and entry:
+        text = f"{entry.place}: it is declined here: {reason}"
+        return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, text, place=entry.place)
     if reason:
         return Decision(Verdict.DECLINED, why, reason)
     with tester.limit.on():
@@ -341,14 +332,14 @@ def _by_ledger(tester: PairTester, question: Question) -> Decision:
     if not covering:
         decision = _without_entry(tester, question, replays)
         return replace(decision, replays=minimal)
-    for about in covering:
-        stale = "" if _shows_another_failure(about) else describe_stale(about, tester.check)
+    for replay in covering:
+        stale = "" if _shows_another_failure(replay) else describe_stale(replay, tester.check)
         if stale:
-            return replace(_stale(tester, question, about, stale, replays), replays=minimal)
+            return replace(_stale(tester, question, replay, stale, replays), replays=minimal)
     more = _not_explained(tester, question, covering, replays)
     if more is not None:
         return replace(more, replays=minimal)
-    entries = [about.entry for about in covering]
+    entries = [replay.entry for replay in covering]
     reasons = dict.fromkeys(f"{entry.kind}, {entry.tracked}: {entry.reason}" for entry in entries)
     return Decision(
         Verdict.KNOWN, Reason.LEDGER_ENTRY, " ".join(reasons), covering[0].found, minimal,
@@ -362,16 +353,17 @@ def _shows_another_failure(replay: Replayed) -> bool:
 
 
 def _stale(
-    tester: PairTester, question: Question, about: Replayed, stale: str, replays: Sequence[Replayed]
-) -> Decision:
+    tester: PairTester, question: Question, untrue: Replayed, stale: str,
+    replays: Sequence[Replayed],
+) -> Decision:  # fmt: skip
     """The decision on a pair with an entry that is not true, with another trace that breaks it."""
-    found = about.found if about.minimal else None
+    found = untrue.found if untrue.minimal else None
     if found is None:
-        others = [replay for replay in replays if replay is not about]
+        others = [replay for replay in replays if replay is not untrue]
         with contextlib.suppress(HarnessError):
             found = _without_entry(tester, question, others).counterexample
-        stale += ALSO_BROKEN_BY_ANOTHER if found is not None else ""
-    place = about.entry.place
+        stale += "; another trace breaks it" if found is not None else ""
+    place = untrue.entry.place
     return Decision(Verdict.STALE, Reason.ENTRY_NOT_TRUE, stale, found, place=place)
 
 
@@ -387,15 +379,15 @@ def _not_explained(
     then those of the sweep and the search.
     """
     known = []
-    for about in covering:
-        entry, found = about.entry, about.found
+    for replay in covering:
+        entry, found = replay.entry, replay.found
         assert found is not None
-        if _shows_another_failure(about):
+        if _shows_another_failure(replay):
             reason = (
                 f"{entry.place} is about another failure: its trace shows {shows_of(found)!r} and "
                 f"not {entry.shows!r}"
             )
-            if about.why:  # it breaks before its end
+            if replay.why:  # it breaks before its end
                 trace = simplify(tester, tester.cut(entry.trace), question.budget.seed)
                 found = tester.counterexample(
                     trace, None, question.spent.found(FoundBy.SWEEP, tester)
@@ -416,7 +408,7 @@ def _not_explained(
     decision = _search(tester, question, known)
     if decision.verdict != Verdict.BROKEN:
         return None
-    places = " or ".join(about.entry.place for about in covering)
+    places = " or ".join(replay.entry.place for replay in covering)
     reason = "; ".join(filter(None, [f"not the failure known at {places}", decision.reason]))
     return replace(decision, why=Reason.MORE_THAN_LEDGER, reason=reason)
 
@@ -456,7 +448,7 @@ def _search(tester: PairTester, question: Question, known: Sequence[KnownFailure
     if hit is None:
         if not question.will_search and not known:
             _require_something_tried(tester)
-        return Decision(Verdict.HOLDS, reason=tester.note(*question.prepared.ends))
+        return Decision(Verdict.HOLDS, reason=tester.note(*question.prepared.notes))
     found = question.spent.found(hit.by, tester)
     if examples is not None:
         examples.save(tester.subject.name, tester.check.name, hit.trace)
@@ -465,7 +457,7 @@ def _search(tester: PairTester, question: Question, known: Sequence[KnownFailure
     if examples is not None and shown.trace != hit.trace:
         examples.save(tester.subject.name, tester.check.name, shown.trace)
         examples.forget(tester.subject.name, tester.check.name, hit.trace)
-    reason = tester.note(*question.prepared.ends)
+    reason = tester.note(*question.prepared.notes)
     return Decision(Verdict.BROKEN, reason=reason, counterexample=shown)
 
 

@@ -29,8 +29,6 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, Generic, TypeAlias, TypeVar
 
-__all__ = ["Died", "Pool", "Tell"]
-
 NOTE_SIZE = 2048
 POLL = 0.05
 """Seconds between looks at a process that can't be waited for."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.checks.registry import CHECKS
-from harness.core.result import Found
-from harness.engine.selftest import REQUIRED, Trial, by_name, enough, median_seconds
+from harness.core.result import Found, grouped
+from harness.engine.selftest import REQUIRED, Trial, enough, median_seconds
 from harness.report.text import count, letters_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ LEGEND = (
     "size: operations / steps of the counterexample"
 )
 LETTER_OF = letters_of(check.name for check in CHECKS)
+
+
+def by_name(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The trials of every fault or control."""
+    return grouped(trials, lambda trial: trial.name)
 
 
 def line(trial: Trial) -> str:
