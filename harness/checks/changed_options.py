@@ -75,7 +75,7 @@ class ResumedRun(TypedDict):
     first: int
     switch: int
     seen: list[Observation]
-    places: list[tuple[int, int]]
+    moments: list[tuple[int, int]]
 
 
 class Judged(TypedDict, total=False):
@@ -131,7 +131,7 @@ def resumed_runs(
     `builders` are new_optimizer, build and build_changed; an operation is its kind with a count or
     a slot. A run has its ``path``, how much of it was done before the resume (``first``) and how
     much with the old options (``switch``), what was ``seen`` after the resume, and the operation
-    and step of each observation (``places``).
+    and step of each observation (``moments``).
     """
     new_optimizer, build, build_changed = builders
     optimizer = new_optimizer()
@@ -140,7 +140,7 @@ def resumed_runs(
     slots: dict[str, tuple[str, int, Checkpoint]] = {}
     runs: list[ResumedRun] = []
     seen: list[Observation] = []
-    places: list[tuple[int, int]] = []
+    moments: list[tuple[int, int]] = []
     for number, (kind, value) in enumerate(operations):
         if kind == "save":
             slots.pop(value, None)
@@ -152,10 +152,10 @@ def resumed_runs(
                 continue
             path, switch, checkpoint = slots[value]
             switch = len(path) if switch < 0 else switch
-            seen, places = [], [(number, 0)]
+            seen, moments = [], [(number, 0)]
             first = len(path)
             runs.append(
-                {"path": path, "first": first, "switch": switch, "seen": seen, "places": places}
+                {"path": path, "first": first, "switch": switch, "seen": seen, "moments": moments}
             )
             try:
                 make = functools.partial(with_groups, new_optimizer, groups_added(path))
@@ -169,7 +169,7 @@ def resumed_runs(
             longer = path + LETTER[kind] * value
             before = len(seen)
             goes_on = advance(optimizer, scheduler, step, longer, len(path), seen)
-            places += [(number, i + 1) for i in range(len(seen) - before)]
+            moments += [(number, i + 1) for i in range(len(seen) - before)]
             path = longer
         if runs:
             runs[-1]["path"] = path
@@ -240,13 +240,13 @@ def first_unexpected(
     """
     until = next_scheduler_step(run["path"], run["switch"])
     for index, seen in enumerate(run["seen"]):
-        place = run["first"] + index
-        if place <= until and any(
-            same(seen, other[place]) for other in early if place < len(other)
+        position = run["first"] + index
+        if position <= until and any(
+            same(seen, other[position]) for other in early if position < len(other)
         ):
             continue
-        if place < len(expected):
-            fits = same(seen, expected[place])
+        if position < len(expected):
+            fits = same(seen, expected[position])
         else:  # the expected run had ended before
             fits = "raises" in seen and "raises" in expected[-1]
         if not fits:
@@ -330,13 +330,13 @@ def judge_behaviour(
 def contrast(judged: Judged, allowed: Sequence[str]) -> tuple[Observation, Observation]:
     """The values that the allowed behaviours would give, and the values that were seen."""
     run, index = judged["run"], judged["index"]
-    seen, place = run["seen"][index], run["first"] + index
+    seen, position = run["seen"][index], run["first"] + index
     expected: Observation = {}
     names: list[str] = []
     for name, whose, run_there in (
         ("saved", "saved", judged["saved"]), ("start", "new", judged["start"])
     ):  # fmt: skip
-        there = run_there[min(place, len(run_there) - 1)]
+        there = run_there[min(position, len(run_there) - 1)]
         names += [key for key in differences(there, seen)[0] if key != "raises"]
         if name not in allowed:
             continue

@@ -106,7 +106,7 @@ def saving_after_loading_is_the_same(
 
 STEPS_AHEAD = 8
 """After this many steps, a number that each step computes from the epoch is right again."""
-COPIED = 3
+COPIED_UNTIL = 3
 """Copies are checked up to this epoch: they are slow, and later ones lose the same."""
 
 
@@ -177,7 +177,7 @@ def public_numbers_go_on(
 
     must, epoch = public_numbers(scheduler), checkpoint["epoch"]
     expected, actual = lost_numbers(must, loaded, step, epoch)
-    if expected or epoch > COPIED:
+    if expected or epoch > COPIED_UNTIL:
         return expected, actual
     try:
         copied()

@@ -100,8 +100,8 @@ def run_along(
     """Observations along a path, from its step `first` on, as a `Run`."""
     words = ["", *(f"{op.kind}:1" for letter in path for op in operations_of(letter))]
     seen = tuple(
-        Seen(words[place], epochs(path[:place]), values)
-        for place, values in enumerate(observations, first)
+        Seen(words[position], epochs(path[:position]), values)
+        for position, values in enumerate(observations, first)
         if "raises" not in values
     )
     if not raises and observations:

@@ -84,7 +84,7 @@ def run_with_changes(runner: Runner, check: Check, trace: Trace) -> Outcome:
     judged = judge_behaviour(builders, step, resolve(bound.changed, bound.words), runs, allowed)
     behaviour = judged["follows"]
     if behaviour is None:
-        operation, made = judged["run"]["places"][judged["index"]]
+        operation, made = judged["run"]["moments"][judged["index"]]
         expected, actual = contrast(judged, allowed)
         return Outcome(Difference(operation, made, expected, actual), tally=tally)
     ended = "the change makes no difference after a resume in this trace, so it tells nothing"

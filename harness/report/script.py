@@ -561,9 +561,9 @@ def _parts(check: Check, trace: Trace) -> Sequence[helpers.Part]:
         slot = first.slot if first.kind in GO_BACK else ""
         if not slot:
             path = ""
-        place = "there" if done_there(check, indices[0]) else "here"
+        where = "there" if done_there(check, indices[0]) else "here"
         saved = tuple(operation.slot for operation in operations if operation.kind == "save")
         todo = "".join(map(letters, operations))
         position = (gradients(path), epochs(path), groups_added(path))
-        parts.append((place, slot, *position, todo, saved))
+        parts.append((where, slot, *position, todo, saved))
     return parts

@@ -113,8 +113,8 @@ def show_contract(
     print(f"{column} of every group after each step, changed on resume: {changed}\n")
     rows = [("old options", "changed options", "resumed")]
     for index, seen in enumerate(run["seen"][: judged["index"] + 1]):
-        place = run["first"] + index
-        cells = [(judged[name] + [{}] * (place + 1))[place] for name in ("saved", "start")]
+        position = run["first"] + index
+        cells = [(judged[name] + [{}] * (position + 1))[position] for name in ("saved", "start")]
         shown = [str(cell.get(column, cell.get("raises", ""))) for cell in (*cells, seen)]
         rows.append((shown[0], shown[1], shown[2]))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -177,16 +177,17 @@ def examined(run: Callable[[], None]) -> int:
 def run_parts(parts: Iterable[Part], seen: list[Observation], here: Ask, there: Ask) -> str:
     """Run a trace part by part, each here or there; fill `seen` and return the exception, if any.
 
-    A part is the place, the slot it goes back to (or nothing), index, epoch and added groups, what
-    to do, and the slots it saves to. Going back to a slot restores what was seen on the way to it.
+    A part is ``here`` or ``there``, the slot it goes back to (or nothing), index, epoch and added
+    groups, what to do, and the slots it saves to. Going back to a slot restores what was seen on
+    the way to it.
     """
     slots: dict[str, tuple[bytes, list[Observation]]] = {"": (b"", [])}
-    for place, slot, index, epoch, groups, todo, names in parts:
+    for where, slot, index, epoch, groups, todo, names in parts:
         data, before = slots[slot]
         request: Request = {
             "data": data, "index": index, "epoch": epoch, "groups": groups, "todo": todo
         }  # fmt: skip
-        reply = there(request) if place == "there" else here(request)
+        reply = there(request) if where == "there" else here(request)
         seen[:] = [*before, *reply["seen"][:1]]
         saved = iter(zip(names, reply["saved"]))  # noqa: B905 (it may have raised)
         for letter, after in zip(todo, reply["seen"][1:]):  # noqa: B905 (the same)
