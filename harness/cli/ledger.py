@@ -44,7 +44,7 @@ def verify(files: tuple[Path, ...]) -> int:
 
     version = version_of(torch.__version__)
     entries = _read(files)
-    about = [entry for entry in entries if entry.covers(version)]
+    covering = [entry for entry in entries if entry.covers(version)]
     verdicts = []
     true = more = 0
     for name in dict.fromkeys(entry.subject for entry in entries):
@@ -63,12 +63,12 @@ def verify(files: tuple[Path, ...]) -> int:
             more += result.why == Reason.ENTRY_RANGE_TOO_SHORT
             if result.verdict == Verdict.KNOWN:
                 named = {result.check, *result.references[1:]}
-                true += sum(e.subject == name and e.check in named for e in about)
+                true += sum(e.subject == name and e.check in named for e in covering)
             if result.verdict in (Verdict.BROKEN, Verdict.STALE, Verdict.UNKNOWN):
                 print_out(f"{result.verdict} {name}: {result.check}\n  {result.reason}")
     print_out(
-        f"torch {version}: {true} of {len(about)} entries for this version are true; "
-        f"{more or 'none'} of {len(entries) - len(about)} entries for other versions "
+        f"torch {version}: {true} of {len(covering)} entries for this version are true; "
+        f"{more or 'none'} of {len(entries) - len(covering)} entries for other versions "
         f"{'is' if more < 2 else 'are'} also true here"
     )
     return status_of_verdicts(verdicts)

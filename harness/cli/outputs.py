@@ -21,6 +21,7 @@ from harness.core.output import printable
 from harness.core.verdict import FAILING
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
     from harness.core.result import Result
@@ -96,6 +97,24 @@ def no_more_output() -> None:
 # -------------------------------------------------------------------------- progress
 
 
+def terminal_bar() -> Progress:
+    """A bar that shows what was done, the time left and a description; it goes at the end."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", markup=False),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
 @contextlib.contextmanager
 def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
     """A function that shows progress out of `total`.
@@ -104,20 +123,7 @@ def bar(total: int) -> Iterator[Callable[[int, str, str], None]]:
     shows the first two with the time left; elsewhere, the lines go to standard error.
     """
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
-            TextColumn("{task.description}", markup=False),
-        )  # fmt: skip
-        with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        with terminal_bar() as shown:
             task = shown.add_task("", total=total)
             yield lambda done, what, line: shown.update(task, completed=done, description=what)
         return

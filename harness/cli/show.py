@@ -141,11 +141,11 @@ def write_files(
     lines: dict[tuple[str, str], list[str]] = {}
     for failure in broken:
         result, stem = failure.result, stems[_stem(failure.result)]
-        about = lines[result.pair] = []
+        of_it = lines[result.pair] = []
         if scripts is not None:
-            about.append(script_file(scripts / f"{stem}.py", made[result.pair], outputs))
+            of_it.append(script_file(scripts / f"{stem}.py", made[result.pair], outputs))
         if plots is not None:
-            about.append(picture_file(plots / f"{stem}.svg", picture_or_why(result), outputs))
+            of_it.append(picture_file(plots / f"{stem}.svg", picture_or_why(result), outputs))
     return lines
 
 

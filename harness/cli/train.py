@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import click
 
 from harness.cli.check import SECONDS, require_picture_folder
 from harness.cli.options import CI, Exit, output_option
-from harness.cli.outputs import Outputs, print_error, print_out
+from harness.cli.outputs import Outputs, print_error, print_out, terminal_bar
 from harness.core.errors import HarnessError
 from harness.core.output import require_folder
 
@@ -216,25 +217,10 @@ def _signals_interrupt() -> Iterator[list[int]]:
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
     """A function that shows progress: a bar on a terminal, else a line for each stage."""
-    import sys
-
     if not sys.stderr.isatty():
         yield lambda done, total, what: print_error(what) if not done else None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
-        TextColumn("{task.description}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with terminal_bar() as shown:
         task = shown.add_task("", total=None)
         yield lambda done, total, what: shown.update(
             task, completed=done, total=total or None, description=what
