@@ -381,10 +381,10 @@ def matrix(results: tuple[Path, ...], markdown_file: Path | None, html_file: Pat
     options, the table is printed as Markdown.
     """
     from harness.report.html import matrix_page
-    from harness.report.matrix import markdown, merge
+    from harness.report.matrix import markdown, matrix_of
     from harness.report.result_file import read_versions
 
-    merged = merge(read_versions(results))
+    merged = matrix_of(read_versions(results))
     outputs = Outputs()
     lines = [] if markdown_file or html_file else [markdown(merged).rstrip("\n")]
     for path, page in ((markdown_file, markdown), (html_file, matrix_page)):

@@ -291,7 +291,7 @@ def _broken_lines(pairs: Sequence[Change]) -> list[str]:
     lines = []
     for (check, was), group in grouped(pairs, lambda pair: (pair.check, _was(pair))).items():
         lines += _wrapped(f"{check}: ", f"{group[0].new.promise.text}{was}")
-        for alike in grouped(group, _kind).values():
+        for alike in grouped(group, _what_differs).values():
             result, *others = (pair.new for pair in alike)
             found = result.counterexample
             rows = difference_rows(found, result.promise, result.check)[1:] if found else []
@@ -321,8 +321,8 @@ def _options(trace: str) -> str:
     return " ".join(itertools.takewhile(re.compile(r"\w+=").match, trace.split()))
 
 
-def _kind(pair: Change) -> tuple[str, ...]:
-    """How a newly broken pair differs: the names of the values, or the exception."""
+def _what_differs(pair: Change) -> tuple[str, ...]:
+    """What differs in a newly broken pair: the names of the values, or the exception."""
     found = pair.new.counterexample
     actual = found.actual if found else {}
     raised = str(actual.get("raises", "")).partition(":")[0]

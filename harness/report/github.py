@@ -96,11 +96,20 @@ def annotated(results: Sequence[Result]) -> list[str]:
     than GitHub shows, the last one counts the rest.
     """
     worst_first = sorted(_wrong(results), key=lambda result: FAILING.index(result.verdict))
-    commands = [_annotation(group) for group in grouped(worst_first, _shared).values()]
-    if len(commands) > MOST:
-        left = len(commands) - MOST + 1
-        commands[MOST - 1 :] = [f"::error::{left} more are in the job's summary and log"]
-    return commands
+    return _at_most([_annotation(group) for group in grouped(worst_first, _shared).values()])
+
+
+def _at_most(commands: list[str]) -> list[str]:
+    """The commands; if there are more than GitHub shows, the last one counts the rest."""
+    left = len(commands) - MOST + 1
+    if left < 2:
+        return commands
+    return [*commands[: MOST - 1], f"::error::{left} more are in the job's summary and log"]
+
+
+def _command(properties: Mapping[str, str], message: str) -> str:
+    listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::error {listed}::{_data(message)}"
 
 
 def _shared(result: Result) -> tuple[str, ...]:
@@ -126,8 +135,7 @@ def _annotation(group: Sequence[Result]) -> str:
             f"reproduce with: {report.replay_command(result, str(found.trace))}",
         ]
         message = "\n".join(lines + ([f"note: {result.note}"] if result.note else []))
-    listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
-    return f"::error {listed}::{_data(message)}"
+    return _command(properties, message)
 
 
 def _sentence(found: Counterexample, result: Result) -> str:
@@ -258,15 +266,9 @@ def training_annotations(result: TrainingResult) -> list[str]:
         found.append((training.finding_headline(result, finding), lines))
     if result.reason:
         found.append((f"{result.verdict} {script_name(result.command)}", [result.reason]))
-    annotations = []
-    for title, lines in found[:MOST]:
-        properties["title"], text = title, "\n".join(lines)
-        listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
-        annotations.append(f"::error {listed}::{_data(text)}")
-    if len(found) > MOST:
-        left = len(found) - MOST + 1
-        annotations[MOST - 1 :] = [f"::error::{left} more are in the job's summary and log"]
-    return annotations
+    return _at_most(
+        [_command({**properties, "title": title}, "\n".join(lines)) for title, lines in found]
+    )
 
 
 def training_summary(result: TrainingResult, *, room: int = ROOM) -> str:

@@ -170,7 +170,7 @@ def _named(lines: Sequence[Alike], totals: set[int]) -> list[tuple[tuple[str, ..
     return named
 
 
-def merge(sources: Sequence[VersionFile]) -> Matrix:
+def matrix_of(sources: Sequence[VersionFile]) -> Matrix:
     """One matrix of all files; they are sorted by version."""
     found = [{result.pair: result for result in source.file.results} for source in sources]
     newest_first = [result for source in reversed(sources) for result in source.file.results]

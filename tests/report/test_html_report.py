@@ -21,7 +21,7 @@ from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.engine.session import SubjectSession
 from harness.report.html import matrix_page, run_page
-from harness.report.matrix import COLOURS, merge
+from harness.report.matrix import COLOURS, matrix_of
 from harness.report.picture import picture_or_why
 from harness.report.result_file import VersionFile, results_of_run
 from harness.report.script import script_of
@@ -259,7 +259,7 @@ def many(results):
         )
         for minor in range(14)
     ]
-    return report([results[0], *found[1:]]), matrix_page(merge(sources))
+    return report([results[0], *found[1:]]), matrix_page(matrix_of(sources))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from harness.core.run import Tally
 from harness.core.trace import Trace
 from harness.core.verdict import Verdict
 from harness.report.html import matrix_page as page
-from harness.report.matrix import COLOURS, LETTERS, markdown, merge
+from harness.report.matrix import COLOURS, LETTERS, markdown, matrix_of
 from harness.report.result_file import SCHEMA, ResultFile, dump_results, read_versions
 
 VERDICTS = {
@@ -69,7 +69,7 @@ def merged(write):
             ])
             for index, version in enumerate(versions)
         }  # fmt: skip
-        return merge(read_versions(write(**results)))
+        return matrix_of(read_versions(write(**results)))
 
     return merged
 
@@ -111,7 +111,7 @@ def test_versions_that_were_not_searched_alike_are_told(command, write):
     )
     assert command("matrix", first, second)[2] == ""
     status, printed, errors = command("matrix", first, second, third)
-    matrix = merge(read_versions([first, third, second]))
+    matrix = matrix_of(read_versions([first, third, second]))
     assert "25 (seed 0) on 2.0.1, 2.1.0; 0 (seed 0) on 2.2.0." in matrix.uneven
     assert (status, errors) == (0, f"note: {matrix.uneven}\n")
     assert printed.endswith(f" {matrix.uneven}\n")
@@ -148,7 +148,7 @@ def test_what_is_broken_is_always_named(merged):
 
 def test_markdown_prints_names_as_they_are(write):
     rows = [row("a|b", "_x_ *y* `z` a_b <i>", "B")]
-    text = markdown(merge(read_versions(write(a=result("2.0.1", rows)))))
+    text = markdown(matrix_of(read_versions(write(a=result("2.0.1", rows)))))
     assert text.splitlines()[2] == r"| a\|b | \_x\_ \*y\* \`z\` a_b \<i\> | B |"
 
 
@@ -205,11 +205,11 @@ def test_without_a_result_it_says_how_it_is_used(command):
 def test_the_command_writes_what_is_asked_for_or_prints_markdown(command, write, tmp_path):
     (path,) = write(a=GOOD)
     status, printed, errors = command("matrix", path)
-    assert (status, printed, errors) == (0, markdown(merge(read_versions([path]))), "")
+    assert (status, printed, errors) == (0, markdown(matrix_of(read_versions([path]))), "")
     status, said, errors = command("matrix", path, "--markdown", "m.md", "--html", "m.html")
     assert (status, said, errors) == (0, "wrote m.md\nwrote m.html\n", "")
     assert (tmp_path / "m.md").read_text() == printed
-    assert (tmp_path / "m.html").read_text() == page(merge(read_versions([path])))
+    assert (tmp_path / "m.html").read_text() == page(matrix_of(read_versions([path])))
 
 
 def test_nothing_is_written_if_something_cannot_be(command, write, tmp_path):
@@ -243,7 +243,7 @@ def test_the_page_has_all_cells_and_needs_nothing_else(merged):
 def test_the_page_says_what_a_check_promises(write):
     promise = as_check("resume_by_last_epoch").promise
     rows = [row("resume_by_last_epoch", "StepLR", "B", promise=promise)]
-    parsed = Page(page(merge(read_versions(write(a=result("2.0.1", rows))))))
+    parsed = Page(page(matrix_of(read_versions(write(a=result("2.0.1", rows))))))
     place = parsed.texts.index("resume_by_last_epoch")
     assert promise.text in parsed.texts[place + 1]
 
@@ -254,7 +254,7 @@ def test_the_page_says_on_which_versions_a_counterexample_is_the_same(write):
         f"r{minor}": result(f"2.{minor}.0", [row("one", "First", "B", **more)])
         for minor, more in enumerate([{}, other, {}, {}])
     }
-    parsed = Page(page(merge(read_versions(write(**results)))))
+    parsed = Page(page(matrix_of(read_versions(write(**results)))))
     texts = [text for text in parsed.texts if text.strip()]
     after = [then for said, then in itertools.pairwise(texts) if said == "also on"]
     assert after == ["2.2.0, 2.3.0", "2.0.0, 2.3.0", "2.0.0, 2.2.0"]
@@ -280,7 +280,7 @@ def test_the_command_on_the_page_replays_the_counterexample(command, tmp_path, s
 
 def test_the_command_on_the_page_names_the_python_that_resumed(write):
     rows = [row("one", "First", "B", resume_python="/opt/old python/bin/python")]
-    texts = Page(page(merge(read_versions(write(a=result("2.0.1", rows)))))).texts
+    texts = Page(page(matrix_of(read_versions(write(a=result("2.0.1", rows)))))).texts
     (said,) = (text for text in texts if text.startswith("lr-resume-harness replay"))
     assert shlex.split(said)[-2:] == ["--resume-python", "/opt/old python/bin/python"]
 
@@ -300,7 +300,7 @@ def test_the_page_shows_hostile_text_as_text(write):
     ]  # fmt: skip
     data = result("2.0.1", rows, python=evil)
     other = result("2.1.0", [row("c", evil, ".")])
-    text = page(merge(read_versions(write(a=data, b=other))))
+    text = page(matrix_of(read_versions(write(a=data, b=other))))
     parsed = Page(text)
     assert "script" not in {tag for tag, _ in parsed.tags}
     assert "<b>" not in text.replace("<p><b>", "").replace("<b><code>", "")

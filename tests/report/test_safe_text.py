@@ -20,7 +20,7 @@ from harness.engine.session import check_subject
 from harness.report import text as report
 from harness.report.github import annotated, job_summary
 from harness.report.html import matrix_page, run_page
-from harness.report.matrix import markdown, merge
+from harness.report.matrix import markdown, matrix_of
 from harness.report.result_file import (
     dump_results,
     read_results,
@@ -116,7 +116,7 @@ def test_pages_show_it(results, tmp_path):
     made = {(result.subject, result.check): EVIL for result in results}
     for page, most in (
         (run_page(results, made, Budget(), complete=True, shard=EVIL), 1),
-        (matrix_page(merge(read_versions([tmp_path / "r.json"]))), 0),
+        (matrix_page(matrix_of(read_versions([tmp_path / "r.json"]))), 0),
     ):
         assert is_safe(page)
         parsed = Page(page)
@@ -132,7 +132,7 @@ def test_markdown_shows_it(results, tmp_path):
             results_of_run([dataclasses.replace(results[0], subject=EVIL)], Budget(), complete=True)
         )
     )
-    text = markdown(merge(read_versions([tmp_path / "r.json"])))
+    text = markdown(matrix_of(read_versions([tmp_path / "r.json"])))
     assert is_safe(text)
     assert r"nul \\x00" in text  # a backslash of Markdown
     assert r"a\|b" in text
