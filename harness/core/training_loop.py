@@ -41,9 +41,14 @@ def step_scheduler(scheduler: Scheduler, epoch: int) -> None:
     scheduler.step()
 
 
+def metric_at(epoch: int) -> float:
+    """A metric that falls, stays the same and rises in turn."""
+    return (4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2
+
+
 def step_with_metric(scheduler: Scheduler, epoch: int) -> None:
-    """Step the scheduler with a metric that falls, stays the same and rises in turn."""
-    scheduler.step((4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2)
+    """Step the scheduler with the metric of the epoch (`metric_at`)."""
+    scheduler.step(metric_at(epoch))
 
 
 def metrics(values: list[float], kind: str = "float") -> Callable[[Scheduler, int], None]:

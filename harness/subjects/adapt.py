@@ -34,6 +34,7 @@ from harness.subjects.protocols import (
     is_torch,
     protocols_of,
     saving_of,
+    scheduler_in,
 )
 from harness.subjects.type_hints import (
     Unresolved,
@@ -146,8 +147,7 @@ def adapt(
     if is_class:
         look = Look(function, frozenset(parameters))
     elif made is not None:
-        look = Look(getattr(made, "scheduler", made) if _is_held(made) else made,
-                    frozenset(parameters))  # fmt: skip
+        look = Look(scheduler_in(made), frozenset(parameters))
     else:
         return replace(known, build=build, refusal=refusal)
     return replace(_driven(known, value, build, look, new_optimizer, given), refusal=refusal)
@@ -169,10 +169,6 @@ def _function(value: Any) -> Any:
     while isinstance(value, functools.partial):
         value = value.func
     return value
-
-
-def _is_held(made: object) -> bool:
-    return type(made).__name__ == "Held"
 
 
 def _optimizer_name(parameters: Collection[str], hints: Mapping[str, object]) -> str:

@@ -42,7 +42,7 @@ from harness.core.training_loop import LRScheduler, describe
 from harness.core.types import Options
 from harness.subjects import adapt as adapting
 from harness.subjects.adapt import Adapted, adapt, sets_of
-from harness.subjects.protocols import OPTIMIZER, Held
+from harness.subjects.protocols import OPTIMIZER, scheduler_in
 from harness.subjects.subject import Subject, subject_of
 
 MANY = 60
@@ -99,16 +99,16 @@ class Missed:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Discovery:
     """The subjects that were found, those that were missed, and notes on what was not read."""
 
     subjects: tuple[Subject, ...] = ()
     missed: tuple[Missed, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def plus(self, other: Selection) -> Selection:
+    def plus(self, other: Discovery) -> Discovery:
         """Both together."""
-        return Selection(
+        return Discovery(
             self.subjects + other.subjects, self.missed + other.missed, self.notes + other.notes
         )
 
@@ -119,7 +119,7 @@ def subjects_of(
     skip: Mapping[str, str] = types.MappingProxyType({}),
     trying: Callable[[str], None] = lambda place: None,
     options: Options = types.MappingProxyType({}),
-) -> Selection:
+) -> Discovery:
     """A subject for everything in a package or module that behaves like a scheduler.
 
     A subject whose name is in `taken` gets its module's name too. Names that begin with ``_`` and
@@ -177,7 +177,7 @@ def subjects_of(
         )
     if unused := sorted(set(options) - used):
         raise SubjectError(f"nothing in {package!r} takes the option {unused[0]!r}: leave it out")
-    return Selection(tuple(subjects), tuple(missed), tuple(dict.fromkeys(notes)))
+    return Discovery(tuple(subjects), tuple(missed), tuple(dict.fromkeys(notes)))
 
 
 def _taken_by(value: Any, options: Options) -> dict[str, object]:
@@ -435,7 +435,7 @@ def _try(subject: Subject, adapted: Adapted, given: Options) -> None:
         try:
             optimizer = adapted.optimizer()
             made = subject.build(optimizer, **options)
-            inner = made.scheduler if isinstance(made, Held) else made
+            inner = scheduler_in(made)
             if not hasattr(inner, "step") and not callable(inner):
                 raise SubjectError(f"it makes no scheduler (got {made!r:.60})")
             optimizer_step(optimizer, 0)

@@ -37,7 +37,7 @@ from pathlib import Path
 from harness.core.errors import LedgerError, SubjectError
 from harness.core.guard import Guard
 from harness.core.training_loop import describe
-from harness.subjects.discover import Missed, Selection
+from harness.subjects.discover import Discovery, Missed
 from harness.subjects.subject import Subject, subject_from
 
 SUBJECTS = "lr_resume_harness.subjects"
@@ -116,7 +116,7 @@ def default_subjects() -> list[Subject]:
     return list(found.values())
 
 
-def shipped_selection() -> Selection:
+def shipped_selection() -> Discovery:
     """What ``--installed`` checks; raises `SubjectError` if no package ships subjects."""
     points = _points(SUBJECTS)
     if not points:
@@ -138,7 +138,7 @@ def subjects_of_package(package: str) -> tuple[Subject, ...]:
     return _loaded([point for point in points if _package(point) == package]).subjects
 
 
-def _loaded(points: Sequence[EntryPoint]) -> Selection:
+def _loaded(points: Sequence[EntryPoint]) -> Discovery:
     """The subjects of entry points, and what can't be loaded."""
     subjects: list[Subject] = []
     missed: list[Missed] = []
@@ -148,7 +148,7 @@ def _loaded(points: Sequence[EntryPoint]) -> Selection:
         except SubjectError as error:
             what = f"the entry point {point.name!r} of the package {_package(point)!r}"
             missed.append(Missed(what, str(error)))
-    return Selection(tuple(subjects), tuple(missed))
+    return Discovery(tuple(subjects), tuple(missed))
 
 
 def shipped_ledgers() -> list[ShippedLedger]:

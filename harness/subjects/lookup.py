@@ -11,7 +11,7 @@ from types import MappingProxyType
 from harness.core.errors import SubjectError
 from harness.core.references import full_reference, import_attribute, is_package
 from harness.core.types import Options
-from harness.subjects.discover import Selection, subjects_of
+from harness.subjects.discover import Discovery, subjects_of
 from harness.subjects.installed import default_subjects, shipped_selection, shipped_subjects
 from harness.subjects.subject import Subject, subject_from
 
@@ -60,7 +60,7 @@ def choose_subjects(
     installed: bool = False,
     skip: Mapping[str, str] = MappingProxyType({}),
     trying: Callable[[str], None] = lambda place: None,
-) -> Selection:
+) -> Discovery:
     """The subjects with these names, or all listed ones; each gets the options.
 
     A name can also be a package or module, for every scheduler that it defines, which gets the
@@ -73,10 +73,10 @@ def choose_subjects(
     parts = [shipped_selection()] if installed else []
     for name in names or (() if installed else listed):
         if name in listed or full_reference(name) or not is_package(name):
-            parts.append(Selection(tuple(_subjects_called(name, listed, options))))
+            parts.append(Discovery(tuple(_subjects_called(name, listed, options))))
         else:
             parts.append(subjects_of(name, listed, skip, trying, options))
-    found = functools.reduce(Selection.plus, parts)
+    found = functools.reduce(Discovery.plus, parts)
     different = {subject.reference or id(subject): subject for subject in found.subjects}
     for subject in different.values():
         subject.check_options()

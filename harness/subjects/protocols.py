@@ -13,8 +13,9 @@ point that names a `Protocol`::
     mine = "my_package.subjects:PROTOCOL"
 
 The functions that build, step, save and load are pasted into scripts, so each may use only torch,
-the standard library and the other functions of this file. A ``metric`` falls, stays the same and
-rises in turn; an ``epoch`` counts from 1, because it is the one that begins.
+the standard library and other functions of this file or of `harness.core.training_loop`. A
+``metric`` falls, stays the same and rises in turn; an ``epoch`` counts from 1, because it is the
+one that begins.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from harness.core.errors import SubjectError
 from harness.core.training_loop import (
     LRScheduler,
     describe,
+    metric_at,
     snapshot,
     step_scheduler,
     step_with_metric,
@@ -144,11 +146,6 @@ def build_dampened(
 
 
 # ------------------------------------------------------------------------------------- stepping
-
-
-def metric_at(epoch: int) -> float:
-    """A metric that falls, stays the same and rises in turn."""
-    return (4.0, 3.0, 3.0, 3.0, 3.5, 2.0, 2.0, 2.0)[epoch % 8] - epoch // 8 % 2
 
 
 def step_to_epoch(scheduler: Any, epoch: int) -> None:
@@ -390,9 +387,9 @@ class Protocol:
     load: Callable[[Any, Any], None] | None = None
 
 
-def stepped_with(*kinds: str, method: str = "step") -> Callable[[Look], bool]:
-    """Whether this method takes these things."""
-    return lambda look: look.takes(method) == kinds
+def stepped_with(*kinds: str) -> Callable[[Look], bool]:
+    """Whether its ``step`` takes these things."""
+    return lambda look: look.takes("step") == kinds
 
 
 def called_with(*kinds: str, holds: bool = True) -> Callable[[Look], bool]:
