@@ -8,19 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = [
-    "STATEFUL",
-    "STATELESS",
-    "Decay",
-    "Fading",
-    "Swinging",
-    "decay_method",
-    "fall_with_cycle",
-    "root_decay",
-    "two_thirds",
-    "zigzag",
-]
-
 
 def root_decay(epoch: float) -> float:
     """A factor that falls slowly."""

@@ -20,14 +20,6 @@ from lr_schedules.callables import STATELESS
 from lr_schedules.drawn import BY_EPOCHS, called, chainable, jointly
 from lr_schedules.linear_annealing import LRScheduler
 
-__all__ = [
-    "DRAWN_COMPOSITIONS",
-    "MAKERS",
-    "TwoSchedulers",
-    "build_chained",
-    "build_sequential",
-]
-
 Maker: TypeAlias = Callable[..., LRScheduler]
 
 MILESTONES = st.integers(0, 6)

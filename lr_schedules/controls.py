@@ -57,8 +57,6 @@ from lr_schedules.tricky import (
     Window,
 )
 
-__all__ = ["CONTROLS"]
-
 
 def new_tensor_sgd() -> torch.optim.Optimizer:
     """SGD whose LRs are tensors."""

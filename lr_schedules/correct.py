@@ -18,33 +18,6 @@ from torch.optim import Optimizer
 
 from lr_schedules.linear_annealing import LRScheduler
 
-__all__ = [
-    "Bare",
-    "ClosedForm",
-    "Cooling",
-    "DecaysWeights",
-    "Fall",
-    "FromCallable",
-    "Halving",
-    "Handover",
-    "Logs",
-    "Milestones",
-    "Momentum",
-    "Multiplies",
-    "Nested",
-    "Noise",
-    "PerGroup",
-    "Plateau",
-    "Ramp",
-    "Restarts",
-    "Table",
-    "TensorRate",
-    "Updates",
-    "give_count",
-    "halved",
-    "take_count",
-]  # fmt: skip
-
 
 class Halving:
     """Halves each group's LR every 3 epochs; saves a counter, and is not an LRScheduler."""

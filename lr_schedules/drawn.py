@@ -20,8 +20,6 @@ from harness import Term
 from harness.subjects.drawn_options import OptionsStrategy
 from harness.subjects.optimizers import group_count, optimizers
 
-__all__ = ["DRAWN", "called", "chainable", "jointly"]
-
 GROUPS = 2
 """The number of groups of a subject's default optimizer."""
 

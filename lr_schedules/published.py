@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from lr_schedules.linear_annealing import LRScheduler
 
-__all__ = ["PublishedLinearAnnealingLR"]
-
 
 class PublishedLinearAnnealingLR(LRScheduler):
     """Linear up, then linear down, counted by ``_step_count`` and with no end."""

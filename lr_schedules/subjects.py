@@ -30,9 +30,6 @@ from lr_schedules.drawn import DRAWN
 from lr_schedules.linear_annealing import LinearAnnealingLR
 from lr_schedules.published import PublishedLinearAnnealingLR
 
-__all__ = ["SUBJECTS"]
-
-
 KEEPS_THE_LR = (
     "MultiplicativeLR", "MultiplicativeLR-stateful", "StepLR", "ExponentialLR", "PolynomialLR",
     "CosineAnnealingLR", "SWALR",

@@ -22,23 +22,6 @@ from torch.optim import Optimizer
 
 from lr_schedules.correct import ClosedForm, Halving, Plateau
 
-__all__ = [
-    "Caller",
-    "Cycles",
-    "FirstMoment",
-    "Generated",
-    "Grandchild",
-    "InTheGroups",
-    "LazyTable",
-    "Locked",
-    "Memoised",
-    "Numbers",
-    "Phases",
-    "Slots",
-    "ThroughProperties",
-    "Window",
-]
-
 
 class Slots:
     """Has slots and no ``__dict__``; decays by a quarter with each epoch."""

@@ -29,19 +29,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "CLASSES",
-    "Class",
-    "Mutant",
-    "all_mutants",
-    "apply",
-    "class_of",
-    "edited",
-    "mechanical",
-    "methods_in",
-    "written",
-]
-
 TORCH = "torch.optim.lr_scheduler"
 SWA = "torch.optim.swa_utils"
 OURS = "lr_schedules.linear_annealing"
@@ -532,11 +519,11 @@ def _matters(decorator: ast.expr) -> bool:
     return ast.unparse(decorator) != "override"
 
 
-Edit = tuple[str, str]
+Edited = tuple[str, str]
 """What was edited, and the source of the method with the edit."""
 
 
-def _edits(each: Class, method: str, kind: str, edits: Iterable[Edit]) -> Iterator[Mutant]:
+def _edits(each: Class, method: str, kind: str, edits: Iterable[Edited]) -> Iterator[Mutant]:
     seen: dict[str, int] = {}
     for what, source in edits:
         what = " ".join(what.split())
@@ -557,7 +544,7 @@ def _bodies(method: ast.FunctionDef) -> list[list[ast.stmt]]:
     return found
 
 
-def _left_out(method: ast.FunctionDef) -> Iterator[Edit]:
+def _left_out(method: ast.FunctionDef) -> Iterator[Edited]:
     """The method without one of its statements."""
     for body in _bodies(method):
         for number, statement in enumerate(body):
@@ -570,7 +557,7 @@ def _left_out(method: ast.FunctionDef) -> Iterator[Edit]:
             body[number] = statement
 
 
-def _swapped(method: ast.FunctionDef) -> Iterator[Edit]:
+def _swapped(method: ast.FunctionDef) -> Iterator[Edited]:
     """The method with two statements that follow each other in the other order."""
     for body in _bodies(method):
         for number, (first, second) in enumerate(itertools.pairwise(list(body))):
@@ -620,7 +607,7 @@ def _only_annotates(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.AnnAssign) and statement.value is None
 
 
-def _uncopied(method: ast.FunctionDef) -> Iterator[Edit]:
+def _uncopied(method: ast.FunctionDef) -> Iterator[Edited]:
     """The method with the thing itself in place of one copy of it."""
     for node in ast.walk(method):
         inner = _copied(node)
@@ -681,7 +668,7 @@ def mechanical(classes: Iterable[Class] = CLASSES) -> Iterator[Mutant]:
                 yield from _edits(each, method.name, name, _mutated(code, codes))
 
 
-def _mutated(code: str, codes: Iterable[str]) -> Iterator[Edit]:
+def _mutated(code: str, codes: Iterable[str]) -> Iterator[Edited]:
     """Those of the changed codes of a method that may matter, with the line that is changed."""
     whole = _without_refusals(code)
     for changed in codes:
