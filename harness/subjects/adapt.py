@@ -52,7 +52,7 @@ BUILD_TIME_LIMIT = 30.0
 SETS = 5
 """Sets of options that are tried to see which convention an index follows."""
 MORE = 3
-"""So many optional parameters are drawn because an exception asks for them."""
+"""At most this many optional parameters are drawn because an exception asks for them."""
 SHORT = 12
 """Steps of the runs that show which convention an index follows."""
 

@@ -7,8 +7,8 @@ that a constructor needs are drawn if it is known what they are (`harness.subjec
 What looks like a scheduler and can't be checked is listed, with lines to add if any were found that
 work; then the exit status is not 0.
 
-Modules of tests, scripts and examples are not imported. Of a package with many modules, only those
-are whose source speaks of schedules.
+Modules of tests, scripts and examples are not imported. In a package with many modules, only those
+are imported whose source mentions schedules.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from harness.subjects.protocols import OPTIMIZER, scheduler_in
 from harness.subjects.subject import Subject, subject_of
 
 MANY = 60
-"""Of a package with more modules than this, only those that speak of schedules are imported."""
+"""If a package has more modules than this, only those that mention schedules are imported."""
 _SCHEDULERS = LRScheduler, lr_scheduler.ReduceLROnPlateau  # not an LRScheduler before torch 2.2
 _NOT_IMPORTED = re.compile(
     r"_*(tests?|testing|test_\w+|\w+_tests?|conftest|setup|scripts?|examples?|benchmarks?|main)_*"
 )
 """The names of modules that are there to be run."""
-_SPEAKS = re.compile(r"lr_scheduler|LRScheduler|[sS]cheduler\b|[sS]chedules?\b|[wW]armup|\[.lr.\]")
+_MENTION = re.compile(r"lr_scheduler|LRScheduler|[sS]cheduler\b|[sS]chedules?\b|[wW]armup|\[.lr.\]")
 """What the source of a module with a scheduler contains."""
 _CLASS = re.compile(
     r"Schedul(e|er)s?$|LRSchedul|LR(?![a-z])|Warmup|WarmUp|Anneal|Lr[A-Z]|Lr$|Restarts"
@@ -67,9 +67,9 @@ _DOES_OTHER_THINGS = re.compile(
 )
 """The names of functions that do something else with a schedule."""
 _GUESSES: tuple[object, ...] = (4, 0.5, [2, 4], "lr", True, None)
-"""Values to try for options of which nothing is known, for the lines to paste."""
+"""Values to try for options about which nothing is known, to find lines to paste."""
 GUESSED_OPTIONS = 3
-"""For so many options of which nothing is known, lines to paste are looked for."""
+"""Lines to paste are looked for if nothing is known about at most this many options."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _modules(
             left_out.append(name)
             continue
         path: Any = None
-        if many and name != package and not _speaks(name):
+        if many and name != package and not _mentions_schedules(name):
             silent.append(name)
             path = _folders(name)
         else:
@@ -237,7 +237,7 @@ def _modules(
     if silent:
         notes.append(
             f"{len(silent)} modules of {package} were not imported, because their source does not "
-            f"speak of schedulers; name one to look into it"
+            f"mention schedulers; name one to look into it"
         )
     return modules, notes
 
@@ -273,13 +273,13 @@ def _file_of(name: str) -> Path | None:
     return None
 
 
-def _speaks(name: str) -> bool:
-    """Whether the source of a module speaks of schedulers; also if it can't be read."""
+def _mentions_schedules(name: str) -> bool:
+    """Whether the source of a module mentions schedules; True if it can't be read."""
     file = _file_of(name)
     if file is None:
         return True
     try:
-        return _SPEAKS.search(file.read_text(encoding="utf-8")) is not None
+        return _MENTION.search(file.read_text(encoding="utf-8")) is not None
     except (OSError, UnicodeDecodeError):
         return True
 

@@ -244,17 +244,17 @@ def call_with_metric(held: Held, epoch: int) -> None:
 
 
 def scheduler_in(scheduler: Any) -> Any:
-    """The scheduler itself, also if its optimizer is held beside it."""
+    """The scheduler itself, or the one in a `Held`."""
     return scheduler.scheduler if isinstance(scheduler, Held) else scheduler
 
 
 def save_inner_state(scheduler: Any) -> Any:
-    """The state of a scheduler whose optimizer is held beside it."""
+    """The state of the scheduler in a `Held`."""
     return scheduler_in(scheduler).state_dict()
 
 
 def load_inner_state(scheduler: Any, state: Any) -> None:
-    """Load the state of a scheduler whose optimizer is held beside it."""
+    """Load the state of the scheduler in a `Held`."""
     scheduler_in(scheduler).load_state_dict(state)
 
 
