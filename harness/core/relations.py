@@ -258,8 +258,8 @@ def relations(found: Counterexample) -> frozenset[str]:
 def every_relation(found: Counterexample) -> list[str]:
     """Every relation that a ledger entry may give for these values, the most telling one first.
 
-    In addition to `relations`: those of the parts of a nested state, and whether the actual value
-    is that of any other epoch.
+    In addition to `relations`: the relations of the parts of a nested state, and whether the actual
+    value is the value of any other epoch.
     """
     if "raises" in found.actual or "raises" in found.expected:
         return []

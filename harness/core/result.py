@@ -124,12 +124,12 @@ class Result:
     """The verdict on one pair of subject and check, with what was tried.
 
     `subject` and `check` are their names; `references` are their names on the command line, empty
-    if they have none there. `why` is the kind of the `reason`. `weights` says whether weights were
-    compared, `last_lr` whether ``get_last_lr()`` was, `untried` which operations were not tried,
-    each with the reason. `resume_python` is the other Python that did a part of the work, if there
-    is one. `replays` are the counterexamples from the ledger that break this pair here. `place` is
-    where to look, as ``path:line``: the ledger entry if the verdict is STALE, the subject's class
-    or function if it is BROKEN or UNKNOWN.
+    if they have none there. `why` is the kind of the `reason`. `seconds` is how long it took.
+    `weights` says whether weights were compared, `last_lr` whether ``get_last_lr()`` was,
+    `untried` which operations were not tried, each with the reason. `resume_python` is the other
+    Python that did a part of the work, if there is one. `replays` are the counterexamples from the
+    ledger that break this pair here. `place` is where to look, as ``path:line``: the ledger entry
+    if the verdict is STALE, the subject's class or function if it is BROKEN or UNKNOWN.
     """
 
     subject: str

@@ -25,7 +25,7 @@ Several optimizer steps for each scheduler step are written ``optimizer:3 schedu
 scheduler can't do (its uninterrupted run raises, or a value set by hand does not last) is not
 tried, and is listed as NOT TRIED. If the uninterrupted run ends with an exception, such as
 OneCycleLR's past its planned end, the resumed run must raise it too. A gradient depends
-only on the number of the optimizer step (skipped ones count), a metric only on that of the
+only on the number of the optimizer step (skipped ones count), a metric only on the number of the
 scheduler step.
 """
 
