@@ -142,7 +142,7 @@ def check_training(
         ``"lr"``: the LR, momentum, betas and weight decay of every step, and whether the
         optimizer's state is there. ``"all"``: also weights and gradients.
     stop_after : int, optional
-        Stop every run after so many optimizer steps.
+        Stop every run after this many optimizer steps.
     inside_saves : bool
         Whether to kill it also in the middle of each save.
     signal : str
@@ -150,9 +150,9 @@ def check_training(
     at : iterable of int
         The numbers of optimizer steps after which to send the signal, each time in another run.
     chain : int, optional
-        Also kill every attempt after so many steps of its own, until one ends by itself.
+        Also kill every attempt after this many steps of its own, until one ends by itself.
     time_limit : float, optional
-        Seconds for one resumed run; ten times those of the recorded run, and 60, if None.
+        Seconds for one resumed run; if None, 60 more than ten times what the recorded run took.
     new_processes : bool
         Whether to start a new process for every resume, and never fork.
     allow_outside : bool

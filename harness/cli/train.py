@@ -57,8 +57,8 @@ def _steps(context: click.Context, parameter: click.Parameter, text: str) -> tup
               help="Also kill every attempt after J steps of its own, until one ends by "
               "itself.")  # fmt: skip
 @click.option("--time-limit", metavar="SECONDS", type=SECONDS,
-              help="Time limit of one resumed run.  [default: ten times that of the recorded run, "
-              "and 60]")  # fmt: skip
+              help="Time limit of one resumed run.  [default: 60 more than ten times what the "
+              "recorded run took]")  # fmt: skip
 @click.option("--new-processes", is_flag=True,
               help="Start a new process for every resume, and never fork.")  # fmt: skip
 @click.option("--allow-outside", is_flag=True,
