@@ -24,9 +24,9 @@ from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
 from harness.report.text import aligned, count, difference_rows, replay_command
 
-ROUNDING = 1e-12
+CLOSE = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""
-ROUNDING_32 = 1e-6
+CLOSE_32 = 1e-6
 """The same for tensors of type float32."""
 WIDTH = 100
 Results: TypeAlias = Mapping[tuple[str, str], Result]
@@ -170,14 +170,14 @@ def _drift(subject: str, trace: str, old: Sequence[object], new: Sequence[object
     return Drift(subject, trace, epoch, there[0], there[1], close)
 
 
-def _close(old: object, new: object, tolerance: float = ROUNDING) -> bool:
+def _close(old: object, new: object, tolerance: float = CLOSE) -> bool:
     """Whether two LRs, or two lists of LRs, differ at most by rounding."""
     if isinstance(old, list) and isinstance(new, list):
         pairs = zip(old, new, strict=False)
         return len(old) == len(new) and all(_close(a, b, tolerance) for a, b in pairs)
     if isinstance(old, dict) and isinstance(new, dict):
         if str(old.get("dtype")).endswith("float32"):
-            tolerance = ROUNDING_32
+            tolerance = CLOSE_32
         return old.keys() == new.keys() and all(_close(old[k], new[k], tolerance) for k in old)
     if isinstance(old, (int, float)) and isinstance(new, (int, float)):
         return math.isclose(old, new, rel_tol=tolerance)
