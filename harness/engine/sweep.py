@@ -9,11 +9,6 @@ from harness.core.check import Check
 from harness.core.operations import ADDS_GROUP, GO_BACK, Operation
 from harness.engine.machine import Operations
 
-__all__ = [
-    "EARLY", "GIVEN_EPOCH", "OTHERS", "sweep", "sweep_along", "sweep_events", "sweep_pairs",
-    "sweep_thinly", "sweep_with_another_scheduler",
-]  # fmt: skip
-
 FEW = (0, 1, 2)
 """Save points for checks too slow to be searched; the middle and the end are added."""
 
