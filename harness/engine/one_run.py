@@ -188,11 +188,10 @@ def _compute_nothing(optimizer: Optimizer, *arguments: object) -> None:
 class Runner:
     """What the runs of one bound subject share: its uninterrupted runs and the time limit.
 
-    `deadline` is a reading of ``time.monotonic()`` after which a run ends with
-    `TimeLimit`. `weights` says whether weights are compared at all, `last_lr` whether
-    ``get_last_lr()`` is. Unless `compute`, the steps of
-    optimizers compute nothing, and weights are not compared. `resume_python` is the interpreter
-    for what runs in another process; empty means this one.
+    `deadline` is a reading of ``time.monotonic()`` after which a run ends with `TimeLimit`.
+    `weights` says whether weights are compared at all, `last_lr` whether ``get_last_lr()`` is.
+    Unless `compute`, the steps of optimizers compute nothing, and weights are not compared.
+    `resume_python` is the interpreter for what runs in another process; empty means this one.
     """
 
     def __init__(

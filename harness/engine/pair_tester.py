@@ -339,9 +339,9 @@ class PairTester:
         """Whether `trace` breaks the check.
 
         It does not if the check can't run the trace, or if one of the `known` failures explains
-        how it breaks, or, unless not to `excuse` it, if an operation by hand in it is what another
-        check fails with. If the optimizer is drawn, or the check is not searched, it
-        does not if a scheduler that does nothing breaks in the same way.
+        how it breaks. With `excuse`, it does not if an operation by hand in the trace has a check
+        of its own, which fails. If the optimizer is drawn, or the check is not searched, it does
+        not if a scheduler that does nothing breaks in the same way.
         """
         self.limit.begin(trace)
         bound = self.bound(trace)
@@ -454,7 +454,7 @@ class PairTester:
         return not self.last_lr
 
     def _failing_events(self, trace: Trace) -> set[str]:
-        """The operations by hand in `trace` that are about another check, which fails."""
+        """The operations by hand in `trace` that have a check of their own, which fails."""
         kinds = {operation.kind for operation in trace.operations} & ABOUT_EVENTS.keys()
         if self.check.event:
             return set()
