@@ -45,8 +45,8 @@ def _steps(context: click.Context, parameter: click.Parameter, text: str) -> tup
 @click.option("--stop-after", metavar="M", type=click.IntRange(min=1),
               help="Stop every run after M optimizer steps.")  # fmt: skip
 @click.option("--inside-saves", is_flag=True,
-              help="Also kill in the middle of each save: after every write, and before every "
-              "rename and removal.")  # fmt: skip
+              help="Also kill in the middle of each save: after every write, and after a file is "
+              "opened, renamed or removed.")  # fmt: skip
 @click.option("--signal", "signal_name", metavar="NAME", default="",
               help="Also send this signal, such as TERM, to a script that saves when it is told "
               "to stop; needs --at.")  # fmt: skip

@@ -77,13 +77,15 @@ class Missed:
     """A scheduler that can't be built, or subjects that can't be loaded: what, and why.
 
     `lines` are lines to add to a module so that it can be checked; they were tried, and `kwargs`
-    are the options in them, if options alone are enough.
+    are the options in them, if options alone are enough. `abstract`: a method that it needs raises
+    `NotImplementedError`.
     """
 
     what: str
     why: str
     lines: tuple[str, ...] = ()
     kwargs: str = ""
+    abstract: bool = False
 
     def __str__(self) -> str:
         text = f"NOT CHECKED {self.what}: {self.why}"
@@ -165,7 +167,7 @@ def subjects_of(
         made = Missed(place, skip[place]) if place in skip else _subject(value, name, place, given)
         if isinstance(made, Subject):
             subjects.append(made)
-        elif is_base and (made.why.startswith("NotImplementedError") or _is_unfinished(value)):
+        elif is_base and (made.abstract or _is_unfinished(value)):
             notes.append(f"{place} is not checked: it is there to inherit from")
         else:
             missed.append(made)
@@ -417,15 +419,20 @@ def _subject(value: Callable[..., Any], name: str, place: str, given: Options) -
         if adapted.why:
             return Missed(place, adapted.why)
         if adapted.refusal is not None:
-            return Missed(place, describe(adapted.refusal))
+            return _refused(place, adapted.refusal)
         subject = subject_of(value, adapted, name=name, options=given)
         with Guard(place).on(), time_limit(adapting.BUILD_TIME_LIMIT):
             _try(subject, adapted, given)
     except TimeLimit:
         return Missed(place, f"it was not built within {adapting.BUILD_TIME_LIMIT:g} s")
     except (Exception, SystemExit) as error:
-        return Missed(place, str(error) if isinstance(error, SubjectError) else describe(error))
+        return _refused(place, error)
     return replace(subject, reference=place)
+
+
+def _refused(place: str, error: BaseException) -> Missed:
+    why = str(error) if isinstance(error, SubjectError) else describe(error)
+    return Missed(place, why, abstract=isinstance(error, NotImplementedError))
 
 
 def _try(subject: Subject, adapted: Adapted, given: Options) -> None:

@@ -28,7 +28,6 @@ from lr_schedules.faults import FAULTS
 LEGACY = "resume_from_legacy_file"
 JSON = "resume_from_json"
 DISTRIBUTED = "resume_from_distributed_checkpoint"
-TRANSPORTS = [LEGACY, JSON, DISTRIBUTED]
 BY_NAME = {fault.name: fault for fault in FAULTS}
 OWN = {JSON: "NeedsItsTuples", LEGACY: "SavesEightBits", DISTRIBUTED: "StateGrows"}
 
