@@ -152,9 +152,8 @@ class _Session:
         recorded = read_run(run, self._take())
         if ended.status:
             raise CommandError(_failure("the command fails by itself", ended))
-        for problem in recorded.problems:
-            if problem.startswith("cannot store a snapshot"):
-                raise _no_space(problem)
+        if recorded.not_stored:
+            raise _no_space(f"cannot store a snapshot: {recorded.not_stored}")
         if not recorded.steps:
             return replace(known, reason=_nothing_recorded(recorded), outcomes=())
         if recorded.problems:

@@ -93,8 +93,9 @@ class Recorded:
     """All that one run left: a recording for each rank, and snapshots in the order of time.
 
     Snapshots inside saves come last. `signalled` is whether the recorder sent its signal.
-    `problems` says what the recorder could not do. `loaded` says whether a Python process of the
-    command had the recorder, `torch` whether one imported ``torch.optim``.
+    `not_stored` says why a snapshot could not be stored, if so, and `problems` what else the
+    recorder could not do. `loaded` says whether a Python process of the command had the recorder,
+    `torch` whether one imported ``torch.optim``.
     """
 
     recordings: Mapping[int, Recording] = field(default_factory=dict)
@@ -103,6 +104,7 @@ class Recorded:
     loaded: bool = False
     torch: bool = False
     signalled: bool = False
+    not_stored: str = ""
 
     @property
     def steps(self) -> int:
@@ -139,6 +141,7 @@ def read_run(folder: Path, last_snapshot: str = "") -> Recorded:
         (folder / "loaded").exists(),
         (folder / "torch").exists(),
         any(e["kind"] == "signal" for events in processes for e in events),
+        next((e["text"] for events in processes for e in events if e["kind"] == "not stored"), ""),
     )
 
 

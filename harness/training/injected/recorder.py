@@ -117,7 +117,7 @@ class Recorder:
         try:
             name = self.store.take()
         except OSError as error:
-            self.write("problem", text=f"cannot store a snapshot: {error}")
+            self.write("not stored", text=str(error))
             self.store = None
             return
         if name != self.snapshot:
@@ -138,7 +138,7 @@ class Recorder:
             return
         except OSError as error:
             if type(error).__name__ != "Changed":
-                self.write("problem", text=f"cannot store a snapshot: {error}")
+                self.write("not stored", text=str(error))
             return
         if [name, writing] != self.inside:
             self.inside = [name, writing]
