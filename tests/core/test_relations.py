@@ -240,6 +240,8 @@ def test_a_value_that_follows_neither_contract_has_no_relation(all_is_tried):
         (PLAIN, "train:3 save:a resume:a", (2, 0), ("resume", False)),
         (PLAIN, "train:3 save:b resume:b train:2", (3, 2), ("resume", True)),
         (PLAIN, "save:a resume:a train:1 save:b train:1", (4, 1), ("resume", True)),
+        (PLAIN, "save:a resume:a save:b", (2, 0), ("save", False)),
+        (PLAIN, "train:1 save:a train:1", (2, 1), ("save", True)),
         (IN_PLACE, "save:a train:3 load:a", (2, 0), ("load", False)),
         (IN_PLACE, "save:a train:3 load:a scheduler:1", (3, 1), ("load", True)),
         ("resume_at_every_save", "train:3 save:a", (1, 0), ("resume", False)),
