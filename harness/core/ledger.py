@@ -6,6 +6,7 @@ A ledger is a TOML file with a table ``[[failure]]`` for each known failure::
     subject = "StepLR"                     # or "my_package.schedules:MySchedule"
     check = "resume_by_last_epoch"
     torch = ">=1.13.1"                     # a version specifier (PEP 440)
+    library = "timm>=1.0,<2"               # for a library's scheduler: its versions (PEP 508)
     trace = "step_size=3 gamma=0.5 train:3 save:a resume:a"
     shows = "lr is [0.025, 0.0025] and should be [0.05, 0.005]"  # or "raises KeyError: 'x'"
     relation = "multiplied a second time by the factor of the last step"    # if one is known
@@ -75,9 +76,12 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import tomlkit
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
 
@@ -102,8 +106,8 @@ ANY = "any"
 """The relation of an entry that covers any values."""
 REQUIRED = ("subject", "check", "torch", "trace", "shows", "kind", "tracked", "reason")
 KEYS = (
-    "subject", "check", "torch", "trace", "shows", "relation", "part", "kind", "ulps", "tracked",
-    "reason",
+    "subject", "check", "torch", "library", "trace", "shows", "relation", "part", "kind", "ulps",
+    "tracked", "reason",
 )  # fmt: skip
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
@@ -122,7 +126,8 @@ class Entry:
 
     `shows` is what differs on its trace, with the values, as `harness.core.relations.shows_of`
     writes it. `relation`, `part` and `ulps` say which failures on other traces are the same (see
-    above). `package` is the installed package that ships the entry, empty for a user's file.
+    above). `library` is the requirement that the library of the subject meets, or empty.
+    `package` is the installed package that ships the entry, empty for a user's file.
     """
 
     subject: str
@@ -138,10 +143,24 @@ class Entry:
     relation: str = ""
     part: str = ""
     ulps: int = 0
+    library: str = ""
 
     def covers(self, version: Version) -> bool:
-        """Whether its range holds a version of torch."""
-        return self.torch.contains(version, prereleases=True)
+        """Whether its ranges hold a version of torch and the installed version of its library."""
+        if not self.torch.contains(version, prereleases=True):
+            return False
+        if not self.library:
+            return True
+        wanted = Requirement(self.library)
+        try:
+            return wanted.specifier.contains(installed_version(wanted.name), prereleases=True)
+        except PackageNotFoundError:
+            return False
+
+    @property
+    def versions(self) -> str:
+        """What it covers, in a message."""
+        return f"torch '{self.torch}'" + (f" with {self.library}" if self.library else "")
 
     def is_shown_by(self, found: Difference) -> bool:
         """Whether its own trace shows what the entry says; an exception may say more."""
@@ -329,6 +348,14 @@ def _entry(
     except ValueError as error:
         raise refusal("torch", str(error)) from None
     try:
+        Requirement(texts.get("library", "timm"))
+    except InvalidRequirement:
+        raise refusal(
+            "library",
+            "'library' must be a package with its versions, as in 'timm>=1.0,<2' "
+            f"(got {_short(texts['library'])})",
+        ) from None
+    try:
         trace = Trace.parse(texts["trace"])
     except HarnessError as error:
         raise refusal("trace", _cut(str(error))) from None
@@ -376,9 +403,9 @@ def refuse_overlaps(entries: Sequence[Entry]) -> None:
     range is cut into intervals of consecutive versions, which are sorted by their first version.
     If any two overlap, so do two neighbours.
     """
-    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
-        groups[entry.subject, entry.check, str(entry.trace)].append(entry)
+        groups[entry.subject, entry.check, str(entry.trace), entry.library].append(entry)
     for group in groups.values():
         in_order = sorted(
             (start, end, index)

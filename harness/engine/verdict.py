@@ -423,7 +423,7 @@ def _without_entry(tester: PairTester, question: Question, replays: Sequence[Rep
             found = tester.counterexample(trace, None, question.spent.found(FoundBy.SWEEP, tester))
         version, entry = version_of(torch.__version__), replayed.entry
         reason = (
-            f"{entry.place} has this failure, but only for torch '{entry.torch}': "
+            f"{entry.place} has this failure, but only for {entry.versions}: "
             f"let an entry cover {version}"
         )
         return Decision(Verdict.BROKEN, Reason.ENTRY_RANGE_TOO_SHORT, reason, found)

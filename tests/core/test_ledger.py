@@ -182,8 +182,8 @@ known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '2.13
 known.toml:5: 'torch' contains no version (got '>=2.13,<2')
 known.toml:5: 'torch' must be a version specifier, as in '>=2.0,<2.7' (got '===2.13'): write ==
     instead of ===
-known.toml:12: 'why' is not a key of a failure: the keys are subject, check, torch, trace,
-    shows, relation, part, kind, ulps, tracked, reason
+known.toml:12: 'why' is not a key of a failure: the keys are subject, check, torch, library,
+    trace, shows, relation, part, kind, ulps, tracked, reason
 known.toml:12: 'faliure' is not a table [[failure]]: a ledger holds nothing else, and no text
     that looks like one
 known.toml:12: this is not valid TOML: Invalid value (at line 12, column 10)
@@ -280,6 +280,17 @@ def test_an_entry_about_other_versions_that_breaks_here_has_too_short_a_range(le
     assert found.why == Reason.ENTRY_RANGE_TOO_SHORT
     assert all(text in found.note for text in (f"{path}:2 ", f"'{versions}'", str(HERE)))
     assert found.tally.traces < 20
+
+
+@pytest.mark.parametrize(
+    ("library", "verdict"),
+    [("packaging>=1", "KNOWN"), ("packaging<1", "BROKEN"), ("not-installed-here", "BROKEN")],
+)
+def test_an_entry_about_a_library_covers_only_its_installed_versions(ledger, library, verdict):
+    found = result(ledger({"library": library}))
+    assert found.verdict == verdict
+    if verdict == "BROKEN":
+        assert f"only for torch '>=1.13' with {library}: let an entry cover" in found.reason
 
 
 def test_a_counterexample_that_is_not_minimal_here_is_minimised(ledger):

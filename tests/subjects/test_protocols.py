@@ -249,6 +249,45 @@ def test_the_convention_of_an_index_is_found(kinds):
     assert result.verdict == "HOLDS"
 
 
+class CountsItself:
+    """Halves the LR at each step; its last_epoch is the number of steps that were made."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        self.optimizer, self.count = optimizer, max(last_epoch, 0)
+
+    def step(self):
+        self.count += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = (0.1 if self.count < 3 else 0.05) * 0.5**self.count
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+class ForgetsTheCount(CountsItself):
+    """Ignores last_epoch."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        super().__init__(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("made", "note", "verdict"),
+    [
+        (CountsItself, ["resumes with last_epoch=k after k steps"], "HOLDS"),
+        (ForgetsTheCount, [], "BROKEN"),
+    ],
+)
+def test_the_convention_of_last_epoch_is_found_too(made, note, verdict):
+    subject = subject_from(made)
+    assert [text for text in subject.notes if "resumes with" in text] == note
+    [result] = check_subject(subject, [as_check("resume_by_last_epoch")], budget=Budget(0))
+    assert result.verdict == verdict
+
+
 def test_where_no_index_can_be_tried_the_convention_is_called_a_guess():
     class Ends:
         """Raises at the third step, and is no scheduler of torch's."""
