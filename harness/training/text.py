@@ -110,7 +110,7 @@ def stop_moment(result: TrainingResult, finding: Finding) -> str:
     """When to stop the command to get the first checkpoint of a finding."""
     stop = finding.first.stop
     if isinstance(stop, InsideSave):
-        return f"when it saves after its step {finding.kill_point} ({inside_text(stop)})"
+        return f"in the save after its step {finding.kill_point} ({inside_text(stop)})"
     if isinstance(stop, Chain):
         return f"after {_count(stop.every, 'step')}"
     point = stop.after if isinstance(stop, Signal) else finding.kill_point

@@ -206,7 +206,7 @@ def test_a_state_inside_a_save_is_in_the_script(reproduced):
     assert (got, errors) == (1, "")
     assert printed.splitlines() == snapshot(
         [
-            "killed when it saves after its step 2 (runs/last.json: 0 bytes written), then resumed",
+            "killed in the save after its step 2 (runs/last.json: 0 bytes written), then resumed",
             "it can't be resumed; the end of its output:",
             "last.json1000000000.0",
         ]

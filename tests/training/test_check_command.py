@@ -131,7 +131,7 @@ CANNOT RESUME torn_in_place.py: killed inside the saves after steps 3, 6
   state     runs/last.pt: 0 bytes written
   reason    EOFError
   Reproduce with:
-    python torn_in_place.py    # kill it when it saves after its step 3 (runs/last.pt: 0 bytes written)
+    python torn_in_place.py    # kill it in the save after its step 3 (runs/last.pt: 0 bytes written)
     python torn_in_place.py
 
 no checkpoint yet after steps 1 to 2 (2 of 8): a run starts from scratch

@@ -42,6 +42,12 @@ def test_a_broken_script_raises_with_its_result():
     assert found.value.result.verdict == Verdict.BROKEN
 
 
+def test_a_script_that_saves_when_told_to_stop():
+    result = checked("saves_when_told", signal="TERM", at=[3])
+    [outcome] = result.outcomes
+    assert (outcome.stop.name, outcome.kill_points) == ("SIGTERM", (4,))
+
+
 def test_what_is_unknown_raises():
     text = (SCRIPTS / "correct.py").read_text()
     with pytest.raises(UndecidedError, match="two uninterrupted runs differ"):
@@ -53,6 +59,9 @@ def test_what_is_unknown_raises():
     [
         ({"compare": "weights"}, "'compare' must be 'lr' or 'all'"),
         ({"stop_after": 0}, "'stop_after' must be 1 or more"),
+        ({"chain": 0}, "'chain' must be 1 or more"),
+        ({"signal": "TERM"}, "give both --signal and --at"),
+        ({"signal": "TERM", "at": [0]}, "from 1 on"),
         ({"time_limit": float("nan")}, "'time_limit' must be a number of seconds above 0"),
         ({"checkpoints": []}, "give the files or folders"),
         ({"command": "no_such_program"}, "there is no command"),
