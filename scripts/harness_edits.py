@@ -388,12 +388,12 @@ def blame_the_scheduler_for_the_faults_of_a_drawn_optimizer(original, *args):
 # ---------------------------------------------------------------- sweep, search, minimise
 
 
-@edit("engine.search:sweep", "test_every_epoch_is_a_save_point_the_first_and_the_last_too")
+@edit("engine.sweep:sweep", "test_every_epoch_is_a_save_point_the_first_and_the_last_too")
 def sweep_from_the_second_epoch_on(original, check, epochs, beyond=0):
     return original(replace(check, from_epoch=check.from_epoch + 1), epochs, beyond)
 
 
-@edit("engine.search:sweep", "test_a_fault_of_the_second_resume_is_found_by_the_sweep")
+@edit("engine.sweep:sweep", "test_a_fault_of_the_second_resume_is_found_by_the_sweep")
 def resume_once(original, check, epochs, beyond=0):
     for operations in original(check, epochs, beyond):
         yield tuple(operation for operation in operations if operation.slot != "b")
@@ -417,7 +417,7 @@ def search_nothing(original, *args):
     return ()
 
 
-@edit("engine.search:sweep_pairs", "test_every_way_follows_every_other")
+@edit("engine.sweep:sweep_pairs", "test_every_way_follows_every_other")
 def mix_each_way_only_with_itself(original, ways, epochs):
     for operations in original(ways, epochs):
         if len({operation.check for operation in operations if operation.check}) == 1:

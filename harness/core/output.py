@@ -37,6 +37,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def count(number: int | str, noun: str) -> str:
+    """A number with a noun, which gets an s unless the number is 1.
+
+    >>> count(2, "step")
+    '2 steps'
+    """
+    return f"{number} {noun}" + "s" * (str(number) != "1")
+
+
 LONGEST = 120
 """The longest file name, in characters, without its ending and the mark of a shared name."""
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from harness.core.errors import ResultsError
+from harness.core.output import count
 from harness.core.result import Result, grouped, shorten
 from harness.core.run import same
 from harness.core.verdict import Verdict
 from harness.report.result_file import ResultFile
-from harness.report.text import aligned, count, difference_rows, replay_command
+from harness.report.text import aligned, difference_rows, replay_command
 
 CLOSE = 1e-12
 """The relative difference up to which two LRs differ only by rounding."""

@@ -59,8 +59,7 @@ def trajectory(result: Result) -> Trajectory | None:
     found = result.counterexample
     if found is None or not found.runs:
         return None
-    actual = [name.partition(" if ")[0] for name in found.actual]
-    quantity = next((name for name in QUANTITIES if name in actual), "lr")
+    quantity = next((name for name in QUANTITIES if name in found.actual), "lr")
     epoch = epochs(path_to(found.trace.operations, found.operation, found.step))
     labels, wrong, right = _differences(result.promise, found, quantity, epoch)
     title = one_line(f"{result.subject}: {result.check} (torch {result.torch})")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.checks.registry import CHECKS
+from harness.core.output import count
 from harness.core.result import Found, grouped
 from harness.engine.selftest import REQUIRED, Trial, enough, median_seconds
-from harness.report.text import count, letters_of
+from harness.report.text import letters_of
 
 if TYPE_CHECKING:
     from rich.table import Table

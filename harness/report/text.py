@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
 from harness.core.operations import GO_BACK, STEPS, epochs, operations_of, path_to
-from harness.core.output import one_line, printable
+from harness.core.output import count, one_line, printable
 from harness.core.relations import every_relation, relations, shows_of, ulps_of
 from harness.core.result import Counterexample, LostAttribute, Promise, Result, grouped, shorten
 from harness.core.run import Looked
@@ -369,11 +369,6 @@ def tally_text(results: Sequence[Result]) -> str:
         (sum(tally.comparisons for tally in tallies), "state comparison"),
     ]
     return ", ".join(count(*part) for part in parts if part[0])
-
-
-def count(number: int, what: str) -> str:
-    """A number with a noun, which gets an s unless the number is 1."""
-    return f"{number} {what}" + "s" * (number != 1)
 
 
 def letters_of(checks: Iterable[str]) -> dict[str, str]:

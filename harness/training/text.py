@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from harness.core.output import count
 from harness.core.run import ranges
 from harness.training.compare import Difference, Field
 from harness.training.recording import InsideSave
@@ -112,7 +113,7 @@ def stop_moment(result: TrainingResult, finding: Finding) -> str:
     if isinstance(stop, InsideSave):
         return f"in the save after its step {finding.kill_point} ({inside_text(stop)})"
     if isinstance(stop, Chain):
-        return f"after {_count(stop.every, 'step')}"
+        return f"after {count(stop.every, 'step')}"
     point = stop.after if isinstance(stop, Signal) else finding.kill_point
     return "after its last step" if point >= result.steps else f"right before its step {point + 1}"
 
@@ -120,7 +121,7 @@ def stop_moment(result: TrainingResult, finding: Finding) -> str:
 def inside_text(stop: InsideSave) -> str:
     """A moment inside a save in words."""
     if stop.files:
-        return ", ".join(f"{f.name}: {_count(f.size, 'byte')} written" for f in stop.files)
+        return ", ".join(f"{f.name}: {count(f.size, 'byte')} written" for f in stop.files)
     return f"right after {stop.done}"
 
 
@@ -179,7 +180,7 @@ def _stopped(outcomes: Sequence[Outcome], points: Sequence[int], steps: int) -> 
         points = sorted({o.stop.after for o in outcomes if isinstance(o.stop, Signal)})
         return f"sent {stop.name} {_after(points)}"
     if isinstance(stop, Chain):
-        return f"killed after every {_count(stop.every, 'step')}"
+        return f"killed after every {count(stop.every, 'step')}"
     return f"killed {_after(points, steps)}"
 
 
@@ -202,14 +203,10 @@ def summary(result: TrainingResult) -> str:
     across = f" on {ranks} ranks" if ranks > 1 else ""
     done = len([o for o in result.outcomes if not isinstance(o.stop, Chain)])
     resumed = f"{done} of {result.planned}" if not result.complete else str(done)
-    what = f"{_count(result.steps, 'step')}{across}, {_count(resumed, 'checkpoint state')} resumed"
+    what = f"{count(result.steps, 'step')}{across}, {count(resumed, 'checkpoint state')} resumed"
     chains = [o.stop for o in result.outcomes if isinstance(o.stop, Chain)]
-    what += "".join(f", a chain of {_count(chain.attempts, 'attempt')}" for chain in chains)
+    what += "".join(f", a chain of {count(chain.attempts, 'attempt')}" for chain in chains)
     return f"{script_name(result.command)}: {result.verdict} ({what}, {result.seconds:.1f} s)"
-
-
-def _count(number: int | str, noun: str) -> str:
-    return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
 def _after(points: Collection[int], steps: int = 0) -> str:

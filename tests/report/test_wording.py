@@ -544,7 +544,7 @@ def sources():
 
 
 def test_the_matrix():
-    assert lines_of(matrix.markdown(matrix.merge(sources()))) == snapshot(
+    assert lines_of(matrix.markdown(matrix.matrix_of(sources()))) == snapshot(
         [
             "| check | subject | 2.6.0 | 2.13.0 |",
             "| --- | --- | :-: | :-: |",
@@ -561,7 +561,7 @@ def test_the_matrix():
 
 
 def test_the_page_of_the_matrix():
-    assert words_on(html.matrix_page(matrix.merge(sources()))) == snapshot(
+    assert words_on(html.matrix_page(matrix.matrix_of(sources()))) == snapshot(
         [
             "Schedules and checkpoints, torch 2.6.0 to 2.13.0",
             "Schedules and checkpoints, torch 2.6.0 to 2.13.0",
