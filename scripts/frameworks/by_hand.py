@@ -2,6 +2,9 @@
 
     python by_hand.py K SCRIPT [ARGUMENT ...]
 
+K can also be the end of a file's name: the script is then killed in the middle of a save, right
+before it opens that file to write it. If the resumed run fails, its last line is printed.
+
 It uses nothing of the harness, so that what the harness says about a framework can be checked, and
 reported to its maintainers. The script must take ``--folder``, and go on from what is there.
 """
@@ -16,15 +19,23 @@ import tempfile
 from pathlib import Path
 
 
-def run_recorded(log: str, kill_after: int, script: str, *arguments: str) -> None:
+def run_recorded(log: str, kill_at: str, script: str, *arguments: str) -> None:
     """Run the script, and write the LRs of each step to `log`.
 
-    With `kill_after`, the process dies right before the step after so many: whatever the script
-    does after a step, saving included, is done by then.
+    If `kill_at` is a number above 0, the process dies right before the step after so many: whatever
+    the script does after a step, saving included, is done by then.
     """
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     steps = 0
+    kill_after = int(kill_at) if kill_at.isdigit() else 0
+
+    def before_open(event, arguments) -> None:
+        if event == "open" and str(arguments[0]).endswith(kill_at) and arguments[2] & os.O_WRONLY:
+            os._exit(9)
+
+    if not kill_at.isdigit():
+        sys.addaudithook(before_open)
 
     def before_step(optimizer, args, kwargs) -> None:
         nonlocal steps
@@ -39,25 +50,27 @@ def run_recorded(log: str, kill_after: int, script: str, *arguments: str) -> Non
     runpy.run_path(script, run_name="__main__")
 
 
-def rates(log: Path, kill_after: int, command: list[str]) -> list[str]:
+def rates(log: Path, kill_at: str, command: list[str]) -> list[str]:
     """The LRs of each step of a new process."""
-    subprocess.run(
-        [sys.executable, __file__, "--recorded", str(log), str(kill_after), *command],
-        stdout=subprocess.DEVNULL,
-    )
+    done = subprocess.run(
+        [sys.executable, __file__, "--recorded", str(log), kill_at, *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if done.returncode and kill_at == "0":
+        print(done.stderr.splitlines()[-1])
     return log.read_text().splitlines() if log.exists() else []
 
 
 def main() -> None:
     """Compare a whole run with one that was killed and resumed."""
-    kill_after, *command = sys.argv[1:]
+    kill_at, *command = sys.argv[1:]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        whole = rates(folder / "1.log", 0, [*command, "--folder", str(folder / "whole")])
+        whole = rates(folder / "1.log", "0", [*command, "--folder", str(folder / "whole")])
         command += ["--folder", str(folder / "killed")]
-        rates(folder / "2.log", int(kill_after), command)
-        resumed = rates(folder / "3.log", 0, command)
-    print(f"{len(whole)} steps; killed after {kill_after}; the resumed run made {len(resumed)}")
+        rates(folder / "2.log", kill_at, command)
+        resumed = rates(folder / "3.log", "0", command)
+    print(f"{len(whole)} steps; killed at {kill_at}; the resumed run made {len(resumed)}")
     rest = whole[len(whole) - len(resumed) :]
     for number, (expected, got) in enumerate(zip(rest, resumed, strict=True)):
         step = len(whole) - len(resumed) + number + 1
@@ -66,6 +79,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--recorded":
-        run_recorded(sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+        run_recorded(*sys.argv[2:])
     else:
         main()

@@ -397,6 +397,33 @@ def test_each_write_of_a_file_is_a_state_inside_the_save(ready, tmp_path, monkey
     ]  # fmt: skip
 
 
+SAFETENSORS = """
+import os
+def serialize_file(tensors, filename, metadata=None):
+    number = os.open(filename + ".new", os.O_WRONLY | os.O_CREAT)
+    for at in range(10):
+        os.write(number, tensors["a"]["data"][at : at + 1])
+    os.close(number)
+    os.rename(filename + ".new", filename)
+"""
+
+
+def test_a_file_of_safetensors_is_killed_in_the_middle(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "safetensors.py").write_text(SAFETENSORS)
+    nothing, half, whole = inside_saves(
+        ready,
+        tmp_path,
+        """
+        import safetensors
+        safetensors.serialize_file({"a": {"data": b"0123456789"}}, "runs/a")
+        """,
+    )
+    assert nothing[1:3] == ({"a.new": 0}, (UnfinishedFile("runs/a.new", 0),))
+    assert half[1:3] == ({"a.new": 5}, (UnfinishedFile("runs/a.new", 5),))
+    assert whole[1:] == ({"a.new": 10}, (), "runs/a.new is written")
+
+
 def test_a_file_that_is_renamed_when_it_is_whole_is_never_torn(ready, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     empty, whole = inside_saves(

@@ -322,10 +322,11 @@ def _safetensors_writer(write: Any) -> Any:
         size = sum(map(_size, tensors.values()))
         for limit in (0, size // 2):
             _write_and_be_killed(lambda: write(tensors, filename, *arguments, **options), limit)
-            Writes(watch, path).closed()
+            torn = [os.path.join(folder, name) for name in set(os.listdir(folder)) - {*before}]
+            Writes(watch, torn[0] if torn else path).closed()
             with watch.quiet():
-                for name in set(os.listdir(folder)) - {*before, os.path.basename(path)}:
-                    os.unlink(os.path.join(folder, name))  # it writes to another name first
+                for name in set(torn) - {path}:
+                    os.unlink(name)  # it writes to another name first
         return write(tensors, filename, *arguments, **options)
 
     return written
