@@ -171,8 +171,8 @@ class _ResumeMachine(RuleBasedStateMachine):
 
     # One rule, because Hypothesis turns rules off at random: see `harness.engine.machine`. One
     # number, because it makes five of six examples from parts of an earlier one: a leg depends on
-    # all numbers so far, so such an example is new from there on. Nothing is lost, because the trace
-    # is made minimal, and not the numbers.
+    # all numbers so far, so such an example is new from there on. Nothing is lost, because the
+    # trace is made minimal, and not the numbers.
     @rule(number=st.integers(0, 2**32 - 1))
     def leg(self, number: int) -> None:
         """Make a few steps, next to a save or a way back."""

@@ -321,7 +321,7 @@ def user(pytester):
         "hypothesis.settings.register_profile('few', max_examples=60, stateful_step_count=12)\n"
         "hypothesis.settings.load_profile('few')\n"
     )
-    plugins = ("-p", "lr_resume_harness.pytest_plugin", "-p", "no:randomly", "-p", "no:cacheprovider")
+    plugins = ("-p", "lr_resume_harness.pytest_plugin", "-p", "no:randomly")
     before = hypothesis.settings.get_current_profile_name()
     yield lambda *more, run=pytester.runpytest_inprocess: run(
         *plugins, "-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning",
