@@ -334,7 +334,7 @@ def user(pytester):
     before = hypothesis.settings.get_current_profile_name()
     yield lambda *more, run=pytester.runpytest_inprocess: run(
         *plugins, "-W", "error", "-W", "ignore::pytest.PytestAssertRewriteWarning",
-        "--hypothesis-seed=1", *more,
+        "--hypothesis-seed=1", "--lr-time-limit=3600", *more,
     )  # fmt: skip
     hypothesis.settings.load_profile(before)
     hypothesis.core.global_force_seed = None
