@@ -66,8 +66,6 @@ from harness.report.text import broken_text, failures, reasons_text
 from harness.subjects.lookup import as_subject
 from harness.subjects.subject import Subject
 
-__all__ = ["resume_machine"]
-
 NOTHING_CHECKED = (
     "nothing was checked, because nothing changes in the schedule: give options with which "
     "something changes, or a Subject(..., constant=True) if nothing should"

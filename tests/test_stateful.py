@@ -43,7 +43,11 @@ FAULTY = (
 )  # fmt: skip
 SUBJECTS = {fault.name: fault.subject for fault in FAULTS}
 BY_NAME = {fault.name: fault for fault in FAULTS}
-DEFAULT = {check.name for check in select_checks() if check.kind == "resume" and not check.mixes}
+DEFAULT = {
+    check.name
+    for check in select_checks()
+    if check.kind == "resume" and not (check.mixes or check.event)
+}
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +135,13 @@ def test_checks_are_chosen():
     assert str(result.counterexample.trace) == "gamma=0.5 train:1 save:a resume:a"
     result = failure(resume_machine(SUBJECTS["OffByOne"], checks=["resume_at_every_save"]))
     assert (result.check, result.counterexample.trace.resumes) == ("resume_at_every_save", 0)
+
+
+def test_a_check_about_an_operation_by_hand_is_tried_with_the_others():
+    [fault] = [f for f in FAULTS if f.caught_by == ("resume_after_halve_lr",)][:1]
+    result = failure(resume_machine(fault.subject))
+    assert result.check == "resume_after_halve_lr"
+    assert "halve_lr" in str(result.counterexample.trace)
 
 
 def test_a_check_of_the_user_is_tried_alone():

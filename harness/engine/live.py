@@ -41,8 +41,6 @@ from harness.engine.session import SubjectSession
 from harness.engine.verdict import Decision, replay_entry, result_of
 from harness.subjects.subject import Subject
 
-__all__ = ["Broken", "Drive", "Group", "Live"]
-
 
 @dataclass(frozen=True)
 class Group:
@@ -251,8 +249,11 @@ class Live:
         left = [check for check in results if results[check] not in self.declined]
         mixed = [
             check for check in left
-            if check.at in GO_BACK and check in CHECKS and check not in self.known
+            if check.at in GO_BACK and check in CHECKS and not (check.event or check in self.known)
         ]  # fmt: skip
+        self.about_events = [check for check in left if check.event and mixed]
+        """Checks about an operation by hand: they resume in the way of another check."""
+        left = [check for check in left if check not in self.about_events]
         self.groups = [Group(check, (check,)) for check in left if check not in mixed]
         if mixed:
             one = mixed[0] if len(mixed) == 1 else as_check("resumes_mixed")
@@ -278,10 +279,10 @@ class Live:
         return tuple(found)
 
     def _tester(self, check: Check) -> PairTester:
-        """What tests the traces of a check; it does not compare weights."""
+        """What tests the traces of a check; it compares neither weights nor ``get_last_lr()``."""
         limit = Limit(self.subject, self.budget.time_limit)
         tester = PairTester(self.session.runners, check, limit, self.prepared.option_sets)
-        tester.weights = False
+        tester.weights = tester.last_lr = False
         return tester
 
     def drive(self, random: Random) -> Drive:
@@ -294,7 +295,9 @@ class Live:
         option_set = sets[0] if sets[0].own and random.random() < 0.5 else random.choice(sets)
         group = groups[0] if random.random() < 0.5 else random.choice(groups)
         limit = Limit(self.subject, self.budget.time_limit)
-        runner = self.session.runners.of(option_set.bound, limit.deadline, weights=False)
+        runner = self.session.runners.of(
+            option_set.bound, limit.deadline, weights=False, last_lr=False
+        )
         return Drive(runner, option_set, group, limit)
 
     def count(self, drive: Drive) -> None:
@@ -306,7 +309,9 @@ class Live:
         if drive.differs is None:
             return None
         used = drive.run.checks_used[: len(drive.differs.operations)]
-        return self._first_broken(_readings(drive.group.check, drive.differs, used))
+        readings = _readings(drive.group.check, drive.differs, used)
+        events = (_about(check, drive.differs) for check in self.about_events)
+        return self._first_broken(itertools.chain(readings, *events))
 
     def _first_broken(self, readings: Iterator[Broken]) -> Broken | None:
         for reading in readings:
@@ -348,6 +353,16 @@ def _readings(check: Check, trace: Trace, used: Sequence[Check]) -> Iterator[Bro
         for way in dict.fromkeys(reversed(ways)):
             yield from _alone(way, trace)
     yield Broken(check, trace)
+
+
+def _about(check: Check, trace: Trace) -> Iterator[Broken]:
+    """A trace as one of a check that is about an operation by hand, if it has that operation."""
+    if any(operation.kind == check.event for operation in trace.operations):
+        operations = (
+            replace(operation, check=check.name) if operation.kind == check.at else operation
+            for operation in trace.operations
+        )
+        yield from _alone(check, Trace(tuple(operations), trace.options))
 
 
 def _alone(check: Check, trace: Trace) -> Iterator[Broken]:
