@@ -272,7 +272,7 @@ class Runner:
     def watched(self, path: str, goes_on: Callable[[Scheduler], bool]) -> UninterruptedRun:
         """The uninterrupted run along `path`, or to the step after which `goes_on` returns False.
 
-        `goes_on` is called with the scheduler after each step, and must not raise.
+        `goes_on` is called with the scheduler after each step. What it raises ends the run.
         """
         return self._kept(self._run_uninterrupted(path, goes_on))
 
@@ -291,8 +291,11 @@ class Runner:
         for letter in path:
             if not run.step(letter):
                 return UninterruptedRun(path, run.seen, run.raises)
-            if goes_on is not None and not goes_on(run.scheduler):
-                break
+            try:
+                if goes_on is not None and not goes_on(run.scheduler):
+                    break
+            except (Exception, SystemExit) as error:  # it asks the scheduler for its state
+                return UninterruptedRun(path, run.seen, describe(error))
         return UninterruptedRun(path[: len(run.seen) - 1], run.seen)
 
     def first_observation(self, optimizer: Optimizer, scheduler: Scheduler) -> Observation:
