@@ -322,7 +322,7 @@ class Live:
         return None
 
     def result(self, broken: Broken) -> Result:
-        """The result with the minimal counterdrive.
+        """The result with the minimal counterexample.
 
         If a single check breaks it, the result is that check's, and not that of `resumes_mixed`.
         """
