@@ -18,6 +18,7 @@ To read more, run ``python -m pydoc`` with one of these names:
 `harness.core.result`        results, and what is compared
 `harness.report.text`        reports as text, with the failures grouped by cause
 `harness.core.ledger`        known failures
+`harness.stateful`           a Hypothesis state machine that resumes a scheduler
 `harness.pytest_plugin`      how to use it in pytest
 `harness.engine.ordering`    time budgets, shards, and runs that go on until stopped
 `harness.subjects.discover`  how subjects are found in packages
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from harness.report.script import write_script as write_script
     from harness.report.text import Failure as Failure
     from harness.report.text import failures as failures
+    from harness.stateful import resume_machine as resume_machine
     from harness.subjects.subject import Subject as Subject
     from harness.training.result import BrokenTraining as BrokenTraining
     from harness.training.result import TrainingResult as TrainingResult
@@ -107,6 +109,7 @@ _NAMES = {
     "parametrize": "parametrize_with_checks",
     "report.script": "write_script",
     "report.text": "Failure failures",
+    "stateful": "resume_machine",
     "subjects.subject": "Subject",
     "training.result": "BrokenTraining TrainingResult",
 }

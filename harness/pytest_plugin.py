@@ -203,7 +203,8 @@ def pytest_runtest_makereport(
         for result in results
         if (looked := result.tally.looked).epochs and result.verdict == "HOLDS"
     ]
-    shorten_report(report, call.excinfo, item.config)
+    place = getattr(getattr(item, "obj", None), "lr_resume_place", None)
+    shorten_report(report, call.excinfo, item.config, place)
     return report
 
 
@@ -211,10 +212,14 @@ def shorten_report(
     report: Report,
     excinfo: pytest.ExceptionInfo[BaseException] | None,
     config: pytest.Config,
+    place: tuple[str, int] | None = None,
 ) -> None:
-    """Show our report instead of a traceback through our code, if the error is ours."""
+    """Show our report instead of a traceback through our code, if the error is ours.
+
+    `place` is the line of the test if no frame of it called us: see `harness.stateful`.
+    """
     if report.failed and excinfo is not None and _mark(report, excinfo.value):
-        _shorten(report, excinfo, config)
+        _shorten(report, excinfo, config, place)
 
 
 def _properties(result: Result) -> list[tuple[str, str]]:
@@ -272,7 +277,10 @@ def _mark(report: Report, error: BaseException) -> bool:
 
 
 def _shorten(
-    report: Report, excinfo: pytest.ExceptionInfo[BaseException], config: pytest.Config
+    report: Report,
+    excinfo: pytest.ExceptionInfo[BaseException],
+    config: pytest.Config,
+    place: tuple[str, int] | None,
 ) -> None:
     """Show an exception of our code by its text and its line in the user's test."""
     if config.getoption("fulltrace", False) or config.getoption("tbstyle", "auto") == "native":
@@ -285,6 +293,8 @@ def _shorten(
     crash = shown.reprcrash
     if crash is not None:
         crash.message, *more = str(excinfo.value).splitlines()
+        if place is not None:
+            crash.path, crash.lineno = place
         here, path = config.invocation_params.dir, Path(crash.path)
         crash.path = str(path.relative_to(here) if path.is_relative_to(here) else path)
         for block in shown.reprtraceback.reprentries:

@@ -53,7 +53,11 @@ const all = [...document.querySelectorAll("iframe")].map((frame) => {
   for (const part of page.querySelectorAll("details:not(td *)")) part.open = true;
   const measured = {
     needs: root.scrollWidth, has: root.clientWidth,
-    narrowest: Math.min(...[...page.querySelectorAll("th[scope=row]")].map((th) => th.offsetWidth)),
+    narrowest: Math.min(...[...page.querySelectorAll("th[scope=row], .narrow li")]
+      .map((one) => one.offsetWidth).filter((width) => width)),
+    cut: [...page.querySelectorAll("body, body *")]
+      .filter((one) => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+      .map((one) => `${one.tagName} ${one.className}`),
     pictures: [...page.images].filter((image) => image.naturalWidth).length,
     asked: frame.contentWindow.performance.getEntriesByType("resource").map((one) => one.name),
     buttons: [...page.querySelectorAll("button")].filter((button) => button.offsetWidth).length,

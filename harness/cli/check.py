@@ -9,7 +9,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +25,7 @@ from lr_resume_harness.help import HELP
 
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
+    from harness.engine.examples import Examples
     from harness.engine.ordering import Checked, Checker, Pair
 
 SECONDS = click.FloatRange(min=0, max=86400, min_open=True)
@@ -181,10 +182,10 @@ def check(
         rates=json_file is not None, examples=profile == "explore",
     )  # fmt: skip
     checker = ordering.Checker(settings, jobs)
+    explored = None
     if profile == "explore":
-        checked = _explored(checker, pairs, budget, time_budget)
-    else:
-        checked = ordering.gate(checker, pairs, budget, time_budget)
+        explored = _explored(checker, pairs, budget, time_budget)
+    checked = explored or ordering.gate(checker, pairs, budget, time_budget)
     part = "/".join(map(str, shard))
     not_checked = {missed.what: missed.why for missed in plan.missed}
     written: dict[int, tuple[Result, str]] = {}
@@ -202,6 +203,8 @@ def check(
         write_text(json_file, dump_results(replace(file, not_checked=not_checked), written))
 
     results, stopped = _run(pairs, checked, write_json, explores=profile == "explore")
+    if explored is not None:
+        explored.close()  # after Ctrl-C it has not said yet what it kept
     complete = len(results) == len(pairs) and (profile == "explore" or not stopped)
     last = [results[index].result for index in sorted(results)]
     made = {one.result.pair: one.script for one in results.values() if one.script is not None}
@@ -233,16 +236,44 @@ def _status(status: Exit, *, all_checked: bool) -> Exit:
 
 def _explored(
     checker: Checker, pairs: Mapping[int, Pair], budget: Budget, seconds: float | None
-) -> Iterator[Checked]:
-    """The results of `explore`, until it is stopped or `seconds` are over."""
-    from harness.engine.ordering import explore
+) -> Generator[Checked]:
+    """The results of `explore`, until it is stopped or `seconds` are over.
 
-    click.echo(f"seed {budget.seed}; Ctrl-C to stop; counterexamples are saved", err=True)
+    At the end one line says which seeds were used, and what the database of examples holds.
+    """
+    from harness.engine.examples import Examples
+    from harness.engine.ordering import explore
+    from harness.report.text import count
+
+    def kept() -> str:
+        return f"{count(len(_kept(examples, pairs)), 'counterexample')} kept in {examples.place}"
+
+    examples = Examples.here()
+    before = _kept(examples, pairs)
+    click.echo(f"seed {budget.seed}; Ctrl-C to stop; {kept()}", err=True)
     end = time.monotonic() + seconds if seconds is not None else math.inf
-    for found in explore(checker, pairs, budget):
-        yield found
-        if time.monotonic() >= end:
-            return
+    rounds: collections.Counter[int] = collections.Counter()
+    try:
+        for found in explore(checker, pairs, budget):
+            rounds[found.index] += 1
+            yield found
+            if time.monotonic() >= end:
+                return
+    finally:
+        now = _kept(examples, pairs)
+        last = budget.seed + max(rounds.values(), default=1) - 1
+        seeds = f"seeds {budget.seed} to {last}" if last > budget.seed else f"seed {last}"
+        changes = f"{len(now - before)} new, {len(before - now)} removed"
+        click.echo(f"{seeds}; {kept()}: {changes}", err=True)
+
+
+def _kept(examples: Examples, pairs: Mapping[int, Pair]) -> set[tuple[str, str, str]]:
+    """The traces that the database holds for the pairs, each with its pair."""
+    return {
+        (subject.name, check.name, str(trace))
+        for subject, check in pairs.values()
+        for trace in examples.of(subject.name, check.name)
+    }
 
 
 def _run(

@@ -209,9 +209,9 @@ def script(
 
 
 @cli.command()
-@click.argument("subject")
+@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True)
 @click.option("--kwargs", metavar="OPTIONS", multiple=True,
-              help="Options for the SUBJECT; repeat it to draw several curves.")  # fmt: skip
+              help="Options for each SUBJECT; repeat it to draw several curves.")  # fmt: skip
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 5000), multiple=True,
               help="Number of epochs to draw; repeat it to draw several panels.  [default: the "
               "length of the schedule]")  # fmt: skip
@@ -219,9 +219,10 @@ def script(
     "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
 )
 def plot(
-    subject: str, kwargs: tuple[str, ...], epochs: tuple[int, ...], output: Path | None
-) -> int:
-    """Draw the schedule of SUBJECT, and what a resume at each epoch does.
+    subjects: tuple[str, ...], kwargs: tuple[str, ...], epochs: tuple[int, ...],
+    output: Path | None,
+) -> int:  # fmt: skip
+    """Draw the schedules of SUBJECTs side by side, and what a resume at each epoch does.
 
     At each epoch, training is resumed in the documented order and by last_epoch. A marker on
     the curve means that training goes on as if nothing had happened. A marker off the curve
@@ -230,25 +231,35 @@ def plot(
     from harness.core.trace import parse_options
     from harness.engine.every_epoch import schedule_of
     from harness.report.picture import drawn, picture_kind
-    from harness.report.plot import CURVES, figure_of, names_of, sentences
+    from harness.report.plot import CURVES, MOST_SUBJECTS, Drawing, figure_of, names_of, sentences
     from harness.subjects.lookup import choose_subjects
 
     if len(kwargs) > len(CURVES):
         raise click.UsageError(f"--kwargs: at most {len(CURVES)} curves fit in one picture")
-    chosen = [choose_subjects((subject,), parse_options(text)).subjects for text in kwargs or ("",)]
-    if len(chosen[0]) > 1:
-        names = ", ".join(found.reference for found in chosen[0])
-        raise click.UsageError(f"{subject} contains several subjects: choose one of {names}")
-    subjects = [found for (found,) in chosen]
-    path = output or Path(f"{file_name(subjects[0].name)}.svg")
+    if len(subjects) > MOST_SUBJECTS:
+        raise click.UsageError(f"at most {MOST_SUBJECTS} subjects fit in one picture")
+    options = [parse_options(text) for text in kwargs or ("",)]
+    chosen = [[choose_subjects((name,), each).subjects for each in options] for name in subjects]
+    for name, found in zip(subjects, chosen, strict=True):
+        if len(found[0]) > 1:
+            names = ", ".join(one.reference for one in found[0])
+            raise click.UsageError(f"{name} contains several subjects: choose one of {names}")
+    curves_of = [[one for (one,) in found] for found in chosen]
+    named = "-".join(file_name(curves[0].name) for curves in curves_of)
+    path = output or Path(f"{named}.svg")
     picture_kind(path.suffix, "plot")
     require_writable(path)
-    schedules = [schedule_of(found, max(epochs, default=0)) for found in subjects]
-    title, labels = names_of(subjects)
-    curves = list(zip(labels, schedules, strict=True))
-    write_bytes(path, drawn(lambda: figure_of(title, curves, epochs), path.suffix, "plot"))
+    drawings = []
+    for curves in curves_of:
+        schedules = [schedule_of(one, max(epochs, default=0)) for one in curves]
+        title, labels = names_of(curves)
+        drawings.append(Drawing(title, list(zip(labels, schedules, strict=True))))
+    write_bytes(path, drawn(lambda: figure_of(drawings, epochs), path.suffix, "plot"))
     print_out(f"wrote {path}")
-    print_out("\n".join(sentences(schedules)))
+    for curves, drawing in zip(curves_of, drawings, strict=True):
+        if len(drawings) > 1:
+            print_out(f"{curves[0].name}:")
+        print_out("\n".join(sentences(drawing.schedules)))
     return Exit.OK
 
 

@@ -13,10 +13,14 @@ from harness.core.trace import Trace
 
 
 class Examples:
-    """Traces that broke a pair of subject and check; each is written at once and completely."""
+    """Traces that broke a pair of subject and check; each is written at once and completely.
 
-    def __init__(self, database: ExampleDatabase) -> None:
+    `place` is the folder that they are in, for messages.
+    """
+
+    def __init__(self, database: ExampleDatabase, place: str = "") -> None:
         self.database = database
+        self.place = place
 
     @classmethod
     def here(cls) -> Examples:
@@ -27,7 +31,7 @@ class Examples:
         """
         folder = Path(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"), "examples")
         make_folder(folder)
-        return cls(DirectoryBasedExampleDatabase(folder))
+        return cls(DirectoryBasedExampleDatabase(folder), str(folder))
 
     def of(self, subject: str, check: str) -> list[Trace]:
         """The traces of a pair, the shortest first; text that is not a valid trace is deleted."""

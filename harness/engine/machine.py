@@ -51,8 +51,14 @@ class DrawPlan:
     length: int
     events: tuple[str, ...] = ()
 
+    @property
+    def legs(self) -> tuple[str, ...]:
+        """What a leg can be; a word that is listed twice is drawn twice as often."""
+        legs = LEGS if self.ways else LEGS_WITHOUT_WAYS
+        return (*legs * PER_EVENT, *self.events) if self.events else legs
 
-class _Draft:
+
+class Draft:
     """A trace under construction, with the epoch of the branch and of every slot."""
 
     def __init__(self, plan: DrawPlan) -> None:
@@ -64,9 +70,11 @@ class _Draft:
 
     @property
     def left(self) -> int:
+        """How many scheduler steps the branch may still have."""
         return self.plan.epochs - self.epoch
 
     def last_is(self, *kinds: str) -> bool:
+        """Whether the last operation is one of these."""
         return bool(self.operations) and self.operations[-1].kind in kinds
 
     def add(self, kind: str, count: int) -> None:
@@ -80,6 +88,20 @@ class _Draft:
             else:
                 kind = "optimizer"
         self.operations.append(Operation(kind, count=count))
+
+    def leg(self, kind: str, count: int, leg: str, pick: int) -> None:
+        """Add steps alone, an event, or a few steps next to a save or a way back."""
+        few = (count + 1) // 3  # next to a save or a resume, each single step matters
+        if leg == "on":
+            self.add(kind, count)
+        elif leg in self.plan.events:
+            self.add(leg, 1)
+        elif leg == "save":
+            self.add(kind, few)
+            self.save(SLOTS[pick % len(SLOTS)])
+        else:
+            self.go_back(pick // 2)
+            self.add(kind, few)
 
     def save(self, slot: str) -> None:
         """Save; if the last operation was a save too, go back to a slot instead."""
@@ -104,6 +126,7 @@ class _Draft:
             self.operations.insert(half, Operation("save", slot="a"))
 
     def ways_back(self) -> list[tuple[str, str, str]]:
+        """The ways of going back from here: kind, check and slot."""
         return [
             (kind, check, slot)
             for slot, epoch in self.slots.items()
@@ -142,14 +165,10 @@ class _Draft:
 def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBasedStateMachine]:
     """A machine that passes the operations of every trace to `see`."""
 
-    legs: tuple[str, ...] = LEGS if plan.ways else LEGS_WITHOUT_WAYS
-    if plan.events:
-        legs = (*legs * PER_EVENT, *plan.events)
-
     class TraceMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.draft = _Draft(plan)
+            self.draft = Draft(plan)
 
         # One rule, a leg: only steps, or a few steps next to a save or a way back. Hypothesis turns
         # rules off at random, and a trace without a save or without one kind of step finds little:
@@ -159,21 +178,11 @@ def _machine(plan: DrawPlan, see: Callable[[Operations], None]) -> type[RuleBase
         @rule(
             kind=st.sampled_from(PLAIN),
             count=st.integers(1, 9),
-            leg=st.sampled_from(legs),
+            leg=st.sampled_from(plan.legs),
             pick=st.integers(0, 4 * max(len(plan.ways), 1) - 1),  # halved: a slot and a way
         )
         def go(self, kind: str, count: int, leg: str, pick: int) -> None:
-            few = (count + 1) // 3  # next to a save or a resume, each single step matters
-            if leg == "on":
-                self.draft.add(kind, count)
-            elif leg in plan.events:
-                self.draft.add(leg, 1)
-            elif leg == "save":
-                self.draft.add(kind, few)
-                self.draft.save(SLOTS[pick % len(SLOTS)])
-            else:
-                self.draft.go_back(pick // 2)
-                self.draft.add(kind, few)
+            self.draft.leg(kind, count, leg, pick)
 
         def teardown(self) -> None:
             see(self.draft.finish())

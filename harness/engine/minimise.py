@@ -111,9 +111,10 @@ def _regroupings(operations: Operations) -> Iterator[Operations]:
 
 
 def _plainer(operations: Operations) -> Iterator[Operations]:
-    """A plain step in place of a rare event."""
+    """A plain step in place of a rare event, and ``train`` in place of one of its two parts."""
     for i, operation in enumerate(operations):
-        for kind in PLAIN if operation.kind in EVENTS else ():
+        plainer = PLAIN if operation.kind in EVENTS else PLAIN[:1]
+        for kind in plainer if operation.kind in (*EVENTS, *PLAIN[1:]) else ():
             yield (*operations[:i], replace(operation, kind=kind), *operations[i + 1 :])
 
 

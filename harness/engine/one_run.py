@@ -20,8 +20,10 @@ from harness.core.check import Check
 from harness.core.errors import CheckError, SubjectError, TimeLimit
 from harness.core.guard import end_if_forked
 from harness.core.operations import (
+    GO_BACK,
     LETTER,
     STEPS,
+    Operation,
     branches,
     epochs,
     gradients,
@@ -270,7 +272,7 @@ class Runner:
     def watched(self, path: str, goes_on: Callable[[Scheduler], bool]) -> UninterruptedRun:
         """The uninterrupted run along `path`, or to the step after which `goes_on` returns False.
 
-        `goes_on` is called with the scheduler after each step, and must not raise.
+        `goes_on` is called with the scheduler after each step. What it raises ends the run.
         """
         return self._kept(self._run_uninterrupted(path, goes_on))
 
@@ -285,21 +287,20 @@ class Runner:
         self, path: str, goes_on: Callable[[Scheduler], bool] | None = None
     ) -> UninterruptedRun:
         self.check_time()
-        optimizer, scheduler = self.start()
-        step = self.bound.step
-        seen = [self._make("reading the optimizer", observe, optimizer, scheduler)]
-        index = epoch = 0
-        try:
-            for letter in path:
-                index, epoch = perform(letter, optimizer, scheduler, index, epoch, step)
-                end_if_forked()
-                seen.append(observe(optimizer, scheduler))
-                if goes_on is not None and not goes_on(scheduler):
-                    path = path[: len(seen) - 1]
+        run = GrowingRun(self)
+        for letter in path:
+            if not run.step(letter):
+                return UninterruptedRun(path, run.seen, run.raises)
+            try:
+                if goes_on is not None and not goes_on(run.scheduler):
                     break
-        except (Exception, SystemExit) as error:
-            return UninterruptedRun(path, seen, describe(error))
-        return UninterruptedRun(path, seen)
+            except (Exception, SystemExit) as error:  # it asks the scheduler for its state
+                return UninterruptedRun(path, run.seen, describe(error))
+        return UninterruptedRun(path[: len(run.seen) - 1], run.seen)
+
+    def first_observation(self, optimizer: Optimizer, scheduler: Scheduler) -> Observation:
+        """What a new optimizer will use; raises `SubjectError` if that can't be read."""
+        return self._make("reading the optimizer", observe, optimizer, scheduler)
 
     def uninterrupted_runs(self, trace: Trace) -> list[UninterruptedRun]:
         """The uninterrupted run to compare each operation of `trace` with."""
@@ -316,16 +317,51 @@ class Runner:
             raise TimeLimit
 
 
-class TraceRun:
-    """One run of one trace; raises `TraceError` if the check can't run it."""
+class GrowingRun:
+    """An uninterrupted run that goes on step by step; `seen` are its observations so far.
 
-    def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
+    `raises` is the exception that ended it, in one line. Raises `SubjectError` if it can't start.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.path = ""
+        self.raises = ""
+        self.index = self.epoch = 0
+        self.optimizer, self.scheduler = runner.start()
+        self.seen = [runner.first_observation(self.optimizer, self.scheduler)]
+
+    def step(self, letter: str) -> bool:
+        """Make one step; False if it raises."""
+        try:
+            self.index, self.epoch = perform(
+                letter, self.optimizer, self.scheduler, self.index, self.epoch,
+                self.runner.bound.step,
+            )  # fmt: skip
+            end_if_forked()
+            self.seen.append(observe(self.optimizer, self.scheduler))
+        except (Exception, SystemExit) as error:
+            self.raises = describe(error)
+            return False
+        self.path += letter
+        return True
+
+
+class LiveRun:
+    """Does one operation after the other, and compares each with the uninterrupted run.
+
+    The check of each operation is the one that saves or resumes there. An operation raises `Stop`
+    where the run differs or can't go on.
+    """
+
+    def __init__(self, runner: Runner, check: Check) -> None:
         self.runner = runner
         self.bound = runner.bound
         self.check = check
-        self.trace = trace
-        self.checks_used = checks_used(check, trace)
-        self.uninterrupted = runner.uninterrupted_runs(trace)
+        self.operations: list[Operation] = []
+        self.checks_used: list[Check] = []
+        self.uninterrupted: list[UninterruptedRun] = []
+        """What to compare each operation with."""
         self.weights = runner.weights
         self.optimizer: Any = None  # until it starts, or resumes here from another process
         self.scheduler: Any = None
@@ -341,29 +377,51 @@ class TraceRun:
         self.comparisons = 0
         self.looked: set[int] = set()
 
-    def go(self) -> Outcome:
-        """Run the trace; the outcome says where it first differs."""
-        outcome = Outcome()
-        try:
-            self._run()
-        except Stop as stop:
-            outcome = stop.outcome
-        looked = Looked(frozenset(self.looked), frozenset(self.runner.optimizers))
-        tally = Tally(1, self.steps, self.resumes, self.comparisons, looked)
-        return replace(outcome, tally=tally)
-
-    def _run(self) -> None:
-        self._start()
-        for number in range(len(self.trace.operations)):
-            self._do(number)
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Build the optimizer and the scheduler, and the uninterrupted run to compare with."""
+        self._reference = GrowingRun(self.runner)
         self.optimizer, self.scheduler = self.runner.start()
-        self._look(self.uninterrupted[0].observations[0])
+        self._look(self._reference.seen[0])
+
+    def do(self, operation: Operation, check: Check) -> None:
+        """Do an operation; `check` is the one that saves or resumes there."""
+        path = self.path
+        if operation.kind in GO_BACK:
+            path = self.slots[operation.slot].path
+        elif operation.count:
+            path += LETTER[operation.kind] * operation.count
+        self.operations.append(operation)
+        self.checks_used.append(check)
+        self.uninterrupted.append(self._along(path))
+        self._do(len(self.operations) - 1)
+
+    def _along(self, path: str) -> UninterruptedRun:
+        """The uninterrupted run along `path`: the last one, if it goes on or led past here."""
+        run = self._reference
+        if not path.startswith(run.path) and not run.path.startswith(path):
+            run = self._reference = GrowingRun(self.runner)
+        for letter in path[len(run.path) :]:
+            if run.raises or not run.step(letter):
+                break
+        return UninterruptedRun(path, run.seen, run.raises)
+
+    @property
+    def tally(self) -> Tally:
+        """What was tried so far."""
+        looked = Looked(frozenset(self.looked), frozenset(self.runner.optimizers))
+        return Tally(1, self.steps, self.resumes, self.comparisons, looked)
+
+    def _saving(self) -> Sequence[Check]:
+        """The checks that may resume from what this operation saves."""
+        return [self.checks_used[self.number]]
+
+    def _last_use(self) -> bool:
+        """Whether no later operation resumes from the slot of this one."""
+        return False
 
     def _do(self, number: int) -> None:
         """Perform the operation with this index."""
-        operation = self.trace.operations[number]
+        operation = self.operations[number]
         self.number = number
         self.runner.check_time()
         self.made = 0
@@ -399,7 +457,7 @@ class TraceRun:
             except (Exception, SystemExit) as error:
                 if it_ended and describe(error) == uninterrupted.raises:
                     # If the trace ends here, there is nothing to report: both raise the same.
-                    left = self.made < count or self.number + 1 < len(self.trace.operations)
+                    left = self.made < count or self.number + 1 < len(self.operations)
                     raise Stop(Outcome(ended=uninterrupted.error if left else "")) from None
                 self._raised(error, expected)
             self.path += letter
@@ -431,9 +489,7 @@ class TraceRun:
         expected = self._expected()
         saved: dict[Save, Checkpoint] = {}
         try:
-            for resuming in checks_using_save(
-                self.check, self.checks_used, self.trace.operations, self.number
-            ):
+            for resuming in self._saving():
                 if resuming.save not in saved:
                     saved[resuming.save] = resuming.save(self.optimizer, self.scheduler, self.epoch)
         except StateRefused as error:
@@ -467,10 +523,10 @@ class TraceRun:
                 name: part if name == "scheduler" else snapshot(part)
                 for name, part in shared.items()
             }
-        elif is_needed_again(self.trace.operations, self.number):
-            checkpoint = slot.checkpoint(route.save)
-        else:
+        elif self._last_use():
             checkpoint = slot.saved[route.save]
+        else:
+            checkpoint = slot.checkpoint(route.save)
         self.resumes += 1
         self.looked.add(self.epoch)
         self._follow(route, checkpoint)
@@ -549,3 +605,38 @@ class TraceRun:
         expected = {key: expected[key] for key in ("lr", "raises") if key in expected}
         actual: Observation = {"raises": describe(error)}
         raise Stop(Outcome(Difference(self.number, self.made, expected, actual))) from error
+
+
+class TraceRun(LiveRun):
+    """One run of one trace; raises `TraceError` if the check can't run it."""
+
+    def __init__(self, runner: Runner, check: Check, trace: Trace) -> None:
+        super().__init__(runner, check)
+        self.trace = trace
+        self.operations = list(trace.operations)
+        self.checks_used = checks_used(check, trace)
+        self.uninterrupted = runner.uninterrupted_runs(trace)
+
+    def go(self) -> Outcome:
+        """Run the trace; the outcome says where it first differs."""
+        outcome = Outcome()
+        try:
+            self._run()
+        except Stop as stop:
+            outcome = stop.outcome
+        return replace(outcome, tally=self.tally)
+
+    def _run(self) -> None:
+        self._start()
+        for number in range(len(self.operations)):
+            self._do(number)
+
+    def _start(self) -> None:
+        self.optimizer, self.scheduler = self.runner.start()
+        self._look(self.uninterrupted[0].observations[0])
+
+    def _saving(self) -> Sequence[Check]:
+        return checks_using_save(self.check, self.checks_used, self.operations, self.number)
+
+    def _last_use(self) -> bool:
+        return not is_needed_again(self.operations, self.number)

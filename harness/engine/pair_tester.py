@@ -88,6 +88,15 @@ OF_THE_OPTIMIZER = (
 )
 
 
+@functools.cache
+def _import_all_of_torch() -> None:
+    """Make the first optimizer of a process, which imports the rest of torch.
+
+    That takes a second, is not the subject's fault, and can't be repeated if a limit interrupts it.
+    """
+    new_sgd()
+
+
 class Limit:
     """Runs a subject's code: with a time limit, with a `Guard`, and with the trace for messages."""
 
@@ -109,9 +118,7 @@ class Limit:
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         """Raise `UndecidedError` when the time is up."""
-        # The first optimizer of a process imports the rest of torch. That takes a second, is not
-        # the subject's fault, and can't be repeated if the limit interrupts it.
-        new_sgd()
+        _import_all_of_torch()
         started = time.monotonic()
         self.deadline = started + self.left
         self.current = None

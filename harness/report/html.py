@@ -82,6 +82,7 @@ class Cell:
     title: str
     id: str = ""
     facts: tuple[Fact, ...] = ()
+    check: str = ""
 
 
 Rows: TypeAlias = dict[str, list[Cell | None]]
@@ -89,8 +90,17 @@ Rows: TypeAlias = dict[str, list[Cell | None]]
 
 
 @dataclass(frozen=True)
+class Other:
+    """Another failure of the same cause, in short: its counterexample, and how to replay it."""
+
+    id: str
+    title: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
 class Section:
-    """A failure, or a pair with a counterexample.
+    """A failure, or a pair with a counterexample; `others` have the same cause.
 
     `picture` is a ``data:`` address, and `alt` the picture in words. `script` is its text. For
     those that are missing, `missing` has the reasons.
@@ -105,6 +115,7 @@ class Section:
     alt: str
     script: str
     missing: tuple[str, ...]
+    others: tuple[Other, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -307,6 +318,7 @@ def _rows(results: Sequence[Result], checks: Sequence[str], groups: Sequence[Fai
             result.verdict[0],
             f"{result.subject}: {result.check}: {result.verdict}{_looked(result)}",
             ids[result.pair],
+            check=result.check,
         )
         for result in results
     }
@@ -338,10 +350,10 @@ def _parts(
         number = str(len(chosen))
         if verdict == Verdict.BROKEN:
             shown = list(groups)
-            if len(shown) < len(chosen):
-                causes = "one cause" if len(shown) == 1 else f"{len(shown)} causes"
-                number += f" from {causes}"
-        sections = [_section(ids[failure.result.pair], failure, scripts) for failure in shown]
+        causes = list(grouped(shown, _cause).values())
+        if 0 < len(causes) < len(chosen):
+            number += " from one cause" if len(causes) == 1 else f" from {len(causes)} causes"
+        sections = [_section(ids, cause, scripts) for cause in causes]
         rest = by_reason(result for result in chosen if result.counterexample is None)
         tried = tally_text if verdict == Verdict.HOLDS else lambda results: ""
         lists = [
@@ -355,7 +367,37 @@ def _parts(
         yield f"{verdict.capitalize()}: {MEANINGS[verdict]} ({number})", sections, lists
 
 
-def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
+def _cause(failure: Failure) -> tuple[object, ...]:
+    """What is equal for failures of several subjects that are shown once."""
+    result = failure.result
+    if result.verdict == Verdict.KNOWN:
+        return result.check, result.reason
+    if result.verdict == Verdict.BROKEN and failure.relations and failure.lost is None:
+        return failure.checks, failure.relations
+    return result.pair
+
+
+def _other(id_: str, failure: Failure) -> Other:
+    """A failure whose cause is shown already."""
+    result, found = failure.result, failure.counterexample
+    name = failure.headline if result.verdict == Verdict.BROKEN else result.check
+    return Other(
+        id_,
+        f"{result.subject}: {name}",
+        (
+            Fact("expected", values_text(found.expected)),
+            Fact("got", values_text(found.actual)),
+            Fact("replay", replay_command(result, str(found.trace)), code=True, id=f"r{id_[1:]}"),
+        ),
+    )
+
+
+def _section(
+    ids: Mapping[tuple[str, str], str], cause: Sequence[Failure], scripts: Scripts
+) -> Section:
+    """The first failure of a cause in full, and the others in short."""
+    failure = cause[0]
+    id_ = ids[failure.result.pair]
     result, trace = failure.result, str(failure.counterexample.trace)
     broken = result.verdict == Verdict.BROKEN
     facts = [
@@ -381,6 +423,7 @@ def _section(id_: str, failure: Failure, scripts: Scripts) -> Section:
         alt=f"The uninterrupted and the resumed run of {result.subject} by epoch; {in_words}",
         script=script,
         missing=missing,
+        others=tuple(_other(ids[other.result.pair], other) for other in cause[1:]),
     )
 
 

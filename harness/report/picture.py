@@ -20,7 +20,7 @@ from harness.core.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
     from matplotlib.lines import Line2D
     from matplotlib.typing import RcKeyType
 
@@ -150,7 +150,7 @@ STYLES: dict[Role, Style] = {
                 "markersize": 6, "markeredgewidth": 1.8},
 }  # fmt: skip
 """How each role of a line is drawn. Width, dashes and markers differ too, not only colours."""
-WIDTH, PANEL, SMALL, TEXT = 7.0, 1.9, 1.1, 0.17
+WIDTH, PANEL, SMALL, TEXT = 5.0, 1.9, 1.1, 0.17
 """Inches: the width, the height of a group's panel, of its difference panel, of a line of text."""
 MOST_GROUPS = 6
 """The most param groups that are drawn."""
@@ -158,9 +158,11 @@ MOST_MARKERS = 60
 """A line with more points than this has no markers."""
 SEEN = 0.02
 """The smallest difference that can be seen, as a part of the height of a panel."""
+LETTERS_PER_INCH = 8
+"""The most bold letters in a line beside an arrow, for each inch of the figure's width."""
 LETTER, GAP = 0.07, 0.14
 """Inches: about the width of a letter, and the distance between the middles of two labels."""
-LONGEST = 100
+LONGEST = 70
 """The most characters in a line above the panels."""
 
 
@@ -189,14 +191,18 @@ def figure_of(shown: Trajectory) -> Figure:
     groups = sorted(sorted(range(count), key=lambda group: group not in shown.labels)[:MOST_GROUPS])
     rows = [(group, small) for group in groups for small in (False, True)
             if not small or _too_small(shown, group)]  # fmt: skip
-    title = [shown.title, *textwrap.wrap(shorten(shown.trace, 3 * LONGEST), LONGEST,
-                                         break_on_hyphens=False)]  # fmt: skip
+    title = [
+        line
+        for text in (shown.title, shorten(shown.trace, 3 * LONGEST))
+        for line in textwrap.wrap(text, LONGEST, break_on_hyphens=False)
+    ]
     if count > len(groups):
         title.append(f"{len(groups)} of {count} param groups are shown")
     levels = _levels(shown)
     heights = [SMALL if small else PANEL for _, small in rows]
     over = len(title) + 1 + 0.8 * (1 + max(levels.values(), default=0))
-    figure, panels = new_axes(heights, over * TEXT)
+    figure = new_figure(WIDTH, sum(heights) + over * TEXT + REST)
+    panels = new_axes(figure, heights)
     figure.suptitle("\n".join(title), x=0.012, ha="left", fontsize=8)
     for place, ((group, small), axes) in enumerate(zip(rows, panels, strict=True)):
         if small:
@@ -220,17 +226,17 @@ def figure_of(shown: Trajectory) -> Figure:
     return figure
 
 
-def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure with panels of these heights below each other, and `text` inches for text.
-
-    If `share`, all panels have the same epochs.
-    """
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size, in inches."""
     from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), facecolor="white", layout="constrained")
+
+
+def new_axes(figure: FigureBase, heights: list[float], *, share: bool = True) -> list[Axes]:
+    """Panels of these heights below each other; if `share`, all have the same epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(
-        figsize=(WIDTH, sum(heights) + text + 0.5), facecolor="white", layout="constrained"
-    )
     panels = figure.subplots(len(heights), 1, sharex=share, squeeze=False,
                              gridspec_kw={"height_ratios": heights})[:, 0]  # fmt: skip
     for axes in panels:
@@ -238,7 +244,11 @@ def new_axes(heights: list[float], text: float, *, share: bool = True) -> tuple[
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.margins(y=0.12)
-    return figure, list(panels)
+    return list(panels)
+
+
+REST = 0.5
+"""Inches: the height of what is below the panels."""
 
 
 def _levels(shown: Trajectory) -> dict[int, int]:
@@ -335,7 +345,8 @@ def _point_at_difference(axes: Axes, shown: Trajectory, group: int, *, first: bo
 
 def point_at(axes: Axes, text: str, target: tuple[float, float]) -> None:
     """Write `text` in a free strip above the lines, with an arrow to a point."""
-    lines = textwrap.wrap(text, 64)
+    inches = axes.figure.bbox.width / axes.figure.dpi
+    lines = textwrap.wrap(text, int(LETTERS_PER_INCH * inches))
     strip = (len(lines) * GAP + 0.12) / PANEL
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, bottom + (top - bottom) / (1 - strip))

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.core.literals import format_options
 from harness.core.result import shorten
-from harness.core.run import Points
+from harness.core.run import Points, ranges
 from harness.engine.every_epoch import ResumesByCheck, Schedule
 from harness.report.picture import (
     BLACK,
     BLUE,
     GREEN,
     PURPLE,
+    REST,
+    TEXT,
     VERMILLION,
     Style,
     data_of,
     label_of,
     new_axes,
+    new_figure,
     point_at,
 )
 from harness.subjects.subject import Subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
     from matplotlib.lines import Line2D
 
 CURVES: tuple[Style, ...] = (
@@ -40,17 +44,22 @@ CURVES: tuple[Style, ...] = (
 """The curves differ in dashes too, and each has its name next to it."""
 RIGHT_MARKERS: tuple[Style, ...] = ({"marker": "o", "markersize": 6, "markerfacecolor": "white"},
          {"marker": "+", "markersize": 6})  # fmt: skip
-WRONG_MARKERS: tuple[Style, ...] = ({"marker": "s", "markersize": 5},
-         {"marker": "x", "markersize": 6})  # fmt: skip
-"""The markers of right and wrong resumes, one for each way of resuming."""
-PANEL, PANEL_WIDTH, LETTER = 2.6, 6.2, 0.075
-"""Inches: the height and approximate width of a panel, and the width of a bold letter."""
+WRONG_MARKERS: tuple[Style, ...] = (
+         {"marker": "s", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.3},
+         {"marker": "x", "markersize": 5, "markeredgewidth": 1.3})  # fmt: skip
+"""The markers of right and wrong resumes, one for each way of resuming: both fit in one place."""
+WRONG_LINES = ((0, (1, 1.2)), (0, (4, 1.5)))
+"""The dashes of runs that go on wrong, one for each way of resuming."""
+WIDTH, PANEL, PANEL_WIDTH, LETTER = 7.0, 2.6, 6.2, 0.075
+"""Inches: the width, height and approximate width of a panel, and the width of a bold letter."""
 LONGEST = 112
 """The most characters in a line of text."""
 MOST_LINES = 12
 """The most wrong runs that are drawn as lines; the others have only a marker."""
 MOST_MARKERS = 60
 """Up to this many epochs, each has a marker; with more epochs, about 15 of them have one."""
+MOST_SUBJECTS = 4
+"""The most subjects side by side."""
 ALIKE = 1e-9
 """The relative tolerance for a group whose LR is a multiple of the first group's LR. Such a group
 is not drawn."""
@@ -80,6 +89,7 @@ def _outcomes(checks: Sequence[ResumesByCheck]) -> list[tuple[str, str]]:
     name = checks[0].check.name
     tried = [resume for each in checks for resume in each.resumes]
     wrong = [resume.epoch for each in checks for resume in each.wrong]
+    seen = {resume.epoch if resume.wrong is None else resume.wrong for resume in checks[0].wrong}
     if not tried:
         return [("", f"{name} was not tried: {checks[0].declined or 'no epoch to resume at'}")]
     followed = min((each.followed for each in checks if each.followed), default=0)
@@ -87,54 +97,99 @@ def _outcomes(checks: Sequence[ResumesByCheck]) -> list[tuple[str, str]]:
     epochs = f"{len(tried)} epochs" + (" of all curves" if len(checks) > 1 else "")
     if not wrong:
         return [("right", f"{name} is right at all {epochs}{behind}")]
-    text = f"{name} is wrong at {len(wrong)} of {epochs}"
+    text = f"{name} is wrong at {' + '.join(str(len(each.wrong)) for each in checks)} of {epochs}"
     if len(checks) == 1:
         text += ": " + ", ".join(map(str, wrong[:8])) + (", ..." if len(wrong) > 8 else "")
+        if seen != set(wrong):
+            text += f"; marked at the first wrong LR, at epoch {shorten(ranges(seen), 40)}"
     if len(wrong) == len(tried):
         return [("wrong", text + behind)]
     return [("right", f"{name} is right at {len(tried) - len(wrong)} of {epochs}{behind}"),
             ("wrong", text)]  # fmt: skip
 
 
-def figure_of(
-    title: str, curves: Sequence[tuple[str, Schedule]], ranges: Sequence[int] = ()
-) -> Figure:
-    """The matplotlib figure of labelled schedules: a panel for each group and range of epochs.
+@dataclass(frozen=True)
+class Drawing:
+    """The schedules of one subject: a title, and labelled curves."""
 
-    A range is a number of epochs from the start; without ranges, all epochs are drawn. Groups
-    whose LR is a multiple of the first group's are left out. Lines have a gid:
-    ``plain CURVE GROUP RANGE`` for a schedule; ``right CURVE GROUP RANGE WAY`` and ``wrong ...``
-    for the markers of resumes; ``on ... EPOCH`` for a run that goes on wrong.
+    title: str
+    curves: Sequence[tuple[str, Schedule]]
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """The schedules without their labels."""
+        return [schedule for _, schedule in self.curves]
+
+
+def figure_of(drawings: Sequence[Drawing], spans: Sequence[int] = ()) -> Figure:
+    """The matplotlib figure of one drawing, or of several side by side.
+
+    Each has a panel for each group and range of epochs, which is a number of epochs from the start;
+    without ranges, all epochs are drawn. Groups whose LR is a multiple of the first group's are
+    left out. Lines have a gid: ``plain CURVE GROUP RANGE`` for a schedule;
+    ``right CURVE GROUP RANGE WAY`` and ``wrong ...`` for the markers of resumes; ``on ... EPOCH``
+    for a run that goes on wrong.
     """
-    from matplotlib.lines import Line2D
+    heights = [_height(drawing, spans) for drawing in drawings]
+    figure = new_figure(WIDTH * len(drawings), max(heights))
+    parts = figure.subfigures(1, len(drawings), squeeze=False)[0] if len(drawings) > 1 else [figure]
+    for part, drawing in zip(parts, drawings, strict=True):
+        _fill(part, drawing, spans)
+    return figure
 
-    schedules = [schedule for _, schedule in curves]
-    groups = _groups(schedules)
-    last = max(len(schedule.points) for schedule in schedules) - 1
-    rows = [(group, span) for group in groups for span in dict.fromkeys(ranges or [last])]
-    count = len(schedules[0].points[0][1])
+
+def _panels(drawing: Drawing, spans: Sequence[int]) -> list[tuple[int, int]]:
+    """The group and the number of epochs of each panel."""
+    last = max(len(schedule.points) for schedule in drawing.schedules) - 1
+    return [
+        (group, span)
+        for group in _groups(drawing.schedules)
+        for span in dict.fromkeys(spans or [last])
+    ]
+
+
+def _heading(drawing: Drawing) -> list[str]:
+    title, groups = drawing.title, _groups(drawing.schedules)
+    count = len(drawing.schedules[0].points[0][1])
     if count > len(groups):
         left_out = ", ".join(str(group) for group in range(count) if group not in groups)
         title += f"; the LR of group {left_out} is a multiple of group 0's"
-    heading = textwrap.wrap(title, LONGEST, break_on_hyphens=False)
-    handles = [Line2D([], [], linewidth=2, label=label, **style)
-               for (label, _), style in zip(curves, CURVES, strict=False)
-               if len(curves) > 1]  # fmt: skip
-    handles += [handle for index, checks in enumerate(_by_check(schedules))
-               for handle in _handles(index, checks)]  # fmt: skip
-    text = 0.17 * (len(heading) + 1 + sum(label_of(h).count("\n") + 1 for h in handles))
-    figure, panels = new_axes([PANEL] * len(rows), text, share=False)
-    figure.suptitle("\n".join(heading), x=0.012, ha="left", fontsize=8)
+    return textwrap.wrap(title, LONGEST, break_on_hyphens=False)
+
+
+def _legend(drawing: Drawing) -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
+    curves = [Line2D([], [], linewidth=2, label=label, **style)
+              for (label, _), style in zip(drawing.curves, CURVES, strict=False)
+              if len(drawing.curves) > 1]  # fmt: skip
+    return curves + [handle for index, checks in enumerate(_by_check(drawing.schedules))
+                     for handle in _handles(index, checks)]  # fmt: skip
+
+
+def _height(drawing: Drawing, spans: Sequence[int]) -> float:
+    lines = len(_heading(drawing)) + 1
+    lines += sum(label_of(handle).count("\n") + 1 for handle in _legend(drawing))
+    return PANEL * len(_panels(drawing, spans)) + TEXT * lines + REST
+
+
+def _fill(figure: FigureBase, drawing: Drawing, spans: Sequence[int]) -> None:
+    """Draw into a figure, or a part of one."""
+    rows = _panels(drawing, spans)
+    panels = new_axes(figure, [PANEL] * len(rows), share=False)
+    figure.suptitle("\n".join(_heading(drawing)), x=0.012, ha="left", fontsize=8)
+    several = len(drawing.curves) > 1
+    count = len(drawing.schedules[0].points[0][1])
     for (group, span), axes in zip(rows, panels, strict=True):
         axes.set_ylabel(f"lr, group {group}" if count > 1 else "lr")
-        for number, (label, schedule) in enumerate(curves):
-            _draw(axes, number, group, span, label, schedule)
-        if len(curves) > 1:
+        for number, (label, schedule) in enumerate(drawing.curves):
+            wrong = str(CURVES[number]["color"]) if several else BLACK
+            _draw(axes, number, group, span, label, schedule, wrong)
+        if several:
             _name(axes, [line for line in axes.lines if str(line.get_gid()).startswith("plain")])
     panels[-1].set_xlabel("epoch (scheduler steps made)")
-    figure.legend(handles=handles, loc="outside lower left", frameon=False, borderaxespad=0.4,
-                  handlelength=3.5)  # fmt: skip
-    return figure
+    figure.legend(handles=_legend(drawing), loc="outside lower left", frameon=False,
+                  borderaxespad=0.4, handlelength=3.5)  # fmt: skip
 
 
 def _handles(index: int, checks: Sequence[ResumesByCheck]) -> list[Line2D]:
@@ -142,12 +197,12 @@ def _handles(index: int, checks: Sequence[ResumesByCheck]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
     shapes: dict[str, Style] = {
-        "right": RIGHT_MARKERS[index],
-        "wrong": WRONG_MARKERS[index],
-        "": {},
+        "right": {"linestyle": "", **RIGHT_MARKERS[index]},
+        "wrong": {"linestyle": WRONG_LINES[index], "linewidth": 1, **WRONG_MARKERS[index]},
+        "": {"linestyle": ""},
     }
     return [
-        Line2D([], [], linestyle="", color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
+        Line2D([], [], color=BLACK, label="\n".join(textwrap.wrap(text, LONGEST - 8)),
                **shapes[kind])
         for kind, text in _outcomes(checks)
     ]  # fmt: skip
@@ -168,7 +223,15 @@ def _multiple(points: Points, group: int) -> bool:
     return all(abs(first * factor - other) <= ALIKE * most for first, other in pairs)
 
 
-def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: Schedule) -> None:
+def _draw(
+    axes: Axes,
+    number: int,
+    group: int,
+    span: int,
+    label: str,
+    schedule: Schedule,
+    wrong_colour: str,
+) -> None:
     """Draw one group of one schedule, with its resumes, for the first `span` epochs."""
     style = CURVES[number]
     plain = {epoch: values[group] for epoch, values in schedule.points if epoch <= span}
@@ -193,10 +256,12 @@ def _draw(axes: Axes, number: int, group: int, span: int, label: str, schedule: 
             if first in plain:
                 at.append((first, rates.get(first, plain[first])))
             if order % skip == 0:
-                axes.plot(list(rates), list(rates.values()), color=BLACK, linewidth=0.6,
+                axes.plot(list(rates), list(rates.values()), color=wrong_colour, linewidth=1,
+                          linestyle=WRONG_LINES[index],
                           gid=f"on {place} {index} {resume.epoch}", label="_")  # fmt: skip
-        axes.plot([x for x, _ in at], [y for _, y in at], linestyle="", color=BLACK, zorder=3,
-                  gid=f"wrong {place} {index}", label="_", **WRONG_MARKERS[index])  # fmt: skip
+        axes.plot([x for x, _ in at], [y for _, y in at], linestyle="", zorder=3,
+                  color=wrong_colour, gid=f"wrong {place} {index}", label="_",
+                  **WRONG_MARKERS[index])  # fmt: skip
     end = len(schedule.points) - 1
     if schedule.raises and end in plain:
         axes.plot([end], [plain[end]], linestyle="", marker="X", markersize=11, label="_",

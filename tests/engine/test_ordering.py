@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
@@ -332,15 +333,24 @@ def test_examples_that_are_no_traces_are_forgotten():
 def test_a_gate_does_not_look_at_them(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path / "kept"))
     arguments = ("check", "StepLR", "--check", LAST_EPOCH, "--max-examples", 0)
-    found = {}
+    found, said = {}, []
     for profile in ("explore", "explore", "gate"):
         name = f"{profile}{len(found)}.json"
         status, _, errors = command(*arguments, "--profile", profile, "--json", name)
         assert status == 1
-        assert ("seed " in errors) == (profile == "explore")
+        said += re.findall(r"(?m)^seed .*", errors)
         [row] = json.loads((tmp_path / name).read_text())["results"]
         found[name] = row["counterexample"]["found"]["by"]
+        holds = Trace.parse("step_size=3 gamma=0.5 train:2 save:a resume:a")
+        Examples.here().save("StepLR", LAST_EPOCH, holds)
     assert list(found.values()) == ["sweep", "example", "sweep"]
+    place = f"kept in {tmp_path / 'kept/examples'}"
+    assert [re.sub(r"^seed \d+", "seed", line) for line in said] == [
+        f"seed; Ctrl-C to stop; 0 counterexamples {place}",
+        f"seed; 1 counterexample {place}: 1 new, 0 removed",
+        f"seed; Ctrl-C to stop; 2 counterexamples {place}",
+        f"seed; 1 counterexample {place}: 0 new, 1 removed",
+    ]
 
 
 def test_an_explorer_that_is_killed_has_kept_what_it_found(tmp_path, monkeypatch):

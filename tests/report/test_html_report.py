@@ -73,7 +73,8 @@ def test_every_pair_has_a_cell_that_leads_to_its_part(results, text):
     cells = [cell.get("class") for cell in parsed.all("td")]
     assert cells == [*"BKSDUSH", None, None, None]
     links = [link["href"] for link in parsed.all("a")]
-    assert sorted(links) == [f"#p{index}" for index in range(len(results))]
+    assert sorted(set(links)) == [f"#p{index}" for index in range(len(results))]
+    assert len(links) == len(results) + 6  # a phone shows a list of those that do not hold
     assert len(parsed.ids) == len(set(parsed.ids))
     for index, result in enumerate(results):
         assert result.check in parsed.inside[f"p{index}"]
@@ -122,9 +123,29 @@ def test_what_fails_by_one_cause_is_one_section_that_all_its_cells_lead_to(resul
     assert len(failures([results[0], again])) == 1
     text = run_page([results[0], again, results[3]], {}, Budget(), complete=True)
     parsed = Page(text)
-    assert [link["href"] for link in parsed.all("a")] == ["#p0", "#p0", "#p2"]
+    assert [link["href"] for link in parsed.all("a")] == ["#p0", "#p0", "#p2"] * 2
     assert [section["id"] for section in parsed.all("section")] == ["p0"]
     assert "resume_by_last_epoch, resume_from_file" in parsed.inside["p0"]
+
+
+def test_one_cause_of_several_subjects_is_one_section(results):
+    broken = results[0]
+    others = [replace(broken, subject=name, references=(name, "")) for name in ("A", "B")]
+    known = [replace(each, verdict=Verdict.KNOWN, reason="it decays") for each in (broken, *others)]
+    more = [replace(each, subject=f"known-{each.subject}") for each in known]
+    for every in ([broken, *others], more):
+        parsed = Page(run_page(every, {}, Budget(), complete=True))
+        assert [section["id"] for section in parsed.all("section")] == ["p0"]
+        assert [part["id"] for part in parsed.all("div") if part.get("class") == "other"] == [
+            "p1", "p2"
+        ]  # fmt: skip
+        assert every[2].subject in parsed.inside["p2"]
+        assert str(broken.counterexample.trace) in parsed.inside["r2"]
+        assert sorted(set(parsed.ids)) == sorted(parsed.ids)
+        assert any("(3 from one cause)" in text for text in parsed.texts)
+    other = replace(broken, subject="C", check="resume_from_file")
+    parsed = Page(run_page([broken, other], {}, Budget(), complete=True))
+    assert len(parsed.all("section")) == 2
 
 
 def test_the_reason_stands_where_the_script_is_missing(results):
@@ -272,8 +293,9 @@ def test_on_a_phone_nothing_is_cut_off_and_nothing_is_asked_for(text, many):
     assert seen["too_wide"]["asked"] == ["http://elsewhere.test/x.png"]
     for name in ("one", "many", "map"):
         assert seen[name]["needs"] == seen[name]["has"] == 390
+        assert seen[name]["cut"] == []  # nothing has to be scrolled sideways
         assert not seen[name]["asked"]
-        assert seen[name]["narrowest"] > 100  # not a letter a line
+        assert seen[name]["narrowest"] > 90  # not a letter a line
     assert [seen[name]["pictures"] for name in ("one", "many")] == [2, 1]
     parsed = Page(text)
     assert seen["one"]["buttons"] == len(parsed.all("button")) > 3

@@ -2,6 +2,7 @@ import re
 import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from helpers import ROOT
@@ -14,8 +15,8 @@ from harness.core.errors import HarnessError
 from harness.engine.every_epoch import schedule_of
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_to_the_end
-from harness.report.picture import STYLES, drawn, figure_of, picture_or_why, trajectory
-from harness.report.plot import CURVES
+from harness.report.picture import SETTINGS, STYLES, drawn, figure_of, picture_or_why, trajectory
+from harness.report.plot import CURVES, Drawing
 from harness.report.plot import figure_of as plot_figure_of
 from harness.subjects.lookup import as_subject, choose_subjects, subject_called
 from lr_schedules.correct import Halving
@@ -24,6 +25,8 @@ from lr_schedules.faults.state import EmptiesTheDict, SlopeOfTheNew
 from lr_schedules.faults.timing import OnlyForward
 
 pytest.importorskip("matplotlib")
+from matplotlib import rc_context
+from matplotlib.text import Text
 
 STEP_BUG = "step_size=3 gamma=0.5 train:3 save:a resume:a"
 HALVED = [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.025, 0.0125, 0.0125, 0.0125, 0.00625]
@@ -242,7 +245,7 @@ def test_without_matplotlib_nothing_is_begun(command, tmp_path, monkeypatch):
 
 def test_a_plot_has_the_schedule_and_its_resumes():
     schedule = schedule_of(subject_called("StepLR"))
-    drawn = lines(plot_figure_of("StepLR", [("", schedule)]))
+    drawn = lines(plot_figure_of([Drawing("StepLR", [("", schedule)])]))
     assert drawn["plain 0 0 12"] == (list(range(13)), pytest.approx(HALVED))
     assert drawn["right 0 0 12 0"] == drawn["plain 0 0 12"]
     assert drawn["wrong 0 0 12 0"] == ([], [])
@@ -256,14 +259,104 @@ def test_a_plot_has_the_schedule_and_its_resumes():
     assert not any(gid.startswith("plain 0 1") for gid in drawn), "a multiple of group 0"
 
 
+class BothWrong(StepLR):
+    """Begins again, in whatever way it is resumed."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        self.made = -1
+        super().__init__(optimizer, 1, 0.5, last_epoch)
+
+    def get_lr(self):
+        self.made += 1
+        return [base * 0.5**self.made for base in self.base_lrs]
+
+    def state_dict(self):
+        return {"base_lrs": self.base_lrs}
+
+
+def test_marks_and_lines_of_both_ways_can_be_told_apart():
+    schedule = schedule_of(as_subject(BothWrong))
+    figure = plot_figure_of([Drawing("BothWrong", [("", schedule)])])
+    wrong = [line for line in figure.axes[0].lines if str(line.get_gid()).startswith("wrong")]
+    assert [len(line.get_xdata()) > 3 for line in wrong] == [True, True]
+    assert wrong[0].get_markerfacecolor() == "none"  # what is behind it is seen through it
+    dashes = {
+        way: {str(line._unscaled_dash_pattern) for line in figure.axes[0].lines
+              if re.fullmatch(rf"on 0 0 12 {way} \d+", str(line.get_gid()))}
+        for way in (0, 1)
+    }  # fmt: skip
+    assert len(dashes[0]) == len(dashes[1]) == 1
+    assert dashes[0] != dashes[1]
+    shown = {mark.get_label(): mark for mark in figure.legends[0].legend_handles}
+    [first] = [mark for text, mark in shown.items() if "scheduler is wrong" in text]
+    epochs = sorted(set(wrong[0].get_xdata()))
+    assert first.get_label().endswith(f"epoch {min(epochs)}-{max(epochs)}")
+    assert str(first._unscaled_dash_pattern) in dashes[0]
+
+
+def test_lines_that_go_on_wrong_have_the_colour_of_their_curve():
+    curves = [(name, schedule_of(subject_called("StepLR"))) for name in ("one", "other")]
+    figure = plot_figure_of([Drawing("StepLR", curves)])
+    on = {line.get_gid().split()[1]: line.get_color() for line in figure.axes[0].lines
+          if str(line.get_gid()).startswith("on")}  # fmt: skip
+    assert on == {"0": CURVES[0]["color"], "1": CURVES[1]["color"]}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "resume_by_last_epoch is wrong at 4 + 4 of 24 epochs of all curves" in labels
+
+
+def cut_off(figure):
+    """The texts that are partly outside of the picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).draw()
+    whole = figure.bbox.padded(1)
+    axis = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = {
+        label for one in axis for tick in one.majorTicks for label in (tick.label1, tick.label2)
+    }
+    seen = [  # the labels of ticks outside of a panel are not drawn
+        text for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in ticks
+    ]  # fmt: skip
+    boxes = {text.get_text(): text.get_window_extent() for text in seen}
+    return [
+        said for said, box in boxes.items()
+        if box.width and (box.x0 < whole.x0 or box.x1 > whole.x1 or box.y0 < whole.y0
+                          or box.y1 > whole.y1)
+    ]  # fmt: skip
+
+
+def test_no_text_is_cut_off():
+    trace = "train:4 save:a resume:a resume:a"
+    with rc_context(SETTINGS):
+        for view in (
+            shown(StepLR, "resume_by_last_epoch", STEP_BUG),
+            shown(OnlyForward, "roll_back_in_place", "save:a train:3 load:a"),
+            shown(EmptiesTheDict, "resume_twice_from_one_dict", trace),
+        ):
+            assert cut_off(figure_of(view)) == []
+        long = replace(view, title="t" * 200, labels={None: "a long label of many words " * 5})
+        assert cut_off(figure_of(long)) == []
+        figure = figure_of(long)
+        figure.suptitle("t" * 200)
+        assert cut_off(figure) == ["t" * 200]  # it would be noticed
+        drawings = [
+            Drawing(subject.name, [("", schedule_of(subject))])
+            for subject in (subject_called("StepLR"), as_subject(BothWrong))
+        ]
+        side_by_side = plot_figure_of(drawings)
+        assert len(side_by_side.subfigs) == 2
+        assert cut_off(side_by_side) == []
+
+
 def test_groups_that_go_their_own_way_have_panels():
-    figure = plot_figure_of("LambdaLR", [("", schedule_of(subject_called("LambdaLR")))])
+    figure = plot_figure_of([Drawing("LambdaLR", [("", schedule_of(subject_called("LambdaLR")))])])
     assert [axes.get_ylabel() for axes in figure.axes] == ["lr, group 0", "lr, group 1"]
 
 
 def test_a_schedule_that_ends_by_an_exception_is_marked():
     schedule = schedule_of(subject_called("OneCycleLR"))
-    figure = plot_figure_of("OneCycleLR", [("", schedule)])
+    figure = plot_figure_of([Drawing("OneCycleLR", [("", schedule)])])
     assert len(schedule.points) == 11
     assert lines(figure)["raises 0 0 10"][0] == [10]
     assert any("ValueError" in text for text in texts(figure))
@@ -286,6 +379,15 @@ def test_what_a_subject_does_not_promise_is_said(command, tmp_path):
     reason = subject.declines["resume_by_last_epoch"]
     assert re.search(f"resume_by_last_epoch .*: {re.escape(reason)}", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["LambdaLR-stateful.svg"]
+
+
+def test_several_subjects_are_drawn_side_by_side(command, tmp_path):
+    status, printed, _ = command("plot", "StepLR", "ExponentialLR")
+    assert status == 0
+    assert printed.startswith("wrote StepLR-ExponentialLR.svg\nStepLR:\nresume_")
+    assert "\nExponentialLR:\nresume_" in printed
+    said = what_it_says(tmp_path / "StepLR-ExponentialLR.svg")[1]
+    assert {"StepLR step_size=3 gamma=0.5; the LR of group 1 is a multiple of group 0's"} < said
 
 
 def test_a_plot_says_what_it_shows(command, tmp_path):
@@ -314,6 +416,7 @@ resume_by_last_epoch is right at 8 of 12 epochs. resume_by_last_epoch is wrong a
         (["StepLR", "--kwargs", "step_size=0"], "ZeroDivisionError"),
         (["StepLR", "--epochs", "0"], "--epochs"),
         (["StepLR", *["--kwargs", "gamma=0.5"] * 6], "--kwargs"),
+        (["StepLR"] * 5, "at most 4 subjects"),
         (["lr_schedules.subjects:SUBJECTS"], "lr_schedules.subjects:SUBJECTS.StepLR"),
     ],
 )
