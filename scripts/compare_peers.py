@@ -8,27 +8,27 @@ caught, false alarms on the controls, and the CPU time for all of them together.
 pattern can't be used for a scheduler, for instance because it needs ``last_epoch``,
 it counts as passed.
 
-On torch 2.13.0:
+On torch 2.13.0, with 111 faults and 38 controls:
 
 | the test | caught | false alarms | CPU s |
 | --- | --- | --- | --- |
-| PyTorch, `__dict__` after load | 29 | 0 | 0.05 |
-| PyTorch, `last_epoch=0` | 2 | 0 | 0.02 |
-| transformers, reload at 5 of 10 | 12 | 0 | 0.10 |
-| timm, `state_dict()` after load | 16 | 1 | 0.03 |
-| ignite, rewind to the start | 28 | 1 | 0.07 |
-| composer, final checkpoints | 27 | 0 | 0.15 |
-| pytest-torch, resume in the middle | 29 | 1 | 0.07 |
-| BioNeMo, LRs with one stop | 19 | 0 | 0.10 |
-| a plain sweep over all epochs | 28 | 0 | 0.67 |
-| this harness, sweep alone | 65 | 0 | 24.25 |
-| this harness | 68 | 0 | 56.43 |
-| this harness, `--all-checks` | 84 | 0 | 77.37 |
+| PyTorch, `__dict__` after load | 37 | 1 | 0.11 |
+| PyTorch, `last_epoch=0` | 2 | 0 | 0.04 |
+| transformers, reload at 5 of 10 | 12 | 0 | 0.24 |
+| timm, `state_dict()` after load | 16 | 1 | 0.07 |
+| ignite, rewind to the start | 30 | 2 | 0.18 |
+| composer, final checkpoints | 30 | 0 | 0.37 |
+| pytest-torch, resume in the middle | 31 | 1 | 0.21 |
+| BioNeMo, LRs with one stop | 20 | 0 | 0.24 |
+| a plain sweep over all epochs | 29 | 0 | 1.76 |
+| this harness, sweep alone | 89 | 0 | 143.12 |
 
-Every fault was planted for some check of this harness. So the counts show which kinds of faults a
-pattern finds, not how good its project is. Most patterns take only milliseconds. Sixteen faults
-concern opt-in checks. timm's and pytest-torch's false alarm is about a scheduler that keeps the
-dict it is given; ignite's is about one that multiplies the current LR.
+The selftest shows what the other two find: the default checks 91 of the faults, all checks 111.
+Every fault was planted for some check of this harness, 20 of them for opt-in checks. So the counts
+show which kinds of faults a pattern finds, not how good its project is. Most patterns take only
+milliseconds. The false alarms are about a scheduler that takes a function out of the dict that it
+loads (timm, pytest-torch), one that multiplies the current LR and one that keeps its position in
+the optimizer (ignite), and one without a ``__dict__`` (PyTorch).
 """
 
 from __future__ import annotations

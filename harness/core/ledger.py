@@ -347,14 +347,15 @@ def _entry(
         versions = _versions(texts["torch"])
     except ValueError as error:
         raise refusal("torch", str(error)) from None
-    try:
-        Requirement(texts.get("library", "timm"))
-    except InvalidRequirement:
-        raise refusal(
-            "library",
-            "'library' must be a package with its versions, as in 'timm>=1.0,<2' "
-            f"(got {_short(texts['library'])})",
-        ) from None
+    if "library" in texts:
+        try:
+            Requirement(texts["library"])
+        except InvalidRequirement:
+            raise refusal(
+                "library",
+                "'library' must be a package with its versions, as in 'timm>=1.0,<2' "
+                f"(got {_short(texts['library'])})",
+            ) from None
     try:
         trace = Trace.parse(texts["trace"])
     except HarnessError as error:
