@@ -60,6 +60,8 @@ OPTIMIZERS = (
     Term.of("SGD", groups=3, momentum=0.9),
 )
 """The optimizers that run too; one that a subject's options don't fit gives the same error."""
+LIMIT = 200.0
+"""The time limit for a pair, in seconds: longer than that of `check`, for a busy machine."""
 PATIENCE = 300.0
 """Seconds without a message after which a mutant's process is killed."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,8 @@ class Outcome:
     seconds: float = 0.0
     """CPU seconds."""
     pair: tuple[str, str] = ("", "")
+    again: bool = False
+    """Whether it was tried after a run of all the others."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def noticed(mutant: Outcome, references: Iterable[str]) -> Outcome:
     One that is not killed but makes a pair UNKNOWN has that pair as `Outcome.by`.
     """
     for reference in references:
-        for checked in Checker(settings(), 0).check(pairs_of(reference), Budget()):
+        for checked in Checker(settings(), 0).check(pairs_of(reference), Budget(time_limit=LIMIT)):
             result, shown = checked.result, checked.result.counterexample
             by = f"{result.subject} {result.check}"
             if result.verdict in (Verdict.BROKEN, Verdict.STALE):
@@ -252,7 +256,7 @@ def verdict_without(pair: tuple[str, str]) -> str:
     """The verdict on a pair without a mutant."""
     all_pairs = pairs_of(pair[0])
     pairs = {number: each for number, each in all_pairs.items() if each[1].name == pair[1]}
-    (checked,) = Checker(settings(), 0).check(pairs, Budget())
+    (checked,) = Checker(settings(), 0).check(pairs, Budget(time_limit=LIMIT))
     return str(checked.result.verdict)
 
 
@@ -364,15 +368,13 @@ def line_of(outcome: Outcome) -> str:
     return f"{outcome.fate:10} {outcome.seconds:6.1f} s  {outcome.name}{by}"
 
 
-def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant], again: int = 0) -> str:
-    """The document: a table by class, one by kind, and the names of the survivors.
-
-    `again` is how many had survived an earlier run and were tried again; the others were not.
-    """
+def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
+    """The document: a table by class, one by kind, and the names of the survivors."""
     shown = [outcome for outcome in outcomes if outcome.fate != Fate.DISCARDED]
+    again = sum(outcome.again for outcome in outcomes)
     kept = (
-        f"{again} of them had survived an earlier run and were tried again (`--again`); the other "
-        "outcomes are of that run."
+        f"{again} of them were tried again (`--again`) after a change of the harness or of this "
+        "script; the other outcomes are of the run before it."
     )
     lines = [
         "# Mutants of the schedulers",
@@ -458,7 +460,7 @@ def main(
     names = chosen if from_file is None else survived
     tried = []
     for task, message in run(tasks_of([everything[name] for name in names], most), jobs):
-        tried.append(judged(outcome_of(task, message), because))
+        tried.append(replace(judged(outcome_of(task, message), because), again=again))
         outcomes.append(tried[-1])
         click.echo(line_of(tried[-1]))
         if json_file is not None:  # now, so that a run that is stopped loses nothing
@@ -467,7 +469,7 @@ def main(
     if json_file is not None:
         json_file.write_text(dumped(outcomes))
     if markdown_file is not None:
-        markdown_file.write_text(markdown(outcomes, everything, len(survived)))
+        markdown_file.write_text(markdown(outcomes, everything))
     click.echo(summary(outcomes))
     pairs = sorted({outcome.pair for outcome in tried if outcome.fate == Fate.KILLED})
     wrong = False

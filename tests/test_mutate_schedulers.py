@@ -200,7 +200,7 @@ def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
     tried = CliRunner().invoke(mutate_schedulers.main, options)
     assert tried.exit_code == 0, tried.output
     assert "1 killed, 0 equivalent, 0 survived" in tried.output
-    assert "1 of them had survived an earlier run and were tried again" in page.read_text()
+    assert "1 of them were tried again (`--again`)" in page.read_text()
     listed = CliRunner().invoke(mutate_schedulers.main, ["--list", "--only", "Restarts"])
     assert listed.output.splitlines()[:2] == [
         "Restarts: does not load: at",

@@ -181,8 +181,8 @@ def swept_traces(
 
     The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
     of the others has one trace. For a resume check it has one only if the set has another optimizer
-    than the subject, or changes an option: for the others there is the search. Unless `drawn`,
-    options do not change to drawn ones.
+    than the subject, or changes an option: for the others there is the search. Options also change
+    with the optimizer of the first variation. Unless `drawn`, they do not change to drawn ones.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
