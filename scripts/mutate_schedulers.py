@@ -1,6 +1,7 @@
 """Runs the check on mutants of PyTorch's schedulers and of ours, and counts those it notices.
 
     python scripts/mutate_schedulers.py [--only NAME] [--jobs N] [--json FILE] [--markdown FILE]
+    python scripts/mutate_schedulers.py --from FILE [--again] [--json FILE] [--markdown FILE]
 
 Each mutant of ``scripts/scheduler_mutants.py`` has one change in the source of a scheduler. First
 the subjects that use the class run without interruption: 300 epochs with several options and
@@ -11,6 +12,7 @@ of a resumed run with an uninterrupted one needs to notice it. Then these subjec
 *survived* otherwise; that file says why for the survivors too. The uninterrupted runs are compared
 exactly.
 
+``--from FILE --again`` tries only those that survived in FILE, as after a change of the harness.
 NAME is a part of a mutant's name. Exit status: 0 if at least ``--at-least`` percent of the mutants
 that are not equivalent are killed, 1 if fewer are, 2 if a pair that killed a mutant is also
 broken without it, or if an argument is wrong.
@@ -58,6 +60,8 @@ OPTIMIZERS = (
     Term.of("SGD", groups=3, momentum=0.9),
 )
 """The optimizers that run too; one that a subject's options don't fit gives the same error."""
+LIMIT = 200.0
+"""The time limit for a pair, in seconds: longer than that of `check`, for a busy machine."""
 PATIENCE = 300.0
 """Seconds without a message after which a mutant's process is killed."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +89,8 @@ class Outcome:
     seconds: float = 0.0
     """CPU seconds."""
     pair: tuple[str, str] = ("", "")
+    again: bool = False
+    """Whether it was tried after a run of all the others."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,7 @@ def digest(subject: Subject, epochs: int = EPOCHS) -> str:
                 bound = subject.bind(options)
                 optimizer = bound.new_optimizer()
                 scheduler = bound.build(optimizer)
+                seen.update(repr(observe(optimizer, scheduler)).encode())
                 for epoch in range(epochs):
                     optimizer.step()  # without gradients it computes nothing
                     bound.step(scheduler, epoch)
@@ -201,7 +208,7 @@ def plan() -> Plan:
 def pairs_of(reference: str) -> dict[int, Pair]:
     """The pairs of a subject with the checks of the default run."""
     (named,) = (each for each in plan().subjects if reference in (each.name, each.reference))
-    return {number: (named, check) for number, check in enumerate(plan().checks)}
+    return {number: (named, check) for number, check in enumerate(plan().checks_of(named))}
 
 
 def settings() -> ordering.WorkerSettings:
@@ -231,7 +238,7 @@ def noticed(mutant: Outcome, references: Iterable[str]) -> Outcome:
     One that is not killed but makes a pair UNKNOWN has that pair as `Outcome.by`.
     """
     for reference in references:
-        for checked in Checker(settings(), 0).check(pairs_of(reference), Budget()):
+        for checked in Checker(settings(), 0).check(pairs_of(reference), Budget(time_limit=LIMIT)):
             result, shown = checked.result, checked.result.counterexample
             by = f"{result.subject} {result.check}"
             if result.verdict in (Verdict.BROKEN, Verdict.STALE):
@@ -249,7 +256,7 @@ def verdict_without(pair: tuple[str, str]) -> str:
     """The verdict on a pair without a mutant."""
     all_pairs = pairs_of(pair[0])
     pairs = {number: each for number, each in all_pairs.items() if each[1].name == pair[1]}
-    (checked,) = Checker(settings(), 0).check(pairs, Budget())
+    (checked,) = Checker(settings(), 0).check(pairs, Budget(time_limit=LIMIT))
     return str(checked.result.verdict)
 
 
@@ -364,6 +371,11 @@ def line_of(outcome: Outcome) -> str:
 def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
     """The document: a table by class, one by kind, and the names of the survivors."""
     shown = [outcome for outcome in outcomes if outcome.fate != Fate.DISCARDED]
+    again = sum(outcome.again for outcome in outcomes)
+    kept = (
+        f"{again} of them were tried again (`--again`) after a change of the harness or of this "
+        "script; the other outcomes are of the run before it."
+    )
     lines = [
         "# Mutants of the schedulers",
         "",
@@ -375,6 +387,7 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
         "It is discarded if it also changes the uninterrupted run, and equivalent if no resumed",
         "run can show it.",
         f"{len(outcomes)} of {len(mutants)} changes were tried: {summary(outcomes)}.",
+        *([kept] if again else []),
         "",
     ]
     by_class = {outcome.name: outcome.name.partition(":")[0] for outcome in shown}
@@ -402,6 +415,8 @@ def markdown(outcomes: Sequence[Outcome], mutants: Mapping[str, Mutant]) -> str:
               show_default="all cores", help="How many mutants to try at a time.")  # fmt: skip
 @click.option("--from", "from_file", type=click.Path(path_type=Path, exists=True),
               help="Run nothing: read the outcomes that --json wrote.")  # fmt: skip
+@click.option("--again", is_flag=True,
+              help="With --from: try those that survived again, keep the others.")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(path_type=Path),
               help="Write the outcomes as JSON.")  # fmt: skip
 @click.option("--markdown", "markdown_file", type=click.Path(path_type=Path),
@@ -417,6 +432,7 @@ def main(
     only: tuple[str, ...],
     jobs: int,
     from_file: Path | None,
+    again: bool,
     sample: int | None,
     most: int | None,
     json_file: Path | None,
@@ -436,25 +452,26 @@ def main(
         for name in chosen:
             click.echo(f"{name}\n{textwrap.indent(everything[name].source, '    ')}")
         return
-    if from_file is not None:
-        outcomes = [judged(outcome, because) for outcome in loaded(from_file)]
-        outcomes = [outcome for outcome in outcomes if outcome.name in chosen]
-    else:
-        outcomes = []
-        for task, message in run(tasks_of([everything[name] for name in chosen], most), jobs):
-            outcomes.append(judged(outcome_of(task, message), because))
-            click.echo(line_of(outcomes[-1]))
-            if json_file is not None:  # now, so that a run that is stopped loses nothing
-                json_file.write_text(dumped(outcomes))
+    kept = [] if from_file is None else [each for each in loaded(from_file) if each.name in chosen]
+    survived = [each.name for each in kept
+                if again and Fate.SURVIVED in (each.fate, judged(each, because).fate)]  # fmt: skip
+    kept = [each for each in kept if each.name not in survived]
+    outcomes = [judged(outcome, because) for outcome in kept]
+    names = chosen if from_file is None else survived
+    tried = []
+    for task, message in run(tasks_of([everything[name] for name in names], most), jobs):
+        tried.append(replace(judged(outcome_of(task, message), because), again=again))
+        outcomes.append(tried[-1])
+        click.echo(line_of(tried[-1]))
+        if json_file is not None:  # now, so that a run that is stopped loses nothing
+            json_file.write_text(dumped(outcomes))
     outcomes.sort(key=lambda outcome: chosen.index(outcome.name))
     if json_file is not None:
         json_file.write_text(dumped(outcomes))
     if markdown_file is not None:
         markdown_file.write_text(markdown(outcomes, everything))
     click.echo(summary(outcomes))
-    pairs = []
-    if from_file is None:
-        pairs = sorted({outcome.pair for outcome in outcomes if outcome.fate == Fate.KILLED})
+    pairs = sorted({outcome.pair for outcome in tried if outcome.fate == Fate.KILLED})
     wrong = False
     for task, message in run([Task(None, {}, pair=pair) for pair in pairs], jobs):
         if message in (Verdict.BROKEN, Verdict.STALE) or isinstance(message, Died):

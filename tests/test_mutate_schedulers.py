@@ -81,6 +81,25 @@ def test_a_mutant_that_changes_the_plain_run_is_discarded():
     assert (outcome.fate, outcome.by) == (Fate.DISCARDED, "the plain run of StepLR")
 
 
+def test_a_mutant_that_changes_the_lr_of_the_first_epoch_alone_is_discarded():
+    source = (
+        "def __init__(self, optimizer, last_epoch=-1):\n"
+        "    original.__init__(self, optimizer, last_epoch)\n"
+        "    optimizer.param_groups[0]['lr'] = 2.0"
+    )
+    outcome = tried(Mutant("lr_schedules.correct:Ramp", "begins higher", "", source))
+    assert outcome.fate == Fate.DISCARDED
+
+
+def test_only_the_pairs_of_the_default_run_are_checked():
+    def checks_of(reference):
+        return {check.name for _, check in mutate_schedulers.pairs_of(reference).values()}
+
+    assert checks_of("StepLR") == checks_of("lr_schedules.controls:RAMP") | {
+        "resume_with_changed_options"  # StepLR has a contract about options
+    }
+
+
 def test_a_mutant_that_no_check_notices_has_survived_unless_an_argument_makes_it_equivalent(
     one_check,
 ):
@@ -177,6 +196,11 @@ def test_the_script_prints_writes_and_judges(monkeypatch, tmp_path):
     assert again.exit_code == 1, again.output
     assert "| Restarts | 0 | 0 | 1 |" in page.read_text().splitlines()
     assert "- `Restarts: does not load: at`" in page.read_text()
+    options = ["--from", str(file), "--again", "--jobs", "1", "--markdown", str(page)]
+    tried = CliRunner().invoke(mutate_schedulers.main, options)
+    assert tried.exit_code == 0, tried.output
+    assert "1 killed, 0 equivalent, 0 survived" in tried.output
+    assert "1 of them were tried again (`--again`)" in page.read_text()
     listed = CliRunner().invoke(mutate_schedulers.main, ["--list", "--only", "Restarts"])
     assert listed.output.splitlines()[:2] == [
         "Restarts: does not load: at",

@@ -162,19 +162,20 @@ def change_traces(
 
 
 def resumed_again(
-    bound: Bound, others: Sequence[Bound], epochs: int, length: int
+    bound: Bound, others: Sequence[Bound], epochs: int, length: int, last: Sequence[Operation] = ()
 ) -> Iterator[Trace]:
-    """A short trace for each change, whose resumed run is saved and resumed once more.
+    """A short trace for each change: it resumes early, and what was resumed twice more.
 
-    The arguments are those of `change_traces`.
+    The arguments are those of `change_traces`; `last` are the operations at the end.
     """
-    twice = [Operation(kind, slot=slot) for slot in "ab" for kind in ("save", "resume")]
-    middle = epochs // 2
-    before, after = (
-        [Operation("train", count=count)] if count > 0 else []
-        for count in (middle, length - middle)
-    )
-    yield from with_each_change([*before, *twice, *after], bound, others)
+    operations: list[Operation] = []
+    at = 0
+    for epoch, slots in ((1, "ab"), (max(epochs // 2, 1), "c")):
+        operations += [Operation("train", count=epoch - at)] if epoch > at else []
+        operations += [Operation(kind, slot=slot) for slot in slots for kind in ("save", "resume")]
+        at = epoch
+    rest = [Operation("train", count=length - at)] if length > at else []
+    yield from with_each_change([*operations, *rest, *last], bound, others)
 
 
 def with_each_change(

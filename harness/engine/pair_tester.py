@@ -424,8 +424,10 @@ class PairTester:
         if outcome.behaviour or (outcome.difference and "changed" in dict(trace.options)):
             name, change = change_text(trace)
             behaviours = self.followed.setdefault(name, {})
-            if behaviours.get(change) != "":  # what follows none in one trace follows none
-                behaviours[change] = outcome.behaviour
+            if outcome.behaviour:  # the first trace with a change tells most: it resumes everywhere
+                behaviours.setdefault(change, outcome.behaviour)
+            else:  # what follows none in one trace follows none
+                behaviours[change] = ""
 
     # ------------------------------------------------------------------------ whose fault
 

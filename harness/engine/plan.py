@@ -99,6 +99,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     ledger: Ledger = EMPTY_LEDGER
 
+    def checks_of(self, subject: NamedSubject) -> list[NamedCheck]:
+        """The checks to run on a subject."""
+        return [c for c in self.checks if subject.contract or c.name not in self.only_by_contract]
+
 
 def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place: None) -> Plan:
     """Find what the selection names, in this process.

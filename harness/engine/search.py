@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from harness.core.check import Check
 from harness.core.errors import SubjectError
 from harness.core.ledger import KnownFailure
-from harness.core.operations import ADDS_GROUP, GO_BACK
+from harness.core.operations import ADDS_GROUP, GO_BACK, Operation
 from harness.core.result import Budget, FoundBy
 from harness.core.trace import Trace
 from harness.core.types import Options
@@ -93,7 +93,8 @@ def find(
             return Hit(tester.cut(trace), FoundBy.EXAMPLE)
     for number in range(len(option_sets) if budget.sweep else 0):
         traces = swept_traces(check, holding, number, option_sets, drawn=not known)
-        if check.changes_options and number >= SWEPT_SETS:  # some options matter only with others
+        drawn = number >= SWEPT_SETS and not option_sets[number].variation
+        if check.changes_options and drawn:  # some options matter only with others
             changed_before = set(tester.followed)
             traces = (trace for trace in traces if change_text(trace)[0] not in changed_before)
         broken = (trace for trace in traces if tester.breaks(trace, known))
@@ -180,8 +181,8 @@ def swept_traces(
 
     The first `SWEPT_SETS` sets are swept at every save point, and the first one far beyond. Each
     of the others has one trace. For a resume check it has one only if the set has another optimizer
-    than the subject, or changes an option: for the others there is the search. Unless `drawn`,
-    options do not change to drawn ones.
+    than the subject, or changes an option: for the others there is the search. Options also change
+    with the optimizer of the first variation. Unless `drawn`, they do not change to drawn ones.
     """
     option_set = option_sets[number]
     length = option_set.bound.subject.length
@@ -202,15 +203,19 @@ def swept_traces(
             )
     elif number >= SWEPT_SETS and check.kind == "state":
         found = sweep_thinly(check, epochs)
+    elif check.changes_options:
+        others = [other.bound for other in option_sets if drawn or other.own]
+        if not option_set.variation:
+            yield from change_traces(option_set.bound, others, epochs, length)
+        elif option_sets[number - 1].variation:  # of the variations, the first has more groups
+            return
+        if number == 0 or number >= SWEPT_SETS:
+            by_epoch = [Operation(GIVEN_EPOCH, count=3)] * (GIVEN_EPOCH in option_set.events)
+            yield from resumed_again(option_set.bound, others, epochs, length, by_epoch)
+        return
     elif option_set.variation:
         early = [point for point in OTHERS if check.from_epoch <= point <= epochs]
         found = iter([sweep_along(check, early, epochs)] if check.search and early else [])
-    elif check.changes_options:
-        others = [other.bound for other in option_sets if drawn or other.own]
-        yield from change_traces(option_set.bound, others, epochs, length)
-        if number == 0 or number >= SWEPT_SETS:
-            yield from resumed_again(option_set.bound, others, epochs, length)
-        return
     elif number >= SWEPT_SETS:
         found = iter(())
     elif check.mixes:

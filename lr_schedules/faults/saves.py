@@ -8,8 +8,16 @@ import torch
 from torch.optim import Optimizer
 
 from harness.engine.selftest import planted
-from lr_schedules.controls import FALL, HALVING, MULTIPLIES, PER_GROUP, PLATEAU, WITHOUT_STATE
-from lr_schedules.correct import Fall, Halving, Multiplies, PerGroup, Plateau
+from lr_schedules.controls import (
+    FALL,
+    HALVING,
+    LOGS,
+    MULTIPLIES,
+    PER_GROUP,
+    PLATEAU,
+    WITHOUT_STATE,
+)
+from lr_schedules.correct import Fall, Halving, Logs, Multiplies, PerGroup, Plateau
 from lr_schedules.faults.check_groups import INTO_A_NEW_SCHEDULER, SWEPT
 
 # ------------------------------------------------------------------------- two saved states
@@ -107,6 +115,37 @@ class SavesWhatIsNew(Halving):
         self.saved = 0
 
 
+@planted(LOGS, "train:1 save:a", caught_by=["saving_after_loading_is_the_same"])
+class CopiesLoseTheSum(Logs):
+    """Leaves its sum, on which no LR depends, out of what is copied and pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "sum": torch.tensor(0.0)}
+
+
+@planted(HALVING, "save:a", caught_by=["saving_again_gives_the_same_state"])
+class CountsForAll(Halving):
+    """Counts steps, on which no LR depends, in its class, where other schedulers count too."""
+
+    steps = 0
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        type(self).steps = last_epoch + 1
+        super().__init__(optimizer, last_epoch)
+
+    def step(self) -> None:
+        super().step()
+        type(self).steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "steps": type(self).steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        steps = state["steps"]
+        super().load_state_dict(state)
+        type(self).steps = steps
+
+
 @planted(WITHOUT_STATE, "save:a train:3", caught_by=["optimizer_state_is_a_snapshot"])
 class SharesItsRates(Halving):
     """Writes LRs in place, into tensors that a saved state of the optimizer shares."""
@@ -146,7 +185,11 @@ class LacksItsCount(Halving):
         self.steps = getattr(self, "steps", 0) + 1
 
 
-@planted(HALVING, "train:1 save:a", caught_by=["public_numbers_go_on"])
+@planted(
+    HALVING,
+    "train:1 save:a",
+    caught_by=["saving_after_loading_is_the_same", "public_numbers_go_on"],
+)
 class CopiesCountAgain(Halving):
     """Counts its steps for the user, and leaves the count out of what is copied and pickled."""
 
@@ -170,7 +213,40 @@ class CopiesCountAgain(Halving):
         return {**vars(self), "steps": 0}
 
 
+@planted(MULTIPLIES, "train:1 save:a", caught_by=["public_numbers_go_on"])
+class BeginsToCount(Multiplies):
+    """Ignores the last_epoch that it is built with, on which no LR depends."""
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch)
+        self.last_epoch = 0
+
+    def step(self) -> None:
+        super().step()
+        self.last_epoch += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        last_epoch = state["last_epoch"]
+        super().load_state_dict(state)
+        self.last_epoch = last_epoch
+
+
 # -------------------------------------------------------------------------- loads that raise
+
+
+@planted(PER_GROUP, "save:a", caught_by=["loading_leaves_its_argument_alone"])
+class TakesAKeyOut(PerGroup):
+    """Takes a key out of the dict that it loads, and puts it back only if it has loaded it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        base = state.pop("base")
+        if len(base) != len(self.optimizer.param_groups):
+            raise ValueError(f"a state for {len(base)} groups can't be loaded")
+        super().load_state_dict({**state, "base": base})
+        state["base"] = base
 
 
 @planted(HALVING, "train:2 save:a", caught_by=["failed_load_changes_nothing"])

@@ -115,6 +115,7 @@ class SavingIsAStep(Halving):
         "resume_scheduler_alone",
         "resume_from_legacy_file",
         "resume_from_json",
+        "saving_again_gives_the_same_state",
         "public_numbers_go_on",
     ],
 )

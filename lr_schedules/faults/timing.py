@@ -204,7 +204,12 @@ class LastSaveOnly(Halving):
 @planted(
     HALVING,
     "save:a train:2 resume:a train:1",
-    caught_by=["resume_by_deepcopy", "resume_by_pickle", "other_schedulers_change_nothing"],
+    caught_by=[
+        "resume_by_deepcopy",
+        "resume_by_pickle",
+        "other_schedulers_change_nothing",
+        "saving_again_gives_the_same_state",
+    ],
 )
 class ClassAttribute(Halving):
     """Counts in a class attribute, so a copy shares the count with the run that goes on."""

@@ -514,3 +514,54 @@ def test_a_run_that_was_resumed_with_another_option_is_resumed_again():
     result = checked(FAULT["SavesTheNewOption"].subject)
     assert result.verdict == "BROKEN"
     assert result.counterexample.trace.resumes == 2
+
+
+class Jumps(OldOptionWins):
+    """Uses its scale only if it is stepped by step(epoch), and does not load it."""
+
+    jumped = False
+
+    def factor(self):
+        return super().factor() if self.jumped else Halving.factor(self)
+
+    def step(self, epoch=None):
+        self.jumped = epoch is not None
+        self.epoch = self.epoch if epoch is None else epoch - 1
+        super().step()
+
+    def state_dict(self):
+        return {**super().state_dict(), "jumped": self.jumped}
+
+    def load_state_dict(self, state):
+        self.jumped = state["jumped"]
+        super().load_state_dict({**state, "scale": self.scale})
+
+
+def test_an_option_that_only_a_step_with_an_epoch_uses_is_changed_too():
+    result = checked(Subject("jumps", Jumps, options={"scale": 0.25}, contract="saved"))
+    assert result.verdict == "BROKEN"
+    assert [each.kind for each in result.counterexample.trace.operations][-1] == "epoch"
+
+
+class LoadsTwoGroups(Halving):
+    """Loads the scales of its first two groups."""
+
+    def __init__(self, optimizer, last_epoch=-1, *, scale=0.5):
+        self.scales = [scale] * len(optimizer.param_groups)
+        super().__init__(optimizer, last_epoch)
+
+    def rates(self):
+        return [rate * own for rate, own in zip(super().rates(), self.scales, strict=True)]
+
+    def state_dict(self):
+        return {**super().state_dict(), "scales": list(self.scales)}
+
+    def load_state_dict(self, state):
+        self.scales[:2] = state["scales"][:2]
+        super().load_state_dict(state)
+
+
+def test_options_are_changed_on_three_groups_too():
+    result = checked(Subject("two", LoadsTwoGroups, options={"scale": 0.25}, contract="saved"))
+    assert result.verdict == "BROKEN"
+    assert "groups=3" in str(result.counterexample.trace)

@@ -22,9 +22,13 @@ ALONE = {
     "RemembersItsState": "saved_states_are_independent",
     "FillsOnePart": "saved_states_are_independent",
     "HandsOverItsLog": "saving_again_gives_the_same_state",
+    "CountsForAll": "saving_again_gives_the_same_state",
+    "CopiesLoseTheSum": "saving_after_loading_is_the_same",
     "SharesItsRates": "optimizer_state_is_a_snapshot",
     "LosesLastEpoch": "public_numbers_go_on",
     "LacksItsCount": "public_numbers_go_on",
+    "BeginsToCount": "public_numbers_go_on",
+    "TakesAKeyOut": "loading_leaves_its_argument_alone",
     "LoadsHalf": "failed_load_changes_nothing",
     "StartsAgainFirst": "failed_load_changes_nothing",
     "TakesAnyState": "states_of_others_are_refused",
@@ -61,6 +65,7 @@ def test_default_checks_are_those_that_torchs_schedulers_keep():
     named = {check: as_check(check).default for check in ALONE.values()}
     assert {check for check, default in named.items() if default} == {
         "saved_states_are_independent", "saving_again_gives_the_same_state", "public_numbers_go_on",
+        "saving_after_loading_is_the_same", "loading_leaves_its_argument_alone",
     }  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from harness import Trace, TraceError
 from harness.checks.registry import IN_THIS_PROCESS, as_check
 from harness.core.operations import branches
-from harness.core.training_loop import observe
+from harness.core.run import same
+from harness.core.training_loop import observe, plain
 from harness.engine.one_run import Runner
 from harness.engine.runs import run_trace
 from lr_schedules.controls import CONTROLS
@@ -78,7 +79,7 @@ def test_replaying_twice_gives_the_same_observations(name, data):
             runs.append(observations(patch, subject, check, trace))
     assert len(runs) in (0, 2)
     if runs:
-        assert runs[0] == runs[1]
+        assert same(plain(runs[0]), plain(runs[1]))  # an LR may be NaN
 
 
 @given(st.sampled_from(PLAIN), traces(counts=st.integers(1, 16)))
