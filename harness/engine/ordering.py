@@ -128,7 +128,7 @@ def shard_of(plan: Plan, number: int, count: int) -> dict[int, Pair]:
     pairs: dict[int, Pair] = {}
     of_subject: list[dict[int, NamedCheck]] = []
     for subject in plan.subjects:
-        checks = [c for c in plan.checks if subject.contract or c.name not in plan.only_by_contract]
+        checks = plan.checks_of(subject)
         of_subject.append(dict(enumerate(checks, len(pairs))))
         pairs.update({index: (subject, check) for index, check in of_subject[-1].items()})
     whole = len(of_subject) // count * count
