@@ -115,7 +115,7 @@ def test_check_scheduler_says_what_it_could_not_decide():
     ("arguments", "options", "message"),
     [
         ((3,), {}, "Subject"),
-        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama' .*'gamma'"),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama' .*gamma"),
         ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch'"),
         (
             (StepLR,),

@@ -147,7 +147,8 @@ def _from_here(folder: Path, name: str) -> str:
     """A name of the command line; a path relative to the current folder."""
     path, colon, attribute = name.partition(":")
     if path.endswith(".py") or "/" in path or os.sep in path or (folder / path).is_dir():
-        return os.path.relpath(folder / path) + colon + attribute
+        slash = "/" if (folder / path).is_dir() else ""
+        return os.path.relpath(folder / path) + slash + colon + attribute
     return name
 
 

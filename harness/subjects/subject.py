@@ -282,6 +282,8 @@ class Subject:
 
         Raises `SubjectError` or `TraceError` for a wrong value.
         """
+        if settings == SubjectSettings():
+            return self
         options = {**self.options, **settings.options}
         fields: dict[str, Any] = {}
         for name, function in (("optimizer", settings.optimizer), ("step", settings.step)):

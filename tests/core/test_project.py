@@ -46,7 +46,7 @@ def test_everything_that_can_be_said(project, tmp_path):
         """
     )
     assert found.file == tmp_path / "pyproject.toml"
-    assert found.paths == ("src", "my_package", "lib/mine.py:MyLR")
+    assert found.paths == ("src/", "my_package", "lib/mine.py:MyLR")
     assert (found.exclude, found.checks) == (("old*",), ("resume_from_file",))
     assert found.ledgers == (tmp_path / "known.toml",)
     numbers = (found.jobs, found.max_examples, found.seed, found.time_limit, found.all_checks)
