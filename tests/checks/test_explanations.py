@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from conftest import served
+from helpers import served
 
 from harness import CHECKS, Budget, check_subject
 from harness.checks.explanations import EXPLANATIONS

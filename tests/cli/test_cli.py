@@ -441,3 +441,14 @@ def test_the_letters_of_many_checks_stand_side_by_side():
     assert [line.split() for line in printed.getvalue().splitlines()] == [
         ["subject", letters], ["CosineAnnealingWarmRestarts", "H" * 40]
     ]  # fmt: skip
+
+
+def test_a_check_is_explained(command):
+    status, printed, _ = command("explain", "resume_by_last_epoch")
+    assert status == 0
+    assert printed.startswith("resume_by_last_epoch: Load the optimizer's state, then build with ")
+    for title in ("who ", "mend ", "decline ", "This keeps it:", "This breaks it:"):
+        assert f"\n{title}" in printed
+    assert "class Mine(LRScheduler):" in printed
+    status, printed, _ = command("explain", "running:resume_from_the_start")
+    assert (status, printed.splitlines()[0]) == (0, "resume_from_the_start: Start again.")
