@@ -75,6 +75,10 @@ _NUMBERS_AS_KEYS = _mine(
 _LOADS_ALL = "Save every attribute that get_lr reads, and load it: LRScheduler does so by itself."
 
 
+_FROM_THE_LAST = """    def get_lr(self):
+        factor = 0.5 if self.last_epoch > 0 and self.last_epoch % 3 == 0 else 1.0
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
+"""
 _WRITES = (
     KEEPS
     + """
@@ -129,6 +133,32 @@ EXPLANATIONS = {
         "Everybody who saves with torch.save: since torch 2.6, torch.load refuses other classes.",
         "Keep numbers, strings, lists, dicts and tensors in the state.",
         _OWN_CLASS,
+    ),
+    "resume_after_halve_lr": Explanation(
+        "Whoever lowers the LR by hand when the loss stands still, and is preempted later.",
+        "In load_state_dict, do not compute the LRs of the groups: the optimizer's state has them.",
+        _mine(
+            _FROM_THE_LAST,
+            """    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=False):
+            group["lr"] = base * 0.5 ** (self.last_epoch // 3)  # what was set by hand is lost
+""",
+        ),
+        _mine(_FROM_THE_LAST),
+    ),
+    "resume_after_add_group": Explanation(
+        "Fine-tuning that unfreezes layers with add_param_group, and is preempted later.",
+        "Keep a value for each group, and restore those of the groups that were added.",
+        _mine(
+            _FROM_THE_LAST,
+            """    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        for group in self.optimizer.param_groups[2:]:
+            group["lr"] = self.base_lrs[0]  # an added group starts again
+""",
+        ),
+        _mine(_FROM_THE_LAST),
     ),
     "roll_back_in_place": Explanation(
         "Loops that go back to a good checkpoint after a loss spike, in the same process.",
@@ -339,6 +369,11 @@ EXPLANATIONS = {
         return self.base_lrs
 """,
         ),
+    ),
+    "last_lr_goes_on": Explanation(
+        "Loggers that print get_last_lr() before the first step of a resumed run.",
+        "Save _last_lr, as LRScheduler does.",
+        _mine(_GET_LR, _LAST_EPOCH_ALONE),
     ),
     "lr_is_finite": Explanation(
         "Everybody: one step with NaN destroys the weights.",

@@ -23,6 +23,20 @@ from harness.core.suggest import closest, did_you_mean
 from harness.core.training_loop import describe
 
 
+def why_not_imported(error: BaseException) -> str:
+    """Why an import failed, in one line; with advice if a package of the user's has our name."""
+    text = describe(error)
+    ours = Path(__file__).resolve().parent.parent
+    theirs = Path.cwd() / ours.name
+    named = isinstance(error, ImportError) and f"{error.name}.".startswith(f"{ours.name}.")
+    if named and theirs.is_dir() and theirs.resolve() != ours:
+        return (
+            f"{text}; your package {ours.name!r} has the name of this tool's package, so it can't "
+            "be imported here: move what the scheduler needs out of it"
+        )
+    return text
+
+
 def is_package(name: str) -> bool:
     """Whether a package or module called `name` can be found."""
     if not all(part.isidentifier() for part in name.split(".")):
@@ -162,7 +176,7 @@ def import_attribute(reference: str) -> object:
             else:
                 value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        what = f"cannot import {module_name!r} for {reference!r} ({describe(error)})"
+        what = f"cannot import {module_name!r} for {reference!r} ({why_not_imported(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
             what += ": check the name, and that the module is installed or in the current folder"
         raise SubjectError(what) from None

@@ -40,7 +40,7 @@ from harness.core.guard import Guard, time_limit
 from harness.core.literals import format_value
 from harness.core.operations import optimizer_step
 from harness.core.project import SubjectSettings
-from harness.core.references import path_reference
+from harness.core.references import path_reference, why_not_imported
 from harness.core.suggest import did_you_mean
 from harness.core.training_loop import LRScheduler, describe
 from harness.core.types import Options
@@ -286,8 +286,10 @@ def _modules(
                     module = importlib.import_module(name)
             except (Exception, SystemExit) as error:
                 if name == package:
-                    raise SubjectError(f"cannot import {name!r} ({describe(error)})") from None
-                notes.append(f"{name} cannot be imported ({describe(error)})")
+                    raise SubjectError(
+                        f"cannot import {name!r} ({why_not_imported(error)})"
+                    ) from None
+                notes.append(f"{name} cannot be imported ({why_not_imported(error)})")
                 continue
             modules.append(module)
             path = getattr(module, "__path__", ())

@@ -172,8 +172,8 @@ def test_a_project_says_what_to_check_and_how(user, tmp_path):
     status, printed, _ = user("list")
     assert (status, "  Halves " in printed, "  Falls " in printed) == (0, True, False)
     # the arguments come first
-    user("check", "mine_of_user.py:Falls", "--check", "lr_is_finite", "--json", "r.json")
-    assert checked(tmp_path) == [("mine_of_user:Falls", "lr_is_finite")]
+    user("check", "mine_of_user.py:Halves", "--check", "lr_is_finite", "--json", "r.json")
+    assert checked(tmp_path) == [("mine_of_user:Halves", "lr_is_finite")]
 
 
 def test_expected_failures_fail_when_they_start_to_hold(user, tmp_path):
