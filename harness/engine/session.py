@@ -231,7 +231,7 @@ def replay(
     """
     found, asked = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    bound = found.bind(dict(trace.options))
+    bound = found.bind_trace(dict(trace.options))
     checks_used(asked, trace)  # raises at once if the check can't run the trace
     runners = Runners(found, resume_python)
     limit = Limit(found, time_limit)

@@ -269,6 +269,19 @@ class Subject:
             bound.with_changed.check_words()
         return bound
 
+    def bind_trace(self, options: Options) -> Bound:
+        """The subject as a trace with these options says; raises like `bind`.
+
+        A trace names its optimizer and step, unless they are those of the subject's fields.
+        """
+        own = {
+            name: value
+            for name, value in self.options.items()
+            if name not in REPLACEABLE or name in options or not isinstance(value, Term)
+        }
+        subject = self if len(own) == len(self.options) else replace(self, options=own)
+        return subject.bind(options)
+
     def check_options(self) -> None:
         """Raise `SubjectError` if `build` does not take the options; like `bind`."""
         self.bind(dict.fromkeys(self.drawn_fields))

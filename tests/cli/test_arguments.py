@@ -5,9 +5,13 @@ import re
 import sys
 
 import pytest
+from torch.optim.lr_scheduler import ConstantLR
 
+from harness import Term
 from harness.core import references
+from harness.core.project import SubjectSettings
 from harness.report.result_file import read_results
+from harness.subjects.lookup import as_subject
 
 CHECKS = ("--max-examples", 0, "--check", "resume_by_last_epoch", "--check", "lr_is_finite")
 MODULE = """
@@ -138,6 +142,16 @@ def test_options_of_every_subject_are_in_the_trace(user, tmp_path):
     assert user("replay", "mine_of_user:Halves", "resume_by_last_epoch", trace)[0] == 1
     status, text, _ = user("script", "mine_of_user:Halves", "resume_by_last_epoch", trace)
     assert (status, "my_step" in text) == (0, True)
+
+
+def test_a_trace_that_names_no_optimizer_has_the_subjects_own():
+    """So that the entries of a ledger mean the same, whatever is said about the subject."""
+    said = SubjectSettings(optimizer="AdamW", step="metric")
+    subject = as_subject(ConstantLR, settings_of=lambda *names: said)
+    assert set(subject.bind({}).fields) == {"optimizer", "step"}
+    assert subject.bind_trace({}).fields == {}
+    [adam] = subject.bind_trace({"optimizer": Term.of("Adam")}).fields.values()
+    assert str(adam) == "Adam()"
 
 
 # ------------------------------------------------------------------------- the configuration
