@@ -20,6 +20,7 @@ from harness.cli.init import init
 from harness.cli.ledger import ledger
 from harness.cli.options import (
     CI,
+    OUTPUT_FORMAT,
     RESULTS,
     RESUME_PYTHON,
     Commands,
@@ -406,12 +407,13 @@ for command in (check, explain, init, list_, ledger, train):
 @RESULTS
 @output_option("--json", "json_file", help_="Write the results to one JSON file.")
 @CI
-def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
+@OUTPUT_FORMAT
+def merge(results: tuple[Path, ...], json_file: Path | None, ci: str, output_format: str) -> int:
     """Merge the RESULTs of all shards of one run, and print the report of `check`.
 
     Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
-    from harness.cli.show import show_results, status_of
+    from harness.cli.show import show_in_format, show_results, status_of
     from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
     from harness.report.result_file import dump_results, merged, read_results
@@ -425,6 +427,9 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
         write_summary(ci, file.results)
     known = any(result.verdict == Verdict.KNOWN for result in file.results)
     with outputs.printed():
+        if output_format != "text":
+            show_in_format(output_format, file.results, dump_results(file))
+            return outputs.status(status_of(file.results))
         show_results(file.results, ledger=known)
         annotate(ci, file.results)
     return outputs.status(status_of(file.results))

@@ -100,7 +100,7 @@ def show_in_format(name: str, results: Sequence[Result], json_text: str) -> None
         for line in annotated(results):
             click.echo(line)
     else:
-        click.echo(json_text or FORMATS[name](results), nl=False)
+        click.echo(json_text if name == "json" else FORMATS[name](results), nl=False)
 
 
 def status_of(results: Sequence[Result]) -> Exit:

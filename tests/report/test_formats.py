@@ -80,6 +80,8 @@ def test_check_prints_nothing_else(command, name):
     arguments = ("--check", "resume_by_last_epoch", "--max-examples", 0, "--jobs", 0)
     status, printed, _ = command("check", "StepLR", *arguments, "--output-format", name)
     assert status == 1
+    command("check", "StepLR", *arguments, "--json", "r.json")
+    assert command("merge", "r.json", "--output-format", name)[0] == 1
     if name == "junit":
         [failure] = ET.fromstring(printed.encode()).iter("failure")
         assert failure.text.startswith("BROKEN StepLR: resume_by_last_epoch")
