@@ -98,10 +98,10 @@ def module_of(path: Path) -> str:
     """The name by which the module or package in `path` can be imported from now on."""
     if path.is_dir():
         path = path.absolute() / "__init__.py"
-        folder, module = _place_of_file(path)
+        folder, module = _module_of_file(path)
         module = module.removesuffix(".__init__")
     else:
-        folder, module = _place_of_file(path)
+        folder, module = _module_of_file(path)
     if str(folder) not in _search_path():
         sys.path.insert(0, str(folder))
         _added.add(str(folder))
@@ -112,7 +112,7 @@ def path_reference(reference: str) -> str:
     """``file.py:attribute`` for ``module:attribute`` if other processes don't find the module."""
     module, _, attribute = reference.rpartition(":")
     file = getattr(sys.modules.get(module), "__file__", None)
-    if not file or str(_place_of_file(Path(file))[0]) not in _added:
+    if not file or str(_module_of_file(Path(file))[0]) not in _added:
         return reference
     path = Path(file)
     here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -237,12 +237,12 @@ def by_path(found: Discovery) -> Discovery:
     return replace(found, subjects=tuple(subjects), missed=tuple(missed))
 
 
-def speaks_of_schedules(file: Path) -> bool:
-    """Whether the source in a file, which is not there to be run, speaks of schedules."""
+def file_mentions_schedules(file: Path) -> bool:
+    """Whether the source in a file, which is not there to be run, mentions schedules."""
     if _NOT_IMPORTED.fullmatch(file.stem):
         return False
     try:
-        return _SPEAKS.search(file.read_text(encoding="utf-8")) is not None
+        return _MENTION.search(file.read_text(encoding="utf-8")) is not None
     except (OSError, UnicodeDecodeError):
         return False
 

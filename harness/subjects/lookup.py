@@ -22,11 +22,11 @@ from harness.core.references import (
 from harness.core.suggest import closest, did_you_mean
 from harness.core.types import Options
 from harness.subjects.discover import (
-    NoSchedulerError,
     Discovery,
+    NoSchedulerError,
     by_path,
+    file_mentions_schedules,
     is_excluded,
-    speaks_of_schedules,
     subjects_of,
 )
 from harness.subjects.installed import default_subjects, shipped_selection, shipped_subjects
@@ -167,7 +167,7 @@ def _in_path(path: Path, inside: Callable[[str], Discovery]) -> Discovery:
     found: list[Discovery] = []
     for child in sorted(path.iterdir()):
         package = (child / "__init__.py").is_file()
-        if package or (child.suffix == ".py" and speaks_of_schedules(child)):
+        if package or (child.suffix == ".py" and file_mentions_schedules(child)):
             with contextlib.suppress(NoSchedulerError):
                 found.append(by_path(inside(module_of(child))))
     if not found:
