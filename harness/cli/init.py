@@ -16,7 +16,7 @@ PLACES = {
     "workflow.yml": ".github/workflows/lr-schedules.yml",
     "tox.ini": "tox.ini",
     "pre-commit-config.yaml": ".pre-commit-config.yaml",
-    "test_lr_schedules.py.txt": "tests/test_lr_schedules.py",
+    "test_schedules.py.txt": "tests/test_schedules.py",
 }
 """The templates, and where they are written."""
 

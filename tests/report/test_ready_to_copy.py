@@ -129,9 +129,9 @@ def test_init_writes_them_for_a_package_and_overwrites_nothing(command, user, tm
     ]
     assert (tmp_path / "tox.ini").read_text() == "[tox]\n"
     assert "tox.ini is there already, and stays as it is. To add to it:" in printed
-    test = (tmp_path / "tests/test_lr_schedules.py").read_text()
+    test = (tmp_path / "tests/test_schedules.py").read_text()
     assert '    "my_package.schedules:MySchedule",' in test
-    compile(test, "test_lr_schedules.py", "exec")
+    compile(test, "test_schedules.py", "exec")
     before = {place: (tmp_path / place).read_bytes() for place in PLACES.values()}
     assert "wrote " not in command("init", "my_package")[1]
     assert before == {place: (tmp_path / place).read_bytes() for place in PLACES.values()}
