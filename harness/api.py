@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness import settings
-from harness.checks.registry import select_checks
+from harness.checks.registry import list_of_checks, select_checks
 from harness.core.errors import CheckError, UndecidedError
 from harness.core.ledger import read_ledger
+from harness.core.project import SubjectSettings
 from harness.core.result import BrokenSchedule, Result, nothing_was_checked
 from harness.core.verdict import Verdict
 from harness.engine.other_process import worker_of
@@ -36,6 +37,11 @@ def check_scheduler(
     time_limit: float | None = None,
     resume_python: str = "",
     ledger: str | Path | Iterable[str | Path] | None = None,
+    length: int | None = None,
+    optimizer: object = None,
+    step: object = None,
+    declines: Mapping[str, str] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
     **options: object,
 ) -> list[Result]:
     """Check that a scheduler survives a checkpoint; for any test.
@@ -61,6 +67,9 @@ def check_scheduler(
     ledger : str, Path or iterable of these, optional
         Files of known failures (`harness.core.ledger`): a failure in them is KNOWN and does not
         fail the test. PyTorch's own ledger is not read unless its path is given.
+    length, optimizer, step, declines, expected_failures
+        As in `Subject`; `optimizer` and `step` can also be texts as in a trace, such as
+        ``"AdamW(groups=2)"`` and ``"metric"``.
     **options
         Keyword arguments of `build`, values or Hypothesis strategies.
 
@@ -78,12 +87,19 @@ def check_scheduler(
     <Verdict.HOLDS: 'HOLDS'>
     """
     __tracebackhide__ = True  # pytest shows the report, not this function
-    checks = list(checks)
+    project = settings.current.project
+    checks = list_of_checks(checks) or list(project.checks)
+    given = SubjectSettings(
+        length=length, optimizer=optimizer, step=step, declines=declines or {},
+        expected_failures=expected_failures or {},
+    )  # fmt: skip
     wanted = settings.current.with_arguments(
         checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,
         time_limit=time_limit, ledger=ledger,
     )  # fmt: skip
-    chosen = as_subject(subject, options=options)
+    chosen = as_subject(
+        subject, options=options, settings_of=lambda *names: project.settings_of(*names).plus(given)
+    )
     if resume_python:
         worker_of(resume_python)  # so that an error in it is raised early
     selected = select_checks(

@@ -48,13 +48,14 @@ def parametrize_with_checks(
     """
     import pytest
 
-    from harness.checks.registry import select_checks
+    from harness.checks.registry import list_of_checks, select_checks
     from harness.subjects.lookup import as_subject
     from harness.subjects.subject import Subject
 
     if isinstance(subjects, (str, Subject)) or not isinstance(subjects, Iterable):
         raise SubjectError(f"'subjects' must be a list of subjects (got {subjects!r:.80})")
-    chosen = [as_subject(subject) for subject in subjects]
+    said = settings.current.project.settings_of
+    chosen = [as_subject(subject, settings_of=said) for subject in subjects]
     if not chosen:
         raise SubjectError("'subjects' is empty, so nothing would be checked: add a subject")
     for name, count in Counter(subject.name for subject in chosen).items():
@@ -65,7 +66,7 @@ def parametrize_with_checks(
             )
     for subject in chosen:
         subject.check_options()
-    checks = list(checks)
+    checks = list_of_checks(checks) or list(settings.current.project.checks)
     wanted = settings.current.with_arguments(
         checks=checks, all_checks=all_checks, max_examples=max_examples, seed=seed,
         time_limit=time_limit, ledger=ledger,

@@ -29,8 +29,9 @@ failure also has ``trace`` and ``replay``.
 The options are those of ``lr-resume-harness check``, with ``lr-`` before their names, because all
 plugins share their options: ``--lr-ledger FILE``, ``--lr-no-ledger``, ``--lr-max-examples N``,
 ``--lr-seed N``, ``--lr-time-limit SECONDS``, ``--lr-all-checks``. Each has an ini key, such as
-``lr_seed``. An argument in a test comes first, then the option, then the key. ``--lr-ledger`` adds
-to the files of the key; ``--lr-all-checks`` adds nothing to a test that names its checks.
+``lr_seed``. An argument in a test comes first, then the option, then the key, then the table
+``[tool.lr-resume-harness]`` of pyproject.toml (`harness.core.project`). ``--lr-ledger`` adds to the
+files of both; ``--lr-all-checks`` adds nothing to a test that names its checks.
 
 `parametrize_with_checks` reads the ledgers that installed packages ship. ``check_scheduler`` reads
 only your own files (its argument ``ledger``, or ``--lr-ledger``, or the key), because a test that
@@ -43,6 +44,8 @@ that has its own package called ``harness``, it steps back with a warning.
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -52,7 +55,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from harness import __version__, settings
-from harness.core.errors import CheckError, HarnessError, LedgerError
+from harness.core.errors import CheckError, HarnessError, LedgerError, ProjectError
+from harness.core.project import read_project
 from harness.parametrize import forget_run, ledger_of
 from harness.settings import Settings
 
@@ -85,6 +89,10 @@ def stop(config: pytest.Config) -> None:
 
 def _settings_of(config: pytest.Config) -> Settings:
     """The settings in options and ini keys; raises `pytest.UsageError`."""
+    try:
+        project = read_project(config.rootpath)
+    except ProjectError as error:
+        raise pytest.UsageError(str(error)) from None
     ini: dict[str, Any] = {}
     for name in (*NUMBERS, *FLAGS, "ledger"):
         try:
@@ -93,6 +101,7 @@ def _settings_of(config: pytest.Config) -> Settings:
             raise pytest.UsageError(f"the ini key lr_{name}: {error}") from None
     given = {name: config.getoption(f"lr_{name}", None) for name in ini}
     found: dict[str, Any] = {name: bool(given[name] or ini[name]) for name in FLAGS}
+    found["all_checks"] = found["all_checks"] or bool(project.all_checks)
     for name, (convert, what) in NUMBERS.items():
         for text, where in (
             (given[name], f"--lr-{name.replace('_', '-')}"),
@@ -104,15 +113,17 @@ def _settings_of(config: pytest.Config) -> Settings:
                     Settings(**{name: found[name]})
                 except (ValueError, CheckError):
                     raise pytest.UsageError(f"{where} must be {what} (got {text!r})") from None
+        if name not in found and getattr(project, name) is not None:
+            found[name] = getattr(project, name)
     files = [config.invocation_params.dir / file for file in given["ledger"] or ()]
     if found["no_ledger"] and files:
         raise pytest.UsageError("--lr-no-ledger can't be combined with --lr-ledger")
     # A worker of pytest-xdist gets each file twice: from its controller and from the command line.
-    found["ledgers"] = tuple(dict.fromkeys([*ini["ledger"], *files]))
+    found["ledgers"] = tuple(dict.fromkeys([*project.ledgers, *ini["ledger"], *files]))
     for file in () if found["no_ledger"] else found["ledgers"]:
         if not file.is_file():
             raise pytest.UsageError(f"cannot read the ledger {file}: no such file")
-    return Settings(**found)
+    return Settings(**found, project=project)
 
 
 # ------------------------------------------------------------------------------------ header
@@ -220,6 +231,10 @@ def shorten_report(
     """
     if report.failed and excinfo is not None and _mark(report, excinfo.value):
         _shorten(report, excinfo, config, place)
+        if isinstance(report, pytest.TestReport) and not isinstance(excinfo.value, HarnessError):
+            path, colon, rest = str(report.nodeid).partition("::")
+            here = os.path.relpath(config.rootpath / path, config.invocation_params.dir)
+            _add_line(report.longrepr, f"    pytest {shlex.quote(here + colon + rest)}")
 
 
 def _properties(result: Result) -> list[tuple[str, str]]:
@@ -274,6 +289,14 @@ def _mark(report: Report, error: BaseException) -> bool:
         module in sys.modules and isinstance(error, getattr(sys.modules[module], name))
         for module, name in broken
     )
+
+
+def _add_line(shown: object, line: str) -> None:
+    """Add a line below the report of a failure."""
+    entries = getattr(getattr(shown, "reprtraceback", None), "reprentries", [])
+    for entry in entries[-1:]:
+        if entry.lines:
+            entry.lines.append(line)
 
 
 def _shorten(

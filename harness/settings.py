@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import CheckError
+from harness.core.project import NO_PROJECT, Project
 
 if TYPE_CHECKING:
     from harness.core.result import Budget, Result
@@ -24,7 +25,8 @@ class Settings:
     """The settings of `harness.check_scheduler` and `harness.parametrize_with_checks`.
 
     `ledgers` are files of known failures; `no_ledger` ignores them. `time_limit` is the limit for
-    each pair, in seconds. Raises `CheckError` for an invalid value.
+    each pair, in seconds. The `project` is its configuration, whose numbers and ledgers are here
+    too. Raises `CheckError` for an invalid value.
     """
 
     all_checks: bool = False
@@ -33,6 +35,7 @@ class Settings:
     time_limit: float = 30.0
     ledgers: tuple[Path, ...] = ()
     no_ledger: bool = False
+    project: Project = field(default=NO_PROJECT, hash=False)
 
     def __post_init__(self) -> None:
         if self.max_examples < 0:

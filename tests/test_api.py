@@ -94,6 +94,27 @@ def test_check_scheduler_takes_known_failures(tmp_path):
         check_scheduler(StepLR, step_size=3, ledger=tmp_path / "none.toml")
 
 
+def test_check_scheduler_takes_what_a_subject_has():
+    check = functools.partial(check_scheduler, StepLR, step_size=3, gamma=0.5, max_examples=0)
+    steps = []
+
+    def step(scheduler, epoch):
+        steps.append(epoch)
+        scheduler.step()
+
+    results = check(
+        checks=["lr_is_finite", "resume_by_pickle", "resume_by_last_epoch"], length=4, step=step,
+        optimizer="AdamW(groups=1)", declines={"resume_by_pickle": "not now"},
+        expected_failures={"resume_by_last_epoch": "issue 12"},
+    )  # fmt: skip
+    assert [result.verdict for result in results] == ["HOLDS", "DECLINED", "KNOWN"]
+    assert results[2].reason == "expected to fail: issue 12"
+    assert str(results[2].counterexample.trace).startswith("optimizer=AdamW(groups=1) ")
+    assert steps
+    with pytest.raises(BrokenSchedule, match="it holds: remove it from 'expected_failures'"):
+        check(checks=["lr_is_finite"], expected_failures={"lr_is_finite": "issue 13"})
+
+
 def test_a_subject_without_a_name_on_the_command_line_is_reproduced_in_python():
     subject = Subject("mine", faulty.Drains)
     with pytest.raises(BrokenSchedule) as caught:
@@ -115,7 +136,7 @@ def test_check_scheduler_says_what_it_could_not_decide():
     ("arguments", "options", "message"),
     [
         ((3,), {}, "Subject"),
-        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama' .*'gamma'"),
+        ((StepLR,), {"step_size": 3, "gama": 0.5}, "'gama' .*gamma"),
         ((StepLR,), {"step_size": 3, "last_epoch": 2}, "'last_epoch'"),
         (
             (StepLR,),

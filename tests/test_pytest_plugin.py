@@ -339,6 +339,18 @@ def test_options_come_before_ini_keys(user, pytester, ini, arguments, expected):
     assert outcomes(user(SETTINGS.format(expected=expected), *arguments)) == {"passed": 1}
 
 
+def test_the_configuration_of_the_project_comes_last(user, pytester):
+    table = "[tool.lr-resume-harness]\nseed = 4\nmax-examples = 2\n"
+    halves = f"[tool.lr-resume-harness.subjects.Halves]\nexpected-failures = {{{LAST} = 'later'}}\n"
+    (pytester.path / "pyproject.toml").write_text(table + halves)
+    tests = f"SUBJECTS = [Halves]\n{PAIRS}" + SETTINGS.format(expected=(5, 2, 30.0, False))
+    assert outcomes(user(tests, "--lr-seed=5")) == {"passed": 1, "xfailed": 1}
+    (pytester.path / "pyproject.toml").write_text(table.replace("seed", "sead"))
+    result = user(tests)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: pyproject.toml: * has no key 'sead': did you mean seed?"])
+
+
 def test_arguments_come_before_options(user):
     tests = """
 marked = parametrize_with_checks([HOLDS], checks=["resume_from_file"], max_examples=3, seed=4)
@@ -628,6 +640,7 @@ def test_the_wording_of_a_failure(pytester):
             "test_broken",
             "BROKEN StepLR: resume_by_last_epoch",
             "(the block)",
+            "pytest test_user.py::test_broken",
             "",
             "test_user.py:4: BROKEN StepLR: resume_by_last_epoch",
             "short test summary info",

@@ -221,7 +221,7 @@ QUICK = [
 def test_a_quick_command_of_the_prose_runs(command, reader):
     for part in SECTIONS.values():
         for kind, text in blocks(part):
-            if kind == "toml":
+            if kind == "toml" and "# pyproject.toml" not in text:
                 reader.takes_over(kind, text)
     status, printed = reader.types(command)
     assert (status, bool(printed)) == (0, True)

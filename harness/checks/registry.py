@@ -6,7 +6,6 @@ with a transport (``save`` and ``load``). In `harness.checks.resume`, several ch
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from harness.checks import resume, saved_state
@@ -22,6 +21,7 @@ from harness.core.operations import (
     walk,
 )
 from harness.core.references import import_attribute
+from harness.core.suggest import did_you_mean
 from harness.core.trace import Trace
 
 _VALUES = [value for module in (resume, saved_state) for value in vars(module).values()]
@@ -55,8 +55,7 @@ def as_check(value: object) -> Check:
         if value in named:
             return named[value]
         if ":" not in value:
-            close = difflib.get_close_matches(value, named, n=1)
-            hint = f"did you mean {close[0]}?" if close else "lr-resume-harness list shows them."
+            hint = did_you_mean(value, named, "lr-resume-harness list shows them.")
             raise CheckError(
                 f"no check is called {value!r}: {hint} Name your own check as MODULE:NAME"
             )
@@ -64,6 +63,16 @@ def as_check(value: object) -> Check:
         if isinstance(value, Check):
             return value
     return check_of(value)
+
+
+def list_of_checks(checks: Iterable[object]) -> list[object]:
+    """`checks` as a list; raises `CheckError` for a single one."""
+    if isinstance(checks, (str, Check)) or callable(checks):
+        name = checks if isinstance(checks, str) else getattr(checks, "__name__", "...")
+        raise CheckError(f"'checks' must be a list: write checks=[{name!r}]")
+    if not isinstance(checks, Iterable):
+        raise CheckError(f"'checks' must be a list of checks (got {checks!r:.80})")
+    return list(checks)
 
 
 def select_checks(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import RESULTS, Exit, path_option
+from harness.cli.options import RESULTS, Commands, Exit, path_option
 from harness.cli.outputs import print_out
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FILES = path_option(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=Commands)
 def ledger() -> None:
     """Verify, update and examine a ledger of known failures."""
 

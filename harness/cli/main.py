@@ -9,25 +9,42 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness import __version__
 from harness.cli.check import check, list_
+from harness.cli.explain import explain
+from harness.cli.init import init
 from harness.cli.ledger import ledger
 from harness.cli.options import (
     CI,
+    OUTPUT_FORMAT,
     RESULTS,
     RESUME_PYTHON,
+    Commands,
     Exit,
     cores,
+    help_hint,
     output_option,
+    project_of,
     require_python,
 )
 from harness.cli.outputs import Outputs, bar, no_more_output, print_error, print_out, print_table
 from harness.cli.train import train
 from harness.core.errors import HarnessError
 from harness.core.output import file_name, require_writable, stdout_kept, write_bytes, write_text
+from harness.core.project import Project, read_project
+from harness.core.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from harness.core.check import Check
+    from harness.core.result import Result
+    from harness.report.diff import Comparison
+    from harness.subjects.subject import Subject
+
+TRACE = click.argument("trace", nargs=-1, required=True)
 
 
 def main() -> None:
@@ -57,13 +74,28 @@ def _status() -> int:
     except click.Abort:
         return Exit.INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        print_error(f"error: {_sentence(error)}")
     except (BrokenPipeError, _ReaderIsGone):  # whoever reads the pipe has seen enough
         no_more_output()
     except OSError as error:
         no_more_output()
         click.echo(f"error: cannot write the output: {error.strerror}", err=True)
     return Exit.UNDECIDED
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What is wrong with an argument, and what to do, as other errors say it."""
+    context = getattr(error, "ctx", None)
+    text = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption):
+        known = [] if context is None else context.command.params
+        options = [option for each in known for option in each.opts if option[:2] == "--"]
+        hint = did_you_mean(error.option_name, options, help_hint(context))
+        return f"there is no option {error.option_name}: {hint}"
+    if isinstance(error, click.MissingParameter) or "unexpected extra argument" in text:
+        text = text[:1].lower() + text[1:]
+        return f"{text}: {help_hint(context)}"
+    return text[:1].lower() + text[1:]
 
 
 def _torch_is_imported() -> bool:
@@ -105,7 +137,7 @@ class _ReaderIsGone(Exception):
     """A BrokenPipeError. Click would answer one with sys.exit, which a subject may also call."""
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
@@ -115,7 +147,8 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Check that a PyTorch learning-rate schedule survives a checkpoint.
 
     A SUBJECT is a listed name or module:attribute, which is a harness.Subject, a
@@ -123,14 +156,30 @@ def cli() -> None:
     write package.module.attribute or path/to/file.py:attribute. A CHECK is a
     listed name or module:attribute. To list the names: lr-resume-harness list
     """
+    project = context.obj = read_project(Path.cwd())
+    said = {
+        name: getattr(project, name)
+        for name in ("jobs", "max_examples", "seed", "time_limit", "all_checks")
+        if getattr(project, name) is not None
+    }
+    context.default_map = {"check": said}
 
 
 @cli.command()
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
-@click.argument("trace")
+@TRACE
 @RESUME_PYTHON
-def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int:
+@click.option("--no-ledger", is_flag=True, help="Don't say whether a ledger knows the failure.")
+@click.pass_context
+def replay(
+    context: click.Context,
+    subject: str,
+    check_name: str,
+    trace: tuple[str, ...],
+    resume_python: str,
+    no_ledger: bool,
+) -> int:
     """Run TRACE twice from scratch, and print: still broken, holds, declined, or cannot tell.
 
     Exit status: 1 still broken, 0 holds or declined, 2 cannot tell.
@@ -142,11 +191,15 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     from harness.report.text import Failure
     from harness.subjects.lookup import subject_called
 
-    chosen = as_check(check_name)
+    project = project_of(context)
+    chosen, found = as_check(check_name), subject_called(subject, project.settings_of)
     require_python(resume_python)
-    result = replay(subject_called(subject), chosen, trace, resume_python=resume_python)
+    result = replay(found, chosen, " ".join(trace), resume_python=resume_python)
     if result.verdict == Verdict.BROKEN:
         print_out("still broken\n" + report.broken_text(Failure((result,))))
+        if not no_ledger:
+            for line in _known(found, chosen, result, project):
+                print_out(f"  known           {line}")
         return Exit.BROKEN
     if result.verdict == Verdict.DECLINED:
         print_out(f"declined: {result.reason}")
@@ -160,10 +213,28 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
     return Exit.UNDECIDED
 
 
+def _known(found: Subject, check: Check, result: Result, project: Project) -> list[str]:
+    """Where it is written that a check of a subject fails like this."""
+    from harness.core.ledger import version_of
+    from harness.subjects.known_failures import known_failures, known_to
+
+    lines = []
+    if reason := found.expected_failures.get(check.name):
+        lines.append(f"expected to fail: {reason}")
+    names = {found.name, found.reference} - {""}
+    version = version_of(result.torch)
+    ledger = known_to(found, known_failures(project.ledgers, [found], [check]))
+    return lines + [
+        f"{entry.place}: {entry.kind}, {entry.tracked}: {entry.reason}"
+        for entry in ledger.about(names, check.name, check.reference)
+        if entry.covers(version)
+    ]
+
+
 @cli.command()
 @click.argument("subject")
 @click.argument("check_name", metavar="CHECK")
-@click.argument("trace")
+@TRACE
 @output_option("-o", "--output", help_="Write to FILE instead of standard output.")
 @click.option("--imports", type=click.Choice(["torch", "library", "all"]),
               help="What the script imports; everything else is pasted into it. torch: only "
@@ -171,10 +242,12 @@ def replay(subject: str, check_name: str, trace: str, resume_python: str) -> int
               "also your own modules.  [default: torch if the subject is standalone, else "
               "all]")  # fmt: skip
 @RESUME_PYTHON
+@click.pass_context
 def script(
+    context: click.Context,
     subject: str,
     check_name: str,
-    trace: str,
+    trace: tuple[str, ...],
     output: Path | None,
     imports: str | None,
     resume_python: str,
@@ -191,10 +264,12 @@ def script(
     from harness.subjects.lookup import subject_called
     from harness.subjects.source_code import Imports
 
-    chosen, found = as_check(check_name), subject_called(subject)
+    chosen = as_check(check_name)
+    found = subject_called(subject, project_of(context).settings_of)
+    line = " ".join(trace)
     require_python(resume_python)
-    result = replay(found, chosen, trace, resume_python=resume_python)
-    text = script_of(found, chosen, result, trace, Imports(imports) if imports else None)
+    result = replay(found, chosen, line, resume_python=resume_python)
+    text = script_of(found, chosen, result, line, Imports(imports) if imports else None)
     if result.verdict != Verdict.BROKEN:
         why = f": {result.reason}" if result.reason else ""
         click.echo(
@@ -218,10 +293,14 @@ def script(
 @output_option(
     "-o", "--output", help_="Write the picture to FILE, an .svg or .png.  [default: SUBJECT.svg]"
 )
+@click.pass_context
 def plot(
-    subjects: tuple[str, ...], kwargs: tuple[str, ...], epochs: tuple[int, ...],
+    context: click.Context,
+    subjects: tuple[str, ...],
+    kwargs: tuple[str, ...],
+    epochs: tuple[int, ...],
     output: Path | None,
-) -> int:  # fmt: skip
+) -> int:
     """Draw the schedules of SUBJECTs side by side, and what a resume at each epoch does.
 
     At each epoch, training is resumed in the documented order and by last_epoch. A marker on
@@ -238,8 +317,12 @@ def plot(
         raise click.UsageError(f"--kwargs: at most {len(CURVES)} curves fit in one picture")
     if len(subjects) > MOST_SUBJECTS:
         raise click.UsageError(f"at most {MOST_SUBJECTS} subjects fit in one picture")
+    said = project_of(context).settings_of
     options = [parse_options(text) for text in kwargs or ("",)]
-    chosen = [[choose_subjects((name,), each).subjects for each in options] for name in subjects]
+    chosen = [
+        [choose_subjects((name,), each, settings_of=said).subjects for each in options]
+        for name in subjects
+    ]
     for name, found in zip(subjects, chosen, strict=True):
         if len(found[0]) > 1:
             names = ", ".join(one.reference for one in found[0])
@@ -326,7 +409,7 @@ def selftest(
     return outputs.status(selftest_report.status(trials))
 
 
-for command in (check, list_, ledger, train):
+for command in (check, explain, init, list_, ledger, train):
     cli.add_command(command)
 
 
@@ -334,12 +417,13 @@ for command in (check, list_, ledger, train):
 @RESULTS
 @output_option("--json", "json_file", help_="Write the results to one JSON file.")
 @CI
-def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
+@OUTPUT_FORMAT
+def merge(results: tuple[Path, ...], json_file: Path | None, ci: str, output_format: str) -> int:
     """Merge the RESULTs of all shards of one run, and print the report of `check`.
 
     Exit status: the same as `check`; 2 if the files are not all the shards of one run.
     """
-    from harness.cli.show import show_results, status_of
+    from harness.cli.show import show_in_format, show_results, status_of
     from harness.core.verdict import Verdict
     from harness.report.github import annotate, write_summary
     from harness.report.result_file import dump_results, merged, read_results
@@ -353,6 +437,9 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
         write_summary(ci, file.results)
     known = any(result.verdict == Verdict.KNOWN for result in file.results)
     with outputs.printed():
+        if output_format != "text":
+            show_in_format(output_format, file.results, dump_results(file))
+            return outputs.status(status_of(file.results))
         show_results(file.results, ledger=known)
         annotate(ci, file.results)
     return outputs.status(status_of(file.results))
@@ -361,7 +448,11 @@ def merge(results: tuple[Path, ...], json_file: Path | None, ci: str) -> int:
 @cli.command()
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-def diff(old: Path, new: Path) -> int:
+@click.option("--replay", "replays", is_flag=True,
+              help="Also run the counterexamples of OLD on the installed torch, which must be that "
+              "of NEW, for the pairs that are not broken in NEW.")  # fmt: skip
+@click.pass_context
+def diff(context: click.Context, old: Path, new: Path, replays: bool) -> int:
     """Show what changed from OLD to NEW, two files that `check --json` wrote.
 
     Pairs that only one file has are listed but not compared; a run that was stopped
@@ -369,14 +460,59 @@ def diff(old: Path, new: Path) -> int:
     was not checked with is listed separately, and counts as newly broken.
 
     Exit status: 0 nothing is newly broken, and without a resume no LR changed by more
-    than rounding; 1 otherwise; 2 the files can't be compared.
+    than rounding; 1 otherwise, or if a counterexample that was replayed is still broken; 2 the
+    files can't be compared.
     """
     from harness.report.diff import compare, text
     from harness.report.result_file import read_results
 
     comparison = compare(read_results(old), read_results(new))
     print_out(text(comparison))
-    return Exit.BROKEN if comparison.worse else Exit.OK
+    worse = comparison.worse
+    if replays:
+        worse = _replayed(comparison, project_of(context)) or worse
+    return Exit.BROKEN if worse else Exit.OK
+
+
+def _replayed(comparison: Comparison, project: Project) -> bool:
+    """Print what the old counterexamples do now; returns whether one is still broken."""
+    import torch
+
+    from harness.checks.registry import as_check
+    from harness.core.ledger import version_of
+    from harness.core.verdict import Verdict
+    from harness.engine.session import replay
+    from harness.subjects.lookup import subject_called
+
+    here, there = torch.__version__, comparison.new.torch
+    if version_of(here) != version_of(there):
+        raise click.UsageError(
+            f"--replay needs torch {there}, which NEW was checked with (this is torch {here})"
+        )
+    print_out(f"\nREPLAYED on torch {here}")
+    worse = False
+    for pair in comparison.pairs:
+        found = pair.old.counterexample
+        if pair.old.verdict != Verdict.BROKEN or found is None:
+            continue
+        if pair.new.verdict == Verdict.BROKEN:
+            continue
+        subject, check = pair.old.references
+        answer = "cannot tell: it has no name on the command line"
+        if subject and check:
+            try:
+                chosen = subject_called(subject, project.settings_of)
+                result = replay(chosen, as_check(check), found.trace)
+            except HarnessError as error:
+                answer = f"cannot tell: {error}"
+            else:
+                worse |= result.verdict == Verdict.BROKEN
+                answer = {
+                    Verdict.BROKEN: "still broken", Verdict.HOLDS: "holds",
+                    Verdict.DECLINED: f"declined: {result.reason}",
+                }.get(result.verdict, f"cannot tell: {result.reason}")  # fmt: skip
+        print_out(f"  {pair.subject}: {pair.check}: {found.trace}: {answer}")
+    return worse
 
 
 @cli.command()

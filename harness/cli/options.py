@@ -11,6 +11,8 @@ from typing import TypeVar
 import click
 
 from harness.core.output import require_writable
+from harness.core.project import Project
+from harness.core.suggest import closest
 from lr_resume_harness.help import HELP
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -23,6 +25,30 @@ class Exit(enum.IntEnum):
     BROKEN = 1
     UNDECIDED = 2
     INTERRUPTED = 130
+
+
+def help_hint(context: click.Context | None) -> str:
+    """Where the arguments of a command are described."""
+    path = context.command_path if context is not None else "lr-resume-harness"
+    return f"{path} --help shows what it takes"
+
+
+class Commands(click.Group):
+    """A group of commands that suggests a name for one that is not there."""
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments begin with."""
+        name = args[0]
+        if self.get_command(context, name) is None and not name.startswith("-"):
+            close = closest(name, self.list_commands(context))
+            looks = ":" in name or "." in name or "/" in name or name[:1].isupper()
+            hint = f"did you mean {close}?" if close else help_hint(context)
+            if looks and not close and context.parent is None:
+                hint = f"to check a subject, write {context.command_path} check {name}"
+            raise click.UsageError(f"there is no command {name!r}: {hint}", context)
+        return super().resolve_command(context, args)
 
 
 def path_option(*names: str, help_: str) -> Callable[[Command], Command]:
@@ -67,6 +93,13 @@ CI = click.option(
     help="github: print annotations, and add a summary to the file in GITHUB_STEP_SUMMARY. "
     "auto: do so if GITHUB_ACTIONS is true.",
 )
+OUTPUT_FORMAT = click.option(
+    "--output-format",
+    type=click.Choice(["text", "json", "junit", "github", "gitlab", "sarif"]),
+    default="text",
+    show_default=True,
+    help="What to print on standard output.",
+)
 RESUME_PYTHON = click.option(
     "--resume-python",
     metavar="PATH",
@@ -80,6 +113,44 @@ JOBS = click.option(
     help="How many worker processes run at the same time; each subject has its own. 0 checks "
     "everything in this process, for a debugger.  [default: one for each core]",
 )
+
+
+def project_of(context: click.Context) -> Project:
+    """The configuration of the project in the current folder."""
+    found: Project = context.find_root().ensure_object(Project)
+    return found
+
+
+def _reasons(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    reasons = {}
+    for value in values:
+        name, equals, reason = value.partition("=")
+        if not (name and equals and reason.strip()):
+            raise click.BadParameter(
+                f"must look like 'resume_by_pickle=it holds a lambda' (got {value!r})"
+            )
+        reasons[name] = reason
+    return reasons
+
+
+def subject_options(command: Command) -> Command:
+    """The options for every SUBJECT of a command; see `subject_settings`."""
+    for option in reversed((
+        click.option("--length", metavar="N", type=click.IntRange(1, 1000),
+                     help="Epochs of the short run; each of them is a save point.  [default: "
+                     "12]"),
+        click.option("--optimizer", metavar="TERM",
+                     help="The optimizer, as in a trace: 'AdamW(groups=2)'."),
+        click.option("--step", metavar="STEP",
+                     help="How to step: metric, 'metrics([4.0,nan])' as in a trace, or "
+                     "MODULE.FUNCTION of (scheduler, epoch)."),
+        click.option("--decline", "declines", metavar="CHECK=REASON", multiple=True,
+                     callback=_reasons, help="A check that is not promised; repeatable."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def cores() -> int:

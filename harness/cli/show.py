@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+import click
+
 from harness.cli.options import Exit
 from harness.cli.outputs import Outputs, print_error, print_out, print_table
 from harness.core.check import Check
@@ -30,12 +32,14 @@ def show_results(
     ledger: bool = False,
     planned: int = 0,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Print the whole report.
 
     `files` holds lines about the files of a counterexample, by pair. With `ledger`, failures are
     also printed as ledger entries. With `verbose`, a line for each pair says where it was looked
-    at.
+    at, and every operation that was not tried is listed. If `quiet`, only what fails is printed,
+    and the counts.
     """
     if not results:
         return
@@ -47,12 +51,18 @@ def show_results(
         for line in files.get(failure.result.pair, ()):
             print_out(f"  {line}")
         print_out()
+    if quiet:
+        for verdict in (Verdict.STALE, Verdict.UNKNOWN):
+            if text := report.reasons_text(results, verdict):
+                print_out(text + "\n")
+        print_out(report.summary(results, planned))
+        return
     for text in (
         report.reasons_text(results, Verdict.KNOWN, Verdict.STALE),
         report.note_text(results),
         report.reasons_text(results, Verdict.DECLINED),
         report.reasons_text(results, Verdict.UNKNOWN),
-        report.untried_text(results),
+        report.untried_text(results, every=verbose),
     ):
         if text:
             print_out(text + "\n")
@@ -66,7 +76,8 @@ def show_results(
                 "file that check --json wrote:"
             )
             print_out("  lr-resume-harness ledger update FILE\n")
-    if len(results) > 1 and any(result.verdict != Verdict.HOLDS for result in results):
+    several = len({result.subject for result in results}) > 1
+    if several and any(result.verdict != Verdict.HOLDS for result in results):
         print_table(report.table(results))
         print_out()
         print_out(report.legend(results))
@@ -78,6 +89,18 @@ def show_results(
     if looked := report.looked_text(results):
         print_out(looked)
     print_out(report.summary(results, planned))
+
+
+def show_in_format(name: str, results: Sequence[Result], json_text: str) -> None:
+    """Print the results in a format of another tool, or as the text of a JSON file."""
+    from harness.report.formats import FORMATS
+    from harness.report.github import annotated
+
+    if name == "github":
+        for line in annotated(results):
+            click.echo(line)
+    else:
+        click.echo(json_text if name == "json" else FORMATS[name](results), nl=False)
 
 
 def status_of(results: Sequence[Result]) -> Exit:

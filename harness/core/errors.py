@@ -21,6 +21,14 @@ class CheckError(HarnessError):
     """A check that cannot be found, or is not written as a check."""
 
 
+class ProjectError(HarnessError):
+    """A wrong key or value in the configuration of a project."""
+
+
+class SelectionError(HarnessError):
+    """A pattern that is not written as one, or selects nothing."""
+
+
 class ScriptError(HarnessError):
     """A script that cannot be written, for example because of a lambda."""
 

@@ -98,6 +98,7 @@ from harness.core.relations import (
 )
 from harness.core.result import Counterexample, Promise
 from harness.core.run import Difference
+from harness.core.suggest import did_you_mean
 from harness.core.trace import Trace
 
 BUG, BY_DESIGN, ROUNDED = KINDS = ("bug", "by-design", "rounding")
@@ -109,6 +110,7 @@ KEYS = (
     "subject", "check", "torch", "library", "trace", "shows", "relation", "part", "kind", "ulps",
     "tracked", "reason",
 )  # fmt: skip
+_LISTED = "lr-resume-harness list shows the names."
 MAX_BYTES = 10_000_000
 """The largest ledger that is read."""
 MAX_RANGE = 200
@@ -248,12 +250,12 @@ def read_ledger(
             if subjects is not None and ":" not in entry.subject and entry.subject not in subjects:
                 raise LedgerError(
                     f"{entry.place}: no subject is called {entry.subject!r}: "
-                    "lr-resume-harness list shows the names; name your own as MODULE:NAME"
+                    f"{did_you_mean(entry.subject, subjects, _LISTED)} Name your own as MODULE:NAME"
                 )
             if checks is not None and ":" not in entry.check and entry.check not in checks:
                 raise LedgerError(
                     f"{entry.place}: no check is called {entry.check!r}: "
-                    "lr-resume-harness list shows the names; name your own as MODULE:NAME"
+                    f"{did_you_mean(entry.check, checks, _LISTED)} Name your own as MODULE:NAME"
                 )
             entries.append(entry)
     refuse_overlaps(entries)
@@ -314,7 +316,8 @@ def _entry(
 
     for key in table:
         if key not in KEYS:
-            raise refusal(key, f"{key!r} is not a key of a failure: the keys are {', '.join(KEYS)}")
+            hint = did_you_mean(key, KEYS, f"the keys are {', '.join(KEYS)}")
+            raise refusal(key, f"{key!r} is not a key of a failure: {hint}")
     texts: dict[str, str] = {}
     for key in KEYS:
         if key not in table and key in REQUIRED:

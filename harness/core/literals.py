@@ -2,6 +2,7 @@
 
 A *term* is a word that a subject defines, alone or called with values. With terms a trace
 can name what has no literal, such as a function, an optimizer or a scheduler inside another.
+A word with dots, such as ``my_package.decay``, is imported.
 
 >>> value = parse_value("[root_decay,Linear(total_iters=3)]")
 >>> value[1]
@@ -15,13 +16,13 @@ Term(name='Linear', arguments=(), keywords=(('total_iters', 3),))
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import TraceError
+from harness.core.suggest import closest
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def resolve(value: object, words: Mapping[str, Callable[..., object]]) -> Any:
     if isinstance(value, Term):
         if value.name not in words:
             quote = f", or quote it for a string: '{value.name}'" if value.arguments is None else ""
-            close = difflib.get_close_matches(value.name, words, n=1)
-            hint = f"write {close[0]}" if close else "add it to the Subject's 'words'"
+            close = closest(value.name, words)
+            hint = f"write {close}" if close else "add it to the Subject's 'words'"
             raise TraceError(f"{value.name!r} is not a word of this subject: {hint}{quote}")
         word = words[value.name]
         if value.arguments is None:
@@ -80,15 +81,16 @@ def parse_value(text: str) -> object:
 
 
 def _value(node: ast.expr) -> object:
+    if isinstance(node, ast.Attribute) and (dotted := _dotted(node)):
+        return Term(dotted)
     if isinstance(node, ast.Name):
         return {"inf": math.inf, "nan": math.nan}.get(node.id, Term(node.id))
     if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or any(k.arg is None for k in node.keywords):
+        word = _dotted(node.func)
+        if not word or any(k.arg is None for k in node.keywords):
             raise ValueError("a term must be a word, alone or called with values")
         arguments = tuple(_value(argument) for argument in node.args)
-        return Term(
-            node.func.id, arguments, tuple((str(k.arg), _value(k.value)) for k in node.keywords)
-        )
+        return Term(word, arguments, tuple((str(k.arg), _value(k.value)) for k in node.keywords))
     if isinstance(node, ast.List):
         return [_value(item) for item in node.elts]
     if isinstance(node, ast.Tuple):
@@ -103,6 +105,14 @@ def _value(node: ast.expr) -> object:
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             return -number
     return ast.literal_eval(node)
+
+
+def _dotted(node: ast.expr) -> str:
+    """The word of a term, with its dots; empty if the expression is not a word."""
+    if isinstance(node, ast.Name):
+        return node.id
+    before = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{before}.{node.attr}" if before and isinstance(node, ast.Attribute) else ""
 
 
 def format_options(options: Mapping[str, object]) -> dict[str, str]:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
 import inspect
+import os
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,22 @@ from typing import Any
 
 from harness.core.errors import SubjectError
 from harness.core.guard import Guard
+from harness.core.suggest import closest, did_you_mean
 from harness.core.training_loop import describe
+
+
+def why_not_imported(error: BaseException) -> str:
+    """Why an import failed, in one line; with advice if a package of the user's has our name."""
+    text = describe(error)
+    ours = Path(__file__).resolve().parent.parent
+    theirs = Path.cwd() / ours.name
+    named = isinstance(error, ImportError) and f"{error.name}.".startswith(f"{ours.name}.")
+    if named and theirs.is_dir() and theirs.resolve() != ours:
+        return (
+            f"{text}; your package {ours.name!r} has the name of this tool's package, so it can't "
+            "be imported here: move what the scheduler needs out of it"
+        )
+    return text
 
 
 def is_package(name: str) -> bool:
@@ -69,6 +85,59 @@ def _module_of_file(path: Path) -> tuple[Path, str]:
     return folder.resolve(), ".".join(names)
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is the path of a file or folder, and not a module or a reference."""
+    if ":" in name:
+        return False
+    return (
+        name.endswith((".py", "/", os.sep)) or "/" in name or os.sep in name or name in (".", "..")
+    )
+
+
+def module_of(path: Path) -> str:
+    """The name by which the module or package in `path` can be imported from now on."""
+    if path.is_dir():
+        path = path.absolute() / "__init__.py"
+        folder, module = _module_of_file(path)
+        module = module.removesuffix(".__init__")
+    else:
+        folder, module = _module_of_file(path)
+    if str(folder) not in _search_path():
+        sys.path.insert(0, str(folder))
+        _added.add(str(folder))
+    return module
+
+
+def path_reference(reference: str) -> str:
+    """``file.py:attribute`` for ``module:attribute`` if other processes don't find the module."""
+    module, _, attribute = reference.rpartition(":")
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or str(_module_of_file(Path(file))[0]) not in _added:
+        return reference
+    path = Path(file)
+    here = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{here.as_posix()}:{attribute}"
+
+
+def modules_near(name: str) -> list[str]:
+    """The names of modules that `name` may have been meant to be."""
+    parent, _, last = name.rpartition(".")
+    if parent:
+        if not is_package(parent):
+            near = closest(parent, modules_near(parent))
+            return [f"{near}.{last}"] if near and is_package(f"{near}.{last}") else []
+        places = getattr(importlib.util.find_spec(parent), "submodule_search_locations", None)
+        return [one.name for one in pkgutil.iter_modules(places or (), f"{parent}.")]
+    here = list(pkgutil.iter_modules([str(Path.cwd())]))
+    inner = [
+        f"{one.name}.{each.name}"
+        for one in here if one.ispkg
+        for each in pkgutil.iter_modules([str(Path.cwd() / one.name)])
+        if each.name == name
+    ]  # fmt: skip
+    return [*(one.name for one in here), *inner]
+
+
 _added: set[str] = set()
 """Folders that were added to ``sys.path`` for files; other processes don't have them there."""
 
@@ -107,7 +176,7 @@ def import_attribute(reference: str) -> object:
             else:
                 value = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        what = f"cannot import {module_name!r} for {reference!r} ({describe(error)})"
+        what = f"cannot import {module_name!r} for {reference!r} ({why_not_imported(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
             what += ": check the name, and that the module is installed or in the current folder"
         raise SubjectError(what) from None
@@ -120,10 +189,10 @@ def import_attribute(reference: str) -> object:
         if name in named:
             value = named[name]
         else:
-            close = difflib.get_close_matches(name, [n for n in dir(value) if n[:1] != "_"], n=1)
+            hint = did_you_mean(name, [each for each in dir(value) if each[:1] != "_"])
             raise SubjectError(
                 f"{reference!r}: module {module_name!r} has no attribute {path!r}"
-                + (f": did you mean {close[0]}?" if close else "")
+                + (f": {hint}" if hint else "")
             )
     return value
 

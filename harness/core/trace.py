@@ -31,6 +31,8 @@ scheduler step.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 from dataclasses import dataclass, replace
 
@@ -136,8 +138,21 @@ def parse_options(text: str) -> dict[str, object]:
         try:
             options[name] = parse_value(literal)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            if several := _comma_separated(token):
+                raise TraceError(
+                    f"{token!r} separates options with a comma: use spaces: {several}"
+                ) from None
             raise TraceError(
                 f"{token!r}: the value must be a Python literal or a term, without spaces, such as "
                 f"3, 0.5, [1,2], 'text' or Word(3,gamma=0.5) (got {literal!r})"
             ) from None
     return options
+
+
+def _comma_separated(token: str) -> str:
+    """``step_size=3 gamma=0.5`` for ``step_size=3,gamma=0.5``; else empty."""
+    with contextlib.suppress(SyntaxError, ValueError, MemoryError, RecursionError):
+        call = ast.parse(f"f({token})", mode="eval").body
+        if isinstance(call, ast.Call) and not call.args and len(call.keywords) > 1:
+            return " ".join(ast.unparse(keyword) for keyword in call.keywords)
+    return ""

@@ -4,8 +4,10 @@
 HOLDS     no failure was found; the result says how many traces, steps and resumes were tried
 BROKEN    with a minimal counterexample: no operation can be dropped, no count lowered (above 36
           only some lower counts are tried) and no neighbours merged
-KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`)
-STALE     a ledger entry is not true here: its trace holds or can't be run, or the check is declined
+KNOWN     broken in the way that a ledger entry describes (`harness.core.ledger`), or broken and
+          among the subject's ``expected_failures``
+STALE     a ledger entry is not true here: its trace holds or can't be run, or the check is
+          declined; or an expected failure holds
 DECLINED  the check does not apply, for the reason given: the subject does not promise it, nothing
           changes in its schedule, something that the check needs is missing, another check must
           hold first, or only ledger entries were run
@@ -54,6 +56,8 @@ class Reason(StrEnum):
     NEEDS_ANOTHER_CHECK = "another check must hold first"
     NOT_IN_LEDGER = "only ledger entries were run, and none breaks it"
     LEDGER_ENTRY = "a ledger entry describes it"
+    EXPECTED_FAILURE = "it is expected to fail"
+    UNEXPECTEDLY_HOLDS = "it is expected to fail, and holds"
     ENTRY_NOT_TRUE = "a ledger entry is not true here"
     ENTRY_RANGE_TOO_SHORT = "a ledger entry describes it for other versions of torch"
     MORE_THAN_LEDGER = "it breaks in another way than the ledger entry says"

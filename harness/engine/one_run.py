@@ -47,6 +47,7 @@ from harness.core.training_loop import (
 )
 from harness.core.types import Checkpoint, OptimizerAndScheduler, Save, Scheduler
 from harness.engine.other_process_main import Reply
+from harness.subjects.mistakes import advised, wrong_rates, wrong_result
 from harness.subjects.subject import Bound
 
 
@@ -233,6 +234,8 @@ class Runner:
                 f"subject {name}: optimizer() must return a torch optimizer (got {optimizer!r:.80})"
             )
         scheduler = self._make("build", self.bound.build, optimizer)
+        if wrong := wrong_result(self.bound.subject.build, scheduler) or wrong_rates(optimizer):
+            raise SubjectError(f"subject {name}: {wrong}")
         if self.bound.subject.step is step_scheduler and not hasattr(scheduler, "step"):
             raise SubjectError(
                 f"subject {name}: build must return a scheduler, with a step() "
@@ -259,7 +262,8 @@ class Runner:
             return made
         except (Exception, SystemExit) as error:
             raise SubjectError(
-                f"subject {self.bound.subject.name}: {what} raised {describe(error)}"
+                f"subject {self.bound.subject.name}: {what} raised "
+                f"{advised(self.bound.subject.build, error)}"
             ) from error
 
     def uninterrupted(self, path: str) -> UninterruptedRun:

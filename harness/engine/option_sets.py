@@ -29,6 +29,7 @@ from harness.core.operations import (
     with_groups,
 )
 from harness.core.run import Observation, same
+from harness.core.suggest import did_you_mean
 from harness.core.trace import Trace
 from harness.core.training_loop import describe, new_sgd, plain, step_with_metric
 from harness.core.types import Options, Scheduler
@@ -37,6 +38,7 @@ from harness.engine.horizon import FAR, Horizon, Watch, first_change
 from harness.engine.one_run import Runner, UninterruptedRun
 from harness.engine.option_changes import changes
 from harness.subjects.drawn_options import draw_options
+from harness.subjects.mistakes import advice
 from harness.subjects.subject import Bound, Subject
 
 
@@ -200,11 +202,19 @@ def prepare(
 
     Raises `HarnessError` with the reason if nothing can be checked.
     """
+    listed = "lr-resume-harness list shows the checks"
     for name in subject.declines:
         if name not in check_names and name not in EVENTS:
+            hint = did_you_mean(name, [*check_names, *EVENTS], listed)
             raise SubjectError(
                 f"subject {subject.name} declines {name!r}, which is not a check or an "
-                "operation that can be declined: lr-resume-harness list shows the checks"
+                f"operation that can be declined: {hint}"
+            )
+    for name in subject.expected_failures:
+        if name not in check_names:
+            hint = did_you_mean(name, check_names, listed)
+            raise SubjectError(
+                f"subject {subject.name} expects {name!r} to fail, which is not a check: {hint}"
             )
     option_sets, notes = find_option_sets(subject, seed, runner)
     own = option_sets[0]
@@ -272,6 +282,7 @@ def _variations(subject: Subject, runner: NewRunner) -> Iterator[OptionSet]:
     """The subject's own options with other optimizers and metrics, where it can use them."""
     others = [("optimizer", text) for text in OTHER_OPTIMIZERS if subject.optimizer is new_sgd]
     others += [("step", text) for text in OTHER_METRICS if subject.step is step_with_metric]
+    others = [(name, text) for name, text in others if name not in subject.options]
     for field_name, text in others:
         with contextlib.suppress(SubjectError, UndecidedError, ImportError):
             bound = subject.bind({field_name: parse_value(text)})
@@ -295,7 +306,8 @@ def _option_set(bound: Bound, new_runner: NewRunner, *, own: bool, first: bool) 
     run = runner.uninterrupted(path)
     changed = [name for name, value in _shared_by_runs(bound).items() if value != before[name]]
     if run.epochs == 0:
-        raise _Refused(f"{run.error} at its first step")
+        hint = advice(bound.subject.build, run.raises)
+        raise _Refused(f"{run.error} at its first step" + (f": {hint}" if hint else ""))
     cheap = new_runner(bound, compute=False)
     computed = not _alike(run, cheap.uninterrupted(path), weights=False)
     again = run

@@ -155,7 +155,7 @@ class Runners:
         """The subject with the options of `trace`."""
         key = repr(trace.options)
         if key not in self._bound:
-            self._bound[key] = self.subject.bind(dict(trace.options))
+            self._bound[key] = self.subject.bind_trace(dict(trace.options))
         return self._bound[key]
 
     def of(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.checks.registry import as_check, prerequisites, select_checks
 from harness.core.check import Check
-from harness.core.errors import HarnessError, SubjectError
+from harness.core.errors import HarnessError, ProjectError, SubjectError
 from harness.core.ledger import EMPTY_LEDGER, Ledger
+from harness.core.pattern import selector
+from harness.core.project import NO_PROJECT, TABLE, Project, SubjectSettings
 from harness.core.references import place_of
 from harness.core.result import Promise
+from harness.core.suggest import did_you_mean
 from harness.core.types import Options
 from harness.engine.other_process import worker_of
 from harness.engine.workers import Died, Pool, Tell
@@ -29,7 +32,9 @@ class Selection:
     """What the user selected to be checked.
 
     `skip` are schedulers of a package whose construction ended a worker, each with the reason.
-    `ledgers` are the user's files; None ignores all ledgers.
+    `ledgers` are the user's files; None ignores all ledgers. `exclude` has patterns of names to
+    leave out, `pattern` selects pairs (`harness.core.pattern`). `settings` are for every subject;
+    the `project` says more about some.
     """
 
     names: tuple[str, ...] = ()
@@ -40,6 +45,14 @@ class Selection:
     resume_python: str = ""
     ledgers: tuple[Path, ...] | None = ()
     skip: Mapping[str, str] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    pattern: str = ""
+    settings: SubjectSettings = field(default_factory=SubjectSettings)
+    project: Project = NO_PROJECT
+
+    def settings_of(self, *names: str) -> SubjectSettings:
+        """What the user says about the subject with one of these names."""
+        return self.project.settings_of(*names).plus(self.settings)
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class NamedSubject:
     """A subject by its name and reference, and the place of its definition.
 
     `contract` says whether it promises something about options that change, `takes` which of the
-    options that were given are for it.
+    options that were given are for it, and `settings` what else the user says about it.
     """
 
     name: str
@@ -55,6 +68,7 @@ class NamedSubject:
     place: str
     contract: bool = False
     takes: frozenset[str] = frozenset()
+    settings: SubjectSettings = field(default_factory=SubjectSettings)
 
     def find(self, options: Options) -> Subject:
         """The subject itself, with these options.
@@ -63,7 +77,9 @@ class NamedSubject:
         """
         with contextlib.redirect_stderr(io.StringIO()):
             mine = {name: value for name, value in options.items() if name in self.takes}
-            (subject,) = choose_subjects([self.reference or self.name], mine).subjects
+            (subject,) = choose_subjects(
+                [self.reference or self.name], mine, settings_of=lambda *names: self.settings
+            ).subjects
         return replace(subject, name=self.name)
 
 
@@ -98,10 +114,17 @@ class Plan:
     missed: tuple[Missed, ...] = ()
     notes: tuple[str, ...] = ()
     ledger: Ledger = EMPTY_LEDGER
+    pattern: str = ""
 
     def checks_of(self, subject: NamedSubject) -> list[NamedCheck]:
-        """The checks to run on a subject."""
-        return [c for c in self.checks if subject.contract or c.name not in self.only_by_contract]
+        """The checks to run for a subject."""
+        selects = selector(self.pattern)
+        return [
+            check
+            for check in self.checks
+            if (subject.contract or check.name not in self.only_by_contract)
+            and selects(f"{subject.name}-{check.name}")
+        ]
 
 
 def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place: None) -> Plan:
@@ -112,8 +135,10 @@ def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place
     """
     found = choose_subjects(
         selection.names, selection.options, installed=selection.installed, skip=selection.skip,
-        trying=trying,
+        trying=trying, settings_of=selection.settings_of, exclude=selection.exclude,
     )  # fmt: skip
+    if selection.names == selection.project.paths:
+        _require_used(selection.project, found.subjects)
     select = functools.partial(
         select_checks, selection.checks, all_checks=selection.all_checks,
         other_process=bool(selection.resume_python),
@@ -130,6 +155,7 @@ def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place
             NamedSubject(
                 s.name, s.reference, place_of(s.build), contract=bool(s.contract),
                 takes=frozenset(s.options) & frozenset(selection.options),
+                settings=selection.settings_of(*_names_of(s)),
             )
             for s in found.subjects
         ),
@@ -141,8 +167,26 @@ def make_plan(selection: Selection, trying: Callable[[str], None] = lambda place
             for c in checks
         ),
         frozenset(check.name for check in checks if check not in without),
-        found.missed, found.notes, ledger,
+        found.missed, found.notes, ledger, selection.pattern,
     )  # fmt: skip
+
+
+def _names_of(subject: Subject) -> list[str]:
+    """The names by which a configuration can speak of a subject."""
+    build = subject.build.func if isinstance(subject.build, functools.partial) else subject.build
+    names = [subject.name, subject.reference, str(getattr(build, "__name__", ""))]
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def _require_used(project: Project, subjects: Sequence[Subject]) -> None:
+    """Raise `ProjectError` if the configuration names a subject that is not there."""
+    known = {name for subject in subjects for name in _names_of(subject)}
+    for name in project.subjects:
+        if name not in known:
+            hint = did_you_mean(name, known, "lr-resume-harness list shows the names")
+            raise ProjectError(
+                f"{project.file}: [{TABLE}.subjects] has no subject {name!r} to speak of: {hint}"
+            )
 
 
 def plan_in_worker(selection: Selection, patience: float) -> Plan:

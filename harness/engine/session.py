@@ -15,7 +15,7 @@ from harness.core.ledger import EMPTY_LEDGER, Entry, Ledger
 from harness.core.operations import Operation
 from harness.core.result import Budget, Result
 from harness.core.trace import Trace
-from harness.core.verdict import Verdict
+from harness.core.verdict import Reason, Verdict
 from harness.engine.examples import Examples
 from harness.engine.option_sets import Prepared, prepare, prepare_one
 from harness.engine.pair_tester import Limit, PairTester, Runners
@@ -80,7 +80,9 @@ class SubjectSession:
 
         A pair that was swept is only searched now.
         """
-        budget = budget or self.budget
+        return self._as_expected(self._found(check, budget or self.budget))
+
+    def _found(self, check: Check, budget: Budget) -> Result:
         if check.name in self.swept:
             tester, swept = self.swept.pop(check.name)
             result = self._judge(tester, (), replace(budget, sweep=False))
@@ -109,6 +111,21 @@ class SubjectSession:
             self.swept[check.name] = tester, result
             return None
         self.results[_key(check.name, budget)] = result
+        return self._as_expected(result)
+
+    def _as_expected(self, result: Result) -> Result:
+        """The result, given what the subject's ``expected_failures`` say."""
+        reason = self.subject.expected_failures.get(result.check)
+        if reason is None:
+            return result
+        if result.verdict == Verdict.BROKEN:
+            known = f"expected to fail: {reason}"
+            return replace(result, verdict=Verdict.KNOWN, reason=known, why=Reason.EXPECTED_FAILURE)
+        if result.verdict == Verdict.HOLDS:
+            stale = f"it holds: remove it from 'expected_failures', which say: {reason}"
+            return replace(
+                result, verdict=Verdict.STALE, reason=stale, why=Reason.UNEXPECTEDLY_HOLDS
+            )
         return result
 
     def rates(self) -> dict[str, list[object]]:
@@ -214,7 +231,7 @@ def replay(
     """
     found, asked = as_subject(subject), as_check(check)
     trace = trace if isinstance(trace, Trace) else Trace.parse(trace)
-    bound = found.bind(dict(trace.options))
+    bound = found.bind_trace(dict(trace.options))
     checks_used(asked, trace)  # raises at once if the check can't run the trace
     runners = Runners(found, resume_python)
     limit = Limit(found, time_limit)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import math
 import shlex
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.core.ledger import BUG, NO_REPORT, ROUNDED, entry_text, version_of
 from harness.core.operations import GO_BACK, STEPS, epochs, operations_of, path_to
@@ -167,11 +168,10 @@ def broken_rows(failure: Failure) -> list[tuple[str, str]]:
 def difference_rows(found: Counterexample, promise: Promise, check: str) -> list[tuple[str, str]]:
     """Where a counterexample of `check` differs, what was expected there, and what it got."""
     where, path = _where(found)
-    expected, got = values_text(found.expected), values_text(found.actual)
+    sides = told_apart(found.expected, found.actual)
+    expected, got = map(values_text, sides)
     if expected == got:  # they differ only in a part that was cut from a long value
-        expected, got = (
-            values_text(side, shortened=False) for side in (found.expected, found.actual)
-        )
+        expected, got = (values_text(side, shortened=False) for side in sides)
     if promise.compares == "trajectory":
         run = " ".join(map(str, operations_of(path))) or "no steps"
         what = "uninterrupted runs" if promise.changes_options else "uninterrupted run"
@@ -206,6 +206,49 @@ def _where(found: Counterexample) -> tuple[str, str]:
     if not found.step:
         return "the start", path
     return f"step {found.step} of {operation} ({number})", path
+
+
+DIGITS = range(6, 18)
+"""How many digits of a number are shown: as few of these as tell two values apart."""
+
+
+def told_apart(
+    expected: Mapping[str, object], actual: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Both with their numbers rounded to the fewest digits that still tell them apart.
+
+    >>> told_apart({"lr": [0.07500000000000001, 0.1]}, {"lr": [0.095, 0.1]})
+    ({'lr': [0.075, 0.1]}, {'lr': [0.095, 0.1]})
+    """
+    exact = list(zip(_floats(expected), _floats(actual), strict=False))
+    for digits in DIGITS:
+        sides = (
+            {n: _rounded(v, digits) for n, v in expected.items()},
+            {n: _rounded(v, digits) for n, v in actual.items()},
+        )
+        shown = zip(*map(_floats, sides), strict=False)
+        if all((a == b) == (c == d) for (a, b), (c, d) in zip(exact, shown, strict=True)):
+            return sides
+    return dict(expected), dict(actual)
+
+
+def _floats(value: Any) -> list[float]:
+    """The numbers in plain values, in their order."""
+    if isinstance(value, float):
+        return [value] if math.isfinite(value) else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [one for item in value for one in _floats(item)] if type(value) in (list, tuple) else []
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if type(value) is float:
+        return float(f"{value:.{digits}g}")
+    if type(value) in (list, tuple):
+        return type(value)(_rounded(item, digits) for item in value)
+    if type(value) is dict:
+        return {key: _rounded(item, digits) for key, item in value.items()}
+    return value
 
 
 def values_text(values: Mapping[str, object], *, shortened: bool = True) -> str:
@@ -335,11 +378,15 @@ def untried(results: Sequence[Result]) -> dict[tuple[str, str], list[str]]:
     return {what: [subject for _, subject in group] for what, group in groups.items()}
 
 
-def untried_text(results: Sequence[Result]) -> str:
-    """The operations that no trace contained, for which subjects, and why."""
+def untried_text(results: Sequence[Result], *, every: bool = True) -> str:
+    """The operations that no trace contained, for which subjects, and why; else in one line."""
+    found = untried(results)
+    if found and not every:
+        operations = dict.fromkeys(operation for operation, _ in found)
+        return f"NOT TRIED: {', '.join(operations)} (-v says why)"
     return "\n".join(
         f"NOT TRIED {operation}: {', '.join(names)}\n  {reason}"
-        for (operation, reason), names in untried(results).items()
+        for (operation, reason), names in found.items()
     )
 
 
@@ -443,7 +490,8 @@ def looked_lines(results: Sequence[Result]) -> list[str]:
 
 def no_other_failure_text(results: Sequence[Result]) -> str:
     """Where KNOWN pairs were checked for failures that no entry explains; empty if nowhere."""
-    lines = looked_at(r.tally.looked for r in results if r.verdict == Verdict.KNOWN)
+    known = (r for r in results if r.verdict == Verdict.KNOWN)
+    lines = looked_at(r.tally.looked for r in known if r.why != Reason.EXPECTED_FAILURE)
     return f"no other failure found; {'; '.join(lines)}" if lines else ""
 
 

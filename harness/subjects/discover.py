@@ -14,6 +14,7 @@ are imported whose source mentions schedules.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import importlib
 import importlib.util
@@ -38,10 +39,14 @@ from harness.core.errors import SubjectError, TimeLimit
 from harness.core.guard import Guard, time_limit
 from harness.core.literals import format_value
 from harness.core.operations import optimizer_step
+from harness.core.project import SubjectSettings
+from harness.core.references import path_reference, why_not_imported
+from harness.core.suggest import did_you_mean
 from harness.core.training_loop import LRScheduler, describe
 from harness.core.types import Options
 from harness.subjects import adapt as adapting
 from harness.subjects.adapt import Adapted, adapt, sets_of
+from harness.subjects.mistakes import advised, wrong_rates, wrong_result
 from harness.subjects.protocols import OPTIMIZER, scheduler_in
 from harness.subjects.subject import Subject, subject_of
 
@@ -115,12 +120,18 @@ class Discovery:
         )
 
 
+class NoSchedulerError(SubjectError):
+    """A package or module that defines no scheduler."""
+
+
 def subjects_of(
     package: str,
     taken: Collection[str] = (),
     skip: Mapping[str, str] = types.MappingProxyType({}),
     trying: Callable[[str], None] = lambda place: None,
     options: Options = types.MappingProxyType({}),
+    settings_of: Callable[..., SubjectSettings] = lambda *names: SubjectSettings(),
+    exclude: Sequence[str] = (),
 ) -> Discovery:
     """A subject for everything in a package or module that behaves like a scheduler.
 
@@ -128,12 +139,14 @@ def subjects_of(
     abstract classes are left out. What is in `skip`, a module or a scheduler, is not imported or
     built: it is noted, or in `missed`, with the reason that `skip` gives. `trying` is called with
     the name of each module before it is imported and of each scheduler before it is built, and
-    with an empty text at the end. Each scheduler gets those of the `options` that it takes.
+    with an empty text at the end. Each scheduler gets those of the `options` that it takes, and
+    `settings_of` its names says what else the user says about it. Modules and schedulers whose
+    names match one of the patterns in `exclude` are left out.
 
     Raises `SubjectError` if the package can't be imported, defines no scheduler, or none that takes
     the options.
     """
-    modules, notes = _modules(package, skip, trying)
+    modules, notes = _modules(package, skip, trying, exclude)
     inside = functools.partial(_is_inside, package)
     found = _candidates(modules, inside, notes.append)
     shipped = _shipped(modules)
@@ -146,7 +159,10 @@ def subjects_of(
         )
         found = list(dict.fromkeys([*found, *named]))
     names = Counter(value.__name__ for value in found)
-    subjects: list[Subject] = [subject.with_options(options) for subject in shipped]
+    subjects: list[Subject] = [
+        one.with_settings(settings_of(one.name, one.reference)).with_options(options)
+        for one in shipped
+    ]
     missed: list[Missed] = []
     used: set[str] = set()
     for value in found:
@@ -159,12 +175,18 @@ def subjects_of(
             if not is_base:
                 notes.append(f"{place} is not checked: it has no get_lr and no step")
             continue
+        if is_excluded(place.replace(":", "."), exclude) or is_excluded(value.__name__, exclude):
+            continue
         alone = names[value.__name__] == 1 and value.__name__ not in taken
         trying(place)
         name = value.__name__ if alone else place
-        given = _taken_by(value, options)
-        used |= set(given)
+        mine = _taken_by(value, options)
+        used |= set(mine)
+        said = settings_of(value.__name__, place)
+        given = {**said.options, **mine}
         made = Missed(place, skip[place]) if place in skip else _subject(value, name, place, given)
+        if isinstance(made, Subject):
+            made = made.with_settings(replace(said, options={}))
         if isinstance(made, Subject):
             subjects.append(made)
         elif is_base and (made.abstract or _is_unfinished(value)):
@@ -173,29 +195,66 @@ def subjects_of(
             missed.append(made)
     trying("")
     if not subjects and not missed:
-        raise SubjectError(
+        raise NoSchedulerError(
             f"{package!r} defines no scheduler: nothing in it is built on an optimizer and has a "
             "way to step that is known. Name a scheduler of another kind as MODULE:NAME"
         )
     if unused := sorted(set(options) - used):
-        raise SubjectError(f"nothing in {package!r} takes the option {unused[0]!r}: leave it out")
+        taken_by_some = {name for value in found for name in _parameters(value)}
+        hint = did_you_mean(unused[0], taken_by_some, "leave it out")
+        raise SubjectError(f"nothing in {package!r} takes the option {unused[0]!r}: {hint}")
     return Discovery(tuple(subjects), tuple(missed), tuple(dict.fromkeys(notes)))
 
 
 def _taken_by(value: Any, options: Options) -> dict[str, object]:
     """Those of the options that a class or function takes."""
-    try:
-        parameters = inspect.signature(value).parameters if options else {}
-    except (TypeError, ValueError):
-        return {}
+    parameters = _parameters(value) if options else ()
     return {name: options[name] for name in options if name in parameters}
+
+
+def _parameters(value: Any) -> Collection[str]:
+    """The names of the parameters of a class or function."""
+    try:
+        return inspect.signature(value).parameters.keys()
+    except (TypeError, ValueError):
+        return ()
+
+
+def is_excluded(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a name, or the module or package that it is in, matches one of the patterns."""
+    parts = name.split(".")
+    names = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    return any(fnmatch.fnmatchcase(one, each) for one in names for each in patterns)
+
+
+def by_path(found: Discovery) -> Discovery:
+    """The same; subjects in modules that other processes don't find have references by path."""
+    subjects = [replace(one, reference=path_reference(one.reference)) for one in found.subjects]
+    missed = [
+        replace(one, what=path_reference(one.what)) if ":" in one.what else one
+        for one in found.missed
+    ]
+    return replace(found, subjects=tuple(subjects), missed=tuple(missed))
+
+
+def file_mentions_schedules(file: Path) -> bool:
+    """Whether the source in a file, which is not there to be run, mentions schedules."""
+    if _NOT_IMPORTED.fullmatch(file.stem):
+        return False
+    try:
+        return _MENTION.search(file.read_text(encoding="utf-8")) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 # -------------------------------------------------------------------------------------- modules
 
 
 def _modules(
-    package: str, skip: Mapping[str, str], trying: Callable[[str], None]
+    package: str,
+    skip: Mapping[str, str],
+    trying: Callable[[str], None],
+    exclude: Sequence[str],
 ) -> tuple[list[types.ModuleType], list[str]]:
     """A module and its submodules, and a note on each that can't be, or is not, imported."""
     modules: list[types.ModuleType] = []
@@ -211,6 +270,8 @@ def _modules(
                 raise SubjectError(f"cannot import {name!r}: {skip[name]}")
             notes.append(f"{name} is not imported: {skip[name]}")
             continue
+        if name != package and is_excluded(name, exclude):
+            continue
         if name != package and _NOT_IMPORTED.fullmatch(name.rpartition(".")[2]):
             left_out.append(name)
             continue
@@ -225,8 +286,10 @@ def _modules(
                     module = importlib.import_module(name)
             except (Exception, SystemExit) as error:
                 if name == package:
-                    raise SubjectError(f"cannot import {name!r} ({describe(error)})") from None
-                notes.append(f"{name} cannot be imported ({describe(error)})")
+                    raise SubjectError(
+                        f"cannot import {name!r} ({why_not_imported(error)})"
+                    ) from None
+                notes.append(f"{name} cannot be imported ({why_not_imported(error)})")
                 continue
             modules.append(module)
             path = getattr(module, "__path__", ())
@@ -419,29 +482,31 @@ def _subject(value: Callable[..., Any], name: str, place: str, given: Options) -
         if adapted.why:
             return Missed(place, adapted.why)
         if adapted.refusal is not None:
-            return _refused(place, adapted.refusal)
+            return _refused(value, place, adapted.refusal)
         subject = subject_of(value, adapted, name=name, options=given)
         with Guard(place).on(), time_limit(adapting.BUILD_TIME_LIMIT):
-            _try(subject, adapted, given)
+            _try(value, subject, adapted, given)
     except TimeLimit:
         return Missed(place, f"it was not built within {adapting.BUILD_TIME_LIMIT:g} s")
     except (Exception, SystemExit) as error:
-        return _refused(place, error)
+        return _refused(value, place, error)
     return replace(subject, reference=place)
 
 
-def _refused(place: str, error: BaseException) -> Missed:
-    why = str(error) if isinstance(error, SubjectError) else describe(error)
+def _refused(value: Callable[..., Any], place: str, error: BaseException) -> Missed:
+    why = str(error) if isinstance(error, SubjectError) else advised(value, error)
     return Missed(place, why, abstract=isinstance(error, NotImplementedError))
 
 
-def _try(subject: Subject, adapted: Adapted, given: Options) -> None:
+def _try(value: Callable[..., Any], subject: Subject, adapted: Adapted, given: Options) -> None:
     """Build and step it once; raise its exception if it refuses all of the first drawn options."""
     refusal: BaseException | None = None
     for options in sets_of(adapted, given):
         try:
             optimizer = adapted.optimizer()
             made = subject.build(optimizer, **options)
+            if wrong := wrong_result(value, made) or wrong_rates(optimizer):
+                raise SubjectError(wrong)
             inner = scheduler_in(made)
             if not hasattr(inner, "step") and not callable(inner):
                 raise SubjectError(f"it makes no scheduler (got {made!r:.60})")

@@ -20,7 +20,6 @@ own optimizer, a step that takes a metric, state functions for an object that is
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import sys
@@ -30,12 +29,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from harness.core.errors import SubjectError, TraceError
-from harness.core.literals import Term, format_value, holds_term, resolve
+from harness.core.literals import Term, format_value, holds_term, parse_value, resolve
+from harness.core.project import SubjectSettings
+from harness.core.references import full_reference, import_attribute
+from harness.core.suggest import did_you_mean
 from harness.core.training_loop import (
     Stateful,
     metrics,
     new_sgd,
     step_scheduler,
+    step_with_metric,
 )
 from harness.core.types import NewOptimizer, Options, Scheduler, Step, Words
 from harness.subjects.adapt import Adapted, adapt
@@ -48,9 +51,11 @@ if TYPE_CHECKING:
 AnyOptimizer: TypeAlias = "NewOptimizer | SearchStrategy[Term]"
 """What builds a subject's optimizer, or draws it."""
 MAX_LENGTH = 1000
-MAPPINGS = ("options", "words", "declines")
+MAPPINGS = ("options", "words", "declines", "expected_failures")
 REPLACEABLE = ("optimizer", "step")
 """The fields that a term in the options can replace."""
+STEP_WORDS: Words = MappingProxyType({"metrics": metrics, "step_with_metric": step_with_metric})
+"""The words that every subject knows for its step."""
 CONTRACTS = ("saved", "new", "raises")
 """What a subject can promise about options that change on resume."""
 
@@ -79,8 +84,8 @@ class Subject:
     words : mapping
         The meaning of the terms in options: functions, classes or other callables,
         by their word in a trace. Every subject knows
-        `harness.subjects.optimizers.WORDS` and ``metrics``
-        (`harness.core.training_loop.metrics`).
+        `harness.subjects.optimizers.WORDS`, and ``metrics`` and ``step_with_metric`` of
+        `harness.core.training_loop`. A word with dots is imported.
     optimizer : callable or strategy
         Makes a new optimizer over new parameters, always with the same values.
         By default SGD with momentum and two groups with different LRs. A
@@ -97,6 +102,9 @@ class Subject:
         Checks that it does not promise, and operations
         (`harness.core.operations.EVENTS`) that it cannot do or go on from:
         the name of each, and the reason, which must not be empty.
+    expected_failures : mapping
+        Checks that are known to fail: the name of each, and the reason. Such a failure is KNOWN,
+        whatever it looks like; if the check holds, it is STALE. A ledger is exact.
     contract : str
         What `resume_with_changed_options` demands: ``saved`` (the saved option
         wins), ``new`` (the new one) or ``raises``. By default any of them.
@@ -137,6 +145,7 @@ class Subject:
     state_dict: Callable[[Any], Any] | None = None
     load_state_dict: Callable[[Any, Any], None] | None = None
     declines: Mapping[str, str] = field(default_factory=dict)
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
     contract: str = ""
     length: int = 12
     constant: bool = False
@@ -175,12 +184,15 @@ class Subject:
         for what in MAPPINGS:
             if not isinstance(getattr(self, what), Mapping):
                 yield f"{what!r} must be a dict (got {getattr(self, what)!r})"
-        for declined, reason in self.declines.items():
-            if not isinstance(reason, str) or not reason.strip():
-                yield (
-                    f"'declines' must give a reason for {declined!r}, a string that is not empty "
-                    f"(got {reason!r})"
-                )
+        for what in ("declines", "expected_failures"):
+            for declined, reason in getattr(self, what).items():
+                if not isinstance(reason, str) or not reason.strip():
+                    yield (
+                        f"{what!r} must give a reason for {declined!r}, a string that is not empty "
+                        f"(got {reason!r})"
+                    )
+        for both in sorted({*self.declines} & {*self.expected_failures}):
+            yield f"{both!r} is in 'declines' and in 'expected_failures': keep one of them"
         if self.drawn is not None and not _is_strategy(self.drawn):
             yield f"'drawn' must be a Hypothesis strategy (got {self.drawn!r})"
         for what, who in (("last_epoch", "the checks set it"), ("changed", "a trace sets it")):
@@ -236,6 +248,12 @@ class Subject:
                 "write changed={'name':value}"
             )
         signature = _signature(self.build)
+        if signature is not None and not signature.parameters:
+            what = getattr(self.build, "__name__", "build")
+            raise SubjectError(
+                f"subject {self.name}: {what} takes nothing: let it take the optimizer, as in "
+                f"def {what}(optimizer, last_epoch=-1)"
+            )
         if signature is not None:
             try:
                 signature.bind(None, **values)
@@ -251,6 +269,19 @@ class Subject:
             bound.with_changed.check_words()
         return bound
 
+    def bind_trace(self, options: Options) -> Bound:
+        """The subject as a trace with these options says; raises like `bind`.
+
+        A trace names its optimizer and step, unless they are those of the subject's fields.
+        """
+        own = {
+            name: value
+            for name, value in self.options.items()
+            if name not in REPLACEABLE or name in options or not isinstance(value, Term)
+        }
+        subject = self if len(own) == len(self.options) else replace(self, options=own)
+        return subject.bind(options)
+
     def check_options(self) -> None:
         """Raise `SubjectError` if `build` does not take the options; like `bind`."""
         self.bind(dict.fromkeys(self.drawn_fields))
@@ -258,6 +289,30 @@ class Subject:
     def with_options(self, options: Options | None) -> Subject:
         """The same subject, with `options` in place of its own options with these names."""
         return replace(self, options={**self.options, **options}) if options else self
+
+    def with_settings(self, settings: SubjectSettings) -> Subject:
+        """The same subject with what the user says about it.
+
+        Raises `SubjectError` or `TraceError` for a wrong value.
+        """
+        if settings == SubjectSettings():
+            return self
+        options = {**self.options, **settings.options}
+        fields: dict[str, Any] = {}
+        for name, function in (("optimizer", settings.optimizer), ("step", settings.step)):
+            if isinstance(function, str):
+                options[name] = _term(name, function)
+            elif function is not None:
+                fields[name] = function
+        if settings.length is not None:
+            fields["length"] = settings.length
+        if settings.contract:
+            fields["contract"] = settings.contract
+        return replace(
+            self, options=options, constant=self.constant or settings.constant,
+            declines={**self.declines, **settings.declines},
+            expected_failures={**self.expected_failures, **settings.expected_failures}, **fields,
+        )  # fmt: skip
 
 
 def subject_from(value: object, *, name: str = "", options: Options | None = None) -> Subject:
@@ -269,6 +324,12 @@ def subject_from(value: object, *, name: str = "", options: Options | None = Non
     """
     if isinstance(value, Subject):
         return value.with_options(options)
+    if not callable(value) and hasattr(value, "step"):
+        kind = type(value).__name__
+        raise SubjectError(
+            f"{name or 'a subject'} is a {kind} that is already built: name the class {kind}, or "
+            "a function build(optimizer, last_epoch=-1) that returns a new one"
+        )
     if not callable(value):
         raise SubjectError(
             f"{name or 'a subject'} must be a Subject, a scheduler class or a function "
@@ -331,7 +392,9 @@ class Bound:
     @functools.cached_property
     def words(self) -> Words:
         """The meaning of each word that a term can have."""
-        return {**WORDS, "metrics": metrics, **self.subject.words}
+        words = {**WORDS, **STEP_WORDS, **self.subject.words}
+        dotted = (word for word in _words_in([self.fields, self.options]) if "." in word)
+        return {**words, **{w: _imported(w) for w in dotted if w not in words}}
 
     def check_words(self) -> None:
         """Raise `TraceError` for an unknown word, or for a term that doesn't make an optimizer."""
@@ -404,6 +467,31 @@ class Bound:
         return self.subject.step
 
 
+def _term(field_name: str, text: str) -> Term:
+    """The term that ``optimizer`` or ``step`` is replaced by."""
+    if field_name == "step" and text == "metric":
+        return Term("step_with_metric")
+    try:
+        term = parse_value(text)
+    except (ValueError, SyntaxError):
+        term = None
+    if not isinstance(term, Term):
+        example = "AdamW(groups=2)" if field_name == "optimizer" else "metric, or module.function"
+        raise TraceError(f"{field_name!r} must be written as {example} (got {text!r})")
+    if field_name == "optimizer" and term.arguments is None:
+        return Term.of(term.name)
+    return term
+
+
+def _imported(word: str) -> Callable[..., Any]:
+    """What a word with dots names; raises `SubjectError` if it is not a function or class."""
+    module, _, attribute = word.rpartition(".")
+    value = import_attribute(full_reference(word) or f"{module}:{attribute}")
+    if not callable(value):
+        raise SubjectError(f"{word!r} must name a function or a class (got {value!r:.60})")
+    return value
+
+
 def _words_in(value: object) -> Iterator[str]:
     """The words in `value`."""
     if isinstance(value, Term):
@@ -429,10 +517,8 @@ def _misfit(signature: inspect.Signature, options: Collection[str]) -> str:
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes)
     problems = []
     for name in () if any_name else (name for name in options if name not in names):
-        close = difflib.get_close_matches(name, names, n=1)
-        problems.append(
-            f"it takes no {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
-        )
+        hint = did_you_mean(name, names)
+        problems.append(f"it takes no {name!r}" + (f" ({hint})" if hint else ""))
     needs = [
         repr(parameter.name)
         for parameter in takes

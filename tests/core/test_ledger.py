@@ -165,9 +165,8 @@ def test_the_wording_of_each_refusal(ledger, tmp_path):
     path.write_text(entry_text(STEP).partition("\nreason")[0])
     lines.append(refusal(path))
     assert wrapped(lines) == snapshot("""\
-known.toml:2: no subject is called 'StepLr': lr-resume-harness list shows the names; name your
-    own as MODULE:NAME
-known.toml:2: no check is called 'resume': lr-resume-harness list shows the names; name your own
+known.toml:2: no subject is called 'StepLr': did you mean StepLR? Name your own as MODULE:NAME
+known.toml:2: no check is called 'resume': lr-resume-harness list shows the names. Name your own
     as MODULE:NAME
 known.toml:6: 'train' in the trace is not an operation: write one of train:N, optimizer:N,
     scheduler:N, skip:N, zero_grad_step:N, epoch:N, halve_lr:N, add_group:N, save:SLOT,
@@ -352,7 +351,7 @@ known.toml:2: 'relation' is not true of its values: write 'multiplied a second t
 known.toml:2: it breaks sooner, its trace is too long: cap the entry at '<HERE' (torch =
     ">=1.13,<HERE"); another trace breaks it
 known.toml:2: its trace can't be run: SubjectError: subject StepLR: build cannot be called with
-    the options ['gamma', 'step', 'step_size']: it takes no 'step' (did you mean 'step_size'?);
+    the options ['gamma', 'step', 'step_size']: it takes no 'step' (did you mean step_size?);
     its signature is ...: cap the entry at '<HERE' (torch = ">=1.13,<HERE"); another trace
     breaks it\
 """)

@@ -74,7 +74,7 @@ subject x: 'drawn' must be a Hypothesis strategy (got 3)
 subject x: 'last_epoch' is not an option, the checks set it: leave it out
 subject x: 'contract' must be one of saved, new, raises, or empty (got 'old')
 subject x: build cannot be called with the options ['step_sise']: it takes no 'step_sise' (did
-    you mean 'step_size'?), and it needs 'step_size': give step_size=..., on the command line
+    you mean step_size?), and it needs 'step_size': give step_size=..., on the command line
     --kwargs 'step_size=...'; its signature is (optimizer, step_size)\
 """)
 
@@ -86,8 +86,7 @@ def test_references():
     did you mean StepLR?
 cannot import 'no_such_module' for 'no_such_module:X' (ModuleNotFoundError: No module named
     'no_such_module'): check the name, and that the module is installed or in the current folder
-cannot import 'none_lr' for 'none_lr:X' (ModuleNotFoundError: No module named 'none_lr'): check
-    the name, and that the module is installed or in the current folder\
+there is no file 'none_lr.py': check the name\
 """)
 
 
@@ -128,7 +127,7 @@ def test_what_a_run_refuses():
 no check is called 'resume_by_pickel': did you mean resume_by_pickle? Name your own check as
     MODULE:NAME
 subject x: build raised ValueError: no such luck
-subject x: build must return a scheduler, with a step() (got None)
+subject x: returns_none returns None: let it end with return scheduler
 subject x: optimizer() must return a torch optimizer (got {})
 subject x: optimizer raised ZeroDivisionError: division by zero\
 """)

@@ -297,6 +297,15 @@ def test_two_real_files(command, tmp_path):
     assert command("diff", "old.json", "old.json")[:2] == (0, printed)
 
     file = read_results(tmp_path / "old.json")
+    mended = tuple(replace(result, verdict=Verdict.HOLDS) for result in file.results)
+    (tmp_path / "mended.json").write_text(dump_results(replace(file, results=mended)))
+    assert command("diff", "old.json", "mended.json")[0] == 0
+    status, printed, _ = command("diff", "old.json", "mended.json", "--replay")
+    assert status == 1
+    assert printed.endswith(f"  StepLR: resume_by_last_epoch: {STEP}: still broken\n")
+    (tmp_path / "other.json").write_text(dump_results(replace(file, torch="1.0", results=mended)))
+    status, _, errors = command("diff", "old.json", "other.json", "--replay")
+    assert (status, "--replay needs torch 1.0, which NEW was checked" in errors) == (2, True)
     rows = [replace(result, verdict=Verdict.HOLDS) for result in file.results]
     own = next(iter(file.runs["LinearAnnealingLR"].values()))
     own[4][0] *= 2

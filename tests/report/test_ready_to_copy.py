@@ -13,13 +13,18 @@ import yaml
 from helpers import ROOT
 
 import harness
+from harness.cli.init import PLACES
 
-EXAMPLES = ROOT / ".ci/examples"
+EXAMPLES = ROOT / "harness/cli/templates"
+TRAINING = ROOT / ".ci/examples/training.yml"
 PROGRAM = "lr-resume-harness"
 SMALL = ("--check", "resume_by_last_epoch", "--max-examples", "0")
 """So much of a check is made here."""
 
-ACTIONS = {"actions/checkout", "actions/setup-python", "actions/upload-artifact"}
+ACTIONS = {
+    "actions/checkout", "actions/setup-python", "actions/upload-artifact",
+    "actions/download-artifact",
+}  # fmt: skip
 
 
 def project():
@@ -33,9 +38,9 @@ def ini(path):
 
 
 def steps(path):
-    """The one job of a workflow, and its steps."""
-    [job] = yaml.safe_load(path.read_text())["jobs"].values()
-    return job, job["steps"]
+    """The first job of a workflow, and the steps of all its jobs."""
+    jobs = list(yaml.safe_load(path.read_text())["jobs"].values())
+    return jobs[0], [step for job in jobs for step in job["steps"]]
 
 
 def commands(path):
@@ -58,7 +63,7 @@ def commands(path):
 
 def ours(path):
     """The one command of a file that is the harness's, without the program."""
-    [words] = [w for w in map(shlex.split, commands(path)) if w[0] == PROGRAM]
+    words, *_ = [w for w in map(shlex.split, commands(path)) if w[0] == PROGRAM]
     return words[1:]
 
 
@@ -85,13 +90,61 @@ def forget():
 
 # ------------------------------------------------------------------ a user's: they work
 
-TRAINING = EXAMPLES / "training.yml"
-FILES = sorted(set(EXAMPLES.iterdir()) - {TRAINING})
+FILES = [EXAMPLES / "pre-commit-config.yaml", EXAMPLES / "tox.ini"]
+WORKFLOW = EXAMPLES / "workflow.yml"
 
 
 def test_there_are_these():
-    names = [path.name for path in (*FILES, TRAINING)]
-    assert names == ["pre-commit-config.yaml", "tox.ini", "workflow.yml", "training.yml"]
+    names = sorted(path.name for path in EXAMPLES.iterdir())
+    assert names == sorted(PLACES)
+
+
+def run_workflow(command):
+    """The status of each command of ours in the workflow, in both jobs of its matrix."""
+    statuses = []
+    for line in commands(WORKFLOW):
+        if not line.startswith(PROGRAM):
+            continue
+        shards = ("1", "2") if "matrix.shard" in line else ("1",)
+        for shard in shards:
+            words = shlex.split(line.replace("${{ matrix.shard }}", shard))[1:]
+            more = (*SMALL, "--check", "lr_is_finite") if words[0] == "check" else ()
+            statuses.append(command(*words, *more)[0])
+    return statuses
+
+
+def test_the_workflow_is_red_and_then_green(command, user):
+    """Its shards are merged, and the merged run has the status."""
+    assert run_workflow(command) in ([1, 0, 1], [0, 1, 1])
+    mend(user)
+    assert run_workflow(command) == [0, 0, 0]
+
+
+def test_init_writes_them_for_a_package_and_overwrites_nothing(command, user, tmp_path):
+    (tmp_path / "tox.ini").write_text("[tox]\n")
+    status, printed, _ = command("init")
+    assert status == 0
+    assert [line for line in printed.splitlines() if line.startswith("wrote ")] == [
+        f"wrote {place}" for place in PLACES.values() if place != "tox.ini"
+    ]
+    assert (tmp_path / "tox.ini").read_text() == "[tox]\n"
+    assert "tox.ini is there already, and stays as it is. To add to it:" in printed
+    test = (tmp_path / "tests/test_schedules.py").read_text()
+    assert '    "my_package.schedules:MySchedule",' in test
+    compile(test, "test_schedules.py", "exec")
+    before = {place: (tmp_path / place).read_bytes() for place in PLACES.values()}
+    assert "wrote " not in command("init", "my_package")[1]
+    assert before == {place: (tmp_path / place).read_bytes() for place in PLACES.values()}
+
+
+def test_init_needs_to_know_the_package(command, tmp_path):
+    status, _, errors = command("init")
+    assert (status, "name it, as in lr-resume-harness init my_package" in errors) == (2, True)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    status, _, errors = command("init")
+    assert (status, "name one of one, two" in errors) == (2, True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -108,18 +161,22 @@ def test_a_wrong_scheduler_is_red_and_a_right_one_green(command, user, path, mon
     if "--scripts" in words:
         folder = Path(words[words.index("--scripts") + 1])
         assert [file.name for file in folder.iterdir()] == ["MySchedule-resume_by_last_epoch.py"]
-    user.write_text(
+    mend(user)
+    status, printed, _ = command(*words, *SMALL)
+    assert (status, "1 HOLDS, 0 BROKEN" in printed) == (0, True)
+
+
+def mend(path):
+    path.write_text(
         "from torch.optim.lr_scheduler import LambdaLR\n\n\n"
         "class MySchedule(LambdaLR):\n"
         "    def __init__(self, optimizer, last_epoch=-1):\n"
         "        super().__init__(optimizer, lambda epoch: 0.5 ** (epoch // 3), last_epoch)\n"
     )
     forget()
-    status, printed, _ = command(*words, *SMALL)
-    assert (status, "1 HOLDS, 0 BROKEN" in printed) == (0, True)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FILES, WORKFLOW], ids=lambda path: path.name)
 def test_it_keeps_to_a_budget(path):
     words = ours(path)
     assert int(words[words.index("--time-budget") + 1]) <= 60
@@ -135,10 +192,10 @@ def test_the_snippet_of_tox():
 
 
 def test_the_snippet_of_a_workflow_uploads_the_scripts():
-    words = ours(EXAMPLES / "workflow.yml")
-    upload = steps(EXAMPLES / "workflow.yml")[1][-1]
-    assert upload["if"] == "failure()"
-    assert upload["with"]["path"] == words[words.index("--scripts") + 1]
+    words = ours(WORKFLOW)
+    [upload] = [s for s in steps(WORKFLOW)[1] if s.get("uses", "").startswith("actions/upload")]
+    assert upload["if"] == "${{ !cancelled() }}"
+    assert words[words.index("--scripts") + 1] in upload["with"]["path"].split()
 
 
 def test_the_nightly_job_checks_a_script_and_uploads_what_it_wrote(command, tmp_path):
@@ -234,21 +291,25 @@ def test_tox_has_what_the_tests_import():
     assert all("pyyaml" in s["deps"] for s in config.values() if "pytest>=" in s.get("deps", ""))
 
 
-@pytest.mark.parametrize("path", [OURS, EXAMPLES / "workflow.yml"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [OURS, WORKFLOW], ids=lambda path: path.name)
 def test_actions_have_a_major_version_and_the_job_no_rights(path):
     job, all_steps = steps(path)
     used = [step["uses"] for step in all_steps if "uses" in step]
-    assert {action.partition("@")[0] for action in used} == ACTIONS
+    assert {action.partition("@")[0] for action in used} <= ACTIONS
     assert all(re.fullmatch(r"[\w/-]+@v\d+", action) for action in used)
     assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
     assert job["runs-on"] == "ubuntu-latest"
 
 
-@pytest.mark.parametrize("path", [OURS, *FILES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [OURS, *FILES, WORKFLOW], ids=lambda path: path.name)
 def test_what_is_installed_is_what_there_is(path):
     """Packages by their names, with extras that they have."""
-    installs = [shlex.split(line)[4:] for line in commands(path) if " -m pip install " in line]
+    installs = [
+        [word for word in shlex.split(line.partition("pip install ")[2]) if word[:1] != "-"]
+        for line in commands(path)
+        if "pip install " in line
+    ]
     for word in [word for words in installs for word in words]:
         name, _, extras = word.rstrip("]").partition("[")
-        assert name in (PROGRAM, "tox", ".")
+        assert name in (PROGRAM, "tox", "uv", ".")
         assert {*filter(None, extras.split(","))} <= {*project()["optional-dependencies"]}

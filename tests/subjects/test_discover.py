@@ -278,7 +278,7 @@ error: cannot import 'pkg_raises' for 'pkg_raises:inner' (RuntimeError: no)
 error: 'pkg_empty' defines no scheduler: nothing in it is built on an optimizer and has a way to
     step that is known. Name a scheduler of another kind as MODULE:NAME
 error: no subject, package or module is called 'StepLr': did you mean StepLR? Name your own
-    scheduler as MODULE:NAME\
+    scheduler as MODULE:NAME or FILE.py:NAME\
 """)
 
 
