@@ -56,7 +56,7 @@ def test_an_attribute_that_is_not_saved_is_one_failure_of_all_its_checks():
     assert sorted(failure.checks) == sorted(checks)
     assert failure.result is failure.results[0]
     assert failure.counterexample is failure.result.counterexample
-    assert str(failure.counterexample.trace) == "train:1 save:a"
+    assert str(failure.counterexample.trace) == "train:1 save:a train:1"
 
 
 def test_the_report_has_one_block_for_it():
