@@ -252,7 +252,7 @@ class OneTableForAll(Memoised):
 
 @planted(
     GRANDCHILD,
-    "changed={'start':4} start=3 floor=0.25 save:a epoch:1",
+    "changed={'start':4} start=3 floor=0.25 save:a resume:a epoch:1",
     caught_by=["other_schedulers_change_nothing", "resume_with_changed_options"],
 )
 class SharesItsClosedForm(Grandchild):
