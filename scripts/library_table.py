@@ -31,6 +31,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ROOT / "scripts/libraries/packages.toml"
 STAND_INS = ROOT / "scripts/libraries/stand_ins"
 LEDGER = ROOT / "lr_schedules/libraries/known_failures_of_libraries.toml"
+DEFECTS = ROOT / "scripts/libraries/defects"
+"""A script for each defect, written by the command ``script``."""
 TABLE = ROOT / "lr_schedules/libraries/README.md"
 VERDICTS = (Verdict.HOLDS, Verdict.BROKEN, Verdict.DECLINED, Verdict.UNKNOWN)
 KINDS = ("bug", "by-design", "rounding")

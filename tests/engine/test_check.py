@@ -395,7 +395,8 @@ def test_options_of_functions_are_used_and_not_said():
     subject = Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5**epoch})
     assert verdicts(subject, [PLAIN])[PLAIN].verdict == "HOLDS"
     pickled = verdicts(subject, ["resume_by_pickle"])["resume_by_pickle"]
-    assert str(pickled.counterexample.trace) == "save:a"
+    assert pickled.verdict == "DECLINED"
+    assert "lambda" in pickled.reason
 
 
 SOME = [PLAIN, "resume_at_every_save", "last_lr_is_the_groups_lr"]
