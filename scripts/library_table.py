@@ -171,7 +171,7 @@ def main() -> None:
             continue
         for module in filter(None, (library.module if library.has else "", library.also)):
             path = options.results / f"{module}.json"
-            if not path.exists():
+            if not path.exists() or not read_results(path).complete:
                 check(module, path, options.search)
             if path.exists():
                 found[module] = read_results(path)
