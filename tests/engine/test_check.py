@@ -123,7 +123,8 @@ def test_a_fault_of_the_second_resume_is_found_by_the_sweep():
 
 
 def test_a_hold_says_what_was_tried():
-    found = verdicts(replace(faulty.COUNTER, length=6), DEFAULT).values()
+    checks = [each for each in DEFAULT if not as_check(each).event]  # it can do neither by hand
+    found = verdicts(replace(faulty.COUNTER, length=6), checks).values()
     assert verdicts_of(found) == {"HOLDS"}
     for result in (result for result in found if result.verdict == "HOLDS"):
         assert result.tally.traces
@@ -156,6 +157,7 @@ def test_declined_checks_have_their_reason():
     assert reasons == {
         "lr_is_never_negative": "it may be",
         "last_lr_is_the_groups_lr": "it has no get_last_lr",
+        "last_lr_goes_on": "it has no get_last_lr",
         "resume_by_last_epoch": "its build takes no last_epoch",
         "resume_by_initial_lr": "its build takes no last_epoch",
         "resume_with_changed_options": "it has no options to change",
@@ -183,7 +185,7 @@ class EndsAt(ending.Ends):
 @pytest.mark.parametrize("build", [EndsAt, OneCycleLR])
 def test_a_short_uninterrupted_run_is_checked_to_its_end(build, total):
     ends = {EndsAt: {"last": total}, OneCycleLR: {"max_lr": 0.1, "total_steps": total}}
-    checks = select_checks()
+    checks = [check for check in select_checks() if not check.event]
     if build is OneCycleLR:  # before torch 2.3 its state held what weights_only refuses
         checks = [check for check in checks if "weights_only" not in check.needs]
     found = verdicts(Subject("x", build, options=ends[build], constant=True), checks)
@@ -395,7 +397,8 @@ def test_options_of_functions_are_used_and_not_said():
     subject = Subject("x", LambdaLR, options={"lr_lambda": lambda epoch: 0.5**epoch})
     assert verdicts(subject, [PLAIN])[PLAIN].verdict == "HOLDS"
     pickled = verdicts(subject, ["resume_by_pickle"])["resume_by_pickle"]
-    assert str(pickled.counterexample.trace) == "save:a"
+    assert pickled.verdict == "DECLINED"
+    assert "lambda" in pickled.reason
 
 
 SOME = [PLAIN, "resume_at_every_save", "last_lr_is_the_groups_lr"]
