@@ -125,8 +125,7 @@ def adapt(
     elif not optimizer_name and is_class:
         build = functools.partial(build_held, value)
     if is_class and is_torch(function):
-        tried = None if function.__module__.partition(".")[0] == "torch" else given
-        return _driven(known, build, build, Look(function, frozenset(parameters)), new_sgd, tried)
+        return _driven(known, build, build, Look(function, frozenset(parameters)), new_sgd)
     made = refusal = None
     new_optimizer: NewOptimizer = new_sgd
     if not unknown:
@@ -245,7 +244,8 @@ def _why_not(look: Look) -> str:
 def _with_index(adapted: Adapted, index: str, given: Mapping[str, object]) -> Adapted:
     """The same, resumed by this index as the scheduler counts it: k or k-1 after k steps.
 
-    Which of the two it is, is found by trying both, and so is whether one goes on exactly.
+    Which of the two it is, is found by trying both, and so is whether one goes on exactly. A class
+    that inherits from PyTorch's is not tried: there, ``last_epoch`` means what PyTorch says.
     """
     made = {
         shift: functools.partial(build_from_index, adapted.build, index, shift) for shift in (0, 1)
