@@ -284,6 +284,7 @@ def _refusal(prepared: Prepared, tester: PairTester) -> str:
     steps = Operation("train", count=min(first.epochs, 3))
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
     with tester.limit.on():
+        tester.limit.begin(trace)
         outcome = tester.run(trace)
     return outcome.ended if outcome.refused else ""
 

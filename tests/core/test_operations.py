@@ -167,7 +167,7 @@ def test_a_trace_that_needs_it_is_made_minimal(kind):
     start = Trace.parse(f"train:2 {kind.word}:2 save:a resume:a {kind.word}:1")
     assert str(minimise(start, needs_it)) == f"{kind.word}:1"
     plainest = minimise(Trace.parse(f"{kind.word}:3"), needs_a_step)
-    assert str(plainest) == f"{kind.word if kind.word in PLAIN else 'train'}:1"
+    assert str(plainest) == "train:1"
 
 
 def test_two_steps_that_are_a_third_one_are_merged():
@@ -176,7 +176,7 @@ def test_two_steps_that_are_a_third_one_are_merged():
     assert same(performed(path)[-1], performed(whole.letter)[-1])
     start = Trace.parse(" ".join(f"{part}:2" for part in whole.parts))
     merged = minimise(start, lambda trace: epochs(branches(trace.operations)[-1]) >= 2)
-    assert str(merged) == "scheduler:2"
+    assert str(merged) == f"{whole.word}:2"
     needs_both = minimise(
         start,
         lambda trace: all(

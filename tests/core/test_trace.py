@@ -46,7 +46,7 @@ def test_numbers_without_a_literal_have_names():
         ("save:a train:1 resume:b", "'resume:b'"),
         ("load:a", "'load:a'"),
         ("gamma=[1 train:1", "'gamma=[1'"),
-        ("gamma=os.sep train:1", "'gamma=os.sep'"),
+        ("gamma=os.sep+1 train:1", "'gamma=os.sep+1'"),
         ("train:1 gamma=2", "'gamma=2'"),
         ("gamma=1 gamma=2 train:1", "'gamma=2'"),
     ],
