@@ -39,6 +39,7 @@ from harness.engine.examples import Examples
 from harness.engine.minimise import neighbours
 from harness.engine.option_sets import Prepared, find_untried, what_torch_lacks
 from harness.engine.pair_tester import OF_THE_OPTIMIZER, PairTester
+from harness.engine.runs import run_trace
 from harness.engine.search import find, simplify
 
 
@@ -285,7 +286,7 @@ def _refusal(prepared: Prepared, tester: PairTester) -> str:
     trace = Trace((steps, Operation("save", slot="a")), first.bound.literals)
     with tester.limit.on():
         tester.limit.begin(trace)
-        outcome = tester.run(trace)
+        outcome = run_trace(tester.runner(first.bound), tester.check, trace)
     return outcome.ended if outcome.refused else ""
 
 

@@ -49,6 +49,8 @@ TRIES = 25
 """How many sets of drawn options a constructor may refuse."""
 BUILD_TIME_LIMIT = 30.0
 """Seconds that all these tries may take together."""
+INDEX_TIME_LIMIT = 3.0
+"""Seconds for the runs that show which convention an index follows, with each set of options."""
 SETS = 5
 """Sets of options that are tried to see which convention an index follows."""
 MORE = 3
@@ -253,12 +255,15 @@ def _with_index(adapted: Adapted, index: str, given: Mapping[str, object]) -> Ad
     tried, fits, why = 0, Counter[int](), ""
     for options in itertools.islice(sets_of(adapted, given), SETS):
         try:
-            with Guard(index).on(), time_limit(BUILD_TIME_LIMIT):
+            with Guard(index).on(), time_limit(INDEX_TIME_LIMIT):
                 fits += convention_of(
                     {shift: functools.partial(made[shift], **options) for shift in made},
                     adapted.optimizer, adapted.step, SHORT,
                 )  # fmt: skip
-        except (Exception, SystemExit, TimeLimit) as error:
+        except TimeLimit as error:
+            why = describe(error)
+            break
+        except (Exception, SystemExit) as error:
             why = why or describe(error)
         else:
             tried += SHORT

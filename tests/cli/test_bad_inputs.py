@@ -232,7 +232,7 @@ INPUTS = [
     (["script", "StepLR", "resume_from_file", STEP, "--imports", "none"], "'none'"),
     (["plot", "StepLR", "-o", "x.gif"], "gif"),
     (["plot", "StepLR", "--epochs", "0"], "0 "),
-    (["plot"], "missing argument 'SUBJECT'"),
+    (["plot"], "missing argument 'SUBJECT...'"),
     # files
     (["ledger", "verify", "--ledger", "none.toml"], "none.toml"),
     (["ledger", "verify", "--ledger", "no.toml"], "no.toml:1: this is not valid TOML"),

@@ -231,7 +231,10 @@ def test_what_does_not_depend_on_the_steps_alone_is_unknown():
     ("subject", "reason"),
     [
         (Subject("x", faulty.raises), "ValueError: no such luck"),
-        (Subject("x", faulty.returns_none), "returns_none returns None: let it end with return scheduler"),
+        (
+            Subject("x", faulty.returns_none),
+            "returns_none returns None: let it end with return scheduler",
+        ),
         (Subject("x", lambda optimizer, last_epoch=-1: 7), "with a step() (got 7)"),
     ],
 )

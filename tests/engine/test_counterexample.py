@@ -21,7 +21,7 @@ def lost(build, check, trace, **options):
 
 @pytest.mark.parametrize(
     ("check", "trace"),
-    [(IN_ORDER, TRACE), ("resume_twice_from_one_dict", "train:2 save:a resume:a resume:a"),
+    [(IN_ORDER, TRACE), ("resume_twice_from_one_dict", "train:2 save:a resume:a resume:a train:1"),
      ("resume_at_every_save", "train:2 save:a train:1")],
 )  # fmt: skip
 def test_what_is_not_saved_is_named(check, trace):
@@ -39,7 +39,7 @@ def test_what_is_saved_and_not_loaded_is_named():
 
 
 def test_going_back_in_place_compares_with_where_it_goes_back_to():
-    first, *_ = lost(OwnCounter, "roll_back_in_place", "save:a train:2 load:a")
+    first, *_ = lost(OwnCounter, "roll_back_in_place", "save:a train:2 load:a train:1")
     assert first == LostAttribute("count", "3", "1", saved=False)
 
 

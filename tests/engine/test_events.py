@@ -280,6 +280,8 @@ def test_what_a_check_does_not_cover_is_refused_in_a_sentence(check, trace, mess
 def test_what_a_scheduler_cannot_do_is_not_tried_and_said(command):
     status, printed, _ = command("check", "faulty:Counter", "--check", "resume_by_pickle")
     assert status == 0
+    assert "NOT TRIED: epoch, halve_lr, add_group (-v says why)\n" in printed
+    _, printed, _ = command("check", "faulty:Counter", "--check", "resume_by_pickle", "-v")
     assert (
         "NOT TRIED add_group: Counter\n  after a param group was added, the uninterrupted run "
         "raises ValueError: zip()" in printed

@@ -106,7 +106,7 @@ def test_standard_output_is_a_json_file(harness_command):
         "resume_optimizer_then_scheduler", "--max-examples", 0, "--json", "/dev/stderr",
     )  # fmt: skip
     assert done.returncode == 0
-    assert done.stdout.startswith("NOT TRIED epoch: Prints, PrintsBelowPython\n")
+    assert done.stdout.startswith("NOT TRIED: epoch (-v says why)\n")
     assert "one more {" not in done.stdout
 
 

@@ -171,7 +171,7 @@ def at_present(draft):
             and way[2] == draft.operations[-1].slot]  # fmt: skip
 
 
-all_ways = machine._Draft.ways_back
+all_ways = machine.Draft.ways_back
 find = search.find
 
 
@@ -204,7 +204,7 @@ WITHOUT = {
         (machine, "PLAIN", ("train", "optimizer")),
         (option_sets, "EVENTS", tuple(kind for kind in EVENTS if kind != "skip")),  # it is one, too
     ],
-    "going back in time": [(machine._Draft, "go_back", go_back_at_once)],
+    "going back in time": [(machine.Draft, "go_back", go_back_at_once)],
     "loading in place": [(verdict, "find", no_search_in_place)],
     "the second slot": [(machine, "SLOTS", ("a",)), (search, "sweep_events", nothing)],
     "the sweep": [(search, "sweep", nothing), (search, "sweep_events", nothing)],
@@ -256,6 +256,6 @@ def test_without_a_part_of_it_some_fault_goes_uncaught(part, fault, monkeypatch)
 def test_traces_of_the_ablation_are_traces():
     """What stands in for going back leaves the machine's other rules as they are."""
     plan = machine.DrawPlan((("resume", "", 1),), epochs=24, length=12)
-    draft = machine._Draft(plan)
+    draft = machine.Draft(plan)
     go_back_at_once(draft, 3)
     assert str(Trace(draft.finish())) == "train:1 save:a resume:a train:11"

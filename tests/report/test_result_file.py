@@ -105,6 +105,7 @@ results = st.builds(
     seconds=seconds,
     references=pairs_of_text,
     weights=st.booleans(),
+    last_lr=st.booleans(),
     untried=st.lists(pairs_of_text, max_size=2).map(tuple),
     resume_python=st.text(),
     torch=st.text(),
@@ -141,7 +142,7 @@ def test_the_strategies_leave_no_field_out():
     """A field that is new has to be drawn above, too."""
     assert {field.name for field in fields(Result)} == {
         "subject", "check", "verdict", "reason", "counterexample", "tally", "seconds", "references",
-        "weights", "untried", "resume_python", "torch", "replays", "place", "why", "promise",
+        "weights", "last_lr", "untried", "resume_python", "torch", "replays", "place", "why", "promise",
     }  # fmt: skip
     assert [field.name for field in fields(Counterexample)] == [
         "operation", "step", "expected", "actual", "trace", "found", "uninterrupted", "runs",

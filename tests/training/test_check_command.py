@@ -371,7 +371,7 @@ def test_no_space_for_the_snapshots(checked):
         (["--checkpoints=..", "--", sys.executable, "x.py"], "holds the current folder"),
         (["--checkpoints=/tmp/x", "--", sys.executable, "x.py"], "is outside the current folder"),
         (["--", sys.executable, "x.py"], "with --checkpoints"),
-        (["--checkpoints=runs"], "Missing argument"),
+        (["--checkpoints=runs"], "missing argument"),
         (["--checkpoints=runs", "--json=no/such/r.json", "--", sys.executable], "cannot write"),
         (["--checkpoints=runs", "--html=.", "--", sys.executable], "it is a folder"),
         (["--checkpoints=runs", "--scripts=/dev/null/x", "--", sys.executable], "cannot make the"),
