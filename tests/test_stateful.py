@@ -390,8 +390,8 @@ def test_a_live_run_sees_what_the_run_of_a_trace_sees(name):
     different = 0
     for operations in draw_operations(plan, 18, 3):
         trace = Trace(operations)
-        expected = TraceRun(Runner(bound, weights=False), check, trace).go()
-        live, seen = LiveRun(Runner(bound, weights=False), check), None
+        expected = TraceRun(Runner(bound, left_out={"weights"}), check, trace).go()
+        live, seen = LiveRun(Runner(bound, left_out={"weights"}), check), None
         try:
             live.start()
             for operation, used in zip(operations, checks_used(check, trace), strict=True):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-_IMPORT = "from torch.optim.lr_scheduler import LRScheduler\n\n\n"
+from torch.optim import lr_scheduler
+
+_NAME = "LRScheduler" if hasattr(lr_scheduler, "LRScheduler") else "_LRScheduler as LRScheduler"
+_IMPORT = f"from torch.optim.lr_scheduler import {_NAME}\n\n\n"
 _RATES = "        return [base * 0.5 ** (self.{} // 3) for base in self.base_lrs]\n"
 
 

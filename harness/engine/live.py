@@ -35,7 +35,7 @@ from harness.core.verdict import Reason, Verdict
 from harness.engine.machine import LEGS_PER_TRACE, Draft, DrawPlan
 from harness.engine.one_run import LiveRun, Runner, Stop
 from harness.engine.option_sets import OptionSet
-from harness.engine.pair_tester import Limit, PairTester
+from harness.engine.pair_tester import NEITHER, Limit, PairTester
 from harness.engine.search import simplify
 from harness.engine.session import SubjectSession
 from harness.engine.verdict import Decision, replay_entry, result_of
@@ -282,7 +282,7 @@ class Live:
         """What tests the traces of a check; it compares neither weights nor ``get_last_lr()``."""
         limit = Limit(self.subject, self.budget.time_limit)
         tester = PairTester(self.session.runners, check, limit, self.prepared.option_sets)
-        tester.weights = tester.last_lr = False
+        tester.left_out = NEITHER
         return tester
 
     def drive(self, random: Random) -> Drive:
@@ -295,9 +295,7 @@ class Live:
         option_set = sets[0] if sets[0].own and random.random() < 0.5 else random.choice(sets)
         group = groups[0] if random.random() < 0.5 else random.choice(groups)
         limit = Limit(self.subject, self.budget.time_limit)
-        runner = self.session.runners.of(
-            option_set.bound, limit.deadline, weights=False, last_lr=False
-        )
+        runner = self.session.runners.of(option_set.bound, limit.deadline, NEITHER)
         return Drive(runner, option_set, group, limit)
 
     def count(self, drive: Drive) -> None:

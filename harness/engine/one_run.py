@@ -9,7 +9,7 @@ import math
 import pickle
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, TypeVar
 
@@ -192,8 +192,8 @@ class Runner:
     """What the runs of one bound subject share: its uninterrupted runs and the time limit.
 
     `deadline` is a reading of ``time.monotonic()`` after which a run ends with `TimeLimit`.
-    `weights` says whether weights are compared at all, `last_lr` whether ``get_last_lr()`` is.
-    Unless `compute`, the steps of optimizers compute nothing, and weights are not compared.
+    What `left_out` names is not compared: "weights", "get_last_lr". Unless `compute`, the steps of
+    optimizers compute nothing, and weights are left out.
     `resume_python` is the interpreter for what runs in another process; empty means this one.
     """
 
@@ -202,15 +202,13 @@ class Runner:
         bound: Bound,
         *,
         deadline: float = math.inf,
-        weights: bool = True,
-        last_lr: bool = True,
+        left_out: Collection[str] = (),
         compute: bool = True,
         resume_python: str = "",
     ) -> None:
         self.bound = bound
         self.deadline = deadline
-        self.weights = weights and compute
-        self.last_lr = last_lr
+        self.left_out = frozenset(left_out) | (set() if compute else {"weights"})
         self.compute = compute
         self.resume_python = resume_python
         # These two are filled by `harness.engine.other_process`, and empty if nothing runs there.
@@ -366,7 +364,7 @@ class LiveRun:
         self.checks_used: list[Check] = []
         self.uninterrupted: list[UninterruptedRun] = []
         """What to compare each operation with."""
-        self.weights = runner.weights
+        self.left_out = runner.left_out
         self.optimizer: Any = None  # until it starts, or resumes here from another process
         self.scheduler: Any = None
         self.number = 0
@@ -518,7 +516,7 @@ class LiveRun:
         self.path = slot.path
         self.index = gradients(self.path)
         self.epoch = epochs(self.path)
-        self.weights = self.weights and route.weights
+        self._leave_out_weights(route)
         if route.same_dict:
             if route.save not in slot.shared:
                 slot.shared[route.save] = snapshot(slot.saved[route.save])
@@ -586,20 +584,24 @@ class LiveRun:
             has["build_other"] = self.bound.with_changed.build
         return check.function(**{name: has[name] for name in check.parameters})
 
+    def _leave_out_weights(self, route: Check) -> None:
+        """Compare no weights from here on if the check gives the optimizer no state."""
+        if not route.weights:
+            self.left_out = self.left_out | {"weights"}
+
     def _expected(self) -> Observation:
         return self.uninterrupted[self.number].observations[len(self.path)]
 
     def _differs(self, expected: Observation, seen: Observation) -> None:
-        """Stop at a real difference: weights count only if they are compared; nan equals nan.
+        """Stop at a real difference in what is not left out; nan equals nan.
 
         A check that compares values does not look at the trajectory.
         """
         if self.check.compares == "values":
             return
-        left_out = {"weights": not self.weights, "get_last_lr": not self.runner.last_lr}
-        if any(left_out.values()):
+        if self.left_out:
             expected, seen = (
-                {name: values[name] for name in values if not left_out.get(name)}
+                {name: values[name] for name in values if name not in self.left_out}
                 for values in (expected, seen)
             )
         if not same(expected, seen):

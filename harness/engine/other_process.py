@@ -289,7 +289,7 @@ class RunInOtherProcess(TraceRun):
             slot = self.slots[operations[0].slot]
             self.path = slot.path
             data = slot.saved[self.check.save]["file"]
-            self.weights = self.weights and self.check.weights
+            self._leave_out_weights(self.check)
             self.resumes += 1
             self.looked.add(epochs(self.path))
         reply = self._ask(data, "".join(map(letters, operations)))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -37,6 +37,10 @@ SOON = 0.001
 
 LONG = 250
 """From this many steps on, optimizer steps compute nothing even with the subject's own options."""
+
+
+NEITHER = frozenset({"weights", "get_last_lr"})
+"""Left out where only the schedule matters."""
 
 
 def excuses(baseline: Difference, difference: Difference, check: Check) -> bool:
@@ -148,7 +152,7 @@ class Runners:
     def __init__(self, subject: Subject, resume_python: str = "") -> None:
         self.subject = subject
         self.resume_python = resume_python
-        self._runners: dict[tuple[str, bool, bool, bool], Runner] = {}
+        self._runners: dict[tuple[str, frozenset[str], bool], Runner] = {}
         self._bound: dict[str, Bound] = {}
 
     def bind(self, trace: Trace) -> Bound:
@@ -159,26 +163,22 @@ class Runners:
         return self._bound[key]
 
     def of(
-        self, bound: Bound, deadline: float, *, weights: bool = True, last_lr: bool = True,
-        compute: bool = True,
-    ) -> Runner:  # fmt: skip
+        self, bound: Bound, deadline: float, left_out: Collection[str] = (), *, compute: bool = True
+    ) -> Runner:
         """The runner for these options; from now on it ends at `deadline`."""
-        key = (repr((bound.fields, bound.options, bound.changed)), weights, last_lr, compute)
+        key = (repr((bound.fields, bound.options, bound.changed)), frozenset(left_out), compute)
         if key not in self._runners:
-            self._runners[key] = self.new(
-                bound, deadline, weights=weights, last_lr=last_lr, compute=compute
-            )
+            self._runners[key] = self.new(bound, deadline, left_out, compute=compute)
         runner = self._runners[key]
         runner.deadline = deadline
         return runner
 
     def new(
-        self, bound: Bound, deadline: float, *, weights: bool = True, last_lr: bool = True,
-        compute: bool = True,
-    ) -> Runner:  # fmt: skip
+        self, bound: Bound, deadline: float, left_out: Collection[str] = (), *, compute: bool = True
+    ) -> Runner:
         """A new runner, without any uninterrupted runs yet."""
         return Runner(
-            bound, deadline=deadline, weights=weights, last_lr=last_lr, compute=compute,
+            bound, deadline=deadline, left_out=left_out, compute=compute,
             resume_python=self.resume_python,
         )  # fmt: skip
 
@@ -216,10 +216,8 @@ class PairTester:
         self.check = check
         self.limit = limit
         self.tally = Tally()
-        self.weights = True
-        """Whether weights are compared."""
-        self.last_lr = True
-        """Whether ``get_last_lr()`` is compared."""
+        self.left_out: frozenset[str] = frozenset()
+        """What is not compared."""
         self.held = 0
         """How many traces held."""
         self.followed: dict[str, dict[str, str]] = {}
@@ -255,9 +253,7 @@ class PairTester:
 
     def runner(self, bound: Bound) -> Runner:
         """The runner that keeps the uninterrupted runs of these options."""
-        return self.runners.of(
-            bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
-        )
+        return self.runners.of(bound, self.limit.deadline, self.left_out)
 
     def bound(self, trace: Trace) -> Bound:
         """The subject with the options of `trace`."""
@@ -288,10 +284,10 @@ class PairTester:
             return contracts_text(self.followed)
         lost = "the weights are not compared: the optimizer itself loses its state this way"
         notes = [
-            "" if self.weights else lost,
-            ""
-            if self.last_lr
-            else f"get_last_lr() is not compared: {ABOUT_LAST_LR.name} does that",
+            lost if "weights" in self.left_out else "",
+            f"get_last_lr() is not compared: {ABOUT_LAST_LR.name} does that"
+            if "get_last_lr" in self.left_out
+            else "",
             *(
                 f"what differs after {kind} is left to {ABOUT_EVENTS[kind].name}"
                 for kind in sorted(self.notes.events)
@@ -310,9 +306,7 @@ class PairTester:
         bound = self.bound(trace)
         outcome = None
         if not self.needs_compute(trace):
-            runner = self.runners.of(
-                bound, self.limit.deadline, last_lr=self.last_lr, compute=False
-            )
+            runner = self.runners.of(bound, self.limit.deadline, self.left_out, compute=False)
             outcome = run_trace(runner, self.check, trace)
             self.always_compute = outcome.difference is not None
         if outcome is None or outcome.difference is not None:
@@ -329,9 +323,7 @@ class PairTester:
         bound = self.bound(trace)
         outcomes = []
         for _ in range(2):
-            runner = self.runners.new(
-                bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
-            )
+            runner = self.runners.new(bound, self.limit.deadline, self.left_out)
             outcomes.append(run_trace(runner, self.check, trace))
         if not same(*(o.difference and plain(vars(o.difference)) for o in outcomes)):
             raise UndecidedError(f"two runs of the trace {trace} differ", Reason.NOT_REPEATABLE)
@@ -407,9 +399,7 @@ class PairTester:
         runner = self.runner(bound)
         shown = counterexample_of(runner, self.check, trace, difference, found)
         lost = attributes_that_differ(runner, self.check, trace, difference)
-        new = self.runners.new(
-            bound, self.limit.deadline, weights=self.weights, last_lr=self.last_lr
-        )
+        new = self.runners.new(bound, self.limit.deadline, self.left_out)
         return replace(shown, lost=lost, runs=runs_of(new, self.check, trace, difference))
 
     def cut(self, trace: Trace) -> Trace:
@@ -440,8 +430,8 @@ class PairTester:
         baseline = self.baseline(trace)
         if baseline is None:
             return False
-        if set(baseline.actual) == {"weights"} and self.weights:
-            self.weights = False
+        if set(baseline.actual) == {"weights"} and "weights" not in self.left_out:
+            self.left_out |= {"weights"}
             return True
         difference = self.run(trace).difference
         if difference is not None and not excuses(baseline, difference, self.check):
@@ -455,12 +445,16 @@ class PairTester:
 
         False if the `difference` that `trace` shows has something else as well.
         """
-        if not self.last_lr or self.check.kind != "resume" or self.check.changes_options:
+        if self.check.kind != "resume" or self.check.changes_options:
+            return False
+        if "get_last_lr" in self.left_out:
             return False
         if difference is None or set(difference.actual) != {"get_last_lr"}:
             return False
-        self.last_lr = not self._fails(ABOUT_LAST_LR, trace)
-        return not self.last_lr
+        if not self._fails(ABOUT_LAST_LR, trace):
+            return False
+        self.left_out |= {"get_last_lr"}
+        return True
 
     def _failing_events(self, trace: Trace) -> set[str]:
         """The operations by hand in `trace` that have a check of their own, which fails."""
@@ -477,7 +471,7 @@ class PairTester:
         key = other.name, repr(options)
         if key not in self._failing:
             bound = self.subject.bind(dict(options))
-            runner = self.runners.of(bound, self.limit.deadline, weights=False, last_lr=False)
+            runner = self.runners.of(bound, self.limit.deadline, NEITHER)
             swept = (
                 sweep_events(other, [other.event])
                 if other.event
@@ -493,10 +487,10 @@ class PairTester:
         subject = do_nothing(self.subject.optimizer, self.subject.words)
         fields = {name: term for name, term in bound.fields.items() if name == "optimizer"}
         check = self.check.prerequisite or self.check
-        weights = self.weights and check is self.check
-        runner = self.runners.new(subject.bind(fields), self.limit.deadline, weights=weights)
+        left_out = self.left_out & {"weights"} if check is self.check else {"weights"}
+        runner = self.runners.new(subject.bind(fields), self.limit.deadline, left_out)
         return run_trace(runner, check, Trace(trace.operations)).difference
 
-    def compare_weights_again(self) -> None:
-        """Compare weights and ``get_last_lr()`` again from now on."""
-        self.weights = self.last_lr = True
+    def compare_all_again(self) -> None:
+        """Leave nothing out from now on."""
+        self.left_out = frozenset()

@@ -208,7 +208,8 @@ def result_of(prepared: Prepared, tester: PairTester, decision: Decision, second
     return Result(
         subject.name, check.name, decision.verdict, decision.reason, decision.counterexample,
         tester.tally, round(seconds, 4), references=(subject.reference, check.reference),
-        weights=tester.weights, last_lr=tester.last_lr, untried=tuple(prepared.untried.items()),
+        weights="weights" not in tester.left_out,
+        last_lr="get_last_lr" not in tester.left_out, untried=tuple(prepared.untried.items()),
         resume_python=tester.runners.resume_python if check.other_process else "",
         torch=str(torch.__version__), replays=decision.replays, place=place, why=decision.why,
         promise=check.promise,
@@ -321,7 +322,7 @@ def _by_ledger(tester: PairTester, question: Question) -> Decision:
     version = version_of(torch.__version__)
     replays = []
     for entry in question.entries:
-        tester.compare_weights_again()
+        tester.compare_all_again()
         replays.append(replay_entry(tester, entry))
     minimal = tuple(
         replace(replay.found, runs=(), uninterrupted=None)
@@ -329,7 +330,7 @@ def _by_ledger(tester: PairTester, question: Question) -> Decision:
         if replay.found and replay.minimal
     )
     if question.entries:
-        tester.compare_weights_again()
+        tester.compare_all_again()
     covering = [replay for replay in replays if replay.entry.covers(version)]
     if not covering:
         decision = _without_entry(tester, question, replays)

@@ -165,7 +165,7 @@ def test_every_group_and_the_weights_are_compared():
     broken = run(faulty.COUNTER, loses_momentum, trace)[0].difference
     assert set(broken.actual) == {"weights"}
     assert (broken.operation, broken.step) == (3, 1)
-    assert run(faulty.COUNTER, loses_momentum, trace, weights=False)[0].difference is None
+    assert run(faulty.COUNTER, loses_momentum, trace, left_out={"weights"})[0].difference is None
 
 
 def test_each_resume_gets_its_own_copy_of_the_checkpoint():

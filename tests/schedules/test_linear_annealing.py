@@ -110,8 +110,10 @@ def test_it_holds_every_check_but_those_it_declines():
     results = list(
         check_subject(subject, [check for check in IN_THIS_PROCESS if not of_torch(check)], FEW)
     )
-    of_hand = [check.name for check in ABOUT_EVENTS.values()]  # its next step sets the LRs anew
-    declined = [r for r in results if r.check in (*subject.declines, *of_hand)]
+    halved, added = ABOUT_EVENTS["halve_lr"].name, ABOUT_EVENTS["add_group"].name
+    # Its next step sets the LRs anew. Newer releases of torch also step no group that was added.
+    declined = [r for r in results if r.check in (*subject.declines, halved)]
+    declined += [r for r in results if r.check == added and r.verdict != "HOLDS"]
     assert {r.verdict for r in declined} == {"DECLINED"}
     assert verdicts_of(r for r in results if r not in declined) == {"HOLDS"}
 
