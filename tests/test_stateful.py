@@ -139,7 +139,8 @@ def test_checks_are_chosen():
 
 def test_a_check_about_an_operation_by_hand_is_tried_with_the_others():
     [fault] = [f for f in FAULTS if f.caught_by == ("resume_after_halve_lr",)][:1]
-    result = failure(resume_machine(fault.subject))
+    # Hypothesis draws other examples where other modules are imported; 100 find it 7 times of 8.
+    result = failure(resume_machine(fault.subject), max_examples=1000)
     assert result.check == "resume_after_halve_lr"
     assert "halve_lr" in str(result.counterexample.trace)
 
